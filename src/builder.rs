@@ -1,0 +1,458 @@
+//! The settings of a cache, checked once, by `build`.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::num::NonZero;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+
+use crate::cache::Cache;
+use crate::clock::{Clock, ticks};
+use crate::error::{BuildError, Error};
+use crate::job::{Shared, Start, computing, loading};
+use crate::loader::{
+    AsyncLoader, BoxFuture, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
+};
+use crate::pool::Pool;
+use crate::read::Core;
+use crate::residents::{Residents, Timing};
+use crate::schedule::Policy;
+use crate::stats::Counters;
+use crate::sync::Arc;
+
+/// Ways of the table for each entry of capacity. At three, one key in eighteen thousand finds its set full.
+const WAYS_PER_ENTRY: usize = 3;
+
+/// From limits of this length on, a clock in steps of some milliseconds is good enough.
+const COARSE_FROM: Duration = Duration::from_millis(400);
+
+const MAX_CAPACITY: usize = 1 << 32;
+
+type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Start<K, V>, BuildError>>;
+
+/// What a loader runs on.
+struct Runner {
+    name: String,
+    threads: Option<usize>,
+    thread_name: Option<String>,
+    queue: usize,
+    spawner: Option<Spawner>,
+}
+
+/// Configures a [`Cache`]; made by [`Cache::builder`].
+///
+/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required: one of `compute`, `try_compute`, `compute_with`
+/// for CPU-bound work on a private pool, or one of `load`, `try_load`, `load_with` for I/O-bound work
+/// on an async runtime. The last one given counts.
+pub struct Builder<K, V, S = RandomState> {
+    runner: Runner,
+    hasher: S,
+    capacity: usize,
+    fresh_for: Duration,
+    stale_for: Duration,
+    stale_if_error_for: Option<Duration>,
+    load_timeout: Duration,
+    backoff: (Duration, Duration),
+    beta: f64,
+    jitter: f64,
+    clock: Option<Clock>,
+    loader: Option<MakeStart<K, V>>,
+}
+
+impl<K, V> Cache<K, V> {
+    /// Starts to configure a cache: 10 000 entries, fresh for 60 s, then stale for 60 s.
+    pub fn builder() -> Builder<K, V> {
+        Builder {
+            runner: Runner {
+                name: "everfresh".to_owned(),
+                threads: None,
+                thread_name: None,
+                queue: 65_536,
+                spawner: None,
+            },
+            hasher: RandomState::default(),
+            capacity: 10_000,
+            fresh_for: Duration::from_secs(60),
+            stale_for: Duration::from_secs(60),
+            stale_if_error_for: None,
+            load_timeout: Duration::from_secs(30),
+            backoff: (Duration::from_millis(100), Duration::from_secs(30)),
+            beta: 1.0,
+            jitter: 0.0,
+            clock: None,
+            loader: None,
+        }
+    }
+}
+
+impl<K, V, S> Builder<K, V, S> {
+    /// The name of the cache, for its threads, its metrics and people. `"everfresh"` if not given.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.runner.name = name.into();
+        self
+    }
+
+    /// How many values may be resident; the limit holds at every moment. 10 000 if not given.
+    pub fn capacity(mut self, entries: usize) -> Self {
+        self.capacity = entries;
+        self
+    }
+
+    /// The soft limit: how long a value is fresh. 60 s if not given.
+    pub fn fresh_for(mut self, duration: Duration) -> Self {
+        self.fresh_for = duration;
+        self
+    }
+
+    /// How long after its fresh time a value is still served while a refresh runs (stale-while-revalidate, RFC 5861),
+    /// and, unless [`stale_if_error_for`](Self::stale_if_error_for) says otherwise, when refreshing fails. 60 s if not given.
+    ///
+    /// The hard limit is the fresh time plus the longer stale window. Past it a value is never served.
+    pub fn stale_for(mut self, duration: Duration) -> Self {
+        self.stale_for = duration;
+        self
+    }
+
+    /// How long after its fresh time a value is still served when refreshing fails (stale-if-error, RFC 5861).
+    ///
+    /// Longer than [`stale_for`](Self::stale_for): after the latter, callers wait for a refresh, and get the old value if it fails.
+    pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
+        self.stale_if_error_for = Some(duration);
+        self
+    }
+
+    /// How long one load or refresh may take before another caller may take over and those who wait get
+    /// [`Error::is_timeout`]. 30 s if not given.
+    ///
+    /// The function is not interrupted; its late result is discarded.
+    pub fn load_timeout(mut self, duration: Duration) -> Self {
+        self.load_timeout = duration;
+        self
+    }
+
+    /// How long a refresh rests after a failure: from `first`, doubling with each further failure, to `longest`, less up to a
+    /// half at random. 100 ms to 30 s if not given.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.backoff = (first, longest);
+        self
+    }
+
+    /// How eagerly X-Fetch refreshes before the soft limit: 1 is the published optimum, more is earlier, 0 is off. 1 if not given.
+    ///
+    /// At `r` reads a second and a load that takes `c` seconds the refresh starts on average
+    /// `beta * c * (ln(r * beta * c) + 0.577)` seconds early, at most half the fresh time.
+    pub fn beta(mut self, beta: f64) -> Self {
+        self.beta = beta;
+        self
+    }
+
+    /// The part of the fresh time, 0 to 1, of which a random share is taken off each value, so that values loaded together
+    /// do not go stale together. 0 if not given.
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.jitter = part;
+        self
+    }
+
+    /// The source of time. [`Clock::coarse`] if not given and every limit is at least 400 ms, else [`Clock::precise`].
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = Some(clock.into());
+        self
+    }
+
+    /// The threads of the pool on which `compute` runs. One for each core if not given.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.runner.threads = Some(threads);
+        self
+    }
+
+    /// How the threads of the pool are called, with a number after it. The cache's name if not given.
+    pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
+        self.runner.thread_name = Some(prefix.into());
+        self
+    }
+
+    /// How many jobs may wait for a thread of the pool. 65 536 if not given.
+    ///
+    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale values are put off. Early
+    /// refreshes are put off whenever no thread is idle.
+    pub fn queue(mut self, jobs: usize) -> Self {
+        self.runner.queue = jobs;
+        self
+    }
+
+    /// Where `load` runs its futures: any runtime's spawn function.
+    ///
+    /// With the feature `tokio`, the runtime in which [`build`](Self::build) is called if not given.
+    pub fn spawner(mut self, spawn: impl Fn(BoxFuture) + Send + Sync + 'static) -> Self {
+        self.runner.spawner = Some(Box::new(spawn));
+        self
+    }
+
+    /// How keys are hashed: randomly seeded foldhash if not given. For keys chosen by an attacker take [`std::hash::RandomState`].
+    pub fn hasher<T: BuildHasher>(self, hasher: T) -> Builder<K, V, T> {
+        Builder {
+            hasher,
+            runner: self.runner,
+            capacity: self.capacity,
+            fresh_for: self.fresh_for,
+            stale_for: self.stale_for,
+            stale_if_error_for: self.stale_if_error_for,
+            load_timeout: self.load_timeout,
+            backoff: self.backoff,
+            beta: self.beta,
+            jitter: self.jitter,
+            clock: self.clock,
+            loader: self.loader,
+        }
+    }
+}
+
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Loads values by a CPU-bound function that always succeeds. A panic is caught and becomes an error.
+    pub fn compute<F>(self, f: F) -> Self
+    where
+        F: Fn(&K) -> V + Send + Sync + 'static,
+    {
+        self.computing(move |request| Ok(Loaded::new(f(request.key()))))
+    }
+
+    /// Loads values by a CPU-bound function that may fail.
+    pub fn try_compute<F, E>(self, f: F) -> Self
+    where
+        F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.computing(move |request| f(request.key()).map(Loaded::new).map_err(Error::failed))
+    }
+
+    /// Loads values by a CPU-bound function that sees the previous value and may set the new one's times.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use everfresh::{Cache, Loaded, Request};
+    ///
+    /// // A value that did not change is fresh for longer.
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .compute_with(|request: &Request<u64, u64>| {
+    ///         let value = request.key() / 10;
+    ///         let steady = request.previous() == Some(&value);
+    ///         let fresh_for = Duration::from_secs(if steady { 600 } else { 60 });
+    ///         Ok::<_, std::convert::Infallible>(Loaded::new(value).fresh_for(fresh_for))
+    ///     })
+    ///     .build()?;
+    /// assert_eq!(*cache.get_blocking(&42)?, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compute_with<F, E>(self, f: F) -> Self
+    where
+        F: Fn(&Request<K, V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.computing(move |request| f(request).map_err(Error::failed))
+    }
+
+    /// Loads values by an I/O-bound function that always succeeds, on an async runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// # #[cfg(feature = "tokio")]
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let cache: Cache<u64, String> = Cache::builder()
+    ///     .load(async |id: &u64| format!("user {id}"))
+    ///     .build()?;
+    /// assert_eq!(*cache.get(&7).await?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load<F>(self, f: F) -> Self
+    where
+        F: AsyncFn(&K) -> V + for<'a> LoadFn<'a, K, V> + 'static,
+    {
+        self.loading(Infallible(f))
+    }
+
+    /// Loads values by an I/O-bound function that may fail, on an async runtime.
+    pub fn try_load<F, E>(self, f: F) -> Self
+    where
+        F: AsyncFn(&K) -> Result<V, E> + for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.loading(Fallible(f, PhantomData))
+    }
+
+    /// Loads values by an I/O-bound function that sees the previous value and may set the new one's times.
+    pub fn load_with<F, E>(self, f: F) -> Self
+    where
+        F: AsyncFn(&Request<K, V>) -> Result<Loaded<V>, E>
+            + for<'a> LoadFn<'a, Request<K, V>, Result<Loaded<V>, E>>
+            + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.loading(Full(f, PhantomData))
+    }
+
+    fn computing(
+        mut self,
+        f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
+    ) -> Self {
+        self.loader = Some(Box::new(|runner| Ok(computing(runner.pool()?, f))));
+        self
+    }
+
+    fn loading(mut self, loader: impl AsyncLoader<K, V>) -> Self {
+        self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
+        self
+    }
+
+    /// Checks the settings and builds the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says which setting is wrong and what it may be.
+    pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
+    where
+        S: BuildHasher,
+    {
+        self.check()?;
+        let policy = self.policy();
+        let clock = self
+            .clock
+            .unwrap_or_else(|| match self.fresh_for < COARSE_FROM {
+                true => Clock::precise(),
+                false => Clock::coarse(),
+            });
+        let timing = Timing {
+            claim_for: ticks(self.load_timeout),
+            rest_for: policy.backoff_from,
+        };
+        let name = self.runner.name.clone();
+        let Some(make_start) = self.loader else {
+            return Err(BuildError::setting(
+                "there is no loader: give one with `compute`, `load` or their variants",
+            ));
+        };
+        let start = make_start(self.runner)?;
+        let ways = self.capacity * WAYS_PER_ENTRY;
+        Ok(Cache::new(Core {
+            name,
+            hasher: self.hasher,
+            residents: Arc::new(Residents::new(self.capacity, ways, timing)),
+            shared: Arc::new(Shared {
+                policy,
+                clock,
+                counters: Counters::default(),
+            }),
+            start,
+        }))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let require = |holds: bool, message: &str| match holds {
+            true => Ok(()),
+            false => Err(BuildError::setting(message)),
+        };
+        let runner = &self.runner;
+        require(
+            (1..=MAX_CAPACITY).contains(&self.capacity),
+            "`capacity` must be 1 to 2^32 entries",
+        )?;
+        require(
+            !self.fresh_for.is_zero(),
+            "`fresh_for` must be more than zero",
+        )?;
+        require(
+            self.stale_if_error_for
+                .is_none_or(|window| window >= self.stale_for),
+            "`stale_if_error_for` must be at least `stale_for`",
+        )?;
+        require(
+            !self.load_timeout.is_zero(),
+            "`load_timeout` must be more than zero",
+        )?;
+        require(
+            !self.backoff.0.is_zero() && self.backoff.0 <= self.backoff.1,
+            "`backoff` must start above zero and not below its first step",
+        )?;
+        require(
+            self.beta.is_finite() && self.beta >= 0.0,
+            "`beta` must be a number and not below zero",
+        )?;
+        require(
+            (0.0..=1.0).contains(&self.jitter),
+            "`jitter` must be 0 to 1",
+        )?;
+        require(runner.threads != Some(0), "`threads` must be at least 1")?;
+        require(runner.queue > 0, "`queue` must be at least 1")
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            fresh_for: ticks(self.fresh_for),
+            stale_for: ticks(self.stale_for),
+            error_for: ticks(self.stale_if_error_for.unwrap_or(self.stale_for)),
+            beta: self.beta,
+            jitter: self.jitter,
+            backoff_from: ticks(self.backoff.0),
+            backoff_to: ticks(self.backoff.1),
+        }
+    }
+}
+
+impl Runner {
+    fn pool(self) -> Result<Arc<Pool>, BuildError> {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = self.threads.unwrap_or_else(cores);
+        let name = self.thread_name.unwrap_or(self.name);
+        Pool::new(threads, self.queue, &name).map(Arc::new)
+    }
+
+    fn spawner(self) -> Result<Spawner, BuildError> {
+        match self.spawner {
+            Some(spawner) => Ok(spawner),
+            None => current_runtime(),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn current_runtime() -> Result<Spawner, BuildError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => Ok(Box::new(move |future| drop(runtime.spawn(future)))),
+        Err(_) => Err(BuildError::setting(
+            "an async loader needs a runtime: call `build` inside one, or give a `spawner`",
+        )),
+    }
+}
+
+#[cfg(not(feature = "tokio"))]
+fn current_runtime() -> Result<Spawner, BuildError> {
+    Err(BuildError::setting(
+        "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
+    ))
+}
+
+impl<K, V, S> fmt::Debug for Builder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.runner.name)
+            .field("capacity", &self.capacity)
+            .field("fresh_for", &self.fresh_for)
+            .field("stale_for", &self.stale_for)
+            .field("has_loader", &self.loader.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,338 @@
+//! The faces of the cache: threads and tasks share one core.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::quality::RandomState;
+use futures_lite::future;
+
+use crate::cached::{Cached, Source};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::loader::Loaded;
+use crate::read::{Core, Looked};
+use crate::residents::Condition;
+use crate::schedule::with_rng;
+use crate::stats::Stats;
+use crate::sync::Arc;
+
+/// A cache that keeps computed values fresh without stampedes.
+///
+/// A cheap handle: clones share one cache, and it ends with the last of them, whether or not loads are still
+/// running. Made by [`Cache::builder`](crate::Cache::builder).
+///
+/// Every method may be called from any thread or task at the same time. A read of a resident value
+/// never waits, whether it is fresh, early or stale: it takes no lock, makes no system call, allocates nothing and writes no memory that other cores'
+/// reads write.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use everfresh::Cache;
+///
+/// let squares: Cache<u64, u64> = Cache::builder()
+///     .name("squares")
+///     .capacity(1_000)
+///     .fresh_for(Duration::from_secs(5))
+///     .stale_for(Duration::from_secs(115))
+///     .compute(|n: &u64| n * n)
+///     .build()?;
+/// assert_eq!(*squares.get_blocking(&12)?, 144);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cache<K, V, S = RandomState>(Arc<Core<K, V, S>>);
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    pub(crate) fn new(core: Core<K, V, S>) -> Self {
+        Cache(Arc::new(core))
+    }
+
+    /// Reads a key from a task, loading it if it is absent.
+    ///
+    /// A fresh or stale value is there at the first poll. Concurrent callers of an absent key share one load, which
+    /// runs on its own: a caller that stops waiting does not stop it. A caller that comes after an
+    /// [`invalidate`](Self::invalidate) never gets a value whose load began before it.
+    ///
+    /// # Cost
+    ///
+    /// A hit: one hash, one look at two cache lines of the table, the entry, one reading of the clock.
+    ///
+    /// # Errors
+    ///
+    /// Only without a value that may be served: the loader failed or panicked, did not finish in time, was dropped by its
+    /// runtime, there was no room to queue it, or this call is part of the load of the same key.
+    ///
+    /// # Panics
+    ///
+    /// Only if the key's `Hash`, `Eq` or `Clone` does; the cache stays usable.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the load running and every other caller waiting for it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// # futures_lite::future::block_on(async {
+    /// let lengths: Cache<String, usize> = Cache::builder()
+    ///     .compute(|text: &String| text.len())
+    ///     .build()?;
+    /// assert_eq!(*lengths.get("hello").await?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get<Q>(&self, key: &Q) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.0.hasher.hash_one(key);
+        match self.0.look(key, hash) {
+            Looked::Served(cached) => Ok(cached),
+            looked => self.0.settle(key, hash, looked).await,
+        }
+    }
+
+    /// Reads a key from a thread, loading it if it is absent.
+    ///
+    /// The same as [`get`](Self::get), for threads. In a load that runs on the pool it helps: a load that
+    /// is still queued is run by the waiting worker itself, so a pool of one is enough. Not for
+    /// tasks: on a miss it blocks the runtime's thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let lengths: Cache<String, usize> = Cache::builder()
+    ///     .compute(|text: &String| text.len())
+    ///     .build()?;
+    /// assert_eq!(*lengths.get_blocking("hello")?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_blocking<Q>(&self, key: &Q) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.0.hasher.hash_one(key);
+        match self.0.look(key, hash) {
+            Looked::Served(cached) => Ok(cached),
+            looked => future::block_on(self.0.settle(key, hash, looked)),
+        }
+    }
+
+    /// Reads a key if it has a value that may be served; never loads, refreshes or waits.
+    ///
+    /// Counted, and seen by eviction, like any other read.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let lengths: Cache<String, usize> = Cache::builder()
+    ///     .compute(|text: &String| text.len())
+    ///     .build()?;
+    /// assert!(lengths.peek("hello").is_none());
+    /// lengths.insert("hello".to_owned(), 5);
+    /// assert_eq!(*lengths.peek("hello").unwrap(), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<Cached<V, K>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let core = &*self.0;
+        let now = core.shared.clock.now();
+        match core.find(key, core.hasher.hash_one(key)) {
+            Some((_, entry)) if now < entry.times.early_from => Some(core.serve_fresh(entry, now)),
+            Some((_, entry)) if entry.is_servable(now) => {
+                let condition = match now < entry.times.fresh_until() {
+                    true => Condition::Fresh,
+                    false => Condition::Stale,
+                };
+                Some(core.serve(entry, now, condition, false))
+            }
+            _ => {
+                core.shared.counters.missed();
+                None
+            }
+        }
+    }
+
+    /// Puts a value in, with the cache's times, over whatever is there.
+    ///
+    /// It wins against every load and refresh that began before it: their results are discarded. Callers that were already
+    /// waiting for one still get its result. The value counts as free to recompute until it was refreshed once.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.insert(3, 10);
+    /// assert_eq!(*cache.get_blocking(&3)?, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn insert(&self, key: K, value: impl Into<Loaded<V>>) {
+        let core = &*self.0;
+        let hash = core.hasher.hash_one(&key);
+        let now = core.shared.clock.now();
+        let loaded = value.into();
+        let policy = &core.shared.policy;
+        let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
+        let entry = Arc::new(Entry::ready(key, loaded.value, times, 0));
+        core.residents.insert(hash, &entry, now);
+    }
+
+    /// Removes a key; returns whether it had a value.
+    ///
+    /// It wins against every load and refresh that began before it: their results are discarded, whether the key was
+    /// resident or absent. Callers that were already waiting get the old answer, callers that come later start a new load.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.insert(3, 10);
+    /// assert!(cache.invalidate(&3));
+    /// assert_eq!(*cache.get_blocking(&3)?, 9);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn invalidate<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let core = &*self.0;
+        let hash = core.hasher.hash_one(key);
+        core.residents
+            .invalidate(hash, |other| other.borrow() == key)
+    }
+
+    /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
+    ///
+    /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set.
+    pub fn invalidate_all(&self) {
+        self.0.residents.invalidate_all();
+    }
+
+    /// Replaces the value of a key now and returns the new one; loads an absent key.
+    ///
+    /// Joins the refresh that is running, if one is. Other callers keep reading the old value meanwhile. A failure is returned,
+    /// and the old value stays. It starts at once, also when the last refresh failed and rests.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), also when there is an old value.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the refresh running.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// # futures_lite::future::block_on(async {
+    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.insert(3, 10);
+    /// assert_eq!(*cache.refresh(&3).await?, 9);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn refresh<Q>(&self, key: &Q) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let core = &*self.0;
+        let hash = core.hasher.hash_one(key);
+        loop {
+            let now = core.shared.clock.now();
+            let looked = match core.find(key, hash) {
+                Some((place, entry)) if entry.is_servable(now) => {
+                    match core.residents.claim_now(place, &entry, now) {
+                        Ok(claim) => core.lead(claim, None),
+                        Err(Some(flight)) => Looked::Wait(flight, None, Source::Coalesced),
+                        Err(None) => continue,
+                    }
+                }
+                Some((place, entry)) => core.appraise(place, entry, now),
+                None => Looked::Absent,
+            };
+            return core.settle(key, hash, looked).await;
+        }
+    }
+
+    /// Whether a key has a value that may be served. Not counted as a read.
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let found = self.0.find(key, self.0.hasher.hash_one(key));
+        found.is_some_and(|(_, entry)| entry.is_servable(self.0.shared.clock.now()))
+    }
+}
+
+impl<K, V, S> Cache<K, V, S> {
+    /// How many values are resident, expired ones that nobody has touched since included; never more than the capacity.
+    pub fn len(&self) -> usize {
+        self.0.residents.limit.taken()
+    }
+
+    /// Whether no value is resident.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the cache has done so far.
+    ///
+    /// Cost: a walk over one block of counters for each thread that ever read.
+    pub fn stats(&self) -> Stats {
+        self.0.shared.counters.snapshot()
+    }
+
+    /// Starts the statistics from zero.
+    pub fn reset_stats(&self) {
+        self.0.shared.counters.reset();
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl<K, V, S> Clone for Cache<K, V, S> {
+    fn clone(&self) -> Self {
+        Cache(self.0.clone())
+    }
+}
+
+impl<K, V, S> fmt::Debug for Cache<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("name", &self.name())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

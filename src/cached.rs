@@ -1,0 +1,176 @@
+//! What a read returns.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::residents::Condition;
+use crate::sync::{Arc, Held};
+
+/// A cached value, read in place: it derefs to the value and neither clones nor copies it.
+///
+/// It may be sent to another thread and held across an `.await`. What it shows stays as it was
+/// at the read: a later refresh or `invalidate` does not change it. It keeps its value alive, and only that one.
+///
+/// A thread that holds more than eight at once pays a shared reference count for each further one; to keep many for long,
+/// clone the value.
+///
+/// `K` is the key type of the cache it came from, `()` for a value without one.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::{Cache, Source};
+///
+/// let lengths: Cache<String, usize> = Cache::builder()
+///     .compute(|text: &String| text.len())
+///     .build()?;
+/// assert_eq!(lengths.get_blocking("hello")?.source(), Source::Loaded);
+/// let again = lengths.get_blocking("hello")?;
+/// assert_eq!(*again, 5);
+/// assert_eq!(again.source(), Source::Fresh);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cached<V, K = ()> {
+    entry: Held<Entry<K, V>>,
+    read_at: Tick,
+    source: Source,
+}
+
+/// Whether a value was fresh or stale when it was read; past its hard limit it is never served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Before the soft limit.
+    Fresh,
+    /// Between the soft and the hard limit.
+    Stale {
+        /// How far past the soft limit.
+        by: Duration,
+    },
+}
+
+impl Freshness {
+    /// Before the soft limit.
+    pub fn is_fresh(self) -> bool {
+        self == Freshness::Fresh
+    }
+
+    /// Past the soft limit.
+    pub fn is_stale(self) -> bool {
+        !self.is_fresh()
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// It was here and fresh.
+    Fresh,
+    /// It was here and fresh, and this read started an early refresh.
+    Early,
+    /// It was here and stale; a refresh is running, or this read started one.
+    Stale,
+    /// It was here and stale, and the last refresh failed (stale-if-error).
+    AfterFailure,
+    /// This read loaded it.
+    Loaded,
+    /// This read waited while another caller loaded or refreshed it.
+    Coalesced,
+}
+
+impl From<Condition> for Source {
+    fn from(condition: Condition) -> Self {
+        match condition {
+            Condition::Fresh => Source::Fresh,
+            Condition::Early => Source::Early,
+            Condition::Stale => Source::Stale,
+            Condition::AfterFailure => Source::AfterFailure,
+        }
+    }
+}
+
+impl<V, K> Cached<V, K> {
+    /// `entry` has a value.
+    #[inline]
+    pub(crate) fn new(entry: Held<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+        debug_assert!(!entry.is_loading());
+        Cached {
+            entry,
+            read_at,
+            source,
+        }
+    }
+
+    pub(crate) fn owned(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+        Self::new(Held::owned(entry), read_at, source)
+    }
+
+    /// Whether it was fresh when it was read.
+    pub fn freshness(&self) -> Freshness {
+        match self.read_at.checked_sub(self.entry.times.fresh_until()) {
+            None => Freshness::Fresh,
+            Some(by) => Freshness::Stale {
+                by: Duration::from_nanos(by),
+            },
+        }
+    }
+
+    /// How old it was when it was read, counted from the end of its load.
+    pub fn age(&self) -> Duration {
+        Duration::from_nanos(self.read_at.saturating_sub(self.entry.times.created()))
+    }
+
+    /// How long its load takes: the moving average that X-Fetch goes by, zero for a value that was inserted.
+    pub fn cost(&self) -> Duration {
+        Duration::from_nanos(self.entry.times.cost())
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+}
+
+impl<V, K> Deref for Cached<V, K> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        match self.entry.value() {
+            Some(value) => value,
+            None => unreachable!("a Cached is only made from an entry with a value"),
+        }
+    }
+}
+
+impl<V, K> AsRef<V> for Cached<V, K> {
+    fn as_ref(&self) -> &V {
+        self
+    }
+}
+
+impl<V, K> Clone for Cached<V, K> {
+    /// Counts a reference; the value is not cloned.
+    fn clone(&self) -> Self {
+        Cached::owned(self.entry.arc().clone(), self.read_at, self.source)
+    }
+}
+
+impl<V: fmt::Debug, K> fmt::Debug for Cached<V, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached")
+            .field("value", &**self)
+            .field("freshness", &self.freshness())
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl<V: fmt::Display, K> fmt::Display for Cached<V, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,202 @@
+//! The claim: the right to refresh one entry, as one word inside that entry.
+//!
+//! ```text
+//!            try_claim                     try_claim (deadline passed: takeover)
+//!   Idle ─────────────▶ Claimed{deadline} ───┐
+//!                        │  ▲   ▲     ▲──────┘
+//!             rest, cool │  │   │
+//!                        ▼  │   │
+//!   Cooling{until} ─────────┘   │ spend
+//!        try_claim (until past) ▼
+//!                             Spent
+//! ```
+//!
+//! Invariants, and the promise each serves:
+//!
+//! 1. Only a successful `try_claim` yields a [`Right`], and each claim of one entry has a
+//!    deadline strictly later than every word before it, so no two rights look alike (P1, P5).
+//! 2. `spend`, `cool` and `rest` succeed only while the word is exactly the caller's claim: after a
+//!    takeover the old claimant can change nothing (P5).
+//! 3. `Spent` is final. It is set *before* the successor can be seen, so a straggler that still
+//!    holds the old entry can never claim it, however late it comes (P1).
+//! 4. Every transition is one compare-and-swap without a loop: nobody waits for a claimant (P2).
+
+use crate::clock::Tick;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Two bits of state, four of consecutive failures, the rest a time in units of 64 ns.
+///
+/// 58 bits of 64 ns hold every `u64` of nanoseconds, so no time overflows.
+const STATE_SHIFT: u32 = 62;
+const FAILURES_SHIFT: u32 = 58;
+const FAILURES_MAX: u64 = 0xf;
+const TIME_MASK: u64 = (1 << FAILURES_SHIFT) - 1;
+const UNIT_SHIFT: u32 = 6;
+
+const IDLE: u64 = 0;
+const CLAIMED: u64 = 1;
+const COOLING: u64 = 2;
+const SPENT: u64 = 3;
+
+/// What a claim word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has claimed this entry.
+    Idle,
+    /// Somebody holds the claim until the deadline; after it, anybody may take over.
+    Claimed { deadline: Tick },
+    /// An attempt ended without a successor; the next one may start at `until`.
+    Cooling { until: Tick, failures: u32 },
+    /// This entry has, or is about to have, a successor.
+    Spent,
+}
+
+/// One particular claim of one entry: the word as it was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right(u64);
+
+impl Right {
+    /// A right later than every real one.
+    pub const NEVER: Right = Right(u64::MAX);
+
+    pub fn deadline(self) -> Tick {
+        time(self.0)
+    }
+
+    /// Whether this claim of an entry came after `other`, a claim of the same entry.
+    pub fn is_after(self, other: Right) -> bool {
+        self.0 & TIME_MASK > other.0 & TIME_MASK
+    }
+
+    fn failures(self) -> u64 {
+        (self.0 >> FAILURES_SHIFT) & FAILURES_MAX
+    }
+}
+
+/// The claim word of one entry.
+pub struct Claims(AtomicU64);
+
+impl Claims {
+    pub fn idle() -> Self {
+        Claims(AtomicU64::new(pack(IDLE, 0, 0)))
+    }
+
+    /// A word that is born claimed, for the placeholder of a load.
+    pub fn claimed(now: Tick, timeout: Tick) -> (Self, Right) {
+        let word = pack(CLAIMED, 0, units(now.saturating_add(timeout)));
+        (Claims(AtomicU64::new(word)), Right(word))
+    }
+
+    /// Acquire: whoever sees `Spent` or `Cooling` also sees what the claimant wrote before it,
+    /// the flight's outcome above all.
+    pub fn state(&self) -> State {
+        state(self.0.load(Ordering::Acquire))
+    }
+
+    /// The claim that is held now, by its right, if one is.
+    pub fn current(&self) -> Option<Right> {
+        let word = self.0.load(Ordering::Acquire);
+        (word >> STATE_SHIFT == CLAIMED).then_some(Right(word))
+    }
+
+    /// Claims the entry if nobody holds it, or if its holder is past the deadline.
+    ///
+    /// One compare-and-swap, no loop: whoever loses it was beaten by another claimant.
+    pub fn try_claim(&self, now: Tick, timeout: Tick) -> Option<Right> {
+        // Acquire, as in `state`: a takeover reads the flight of the claim it takes over.
+        let word = self.0.load(Ordering::Acquire);
+        let free = match state(word) {
+            State::Idle => true,
+            State::Claimed { deadline } => deadline < now,
+            State::Cooling { until, .. } => until <= now,
+            State::Spent => false,
+        };
+        if !free {
+            return None;
+        }
+        self.exchange_for_claim(word, now, timeout)
+    }
+
+    /// Like [`try_claim`](Self::try_claim), but a cooling entry need not have cooled: for a refresh
+    /// that somebody asked for by name.
+    pub fn force_claim(&self, now: Tick, timeout: Tick) -> Option<Right> {
+        let word = self.0.load(Ordering::Acquire);
+        match state(word) {
+            State::Idle | State::Cooling { .. } => self.exchange_for_claim(word, now, timeout),
+            State::Claimed { deadline } if deadline < now => {
+                self.exchange_for_claim(word, now, timeout)
+            }
+            State::Claimed { .. } | State::Spent => None,
+        }
+    }
+
+    fn exchange_for_claim(&self, word: u64, now: Tick, timeout: Tick) -> Option<Right> {
+        // Strictly later than the word before it (invariant 1), also when the clock stands still.
+        let deadline = units(now.saturating_add(timeout)).max((word & TIME_MASK) + 1);
+        let claimed = pack(CLAIMED, (word >> FAILURES_SHIFT) & FAILURES_MAX, deadline);
+        // AcqRel: acquires what the previous claimant left behind; releases nothing of ours yet,
+        // but keeps its release sequence alive for readers of this word.
+        self.0
+            .compare_exchange(word, claimed, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some(Right(claimed))
+    }
+
+    /// `Claimed(mine) -> Spent`: the last step before the successor is made visible.
+    ///
+    /// False if somebody took over; then nothing may be published.
+    pub fn spend(&self, right: Right) -> bool {
+        self.finish(right, pack(SPENT, 0, TIME_MASK))
+    }
+
+    /// `Claimed(mine) -> Cooling` after a failure, which is counted.
+    pub fn cool(&self, right: Right, until: Tick) -> bool {
+        let failures = (right.failures() + 1).min(FAILURES_MAX);
+        self.finish(right, pack(COOLING, failures, units(until)))
+    }
+
+    /// `Claimed(mine) -> Cooling` without a failure: the attempt was shed, not tried.
+    pub fn rest(&self, right: Right, until: Tick) -> bool {
+        self.finish(right, pack(COOLING, right.failures(), units(until)))
+    }
+
+    fn finish(&self, right: Right, word: u64) -> bool {
+        // Release: what the claimant wrote (the outcome it delivered) is visible to whoever reads
+        // the new word. A failed exchange needs no edge, its caller only gives up.
+        self.0
+            .compare_exchange(right.0, word, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+/// Consecutive failures before the claim `right`.
+pub fn failures_before(right: Right) -> u32 {
+    right.failures() as u32
+}
+
+fn pack(state: u64, failures: u64, time: u64) -> u64 {
+    state << STATE_SHIFT | failures << FAILURES_SHIFT | time.min(TIME_MASK)
+}
+
+/// Rounds up: a deadline is never early.
+fn units(tick: Tick) -> u64 {
+    tick.div_ceil(1 << UNIT_SHIFT)
+}
+
+fn time(word: u64) -> Tick {
+    (word & TIME_MASK) << UNIT_SHIFT
+}
+
+fn state(word: u64) -> State {
+    match word >> STATE_SHIFT {
+        IDLE => State::Idle,
+        CLAIMED => State::Claimed {
+            deadline: time(word),
+        },
+        COOLING => State::Cooling {
+            until: time(word),
+            failures: ((word >> FAILURES_SHIFT) & FAILURES_MAX) as u32,
+        },
+        _ => State::Spent,
+    }
+}

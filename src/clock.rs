@@ -1,0 +1,205 @@
+//! Where the time comes from.
+//!
+//! The cache never asks the operating system for the time on its own: it asks its [`Clock`]. Inside
+//! the crate a time is a [`Tick`], nanoseconds since an origin that belongs to the clock.
+
+#[cfg(any(test, feature = "test-util"))]
+mod manual;
+
+use std::time::Duration;
+
+#[cfg(any(test, feature = "test-util"))]
+pub use manual::ManualClock;
+
+/// Nanoseconds since the origin of a clock.
+pub type Tick = u64;
+
+/// The source of time for one cache.
+///
+/// A builder that is not told otherwise picks [`Clock::coarse`] when every limit is at least
+/// 400 ms, and [`Clock::precise`] below. No clock ever goes backwards, and all threads see the same.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::{Cache, Clock};
+///
+/// let squares: Cache<u64, u64> = Cache::builder()
+///     .clock(Clock::precise())
+///     .compute(|n: &u64| n * n)
+///     .build()?;
+/// assert_eq!(*squares.get_blocking(&7)?, 49);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Coarse,
+    Precise,
+    #[cfg(any(test, feature = "test-util"))]
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The cheapest monotonic clock of the system: about 3 ns a reading on Linux, in steps of 1 to 10 ms
+    /// (the kernel's tick, 4 ms on most).
+    ///
+    /// An age may be wrong by one step. Where there is no such clock this is [`Clock::precise`].
+    pub fn coarse() -> Self {
+        Clock(Source::Coarse)
+    }
+
+    /// The exact monotonic clock of the system: about 20 ns a reading on Linux.
+    pub fn precise() -> Self {
+        Clock(Source::Precise)
+    }
+
+    /// The time for hits: as cheap as this clock can be.
+    #[inline]
+    pub(crate) fn now(&self) -> Tick {
+        match &self.0 {
+            Source::Coarse => system::coarse(),
+            Source::Precise => system::precise(),
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// The time for measuring loads: as exact as this clock can be, on the same scale as `now`.
+    pub(crate) fn exact(&self) -> Tick {
+        match &self.0 {
+            Source::Coarse | Source::Precise => system::precise(),
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// Completes when `now` has reached `deadline`.
+    pub(crate) async fn sleep_until(&self, deadline: Tick) {
+        match &self.0 {
+            Source::Coarse | Source::Precise => loop {
+                let now = self.exact();
+                // The coarse clock lags; who waits for a deadline compares with `now`.
+                if now >= deadline && self.now() >= deadline {
+                    return;
+                }
+                let left = deadline.saturating_sub(now).max(MILLISECOND);
+                // A timer a day ahead at most: far deadlines exist, timers that far need not.
+                futures_timer::Delay::new(Duration::from_nanos(left.min(DAY))).await;
+            },
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(clock) => clock.sleep_until(deadline).await,
+        }
+    }
+}
+
+const MILLISECOND: Tick = 1_000_000;
+const DAY: Tick = 86_400_000_000_000;
+
+#[cfg(any(test, feature = "test-util"))]
+impl From<ManualClock> for Clock {
+    fn from(clock: ManualClock) -> Self {
+        Clock(Source::Manual(clock))
+    }
+}
+
+/// A duration as a difference of ticks; longer than 584 years is for ever.
+pub(crate) fn ticks(duration: Duration) -> Tick {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+
+    use super::Tick;
+
+    #[inline]
+    pub(super) fn coarse() -> Tick {
+        tick(clock_gettime(ClockId::MonotonicCoarse))
+    }
+
+    #[inline]
+    pub(super) fn precise() -> Tick {
+        tick(clock_gettime(ClockId::Monotonic))
+    }
+
+    #[inline]
+    fn tick(time: Timespec) -> Tick {
+        // A monotonic clock counts up from the start of the system: neither part is negative.
+        (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::time::Instant;
+
+    use super::{Tick, ticks};
+    use crate::sync::OnceLock;
+
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+
+    pub(super) fn coarse() -> Tick {
+        precise()
+    }
+
+    pub(super) fn precise() -> Tick {
+        ticks(ORIGIN.get_or_init(Instant::now).elapsed())
+    }
+}
+
+/// A duration in 32 bits: 27 bits of mantissa, 5 of exponent, as many nanoseconds.
+///
+/// Rounded down by at most 1.5e-8 of itself, so never longer than asked for; the longest is nine years, and everything
+/// above it means for ever. Entries hold four of them, and at millions of entries the 16 bytes saved show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Span(u32);
+
+impl Span {
+    const MANTISSA_BITS: u32 = 27;
+    const FOREVER: Span = Span(u32::MAX);
+
+    /// The longest span that is not for ever.
+    pub(crate) const LONGEST: Tick = ((1 << Self::MANTISSA_BITS) - 2) << 31;
+
+    pub(crate) fn from_ticks(ticks: Tick) -> Span {
+        let bits = u64::BITS - ticks.leading_zeros();
+        let exponent = bits.saturating_sub(Self::MANTISSA_BITS);
+        if exponent > 31 {
+            return Self::FOREVER;
+        }
+        let mantissa = (ticks >> exponent) as u32;
+        Span(exponent << Self::MANTISSA_BITS | mantissa)
+    }
+
+    #[inline]
+    pub(crate) fn ticks(self) -> Tick {
+        if self == Self::FOREVER {
+            return u64::MAX;
+        }
+        let mantissa = u64::from(self.0 & ((1 << Self::MANTISSA_BITS) - 1));
+        mantissa << (self.0 >> Self::MANTISSA_BITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Span;
+
+    #[test]
+    fn a_span_is_never_longer_and_hardly_shorter() {
+        let mut ticks = 1u64;
+        while ticks < 1 << 58 {
+            for exact in [ticks - 1, ticks, ticks + ticks / 3] {
+                let span = Span::from_ticks(exact).ticks();
+                assert!(span <= exact && (exact - span) as f64 <= exact as f64 * 1.5e-8);
+            }
+            ticks *= 2;
+        }
+        assert_eq!(Span::from_ticks(u64::MAX).ticks(), u64::MAX);
+        assert_eq!(Span::from_ticks(120_000_000_000).ticks(), 120_000_000_000);
+    }
+}

@@ -1,0 +1,164 @@
+//! One published value, or the placeholder of one that is being loaded.
+//!
+//! An entry never changes, except for its claim, its use count and the flight of the attempt that
+//! is under way. The epoch *is* the entry: a new value is a new entry.
+
+use crate::claim::{Claims, Right};
+use crate::clock::{Span, Tick};
+use crate::flight::Flight;
+use crate::sync::{Arc, AtomicU8, Ordering, Slot};
+
+/// How often an entry can be seen used; a saturated count writes nothing any more.
+pub const USES_MAX: u8 = 3;
+
+pub struct Entry<K, V> {
+    pub key: K,
+    /// `None` marks the placeholder of a load.
+    value: Option<V>,
+    pub times: Times,
+    pub claims: Claims,
+    /// The attempt to replace this entry: under way, failed last, or closed (see `flight`).
+    pub flight: Slot<Flight<K, V>>,
+    uses: AtomicU8,
+}
+
+/// When an entry is fresh, stale and expired.
+///
+/// One absolute time and four distances from it. `early_from` comes first because a hit compares it with the clock
+/// and, nearly always, nothing else.
+#[derive(Clone, Copy)]
+pub struct Times {
+    /// From here on an X-Fetch draw could say "refresh now", or the entry is stale.
+    pub early_from: Tick,
+    since_created: Span,
+    until_stale: Span,
+    stale_for: Span,
+    error_for: Span,
+    cost: Span,
+}
+
+/// What the times of a new entry are made from; durations in ticks.
+#[derive(Clone, Copy)]
+pub struct Lifetime {
+    pub created: Tick,
+    pub fresh_for: Tick,
+    /// After `fresh_for`: served while a refresh runs (stale-while-revalidate).
+    pub stale_for: Tick,
+    /// After `fresh_for`: served when refreshing fails (stale-if-error).
+    pub error_for: Tick,
+    /// How long before the soft limit a draw could matter.
+    pub early_for: Tick,
+    /// The moving average of the load time.
+    pub cost: Tick,
+}
+
+impl Times {
+    pub fn new(life: Lifetime) -> Self {
+        let lead = life.fresh_for.saturating_sub(life.early_for);
+        // Never "for ever", so that `created` can be told from `early_from`.
+        let since_created = Span::from_ticks(lead.min(Span::LONGEST));
+        Times {
+            // From the rounded distance, so that `created` comes back exactly.
+            early_from: life.created.saturating_add(since_created.ticks()),
+            since_created,
+            until_stale: Span::from_ticks(life.fresh_for - since_created.ticks()),
+            stale_for: Span::from_ticks(life.stale_for),
+            error_for: Span::from_ticks(life.error_for),
+            cost: Span::from_ticks(life.cost),
+        }
+    }
+
+    /// A placeholder has no value to be fresh, so every reader takes the slow path.
+    fn placeholder() -> Self {
+        let zero = Span::from_ticks(0);
+        Times {
+            early_from: 0,
+            since_created: zero,
+            until_stale: zero,
+            stale_for: zero,
+            error_for: zero,
+            cost: zero,
+        }
+    }
+
+    pub fn created(&self) -> Tick {
+        self.early_from.saturating_sub(self.since_created.ticks())
+    }
+
+    /// The soft limit.
+    pub fn fresh_until(&self) -> Tick {
+        self.early_from.saturating_add(self.until_stale.ticks())
+    }
+
+    /// The end of stale-while-revalidate.
+    pub fn stale_until(&self) -> Tick {
+        self.fresh_until().saturating_add(self.stale_for.ticks())
+    }
+
+    /// The hard limit: the later of both stale windows.
+    pub fn expires(&self) -> Tick {
+        let longest = self.stale_for.ticks().max(self.error_for.ticks());
+        self.fresh_until().saturating_add(longest)
+    }
+
+    pub fn cost(&self) -> Tick {
+        self.cost.ticks()
+    }
+}
+
+impl<K, V> Entry<K, V> {
+    pub fn ready(key: K, value: V, times: Times, uses: u8) -> Self {
+        Entry {
+            key,
+            value: Some(value),
+            times,
+            claims: Claims::idle(),
+            flight: Slot::new(None),
+            uses: AtomicU8::new(uses.min(USES_MAX)),
+        }
+    }
+
+    /// The placeholder of a load, born claimed, with the flight its callers will wait for.
+    pub fn loading(key: K, now: Tick, timeout: Tick) -> (Self, Right, Arc<Flight<K, V>>) {
+        let (claims, right) = Claims::claimed(now, timeout);
+        let flight = Arc::new(Flight::new(right));
+        let entry = Entry {
+            key,
+            value: None,
+            times: Times::placeholder(),
+            claims,
+            flight: Slot::new(Some(flight.clone())),
+            uses: AtomicU8::new(0),
+        };
+        (entry, right, flight)
+    }
+
+    pub fn value(&self) -> Option<&V> {
+        self.value.as_ref()
+    }
+
+    pub fn is_loading(&self) -> bool {
+        self.value.is_none()
+    }
+
+    /// Whether this is a value that may still be served.
+    pub fn is_servable(&self, now: Tick) -> bool {
+        self.value.is_some() && now < self.times.expires()
+    }
+
+    pub fn uses(&self) -> u8 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Remembers a use for eviction.
+    ///
+    /// A plain store, so two readers may count as one, and none at all once saturated: a hot entry's
+    /// cache line is written by no hit. Relaxed, because nothing is published by it.
+    #[inline]
+    pub fn touch(&self) {
+        let uses = self.uses.load(Ordering::Relaxed);
+        if uses < USES_MAX {
+            self.uses.store(uses + 1, Ordering::Relaxed);
+        }
+    }
+}

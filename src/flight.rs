@@ -1,0 +1,101 @@
+//! Waiting for an attempt: the only place where callers wait, and they do so only without a value.
+//!
+//! A flight belongs to exactly one claim of one entry. Its outcome is set once; the event is notified after.
+//!
+//! Invariants, and the promise each serves:
+//!
+//! 1. Whoever holds a claim delivers to that claim's flight exactly once, whatever happens; the
+//!    guard in `residents` does it when dropped (P3: none hangs).
+//! 2. A waiter looks for the outcome, registers, and looks again, so a delivery between the two
+//!    looks is seen (no lost wake-up).
+//! 3. The flight in an entry is replaced only by that of a later claim, or by the closed one when the
+//!    entry has its successor. A waiter that finds the closed flight reads the table again.
+//! 4. A published entry refers to no earlier one and, once its flight is closed, to no later one: a
+//!    value that somebody keeps does not keep its successors.
+
+use crate::claim::Right;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::nesting::Frame;
+use crate::pool::Task;
+use crate::sync::{Arc, Event, OnceLock, Slot};
+
+/// What an attempt came to.
+pub enum Outcome<K, V> {
+    /// The entry it made, whether or not it became resident.
+    Published(Arc<Entry<K, V>>),
+    /// Why there is none.
+    Failed(Error),
+    /// The entry was no longer resident, nothing was tried: read again.
+    Superseded,
+}
+
+impl<K, V> Clone for Outcome<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Outcome::Published(entry) => Outcome::Published(entry.clone()),
+            Outcome::Failed(error) => Outcome::Failed(error.clone()),
+            Outcome::Superseded => Outcome::Superseded,
+        }
+    }
+}
+
+pub struct Flight<K, V> {
+    pub right: Right,
+    outcome: Slot<Outcome<K, V>>,
+    event: Event,
+    /// What this attempt itself waits for, to find cycles of loads.
+    pub frame: Arc<Frame>,
+    /// The queued job, so that a worker of the pool that waits for it can run it instead.
+    pub task: OnceLock<Arc<Task>>,
+}
+
+impl<K, V> Flight<K, V> {
+    pub fn new(right: Right) -> Self {
+        Flight {
+            right,
+            outcome: Slot::new(None),
+            event: Event::new(),
+            frame: Arc::new(Frame::new()),
+            task: OnceLock::new(),
+        }
+    }
+
+    /// The flight of an entry whose attempts are over.
+    pub fn closed() -> Self {
+        Self::new(Right::NEVER)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.right == Right::NEVER
+    }
+
+    /// Sets the outcome unless there is one, then wakes everybody.
+    pub fn deliver(&self, outcome: Outcome<K, V>) {
+        self.outcome.compare_exchange(None, Some(Arc::new(outcome)));
+        // `notify` fences first (SeqCst), so whoever registered before it and saw no outcome is woken.
+        self.event.notify(usize::MAX);
+    }
+
+    pub fn outcome(&self) -> Option<Outcome<K, V>> {
+        self.outcome.load().map(|outcome| Outcome::clone(&outcome))
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only removes this waiter.
+    pub async fn wait(&self) -> Outcome<K, V> {
+        loop {
+            if let Some(outcome) = self.outcome() {
+                return outcome;
+            }
+            let listener = self.event.listen();
+            if let Some(outcome) = self.outcome() {
+                return outcome;
+            }
+            listener.await;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One load or refresh on its way through the loader, from the claim to its end.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::clock::{Clock, Tick};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
+use crate::pool::{Class, Pool, Task};
+use crate::publish::Claim;
+use crate::schedule::{Policy, with_rng};
+use crate::stats::Counters;
+use crate::sync::Arc;
+
+/// How a loader runs jobs.
+pub(crate) type Start<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
+
+/// What all jobs of a cache share; not the cache itself, which may be dropped while they run.
+pub(crate) struct Shared {
+    pub(crate) policy: Policy,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+}
+
+/// One load or refresh on its way through the loader.
+pub(crate) struct Job<K, V> {
+    claim: Claim<K, V>,
+    class: Class,
+    shared: Arc<Shared>,
+}
+
+impl<K: Clone, V> Job<K, V> {
+    pub(crate) fn new(claim: Claim<K, V>, class: Class, shared: Arc<Shared>) -> Self {
+        Job {
+            claim,
+            class,
+            shared,
+        }
+    }
+
+    /// Runs a function that computes, here and now.
+    fn compute(self, f: impl FnOnce(&Request<K, V>) -> Returned<V>) {
+        if let Some((job, request, started)) = self.begin() {
+            let entered = job.claim.flight().frame.enter();
+            let returned = catch_unwind(AssertUnwindSafe(|| f(&request)));
+            drop(entered);
+            drop(request);
+            job.finish(returned, started);
+        }
+    }
+
+    /// Runs a function that waits. Dropping this future gives the claim back.
+    async fn load(self, loader: Arc<impl AsyncLoader<K, V>>) {
+        if let Some((job, request, started)) = self.begin() {
+            let returned = {
+                // In a block of its own, so that calling the function is caught like polling it.
+                let mut future = pin!(async { loader.load(&request).await });
+                poll_fn(|cx| {
+                    let _entered = job.claim.flight().frame.enter();
+                    match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                        Ok(Poll::Ready(returned)) => Poll::Ready(Ok(returned)),
+                        Ok(Poll::Pending) => Poll::Pending,
+                        Err(panic) => Poll::Ready(Err(panic)),
+                    }
+                })
+                .await
+            };
+            drop(request);
+            job.finish(returned, started);
+        }
+    }
+
+    /// Counts the start, unless nobody wants the result any more.
+    fn begin(self) -> Option<(Self, Request<K, V>, Tick)> {
+        if !self.claim.is_wanted() {
+            return None;
+        }
+        self.shared.counters.started(self.class);
+        let request = Request {
+            entry: self.claim.entry().clone(),
+        };
+        let started = self.shared.clock.exact();
+        Some((self, request, started))
+    }
+
+    fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>, started: Tick) {
+        let Job { claim, shared, .. } = self;
+        let took = shared.clock.exact().saturating_sub(started);
+        let now = shared.clock.now();
+        shared.counters.took(took);
+        let error = match returned {
+            Ok(Ok(loaded)) => {
+                let old = claim.entry();
+                let cost = (!old.is_loading()).then(|| old.times.cost());
+                let times =
+                    with_rng(|rng| shared.policy.times(&loaded, now, cost, Some(took), rng));
+                let new = Entry::ready(old.key.clone(), loaded.value, times, old.uses());
+                shared.counters.published(claim.publish(Arc::new(new), now));
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(panic) => Error::panicked(&*panic),
+        };
+        let rest = with_rng(|rng| shared.policy.backoff(claim.failures(), rng));
+        shared.counters.failed();
+        claim.fail(error, now.saturating_add(rest));
+    }
+
+    /// Gives the claim back untried, because the loader has no room.
+    fn shed(self) {
+        let Job {
+            claim,
+            class,
+            shared,
+        } = self;
+        let rest = with_rng(|rng| shared.policy.backoff(0, rng));
+        shared.counters.shed(class);
+        claim.rest(Error::overloaded(), shared.clock.now().saturating_add(rest));
+    }
+}
+
+/// A loader for CPU-bound work, on the pool.
+pub(crate) fn computing<K, V>(
+    pool: Arc<Pool>,
+    f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
+) -> Start<K, V>
+where
+    K: Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let f = Arc::new(f);
+    Box::new(move |job: Job<K, V>| {
+        let class = job.class;
+        if !pool.admits(class) {
+            return job.shed();
+        }
+        let (f, flight) = (f.clone(), job.claim.flight().clone());
+        let task = Arc::new(Task::new(move || job.compute(|request| f(request))));
+        // Before it is queued, so that a worker which waits for it finds it. Each flight has one
+        // job, so the cell is empty.
+        let _ = flight.task.set(task.clone());
+        pool.queue(class, task);
+    })
+}
+
+/// A loader for I/O-bound work, on a runtime.
+pub(crate) fn loading<K, V>(
+    spawn: impl Fn(BoxFuture) + Send + Sync + 'static,
+    loader: impl AsyncLoader<K, V>,
+) -> Start<K, V>
+where
+    K: Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let loader = Arc::new(loader);
+    Box::new(move |job: Job<K, V>| spawn(Box::pin(job.load(loader.clone()))))
+}

@@ -1,0 +1,110 @@
+//! Loads that read the cache: which load runs here, and what it waits for.
+//!
+//! A load that waits for another load is an edge between two frames. Before a load starts to wait,
+//! its edge is added and the edges are followed; if they lead back to it, waiting would be for
+//! ever and the read fails instead. Two loads that close a cycle at the same moment both have
+//! their edge in before they look, so at least one of them sees it.
+
+use std::cell::RefCell;
+
+use crate::sync::{Arc, Mutex, lock};
+
+/// One running load or refresh.
+pub struct Frame {
+    waits_for: Mutex<Vec<Arc<Frame>>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Frame>>> = const { RefCell::new(None) };
+}
+
+impl Frame {
+    pub fn new() -> Self {
+        Frame {
+            waits_for: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The load that runs on this thread, if any.
+    pub fn current() -> Option<Arc<Frame>> {
+        CURRENT.with_borrow(Option::clone)
+    }
+
+    /// Marks this thread as running `self` until the guard drops.
+    pub fn enter(self: &Arc<Self>) -> Entered {
+        let outer = CURRENT.with_borrow_mut(|current| current.replace(self.clone()));
+        Entered { outer }
+    }
+
+    /// Records that `self` waits for `other`; `None` if `other` already waits for `self`.
+    pub fn wait_for(self: &Arc<Self>, other: &Arc<Frame>) -> Option<Edge> {
+        lock(&self.waits_for).push(other.clone());
+        let edge = Edge {
+            from: self.clone(),
+            to: other.clone(),
+        };
+        (!other.leads_to(self)).then_some(edge)
+    }
+
+    fn leads_to(self: &Arc<Self>, target: &Arc<Frame>) -> bool {
+        let mut seen: Vec<Arc<Frame>> = Vec::new();
+        let mut open = vec![self.clone()];
+        while let Some(frame) = open.pop() {
+            if Arc::ptr_eq(&frame, target) {
+                return true;
+            }
+            if !seen.iter().any(|known| Arc::ptr_eq(known, &frame)) {
+                // One lock at a time, so following edges cannot deadlock.
+                open.extend(lock(&frame.waits_for).iter().cloned());
+                seen.push(frame);
+            }
+        }
+        false
+    }
+}
+
+/// Restores the outer load when dropped: a worker that waits may run another load on its stack.
+pub struct Entered {
+    outer: Option<Arc<Frame>>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let outer = self.outer.take();
+        let ended = CURRENT.with_borrow_mut(|current| std::mem::replace(current, outer));
+        drop(ended);
+    }
+}
+
+/// "`from` waits for `to`", until dropped.
+pub struct Edge {
+    from: Arc<Frame>,
+    to: Arc<Frame>,
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let mut edges = lock(&self.from.waits_for);
+        if let Some(at) = edges.iter().position(|edge| Arc::ptr_eq(edge, &self.to)) {
+            let edge = edges.swap_remove(at);
+            drop(edges);
+            drop(edge);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, Frame};
+
+    #[test]
+    fn a_cycle_is_found_and_an_edge_ends_with_its_guard() {
+        let [a, b, c] = [(); 3].map(|()| Arc::new(Frame::new()));
+        let ab = a.wait_for(&b).expect("no cycle yet");
+        let _bc = b.wait_for(&c).expect("no cycle yet");
+        assert!(c.wait_for(&a).is_none());
+        assert!(a.wait_for(&a).is_none());
+        drop(ab);
+        assert!(c.wait_for(&a).is_some());
+    }
+}

@@ -1,0 +1,134 @@
+//! The private `rayon` pool for CPU-bound loads.
+//!
+//! Three queues, one per class; a worker always takes from the most urgent one that is not empty. A job is
+//! queued before its worker is woken, so there are never fewer wake-ups than jobs.
+
+use std::cell::Cell;
+use std::fmt;
+
+use crossbeam::queue::SegQueue;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::BuildError;
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+
+/// How urgent a load is, most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Somebody waits for it.
+    Cold,
+    /// Callers are served a stale value meanwhile.
+    Stale,
+    /// The value is still fresh.
+    Early,
+}
+
+/// A queued job that is run once, by a worker of the pool or by one that waits for it.
+pub struct Task(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Task {
+    pub(crate) fn new(run: impl FnOnce() + Send + 'static) -> Self {
+        Task(Mutex::new(Some(Box::new(run))))
+    }
+
+    /// Runs the job unless somebody else does or did.
+    pub(crate) fn run(&self) {
+        let run = lock(&self.0).take();
+        if let Some(run) = run {
+            run();
+        }
+    }
+}
+
+pub(crate) struct Pool {
+    threads: ThreadPool,
+    size: usize,
+    queues: [SegQueue<Arc<Task>>; 3],
+    queued: AtomicUsize,
+    running: AtomicUsize,
+    bound: usize,
+}
+
+thread_local! {
+    static ON_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread belongs to the pool of some cache, and so must not wait for a queued job.
+pub(crate) fn on_worker() -> bool {
+    ON_WORKER.get()
+}
+
+impl Pool {
+    pub(crate) fn new(size: usize, bound: usize, name: &str) -> Result<Self, BuildError> {
+        let name = name.to_owned();
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(size)
+            .thread_name(move |number| format!("{name}-{number}"))
+            .start_handler(|_| ON_WORKER.set(true))
+            // The loader's panics are caught and reported where it is called. What is left are panics of a user's
+            // `Drop`; `rayon` would abort the process on them.
+            .panic_handler(|_| {})
+            .build()
+            .map_err(BuildError::pool)?;
+        Ok(Pool {
+            threads,
+            size,
+            queues: std::array::from_fn(|_| SegQueue::new()),
+            queued: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            bound,
+        })
+    }
+
+    /// Takes a place in the queue for a job that follows at once; false if there is none for its class.
+    ///
+    /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the load
+    /// it is running is always accepted: there are at most as many as workers, and that worker will run it.
+    pub(crate) fn admits(&self, class: Class) -> bool {
+        // Relaxed counts: they bound the queue, they guard no memory. The queue synchronises.
+        let queued = self.queued.fetch_add(1, Ordering::Relaxed);
+        let accepted = match class {
+            Class::Early => queued + self.running.load(Ordering::Relaxed) < self.size,
+            Class::Stale => queued < self.bound,
+            Class::Cold => queued < self.bound || on_worker(),
+        };
+        if !accepted {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+        accepted
+    }
+
+    /// Queues a task that was admitted.
+    pub(crate) fn queue(self: &Arc<Self>, class: Class, task: Arc<Task>) {
+        self.queues[class as usize].push(task);
+        let pool = self.clone();
+        self.threads.spawn(move || pool.run_next());
+    }
+
+    fn run_next(&self) {
+        let Some(task) = self.queues.iter().find_map(SegQueue::pop) else {
+            return;
+        };
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        let _running = Running(&self.running);
+        task.run();
+    }
+}
+
+/// Counts a job as running until dropped, by a panic too.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}

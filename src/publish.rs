@@ -1,0 +1,162 @@
+//! The end of a claim: publish, fail, rest, abandon, or give back by dropping it.
+//!
+//! A [`Claim`] always ends its flight, so whoever waits is released whatever happens to the
+//! claimant (P3, P5). Where the order of two steps matters:
+//!
+//! - *Publish* spends the claim before the successor can be seen (P1), exchanges exactly the claimed
+//!   entry (P4), delivers, and closes the flight last, so a waiter finds the outcome or the new entry.
+//! - *Fail* and *rest* deliver before the claim is given up: whoever sees the entry cooling finds
+//!   the error in its flight, and the next claimant a flight that has ended.
+//! - A placeholder that failed is spent before it is removed: a claimant that took over owns it.
+
+use crate::claim::{Right, failures_before};
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::flight::{Flight, Outcome};
+use crate::residents::Residents;
+use crate::sync::{Arc, Weak};
+use crate::table::Place;
+
+/// The right to replace one entry, and the duty to end its flight.
+pub struct Claim<K, V> {
+    residents: Weak<Residents<K, V>>,
+    entry: Arc<Entry<K, V>>,
+    place: Place,
+    right: Right,
+    flight: Arc<Flight<K, V>>,
+    /// When a claim that is dropped may be taken again.
+    rests_until: Tick,
+    ended: bool,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is in the table.
+    Yes,
+    /// Discarded: the entry was invalidated, overwritten or evicted meanwhile.
+    Overtaken,
+    /// Discarded: another claimant took over after the deadline.
+    TakenOver,
+}
+
+impl<K, V> Claim<K, V> {
+    pub fn new(
+        residents: &Arc<Residents<K, V>>,
+        entry: Arc<Entry<K, V>>,
+        place: Place,
+        right: Right,
+        flight: Arc<Flight<K, V>>,
+        now: Tick,
+    ) -> Self {
+        Claim {
+            residents: Arc::downgrade(residents),
+            entry,
+            place,
+            right,
+            // A later flight is that of a claimant that has already taken over: not ours to end.
+            flight: match flight.right == right {
+                true => flight,
+                false => Arc::new(Flight::new(right)),
+            },
+            rests_until: now.saturating_add(residents.timing.rest_for),
+            ended: false,
+        }
+    }
+
+    /// The claimed entry: the previous value, or the placeholder of a load.
+    pub fn entry(&self) -> &Arc<Entry<K, V>> {
+        &self.entry
+    }
+
+    pub fn flight(&self) -> &Arc<Flight<K, V>> {
+        &self.flight
+    }
+
+    /// Consecutive failures before this attempt.
+    pub fn failures(&self) -> u32 {
+        failures_before(self.right)
+    }
+
+    /// Whether a result would still be of use: nobody took over and the cache still exists.
+    pub fn is_wanted(&self) -> bool {
+        self.residents.strong_count() > 0 && self.entry.claims.current() == Some(self.right)
+    }
+
+    /// Replaces the claimed entry by `new`, if it is still this claim's to replace.
+    ///
+    /// Whoever waits for this flight gets `new` in any case: they asked before whatever overtook it.
+    pub fn publish(mut self, new: Arc<Entry<K, V>>, now: Tick) -> Published {
+        let Some(residents) = self.residents.upgrade() else {
+            self.end(Outcome::Published(new));
+            return Published::Overtaken;
+        };
+        // Before spending, because evicting drops a user's value, which may panic.
+        let permit = self
+            .entry
+            .is_loading()
+            .then(|| residents.admit(self.place.set(), now));
+        if !self.entry.claims.spend(self.right) {
+            self.end(Outcome::Published(new));
+            return Published::TakenOver;
+        }
+        let replaced = residents
+            .table
+            .replace(self.place, &self.entry, new.clone());
+        if let (true, Some(permit)) = (replaced, permit) {
+            permit.keep();
+        }
+        let published = replaced && residents.table.holds(self.place, &new);
+        self.end(Outcome::Published(new));
+        // From here on waiters read the table again; and the old entry lets go of the new one.
+        self.entry.flight.swap(Some(residents.closed.clone()));
+        match published {
+            true => Published::Yes,
+            false => Published::Overtaken,
+        }
+    }
+
+    /// Ends the attempt with an error; a resident value cools until `until`, a placeholder goes.
+    pub fn fail(mut self, error: Error, until: Tick) {
+        self.give_up(Outcome::Failed(error), until, true);
+    }
+
+    /// Ends an attempt that was not made; not counted as a failure.
+    pub fn rest(mut self, error: Error, until: Tick) {
+        self.give_up(Outcome::Failed(error), until, false);
+    }
+
+    /// Gives up the claim of an entry that is no longer resident.
+    pub fn abandon(mut self) {
+        self.give_up(Outcome::Superseded, self.rests_until, false);
+    }
+
+    fn give_up(&mut self, outcome: Outcome<K, V>, until: Tick, failed: bool) {
+        if self.entry.is_loading() && self.entry.claims.spend(self.right) {
+            if let Some(residents) = self.residents.upgrade() {
+                residents.take_out(self.place, &self.entry);
+            }
+            self.end(outcome);
+            return;
+        }
+        self.end(outcome);
+        match failed {
+            true => self.entry.claims.cool(self.right, until),
+            false => self.entry.claims.rest(self.right, until),
+        };
+    }
+
+    fn end(&mut self, outcome: Outcome<K, V>) {
+        self.ended = true;
+        self.flight.deliver(outcome);
+    }
+}
+
+impl<K, V> Drop for Claim<K, V> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.give_up(Outcome::Failed(Error::cancelled()), self.rests_until, true);
+        }
+    }
+}

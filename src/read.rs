@@ -1,0 +1,238 @@
+//! The path of a read: look, appraise, and, only without a value, load or wait.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use futures_lite::future;
+
+use crate::cached::{Cached, Source};
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::flight::{Flight, Outcome};
+use crate::job::{Job, Shared, Start};
+use crate::nesting::Frame;
+use crate::pool::{Class, on_worker};
+use crate::publish::Claim;
+use crate::residents::{Begun, Condition, Read, Residents};
+use crate::schedule::with_rng;
+use crate::sync::{Arc, Held};
+use crate::table::Place;
+
+/// One cache, shared by its handles.
+pub(crate) struct Core<K, V, S> {
+    pub(crate) name: String,
+    pub(crate) hasher: S,
+    pub(crate) residents: Arc<Residents<K, V>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) start: Start<K, V>,
+}
+
+/// What a read without waiting came to.
+pub(crate) enum Looked<K, V> {
+    Served(Cached<V, K>),
+    /// Wait for this; it was started by this read, or by another.
+    Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
+    Failed(Error),
+    Absent,
+}
+
+impl<K, V, S> Core<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    #[inline]
+    pub(crate) fn find<Q>(&self, key: &Q, hash: u64) -> Option<(Place, Held<Entry<K, V>>)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.residents.find(hash, |other| other.borrow() == key)
+    }
+
+    /// A read, as far as it goes without waiting.
+    #[inline]
+    pub(crate) fn look<Q>(&self, key: &Q, hash: u64) -> Looked<K, V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let now = self.shared.clock.now();
+        match self.find(key, hash) {
+            Some((_, entry)) if now < entry.times.early_from => {
+                Looked::Served(self.serve_fresh(entry, now))
+            }
+            Some((place, entry)) => self.appraise(place, entry, now),
+            None => Looked::Absent,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn serve_fresh(&self, entry: Held<Entry<K, V>>, now: Tick) -> Cached<V, K> {
+        entry.touch();
+        self.shared.counters.fresh();
+        Cached::new(entry, now, Source::Fresh)
+    }
+
+    pub(crate) fn serve(
+        &self,
+        entry: Held<Entry<K, V>>,
+        now: Tick,
+        condition: Condition,
+        claimed: bool,
+    ) -> Cached<V, K> {
+        entry.touch();
+        let stale_for = now.saturating_sub(entry.times.fresh_until());
+        self.shared.counters.served(condition, claimed, stale_for);
+        Cached::new(entry, now, condition.into())
+    }
+
+    /// A read of an entry that is not simply fresh.
+    #[inline(never)]
+    pub(crate) fn appraise(
+        &self,
+        place: Place,
+        entry: Held<Entry<K, V>>,
+        now: Tick,
+    ) -> Looked<K, V> {
+        let draw = |entry: &Entry<K, V>| {
+            with_rng(|rng| self.shared.policy.draws_early(&entry.times, now, rng))
+        };
+        match self.residents.appraise(place, entry, now, draw) {
+            Read::Serve {
+                entry,
+                condition,
+                claim,
+            } => {
+                let served = self.serve(entry, now, condition, claim.is_some());
+                if let Some(claim) = claim {
+                    let class = match condition {
+                        Condition::Early => Class::Early,
+                        _ => Class::Stale,
+                    };
+                    self.start(claim, class);
+                }
+                Looked::Served(served)
+            }
+            Read::Load(claim, fallback) => self.lead(claim, fallback),
+            Read::Wait(flight, fallback) => Looked::Wait(flight, fallback, Source::Coalesced),
+            Read::Failed(error) => Looked::Failed(error),
+            Read::Absent => Looked::Absent,
+        }
+    }
+
+    /// Starts the load of a claim whose caller will wait for it.
+    pub(crate) fn lead(
+        &self,
+        claim: Claim<K, V>,
+        fallback: Option<Held<Entry<K, V>>>,
+    ) -> Looked<K, V> {
+        let flight = claim.flight().clone();
+        self.start(claim, Class::Cold);
+        Looked::Wait(flight, fallback, Source::Loaded)
+    }
+
+    fn start(&self, claim: Claim<K, V>, class: Class) {
+        (self.start)(Job::new(claim, class, self.shared.clone()));
+    }
+
+    /// Finishes a read that could not be served at once.
+    pub(crate) async fn settle<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        mut looked: Looked<K, V>,
+    ) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        loop {
+            match looked {
+                Looked::Served(cached) => return Ok(cached),
+                Looked::Failed(error) => {
+                    self.shared.counters.missed();
+                    return Err(error);
+                }
+                Looked::Wait(flight, fallback, source) => match self.wait(&flight, source).await? {
+                    Outcome::Published(entry) => {
+                        self.shared.counters.missed();
+                        let now = self.shared.clock.now();
+                        return Ok(Cached::owned(entry, now, source));
+                    }
+                    Outcome::Failed(error) => return self.fall_back(fallback, error),
+                    Outcome::Superseded => {}
+                },
+                Looked::Absent => {
+                    if let Some(ours) = self.begin(key, hash).await? {
+                        looked = ours;
+                        continue;
+                    }
+                }
+            }
+            looked = self.look(key, hash);
+        }
+    }
+
+    /// The load failed: serve the value inside its stale-if-error window after all, if there is one.
+    fn fall_back(
+        &self,
+        fallback: Option<Held<Entry<K, V>>>,
+        error: Error,
+    ) -> Result<Cached<V, K>, Error> {
+        let now = self.shared.clock.now();
+        match fallback {
+            Some(entry) if entry.is_servable(now) => {
+                Ok(self.serve(entry, now, Condition::AfterFailure, true))
+            }
+            _ => {
+                self.shared.counters.missed();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the load of an absent key; `None` to read again.
+    async fn begin<Q>(&self, key: &Q, hash: u64) -> Result<Option<Looked<K, V>>, Error>
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let now = self.shared.clock.now();
+        match self.residents.begin(key.to_owned(), hash, now) {
+            Begun::Ours(claim) => return Ok(Some(self.lead(claim, None))),
+            Begun::Exists => {}
+            // Every way of the set holds a load. A caller from outside waits for one of them to end. A
+            // load must not: the one it waits for might be waiting for it.
+            Begun::Full(_) if Frame::current().is_some() => return Err(Error::overloaded()),
+            Begun::Full(Some(flight)) => {
+                self.wait(&flight, Source::Coalesced).await?;
+            }
+            Begun::Full(None) => {}
+        }
+        Ok(None)
+    }
+
+    /// Waits for a flight, at most until its claim's deadline.
+    async fn wait(&self, flight: &Flight<K, V>, source: Source) -> Result<Outcome<K, V>, Error> {
+        if source == Source::Coalesced {
+            self.shared.counters.coalesced();
+        }
+        let _edge = match Frame::current() {
+            None => None,
+            Some(frame) => Some(frame.wait_for(&flight.frame).ok_or_else(Error::recursive)?),
+        };
+        if on_worker() {
+            if let Some(task) = flight.task.get() {
+                task.run();
+            }
+        }
+        let deadline = async {
+            self.shared.clock.sleep_until(flight.right.deadline()).await;
+            let timed_out = || Outcome::Failed(self.residents.timed_out());
+            flight.outcome().unwrap_or_else(timed_out)
+        };
+        Ok(future::or(flight.wait(), deadline).await)
+    }
+}

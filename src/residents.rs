@@ -1,0 +1,340 @@
+//! The entries of one cache: the protocol of claims on the slot table, without policy or loader.
+//!
+//! Every step that two threads can race for is here or in `publish`, takes the time as an
+//! argument, and is explored by the models in `loom-tests`.
+
+use crate::claim::{Right, State};
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::eviction::Limit;
+use crate::flight::{Flight, Outcome};
+use crate::publish::Claim;
+use crate::sync::{Arc, Held};
+use crate::table::{Inserted, Place, Table};
+
+pub struct Residents<K, V> {
+    pub table: Table<Entry<K, V>>,
+    pub limit: Limit,
+    pub timing: Timing,
+    /// Put into an entry when it has its successor; one for all.
+    pub closed: Arc<Flight<K, V>>,
+}
+
+/// How long a claim lasts and what it costs to drop it, in ticks.
+#[derive(Clone, Copy)]
+pub struct Timing {
+    /// After this long another caller may take over.
+    pub claim_for: Tick,
+    /// A claim that was dropped rests this long.
+    pub rest_for: Tick,
+}
+
+/// What a reader finds, and what it has to do about it.
+pub enum Read<K, V> {
+    /// Serve this; if there is a claim, start its refresh.
+    Serve {
+        entry: Held<Entry<K, V>>,
+        condition: Condition,
+        claim: Option<Claim<K, V>>,
+    },
+    /// Start the load of this claim, then wait for it.
+    Load(Claim<K, V>, Option<Held<Entry<K, V>>>),
+    /// Somebody loads: wait for that. If it fails, the held entry may be served instead.
+    Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>),
+    /// The last attempt failed and the next one may not start yet.
+    Failed(Error),
+    /// The key is not here.
+    Absent,
+}
+
+/// In which condition an entry is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Fresh,
+    /// Fresh, and this reader won the claim for an early refresh.
+    Early,
+    Stale,
+    /// Stale, and the last refresh failed.
+    AfterFailure,
+}
+
+/// What became of a first call for an absent key.
+pub enum Begun<K, V> {
+    /// This caller loads.
+    Ours(Claim<K, V>),
+    /// Somebody was faster: read again.
+    Exists,
+    /// Every way of the key's set holds a load; wait for this one, then try again.
+    Full(Option<Arc<Flight<K, V>>>),
+}
+
+impl<K: Eq, V> Residents<K, V> {
+    pub fn new(capacity: usize, ways: usize, timing: Timing) -> Self {
+        Residents {
+            table: Table::new(ways),
+            limit: Limit::new(capacity),
+            timing,
+            closed: Arc::new(Flight::closed()),
+        }
+    }
+
+    /// The fast half of every read. Takes no lock, runs no user code but `is_key`, writes nothing.
+    #[inline]
+    pub fn find(
+        &self,
+        hash: u64,
+        is_key: impl Fn(&K) -> bool,
+    ) -> Option<(Place, Held<Entry<K, V>>)> {
+        self.table.find(hash, |entry| is_key(&entry.key))
+    }
+
+    /// The slow half, for an entry past its `early_from`: decides by its age and its claim.
+    ///
+    /// `draw` is the X-Fetch draw, made only for a fresh entry.
+    pub fn appraise(
+        self: &Arc<Self>,
+        place: Place,
+        entry: Held<Entry<K, V>>,
+        now: Tick,
+        draw: impl FnOnce(&Entry<K, V>) -> bool,
+    ) -> Read<K, V> {
+        if entry.is_loading() {
+            return self.load_or_wait(place, entry, now, false);
+        }
+        if now < entry.times.fresh_until() {
+            let claim = draw(&entry)
+                .then(|| self.claim(place, &entry, now))
+                .flatten();
+            let condition = match claim {
+                Some(_) => Condition::Early,
+                None => Condition::Fresh,
+            };
+            return Read::Serve {
+                entry,
+                condition,
+                claim,
+            };
+        }
+        let failing = match entry.claims.state() {
+            State::Cooling { until, failures } => now < until && failures > 0,
+            _ => false,
+        };
+        if now < entry.times.stale_until() || (failing && now < entry.times.expires()) {
+            let claim = self.claim(place, &entry, now);
+            let condition = match failing {
+                true => Condition::AfterFailure,
+                false => Condition::Stale,
+            };
+            return Read::Serve {
+                entry,
+                condition,
+                claim,
+            };
+        }
+        let fallback = now < entry.times.expires();
+        self.load_or_wait(place, entry, now, fallback)
+    }
+
+    /// Nothing may be served: take the claim, or wait for whoever has it.
+    fn load_or_wait(
+        self: &Arc<Self>,
+        place: Place,
+        entry: Held<Entry<K, V>>,
+        now: Tick,
+        fallback: bool,
+    ) -> Read<K, V> {
+        if let Some(claim) = self.claim(place, &entry, now) {
+            return Read::Load(claim, fallback.then_some(entry));
+        }
+        match self.join(&entry) {
+            Some(flight) => match flight.outcome() {
+                // A failure stays with the entry while it cools; the next claim replaces it.
+                Some(Outcome::Failed(error)) => Read::Failed(error),
+                _ => Read::Wait(flight, fallback.then_some(entry)),
+            },
+            None => Read::Absent,
+        }
+    }
+
+    /// Tries to claim the entry, and makes sure that it is still resident.
+    ///
+    /// The second look is for the straggler whose entry was overwritten or removed without ever having been
+    /// claimed; one that was refreshed is `Spent` and cannot be claimed at all.
+    fn claim(
+        self: &Arc<Self>,
+        place: Place,
+        entry: &Held<Entry<K, V>>,
+        now: Tick,
+    ) -> Option<Claim<K, V>> {
+        let right = entry.claims.try_claim(now, self.timing.claim_for)?;
+        self.confirm(place, entry, right, now)
+    }
+
+    fn confirm(
+        self: &Arc<Self>,
+        place: Place,
+        entry: &Held<Entry<K, V>>,
+        right: Right,
+        now: Tick,
+    ) -> Option<Claim<K, V>> {
+        let flight = self.flight_of(entry, right);
+        let claim = Claim::new(self, entry.arc().clone(), place, right, flight, now);
+        match self.table.holds(place, entry.arc()) {
+            true => Some(claim),
+            false => {
+                claim.abandon();
+                None
+            }
+        }
+    }
+
+    /// Claims a resident value whatever its age, or finds who has it, for an explicit refresh.
+    ///
+    /// `Err(None)`: the entry changed meanwhile, read again.
+    pub fn claim_now(
+        self: &Arc<Self>,
+        place: Place,
+        entry: &Held<Entry<K, V>>,
+        now: Tick,
+    ) -> Result<Claim<K, V>, Option<Arc<Flight<K, V>>>> {
+        match entry.claims.force_claim(now, self.timing.claim_for) {
+            Some(right) => self.confirm(place, entry, right, now).ok_or(None),
+            None => Err(self.join(entry)),
+        }
+    }
+
+    /// The flight to wait for; `None` if the entry has its successor or was never claimed.
+    fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
+        let flight = match entry.claims.current() {
+            Some(right) => self.flight_of(entry, right),
+            None => entry.flight.load()?.arc().clone(),
+        };
+        (!flight.is_closed()).then_some(flight)
+    }
+
+    /// The flight of the claim `right`, put there by whoever comes first, claimant or waiter.
+    ///
+    /// Returns a later one if there is a later claim. A waiter can install one only before the
+    /// claimant has looked for it: from then on the entry holds this flight or a later one.
+    fn flight_of(&self, entry: &Entry<K, V>, right: Right) -> Arc<Flight<K, V>> {
+        loop {
+            let current = entry.flight.load();
+            if let Some(flight) = &current {
+                if !right.is_after(flight.right) {
+                    return flight.arc().clone();
+                }
+            }
+            let new = Arc::new(Flight::new(right));
+            let old = current.as_ref().map(Held::arc);
+            if entry.flight.compare_exchange(old, Some(new.clone())) {
+                if let Some(taken_over) = current {
+                    taken_over.deliver(Outcome::Failed(self.timed_out()));
+                }
+                return new;
+            }
+        }
+    }
+
+    pub fn timed_out(&self) -> Error {
+        Error::timed_out(std::time::Duration::from_nanos(self.timing.claim_for))
+    }
+
+    /// Puts the placeholder of a load in, claimed.
+    pub fn begin(self: &Arc<Self>, key: K, hash: u64, now: Tick) -> Begun<K, V> {
+        let (entry, right, flight) = Entry::loading(key, now, self.timing.claim_for);
+        let entry = Arc::new(entry);
+        loop {
+            let inserted = self
+                .table
+                .insert_if_absent(hash, &entry, |other| other.key == entry.key);
+            match inserted {
+                Inserted::Here(place) => {
+                    return Begun::Ours(Claim::new(self, entry, place, right, flight, now));
+                }
+                Inserted::Exists => return Begun::Exists,
+                Inserted::Full if self.make_room(self.table.set_of(hash), now) => {}
+                Inserted::Full => return Begun::Full(self.some_load(self.table.set_of(hash))),
+            }
+        }
+    }
+
+    fn some_load(&self, set: usize) -> Option<Arc<Flight<K, V>>> {
+        Table::<Entry<K, V>>::places(set)
+            .filter_map(|place| self.table.item_at(place))
+            .find_map(|entry| self.join(&entry))
+    }
+
+    /// Puts a value in, over whatever is there; false if there was no room for it.
+    ///
+    /// A load or refresh that is under way finds its entry gone and is discarded.
+    pub fn insert(&self, hash: u64, new: &Arc<Entry<K, V>>, now: Tick) -> bool {
+        let set = self.table.set_of(hash);
+        let is_key = |other: &Entry<K, V>| other.key == new.key;
+        let mut permit = None;
+        loop {
+            match self.table.find(hash, is_key) {
+                Some((place, old)) if old.is_loading() => {
+                    // Removed, not replaced: a placeholder is replaced by its own load alone, so
+                    // a load that fails at this moment cannot take the new value away with it.
+                    self.take_out(place, old.arc());
+                }
+                Some((place, old)) => {
+                    if self.table.replace(place, old.arc(), new.clone()) {
+                        return true;
+                    }
+                }
+                None => {
+                    let admitted = match permit.take() {
+                        Some(admitted) => admitted,
+                        None => self.admit(set, now),
+                    };
+                    match self.table.insert_if_absent(hash, new, is_key) {
+                        Inserted::Here(_) => {
+                            admitted.keep();
+                            return true;
+                        }
+                        Inserted::Exists => permit = Some(admitted),
+                        Inserted::Full if self.make_room(set, now) => permit = Some(admitted),
+                        Inserted::Full => return false,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes a key, whether it has a value or is being loaded; returns whether it had a value.
+    pub fn invalidate(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> bool {
+        while let Some((place, entry)) = self.find(hash, &is_key) {
+            if let Some(removed) = self.take_out(place, entry.arc()) {
+                return !removed.is_loading();
+            }
+        }
+        false
+    }
+
+    /// Removes every key that was here when the call began.
+    pub fn invalidate_all(&self) {
+        // An entry never moves, so whatever was here is met in its way, or was removed.
+        for place in (0..self.table.sets()).flat_map(Table::<Entry<K, V>>::places) {
+            while let Some(entry) = self.table.item_at(place) {
+                if self.take_out(place, entry.arc()).is_some() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl<K, V> Residents<K, V> {
+    /// Removes an entry and gives its permit back if it was a value.
+    ///
+    /// What is removed may be the successor of `entry`; see [`Table::remove`].
+    pub fn take_out(&self, place: Place, entry: &Arc<Entry<K, V>>) -> Option<Arc<Entry<K, V>>> {
+        let removed = self.table.remove(place, entry)?;
+        if !removed.is_loading() {
+            self.limit.release();
+        }
+        Some(removed)
+    }
+}

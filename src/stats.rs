@@ -1,0 +1,395 @@
+//! Counters that cost a hit one plain store to memory of its own thread.
+//!
+//! What hits count lives in a block per thread that only its thread writes; what loads count is
+//! shared, for a load costs more than a shared counter ever will. A snapshot adds up.
+
+use std::fmt;
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+use thread_local::ThreadLocal;
+
+use crate::clock::Tick;
+use crate::pool::Class;
+use crate::publish::Published;
+use crate::residents::Condition;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// Buckets of a histogram: one for each power of two of nanoseconds.
+const BUCKETS: usize = 64;
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    local: ThreadLocal<CachePadded<Local>>,
+    coalesced: AtomicU64,
+    loads: AtomicU64,
+    refreshes_stale: AtomicU64,
+    refreshes_early: AtomicU64,
+    published: AtomicU64,
+    failed: AtomicU64,
+    shed_early: AtomicU64,
+    shed_stale: AtomicU64,
+    rejected: AtomicU64,
+    discarded_overtaken: AtomicU64,
+    discarded_taken_over: AtomicU64,
+    load_time: Buckets,
+    /// What `reset` subtracts from then on.
+    baseline: Mutex<Stats>,
+}
+
+/// Written by one thread.
+#[derive(Default)]
+struct Local {
+    fresh: AtomicU64,
+    early: AtomicU64,
+    stale: AtomicU64,
+    misses: AtomicU64,
+    denied: AtomicU64,
+    stale_age: Buckets,
+}
+
+struct Buckets([AtomicU64; BUCKETS]);
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Buckets(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+fn bucket(ticks: Tick) -> usize {
+    (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
+}
+
+/// Adds one to a counter that no other thread writes: no locked instruction.
+#[inline]
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Adds one to a counter that all threads write. Relaxed: a counter orders nothing.
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    #[inline]
+    fn local(&self) -> &Local {
+        self.local.get_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn fresh(&self) {
+        bump(&self.local().fresh);
+    }
+
+    pub(crate) fn served(&self, condition: Condition, claimed: bool, stale_for: Tick) {
+        let local = self.local();
+        match condition {
+            Condition::Fresh => bump(&local.fresh),
+            Condition::Early => bump(&local.early),
+            Condition::Stale | Condition::AfterFailure => {
+                bump(&local.stale);
+                bump(&local.stale_age.0[bucket(stale_for)]);
+                if !claimed {
+                    bump(&local.denied);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn missed(&self) {
+        bump(&self.local().misses);
+    }
+
+    pub(crate) fn coalesced(&self) {
+        add(&self.coalesced);
+    }
+
+    pub(crate) fn started(&self, class: Class) {
+        add(match class {
+            Class::Cold => &self.loads,
+            Class::Stale => &self.refreshes_stale,
+            Class::Early => &self.refreshes_early,
+        });
+    }
+
+    pub(crate) fn took(&self, ticks: Tick) {
+        add(&self.load_time.0[bucket(ticks)]);
+    }
+
+    pub(crate) fn published(&self, published: Published) {
+        add(match published {
+            Published::Yes => &self.published,
+            Published::Overtaken => &self.discarded_overtaken,
+            Published::TakenOver => &self.discarded_taken_over,
+        });
+    }
+
+    pub(crate) fn failed(&self) {
+        add(&self.failed);
+    }
+
+    pub(crate) fn shed(&self, class: Class) {
+        add(match class {
+            Class::Cold => &self.rejected,
+            Class::Stale => &self.shed_stale,
+            Class::Early => &self.shed_early,
+        });
+    }
+
+    /// Everything since the last reset.
+    pub(crate) fn snapshot(&self) -> Stats {
+        let mut now = self.totals();
+        now.subtract(&lock(&self.baseline));
+        now
+    }
+
+    pub(crate) fn reset(&self) {
+        let mut baseline = lock(&self.baseline);
+        *baseline = self.totals();
+    }
+
+    fn totals(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut stats = Stats {
+            // Ends before starts, so that no snapshot shows a load that ended but never started.
+            published: read(&self.published),
+            failed: read(&self.failed),
+            discarded_overtaken: read(&self.discarded_overtaken),
+            discarded_taken_over: read(&self.discarded_taken_over),
+            load_time: Histogram::of(&self.load_time),
+            loads: read(&self.loads),
+            refreshes_stale: read(&self.refreshes_stale),
+            refreshes_early: read(&self.refreshes_early),
+            shed_early: read(&self.shed_early),
+            shed_stale: read(&self.shed_stale),
+            rejected: read(&self.rejected),
+            coalesced: read(&self.coalesced),
+            ..Stats::default()
+        };
+        for local in &self.local {
+            stats.fresh += read(&local.fresh);
+            stats.early += read(&local.early);
+            stats.stale += read(&local.stale);
+            stats.misses += read(&local.misses);
+            stats.claims_denied += read(&local.denied);
+            stats.stale_age.add(&Histogram::of(&local.stale_age));
+        }
+        stats
+    }
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a cache has done since it was built, or since the last
+        /// [`reset_stats`](crate::Cache::reset_stats).
+        ///
+        /// A snapshot: all ratios are made from the same numbers, and no load in it ended without having
+        /// started. Counting goes on meanwhile, so hits of the last moment may be missing. `Display` prints it for people.
+        #[derive(Clone, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// How long loads and refreshes took, failed ones too.
+            pub load_time: Histogram,
+            /// How far past their soft limit stale values were when they were served.
+            pub stale_age: Histogram,
+        }
+
+        impl Stats {
+            fn subtract(&mut self, baseline: &Stats) {
+                $(self.$name = self.$name.saturating_sub(baseline.$name);)*
+                self.load_time.subtract(&baseline.load_time);
+                self.stale_age.subtract(&baseline.stale_age);
+            }
+        }
+    };
+}
+
+stats! {
+    /// Hits on a fresh value.
+    fresh,
+    /// Hits on a fresh value that started an early refresh.
+    early,
+    /// Hits on a stale value.
+    stale,
+    /// Reads that found nothing to serve.
+    misses,
+    /// Reads that waited for a load which somebody else had started.
+    coalesced,
+    /// Times the loader ran because somebody waited for the value.
+    loads,
+    /// Times the loader ran because a value was stale.
+    refreshes_stale,
+    /// Times the loader ran early, by an X-Fetch draw.
+    refreshes_early,
+    /// Results that became resident.
+    published,
+    /// Times the loader failed or panicked.
+    failed,
+    /// Early refreshes not tried because the pool was busy.
+    shed_early,
+    /// Refreshes of stale values not tried because the queue was full.
+    shed_stale,
+    /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
+    rejected,
+    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile.
+    discarded_overtaken,
+    /// Results discarded because they came after the deadline and somebody else had taken over.
+    discarded_taken_over,
+    /// Stale hits that started no refresh, because one was running or had just failed.
+    claims_denied,
+}
+
+impl Stats {
+    /// Reads that were served without waiting.
+    pub fn hits(&self) -> u64 {
+        self.fresh + self.early + self.stale
+    }
+
+    /// All reads.
+    pub fn reads(&self) -> u64 {
+        self.hits() + self.misses
+    }
+
+    /// Hits per read, 0 to 1; 0 before the first read.
+    pub fn hit_ratio(&self) -> f64 {
+        ratio(self.hits(), self.reads())
+    }
+
+    /// Stale hits per read, 0 to 1.
+    pub fn stale_ratio(&self) -> f64 {
+        ratio(self.stale, self.reads())
+    }
+
+    /// Times the loader ran, for whatever reason.
+    pub fn computes(&self) -> u64 {
+        self.loads + self.refreshes_stale + self.refreshes_early
+    }
+
+    /// Times the loader ran per read that saw a reason for it (a miss, a stale value, an early draw).
+    ///
+    /// 1 is a cache without coalescing; the busier the keys, the closer to 0.
+    pub fn computes_per_trigger(&self) -> f64 {
+        ratio(self.computes(), self.misses + self.stale + self.early)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 0.0,
+        _ => part as f64 / whole as f64,
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |part: f64| part * 100.0;
+        writeln!(
+            f,
+            "reads      {} ({:.2} % hits, {:.2} % stale)",
+            self.reads(),
+            percent(self.hit_ratio()),
+            percent(self.stale_ratio()),
+        )?;
+        writeln!(
+            f,
+            "hits       {} fresh, {} early, {} stale ({} with no claim to win)",
+            self.fresh, self.early, self.stale, self.claims_denied,
+        )?;
+        writeln!(
+            f,
+            "misses     {} ({} waited for another caller's load)",
+            self.misses, self.coalesced,
+        )?;
+        writeln!(
+            f,
+            "computes   {} ({} loads, {} stale, {} early), {:.4} per trigger",
+            self.computes(),
+            self.loads,
+            self.refreshes_stale,
+            self.refreshes_early,
+            self.computes_per_trigger(),
+        )?;
+        writeln!(
+            f,
+            "results    {} published, {} failed, {} overtaken, {} after a takeover",
+            self.published, self.failed, self.discarded_overtaken, self.discarded_taken_over,
+        )?;
+        writeln!(
+            f,
+            "not tried  {} early, {} stale, {} loads refused",
+            self.shed_early, self.shed_stale, self.rejected,
+        )?;
+        writeln!(f, "load time  {}", self.load_time)?;
+        write!(f, "stale age  {}", self.stale_age)
+    }
+}
+
+/// Durations counted in powers of two of nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram([u64; BUCKETS]);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram([0; BUCKETS])
+    }
+}
+
+impl Histogram {
+    fn of(buckets: &Buckets) -> Self {
+        Histogram(std::array::from_fn(|at| {
+            buckets.0[at].load(Ordering::Relaxed)
+        }))
+    }
+
+    fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.0.iter_mut().zip(&other.0) {
+            *count += more;
+        }
+    }
+
+    fn subtract(&mut self, other: &Histogram) {
+        for (count, less) in self.0.iter_mut().zip(&other.0) {
+            *count = count.saturating_sub(*less);
+        }
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// A bound that this part (0 to 1) of the durations did not exceed, at most twice too high.
+    ///
+    /// `None` if nothing was counted.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).ceil() as u64;
+        let mut seen = 0;
+        self.buckets()
+            .find(|(_, count)| {
+                seen += count;
+                seen >= wanted.max(1)
+            })
+            .map(|(bound, _)| bound)
+    }
+
+    /// Each bucket that is not empty: the bound its durations stayed below, and how many they were.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(at, count)| (Duration::from_nanos(1 << at), *count))
+    }
+}
+
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.quantile(0.5), self.quantile(0.99), self.quantile(1.0)) {
+            (Some(half), Some(most), Some(all)) => write!(
+                f,
+                "{} counted, p50 < {half:.1?}, p99 < {most:.1?}, max < {all:.1?}",
+                self.count()
+            ),
+            _ => f.write_str("none counted"),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The one door to atomics, shared pointers and the model checker.
+//!
+//! No other file names `std::sync`, `arc_swap` or `loom` (a test greps for it), so a build for
+//! the model checker swaps every primitive here and nowhere else. The model side also repairs
+//! two gaps of loom; see [`model`](self::model) in the source.
+//!
+//! Orderings are part of the operation names here where only one is ever right:
+//! [`Slot::load`] acquires, [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release.
+//! Atomics take their ordering from the caller, who explains it.
+
+pub use std::sync::atomic::Ordering;
+pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+pub use event_listener::Event;
+
+#[cfg(all(loom, feature = "loom"))]
+pub mod model;
+
+#[cfg(all(loom, feature = "loom"))]
+pub use model::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
+
+#[cfg(not(all(loom, feature = "loom")))]
+pub use native::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
+
+/// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(not(all(loom, feature = "loom")))]
+mod native {
+    use std::ops::Deref;
+    use std::ptr;
+
+    use arc_swap::{ArcSwapOption, Guard};
+
+    use super::Arc;
+    pub use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+
+    /// A cell that holds an `Arc` or nothing, read without touching the reference count.
+    pub struct Slot<T>(ArcSwapOption<T>);
+
+    /// What a [`Slot`] held when it was loaded, kept alive without counting.
+    ///
+    /// Moving one between threads is fine. A thread that keeps more than eight at once pays a
+    /// reference count for each further one.
+    pub struct Held<T>(Guard<Option<Arc<T>>>);
+
+    impl<T> Slot<T> {
+        pub fn new(value: Option<Arc<T>>) -> Self {
+            Slot(ArcSwapOption::new(value))
+        }
+
+        /// Acquire: what was written before the pointer was stored is visible.
+        #[inline]
+        pub fn load(&self) -> Option<Held<T>> {
+            let guard = self.0.load();
+            guard.is_some().then_some(Held(guard))
+        }
+
+        /// Stores `new` if the slot holds exactly `current` (by address); returns whether it did.
+        ///
+        /// Success acquires and releases. The caller owns a reference to `current`, so its
+        /// address cannot be reused meanwhile: there is no ABA.
+        pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
+            let expected = current.map_or(ptr::null(), Arc::as_ptr);
+            let found = self.0.compare_and_swap(expected, new);
+            found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected
+        }
+
+        /// Replaces whatever the slot holds; acquires and releases.
+        pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
+            self.0.swap(new)
+        }
+    }
+
+    impl<T> Held<T> {
+        /// Wraps an `Arc` that is owned, for values that come from somewhere else than a slot.
+        pub fn owned(value: Arc<T>) -> Self {
+            Held(Guard::from_inner(Some(value)))
+        }
+
+        /// A counted reference to the same value.
+        #[inline]
+        pub fn arc(&self) -> &Arc<T> {
+            match &*self.0 {
+                Some(arc) => arc,
+                None => unreachable!("a Held is only built from a slot that held something"),
+            }
+        }
+    }
+
+    impl<T> Deref for Held<T> {
+        type Target = T;
+        #[inline]
+        fn deref(&self) -> &T {
+            self.arc()
+        }
+    }
+}

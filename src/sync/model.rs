@@ -1,0 +1,194 @@
+//! Loom's side of the door: the same names, repaired.
+//!
+//! 1. Loom 0.7 remembers only the last access of an atomic, so it never runs an earlier *load*
+//!    of one thread after a later load-then-store of another (tokio-rs/loom issues 166 and 392).
+//!    Claims and slots are made of exactly that. Here every atomic carries a shadow, and every
+//!    operation first adds zero to the shadow: all operations on one atomic then depend on one
+//!    another, and every order of them is explored. The shadow is `Relaxed`, so it adds no
+//!    happens-before edge and weak-memory outcomes remain.
+//! 2. `arc_swap` cannot run under loom. A [`Slot`] here is an index into the append-only list of
+//!    the `Arc`s it ever held, each of them once, so equal pointers have equal indices. The list
+//!    sits behind a *std* mutex that is never held across a loom operation and so hides no
+//!    ordering. The orderings are the weakest that `arc_swap` promises. Reclamation is not
+//!    modelled; the tests check drops on the real type.
+//!
+//! The canaries in `loom-tests` fail if either repair stops working.
+
+use std::ops::Deref;
+use std::sync::Mutex;
+
+use loom::sync::atomic;
+
+use super::{Arc, Ordering, lock};
+
+pub(crate) struct Shadow(atomic::AtomicUsize);
+
+impl Shadow {
+    fn new() -> Self {
+        Shadow(atomic::AtomicUsize::new(0))
+    }
+
+    fn touch(&self) {
+        self.0.fetch_add(0, Ordering::Relaxed);
+    }
+}
+
+macro_rules! shadowed {
+    ($name:ident, $inner:ty, $value:ty) => {
+        pub struct $name {
+            value: $inner,
+            shadow: Shadow,
+        }
+
+        #[allow(dead_code)]
+        impl $name {
+            pub fn new(value: $value) -> Self {
+                $name {
+                    value: <$inner>::new(value),
+                    shadow: Shadow::new(),
+                }
+            }
+
+            pub fn load(&self, order: Ordering) -> $value {
+                self.shadow.touch();
+                self.value.load(order)
+            }
+
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.shadow.touch();
+                self.value.store(value, order)
+            }
+
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.touch();
+                self.value.fetch_add(value, order)
+            }
+
+            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.touch();
+                self.value.fetch_sub(value, order)
+            }
+
+            pub fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.shadow.touch();
+                self.value.compare_exchange(current, new, success, failure)
+            }
+        }
+    };
+}
+
+// Counters are made by default and shown by tests; neither is part of a model.
+macro_rules! plain {
+    ($name:ident) => {
+        impl Default for $name {
+            fn default() -> Self {
+                $name::new(0)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+plain!(AtomicU8);
+plain!(AtomicU64);
+plain!(AtomicUsize);
+shadowed!(AtomicU8, atomic::AtomicU8, u8);
+shadowed!(AtomicU64, atomic::AtomicU64, u64);
+shadowed!(AtomicUsize, atomic::AtomicUsize, usize);
+
+/// The stand-in for `arc_swap`'s cell.
+pub struct Slot<T> {
+    index: AtomicUsize,
+    history: Mutex<Vec<Option<Arc<T>>>>,
+}
+
+/// The stand-in for `arc_swap`'s guard.
+pub struct Held<T>(Arc<T>);
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+}
+
+impl<T> Slot<T> {
+    pub fn new(value: Option<Arc<T>>) -> Self {
+        Slot {
+            index: AtomicUsize::new(0),
+            history: Mutex::new(vec![value]),
+        }
+    }
+
+    pub fn load(&self) -> Option<Held<T>> {
+        let index = self.index.load(Ordering::Acquire);
+        lock(&self.history)[index].clone().map(Held)
+    }
+
+    pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
+        let Some(current) = self.known(current) else {
+            // Never stored here, so the exchange fails whenever it happens; the load keeps its
+            // place in the order of operations.
+            self.index.load(Ordering::Acquire);
+            return false;
+        };
+        let new = self.intern(new);
+        self.index
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
+        let new = self.intern(new);
+        loop {
+            let current = self.index.load(Ordering::Acquire);
+            let swapped =
+                self.index
+                    .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire);
+            if swapped.is_ok() {
+                return lock(&self.history)[current].clone();
+            }
+        }
+    }
+
+    fn known(&self, value: Option<&Arc<T>>) -> Option<usize> {
+        let history = lock(&self.history);
+        history.iter().position(|held| same(held.as_ref(), value))
+    }
+
+    fn intern(&self, value: Option<Arc<T>>) -> usize {
+        let mut history = lock(&self.history);
+        let known = history
+            .iter()
+            .position(|held| same(held.as_ref(), value.as_ref()));
+        known.unwrap_or_else(|| {
+            history.push(value);
+            history.len() - 1
+        })
+    }
+}
+
+impl<T> Held<T> {
+    pub fn owned(value: Arc<T>) -> Self {
+        Held(value)
+    }
+
+    pub fn arc(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

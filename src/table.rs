@@ -1,0 +1,323 @@
+//! The slot table: lock-free, set-associative, in safe Rust.
+//!
+//! A key lives in exactly one *set*, in one of its *ways*. A set is two cache lines:
+//!
+//! ```text
+//!   control  version:48 | occupied:16      tags [u8; 13]      ways [Slot; 13]
+//! ```
+//!
+//! Invariants (P4 and the "no key twice" on which P1 and P3 rest):
+//!
+//! 1. A way whose bit is clear and whose slot is empty is free. Reserving it is a
+//!    compare-and-swap of the slot from nothing to the item; the item is invisible until the bit is set.
+//! 2. Setting a bit is a compare-and-swap of `control` from a value under which the set was seen
+//!    not to hold the key. Every setting and clearing bumps the version, so whoever commits
+//!    knows that nobody committed since: no key is ever twice in a set.
+//! 3. Clearing a bit is the moment of removal, and makes the clearing thread the only one who may
+//!    empty the way. An occupied way is therefore never empty, and an empty one always free. Between the two steps
+//!    the item is in the slot but no longer in the table: whoever remembers a way asks [`Table::holds`].
+//! 4. An item is replaced only by one of the same key (a compare-and-swap of the slot), so a tag
+//!    changes only while its way is free.
+//! 5. A reader that found its key looks at `control` again. Unchanged, the way was occupied all the
+//!    time and what it read was in the table; changed, it may have read a reservation, and it reads again.
+//!    A reader that did not find the key is done: at some moment of its scan the key was absent.
+
+use crate::sync::{Arc, AtomicU8, AtomicU64, Held, Ordering, Slot};
+
+/// Ways in a set. Under the model checker sets are small enough to explore.
+pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
+    2
+} else {
+    13
+};
+
+const OCCUPIED: u64 = (1 << WAYS) - 1;
+const VERSION: u64 = 1 << 16;
+
+/// A fixed scramble (2^64 divided by the golden ratio, made odd): a hasher whose high bits are
+/// weak still spreads keys over the sets.
+const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+pub struct Table<T> {
+    sets: Box<[Set<T>]>,
+}
+
+#[repr(align(128))]
+struct Set<T> {
+    control: AtomicU64,
+    tags: [AtomicU8; WAYS],
+    ways: [Slot<T>; WAYS],
+}
+
+#[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
+const _: () = assert!(size_of::<Set<u64>>() == 128, "a set is two cache lines");
+
+/// A way of the table, by number. An item never moves, so its place stays its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    set: u32,
+    way: u8,
+}
+
+/// What became of [`Table::insert_if_absent`].
+pub enum Inserted {
+    /// The item is in the table, here.
+    Here(Place),
+    /// The key was there before.
+    Exists,
+    /// Every way of the key's set is taken.
+    Full,
+}
+
+impl<T> Table<T> {
+    /// A table with at least `ways` ways.
+    pub fn new(ways: usize) -> Self {
+        let sets = ways.div_ceil(WAYS).max(1);
+        Table {
+            sets: (0..sets).map(|_| Set::new()).collect(),
+        }
+    }
+
+    pub fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The number of the set in which a key of this hash lives.
+    #[inline]
+    pub fn set_of(&self, hash: u64) -> usize {
+        // The high half of the product picks the set: all the high bits of the hash count.
+        let mixed = hash.wrapping_mul(SCRAMBLE);
+        ((u128::from(mixed) * self.sets.len() as u128) >> 64) as usize
+    }
+
+    #[inline]
+    fn tag_of(hash: u64) -> u8 {
+        // Bits of the product that hardly take part in the choice of the set.
+        (hash.wrapping_mul(SCRAMBLE) >> 16) as u8
+    }
+
+    /// Finds the item of a key.
+    ///
+    /// Writes nothing. It repeats only when a membership change of this set overlaps a match.
+    #[inline]
+    pub fn find(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<(Place, Held<T>)> {
+        let number = self.set_of(hash);
+        let set = &self.sets[number];
+        // Acquire pairs with the commit of an insert: its tag and slot are visible.
+        let mut control = set.control.load(Ordering::Acquire);
+        loop {
+            let (way, held) = set.scan(control, Self::tag_of(hash), &is_key)?;
+            // The slot's load acquires, so this load is not before it (invariant 5).
+            let again = set.control.load(Ordering::Acquire);
+            if again == control {
+                return Some((Place::new(number, way), held));
+            }
+            control = again;
+        }
+    }
+
+    /// Puts an item in unless its key is there.
+    ///
+    /// `is_key` may panic; the reservation is then undone.
+    pub fn insert_if_absent(
+        &self,
+        hash: u64,
+        item: &Arc<T>,
+        is_key: impl Fn(&T) -> bool,
+    ) -> Inserted {
+        let number = self.set_of(hash);
+        let set = &self.sets[number];
+        let tag = Self::tag_of(hash);
+        let Some(mut control) = set.absent_under(tag, &is_key) else {
+            return Inserted::Exists;
+        };
+        let Some(reserved) = set.reserve(control, item) else {
+            return Inserted::Full;
+        };
+        // Relaxed: the commit below releases it.
+        set.tags[reserved.way].store(tag, Ordering::Relaxed);
+        loop {
+            let committed = (control | 1 << reserved.way).wrapping_add(VERSION);
+            // Release publishes tag and slot; Acquire, on success as on failure, makes the scan
+            // that follows see what others committed.
+            let exchanged = set.control.compare_exchange(
+                control,
+                committed,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if exchanged.is_ok() {
+                return Inserted::Here(Place::new(number, reserved.commit()));
+            }
+            control = match set.absent_under(tag, &is_key) {
+                Some(control) => control,
+                None => return Inserted::Exists,
+            };
+        }
+    }
+
+    /// Removes `item`, if it is still here; returns what left the table.
+    ///
+    /// That is `item`, or what replaced it between the look and the removal: the key is gone
+    /// in either case, and the caller accounts for what it is given.
+    pub fn remove(&self, place: Place, item: &Arc<T>) -> Option<Arc<T>> {
+        let (set, way) = self.at(place);
+        let mut control = set.control.load(Ordering::Acquire);
+        loop {
+            let here = control >> way & 1 == 1 && is(&set.ways[way], item);
+            if !here {
+                return None;
+            }
+            let cleared = (control & !(1 << way)).wrapping_add(VERSION);
+            // AcqRel: what happened before the removal is visible to whoever commits after it.
+            let exchanged =
+                set.control
+                    .compare_exchange(control, cleared, Ordering::AcqRel, Ordering::Acquire);
+            match exchanged {
+                // Ours alone now (invariant 3).
+                Ok(_) => return set.ways[way].swap(None),
+                Err(now) => control = now,
+            }
+        }
+    }
+
+    /// Replaces exactly `item` by `new`, of the same key; false if `item` was no longer in its slot.
+    ///
+    /// True also when `item` was being removed at that moment; `new` is then removed with it.
+    pub fn replace(&self, place: Place, item: &Arc<T>, new: Arc<T>) -> bool {
+        let (set, way) = self.at(place);
+        set.ways[way].compare_exchange(Some(item), Some(new))
+    }
+
+    /// Whether `item` is in the table, here.
+    pub fn holds(&self, place: Place, item: &Arc<T>) -> bool {
+        self.item_at(place)
+            .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+    }
+
+    /// What the table holds here.
+    pub fn item_at(&self, place: Place) -> Option<Held<T>> {
+        let (set, way) = self.at(place);
+        let mut control = set.control.load(Ordering::Acquire);
+        while control >> way & 1 == 1 {
+            let held = set.ways[way].load();
+            // As in `find`: between two equal looks at `control` the way was occupied.
+            let again = set.control.load(Ordering::Acquire);
+            if again == control {
+                return held;
+            }
+            control = again;
+        }
+        None
+    }
+
+    /// Every way of a set.
+    pub fn places(set: usize) -> impl Iterator<Item = Place> {
+        (0..WAYS).map(move |way| Place::new(set, way))
+    }
+
+    fn at(&self, place: Place) -> (&Set<T>, usize) {
+        (&self.sets[place.set as usize], usize::from(place.way))
+    }
+}
+
+fn is<T>(slot: &Slot<T>, item: &Arc<T>) -> bool {
+    slot.load()
+        .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+}
+
+impl Place {
+    fn new(set: usize, way: usize) -> Self {
+        Place {
+            set: set as u32,
+            way: way as u8,
+        }
+    }
+
+    pub fn set(self) -> usize {
+        self.set as usize
+    }
+}
+
+impl<T> Set<T> {
+    fn new() -> Self {
+        Set {
+            control: AtomicU64::new(0),
+            tags: std::array::from_fn(|_| AtomicU8::new(0)),
+            ways: std::array::from_fn(|_| Slot::new(None)),
+        }
+    }
+
+    /// The occupied way, under `control`, whose item is the key.
+    #[inline]
+    fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
+        let mut left = control & OCCUPIED;
+        while left != 0 {
+            let way = left.trailing_zeros() as usize;
+            left &= left - 1;
+            // Relaxed: the tag of an occupied way was written before the commit that `control`
+            // acquired. A newer tag means a newer item; the slot and the second look decide.
+            if self.tags[way].load(Ordering::Relaxed) == tag {
+                if let Some(held) = self.ways[way].load() {
+                    if is_key(&held) {
+                        return Some((way, held));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A `control` under which the key is absent; `None` if it is there.
+    fn absent_under(&self, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<u64> {
+        let mut control = self.control.load(Ordering::Acquire);
+        while self.scan(control, tag, &is_key).is_some() {
+            let again = self.control.load(Ordering::Acquire);
+            if again == control {
+                return None;
+            }
+            control = again;
+        }
+        Some(control)
+    }
+
+    /// Takes a free way for `item`, invisibly.
+    fn reserve<'a>(&'a self, control: u64, item: &'a Arc<T>) -> Option<Reserved<'a, T>> {
+        let mut free = !control & OCCUPIED;
+        while free != 0 {
+            let way = free.trailing_zeros() as usize;
+            free &= free - 1;
+            if self.ways[way].compare_exchange(None, Some(item.clone())) {
+                return Some(Reserved {
+                    set: self,
+                    way,
+                    item: Some(item),
+                });
+            }
+        }
+        None
+    }
+}
+
+/// A way taken but not yet visible; gives the way back when dropped before [`commit`](Self::commit).
+struct Reserved<'a, T> {
+    set: &'a Set<T>,
+    way: usize,
+    item: Option<&'a Arc<T>>,
+}
+
+impl<T> Reserved<'_, T> {
+    fn commit(mut self) -> usize {
+        self.item = None;
+        self.way
+    }
+}
+
+impl<T> Drop for Reserved<'_, T> {
+    fn drop(&mut self) {
+        if let Some(item) = self.item {
+            // Nobody else may touch a reserved way.
+            self.set.ways[self.way].compare_exchange(Some(item), None);
+        }
+    }
+}
