@@ -22,6 +22,8 @@ mod schedule;
 mod stats;
 mod sync;
 mod table;
+#[cfg(any(test, feature = "test-util"))]
+mod testing;
 
 pub use builder::Builder;
 pub use cache::Cache;
@@ -32,6 +34,8 @@ pub use clock::ManualClock;
 pub use error::{BuildError, Error};
 pub use loader::{BoxFuture, LoadFn, Loaded, Request};
 pub use stats::{Histogram, Stats};
+#[cfg(any(test, feature = "test-util"))]
+pub use testing::{CountingLoader, ToldToFail};
 
 /// The protocol without policy and loader, for the models in `loom-tests`.
 #[cfg(all(loom, feature = "loom"))]
