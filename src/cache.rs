@@ -89,6 +89,7 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```
+    #[inline]
     pub async fn get<Q>(&self, key: &Q) -> Result<Cached<V, K>, Error>
     where
         K: Borrow<Q>,
@@ -96,8 +97,9 @@ where
     {
         let hash = self.0.hasher.hash_one(key);
         match self.0.look(key, hash) {
-            Looked::Served(cached) => Ok(cached),
-            looked => self.0.settle(key, hash, looked).await,
+            Ok(cached) => Ok(cached),
+            // Boxed, so that the future of a hit stays small.
+            Err(looked) => Box::pin(self.0.settle(key, hash, looked)).await,
         }
     }
 
@@ -125,6 +127,7 @@ where
     /// assert_eq!(*lengths.get_blocking("hello")?, 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn get_blocking<Q>(&self, key: &Q) -> Result<Cached<V, K>, Error>
     where
         K: Borrow<Q>,
@@ -132,8 +135,8 @@ where
     {
         let hash = self.0.hasher.hash_one(key);
         match self.0.look(key, hash) {
-            Looked::Served(cached) => Ok(cached),
-            looked => future::block_on(self.0.settle(key, hash, looked)),
+            Ok(cached) => Ok(cached),
+            Err(looked) => future::block_on(self.0.settle(key, hash, looked)),
         }
     }
 
@@ -153,6 +156,7 @@ where
     /// assert_eq!(*lengths.peek("hello").unwrap(), 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn peek<Q>(&self, key: &Q) -> Option<Cached<V, K>>
     where
         K: Borrow<Q>,
@@ -275,10 +279,13 @@ where
                         Err(None) => continue,
                     }
                 }
-                Some((place, entry)) => core.appraise(place, entry, now),
+                Some((place, entry)) => match core.appraise(place, entry, now) {
+                    Ok(_) => continue,
+                    Err(looked) => looked,
+                },
                 None => Looked::Absent,
             };
-            return core.settle(key, hash, looked).await;
+            return core.obtain(key, hash, looked).await;
         }
     }
 

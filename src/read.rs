@@ -28,9 +28,8 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) start: Start<K, V>,
 }
 
-/// What a read without waiting came to.
+/// Why a read was not served at once.
 pub(crate) enum Looked<K, V> {
-    Served(Cached<V, K>),
     /// Wait for this; it was started by this read, or by another.
     Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
     Failed(Error),
@@ -43,7 +42,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find<Q>(&self, key: &Q, hash: u64) -> Option<(Place, Held<Entry<K, V>>)>
     where
         K: Borrow<Q>,
@@ -53,23 +52,23 @@ where
     }
 
     /// A read, as far as it goes without waiting.
-    #[inline]
-    pub(crate) fn look<Q>(&self, key: &Q, hash: u64) -> Looked<K, V>
+    ///
+    /// Inlined into its callers: a hit is then built where it is wanted, not copied there.
+    #[inline(always)]
+    pub(crate) fn look<Q>(&self, key: &Q, hash: u64) -> Result<Cached<V, K>, Looked<K, V>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let now = self.shared.clock.now();
         match self.find(key, hash) {
-            Some((_, entry)) if now < entry.times.early_from => {
-                Looked::Served(self.serve_fresh(entry, now))
-            }
+            Some((_, entry)) if now < entry.times.early_from => Ok(self.serve_fresh(entry, now)),
             Some((place, entry)) => self.appraise(place, entry, now),
-            None => Looked::Absent,
+            None => Err(Looked::Absent),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn serve_fresh(&self, entry: Held<Entry<K, V>>, now: Tick) -> Cached<V, K> {
         entry.touch();
         self.shared.counters.fresh();
@@ -96,11 +95,11 @@ where
         place: Place,
         entry: Held<Entry<K, V>>,
         now: Tick,
-    ) -> Looked<K, V> {
+    ) -> Result<Cached<V, K>, Looked<K, V>> {
         let draw = |entry: &Entry<K, V>| {
             with_rng(|rng| self.shared.policy.draws_early(&entry.times, now, rng))
         };
-        match self.residents.appraise(place, entry, now, draw) {
+        let looked = match self.residents.appraise(place, entry, now, draw) {
             Read::Serve {
                 entry,
                 condition,
@@ -114,13 +113,14 @@ where
                     };
                     self.start(claim, class);
                 }
-                Looked::Served(served)
+                return Ok(served);
             }
             Read::Load(claim, fallback) => self.lead(claim, fallback),
             Read::Wait(flight, fallback) => Looked::Wait(flight, fallback, Source::Coalesced),
             Read::Failed(error) => Looked::Failed(error),
             Read::Absent => Looked::Absent,
-        }
+        };
+        Err(looked)
     }
 
     /// Starts the load of a claim whose caller will wait for it.
@@ -138,8 +138,29 @@ where
         (self.start)(Job::new(claim, class, self.shared.clone()));
     }
 
-    /// Finishes a read that could not be served at once.
+    /// Finishes a read that could not be served at once, and counts it.
+    #[inline(never)]
     pub(crate) async fn settle<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        looked: Looked<K, V>,
+    ) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let result = self.obtain(key, hash, looked).await;
+        let waited =
+            |cached: &Cached<V, K>| matches!(cached.source(), Source::Loaded | Source::Coalesced);
+        if result.as_ref().map_or(true, waited) {
+            self.shared.counters.missed();
+        }
+        result
+    }
+
+    /// Loads or waits until there is a value or an error.
+    pub(crate) async fn obtain<Q>(
         &self,
         key: &Q,
         hash: u64,
@@ -151,14 +172,9 @@ where
     {
         loop {
             match looked {
-                Looked::Served(cached) => return Ok(cached),
-                Looked::Failed(error) => {
-                    self.shared.counters.missed();
-                    return Err(error);
-                }
+                Looked::Failed(error) => return Err(error),
                 Looked::Wait(flight, fallback, source) => match self.wait(&flight, source).await? {
                     Outcome::Published(entry) => {
-                        self.shared.counters.missed();
                         let now = self.shared.clock.now();
                         return Ok(Cached::owned(entry, now, source));
                     }
@@ -172,7 +188,10 @@ where
                     }
                 }
             }
-            looked = self.look(key, hash);
+            looked = match self.look(key, hash) {
+                Ok(cached) => return Ok(cached),
+                Err(looked) => looked,
+            };
         }
     }
 
@@ -187,10 +206,7 @@ where
             Some(entry) if entry.is_servable(now) => {
                 Ok(self.serve(entry, now, Condition::AfterFailure, true))
             }
-            _ => {
-                self.shared.counters.missed();
-                Err(error)
-            }
+            _ => Err(error),
         }
     }
 

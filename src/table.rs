@@ -3,7 +3,7 @@
 //! A key lives in exactly one *set*, in one of its *ways*. A set is two cache lines:
 //!
 //! ```text
-//!   control  version:48 | occupied:16      tags [u8; 13]      ways [Slot; 13]
+//!   control  version:48 | occupied:16      tags 13 x 8 bits      ways [Slot; 13]
 //! ```
 //!
 //! Invariants (P4 and the "no key twice" on which P1 and P3 rest):
@@ -22,7 +22,7 @@
 //!    time and what it read was in the table; changed, it may have read a reservation, and it reads again.
 //!    A reader that did not find the key is done: at some moment of its scan the key was absent.
 
-use crate::sync::{Arc, AtomicU8, AtomicU64, Held, Ordering, Slot};
+use crate::sync::{Arc, AtomicU64, Held, Ordering, Slot};
 
 /// Ways in a set. Under the model checker sets are small enough to explore.
 pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
@@ -30,6 +30,9 @@ pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
 } else {
     13
 };
+
+/// Words of eight tags.
+const WORDS: usize = WAYS.div_ceil(8);
 
 const OCCUPIED: u64 = (1 << WAYS) - 1;
 const VERSION: u64 = 1 << 16;
@@ -45,7 +48,8 @@ pub struct Table<T> {
 #[repr(align(128))]
 struct Set<T> {
     control: AtomicU64,
-    tags: [AtomicU8; WAYS],
+    /// Eight tags to a word, so that a look-up compares them all at once and does not guess.
+    tags: [AtomicU64; WORDS],
     ways: [Slot<T>; WAYS],
 }
 
@@ -134,8 +138,7 @@ impl<T> Table<T> {
         let Some(reserved) = set.reserve(control, item) else {
             return Inserted::Full;
         };
-        // Relaxed: the commit below releases it.
-        set.tags[reserved.way].store(tag, Ordering::Relaxed);
+        set.write_tag(reserved.way, tag);
         loop {
             let committed = (control | 1 << reserved.way).wrapping_add(VERSION);
             // Release publishes tag and slot; Acquire, on success as on failure, makes the scan
@@ -243,7 +246,7 @@ impl<T> Set<T> {
     fn new() -> Self {
         Set {
             control: AtomicU64::new(0),
-            tags: std::array::from_fn(|_| AtomicU8::new(0)),
+            tags: std::array::from_fn(|_| AtomicU64::new(0)),
             ways: std::array::from_fn(|_| Slot::new(None)),
         }
     }
@@ -251,21 +254,43 @@ impl<T> Set<T> {
     /// The occupied way, under `control`, whose item is the key.
     #[inline]
     fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
-        let mut left = control & OCCUPIED;
+        let mut left = self.with_tag(tag) & control & OCCUPIED;
         while left != 0 {
             let way = left.trailing_zeros() as usize;
             left &= left - 1;
-            // Relaxed: the tag of an occupied way was written before the commit that `control`
-            // acquired. A newer tag means a newer item; the slot and the second look decide.
-            if self.tags[way].load(Ordering::Relaxed) == tag {
-                if let Some(held) = self.ways[way].load() {
-                    if is_key(&held) {
-                        return Some((way, held));
-                    }
+            if let Some(held) = self.ways[way].load() {
+                if is_key(&held) {
+                    return Some((way, held));
                 }
             }
         }
         None
+    }
+
+    /// The ways that may have this tag, as bits; now and then one more, never one less.
+    #[inline]
+    fn with_tag(&self, tag: u8) -> u64 {
+        const LOW: u64 = 0x0101_0101_0101_0101;
+        const HIGH: u64 = LOW << 7;
+        /// Moves the lowest bit of each byte into the highest byte, in order.
+        const GATHER: u64 = 0x0102_0408_1020_4080;
+        let mut ways = 0;
+        for (word, tags) in self.tags.iter().enumerate() {
+            // Relaxed: the tag of an occupied way was written before the commit that `control`
+            // acquired. A newer tag means a newer item; the slot and the second look decide.
+            let differences = tags.load(Ordering::Relaxed) ^ (LOW * u64::from(tag));
+            let zeros = differences.wrapping_sub(LOW) & !differences & HIGH;
+            ways |= ((zeros >> 7).wrapping_mul(GATHER) >> 56) << (8 * word);
+        }
+        ways
+    }
+
+    /// Sets the tag of a reserved way, whose byte nobody else writes.
+    fn write_tag(&self, way: usize, tag: u8) {
+        let (tags, shift) = (&self.tags[way / 8], way % 8 * 8);
+        let old = (tags.load(Ordering::Relaxed) >> shift) as u8;
+        // An exclusive or of the difference leaves the other bytes to their writers. Relaxed: the commit releases it.
+        tags.fetch_xor(u64::from(old ^ tag) << shift, Ordering::Relaxed);
     }
 
     /// A `control` under which the key is absent; `None` if it is there.

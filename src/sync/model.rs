@@ -64,6 +64,11 @@ macro_rules! shadowed {
                 self.value.fetch_add(value, order)
             }
 
+            pub fn fetch_xor(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.touch();
+                self.value.fetch_xor(value, order)
+            }
+
             pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                 self.shadow.touch();
                 self.value.fetch_sub(value, order)
