@@ -1,0 +1,61 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub const HELP: &str = "\
+Measures what everfresh promises, on this machine, and says PASS or FAIL for each figure.
+
+Usage: cargo run --release --example certify [-- OPTIONS]
+
+Options:
+  --runs N      how often each crowd meets a stale entry, 1 to 1000; the worst counts [default: 50]
+  --trace FILE  also replay real accesses: zstd-compressed little-endian u32 keys
+  --json        print one JSON object instead of tables
+  --help        print this
+
+Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument or an unreadable trace.
+";
+
+#[derive(Debug)]
+pub struct Args {
+    pub runs: usize,
+    pub trace: Option<PathBuf>,
+    pub json: bool,
+    pub help: bool,
+}
+
+/// Reads the arguments after the program's name.
+pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
+    let mut parsed = Args {
+        runs: 50,
+        trace: None,
+        json: false,
+        help: false,
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || {
+            let missing = || format!("{} needs a value", arg.to_string_lossy());
+            args.next().ok_or_else(missing)
+        };
+        match arg.to_str() {
+            Some("--runs") => parsed.runs = runs(&value()?)?,
+            Some("--trace") => parsed.trace = Some(value()?.into()),
+            Some("--json") => parsed.json = true,
+            Some("--help" | "-h") => parsed.help = true,
+            _ => return Err(format!("unknown argument {}", arg.to_string_lossy())),
+        }
+    }
+    Ok(parsed)
+}
+
+fn runs(value: &OsString) -> Result<usize, String> {
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    match number {
+        Some(runs @ 1..=1_000) => Ok(runs),
+        _ => Err(format!(
+            "--runs must be 1 to 1000, not {}",
+            value.to_string_lossy()
+        )),
+    }
+}

@@ -1,0 +1,145 @@
+//! Many callers let go at the same moment, and what each of them saw.
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use everfresh::{Cache, Cached, Error, Source};
+use tokio::runtime::Runtime;
+
+use crate::forecast::{Fixture, Forecast, MATCH};
+
+/// How one caller fared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Fresh,
+    Stale,
+    /// It has the value, but not before somebody had computed it.
+    Waited,
+    Failed,
+}
+
+impl Answer {
+    pub fn of<K>(read: &Result<Cached<Forecast, K>, Error>) -> Answer {
+        match read {
+            Ok(cached) if cached.is_sound() => match cached.source() {
+                Source::Fresh | Source::Early => Answer::Fresh,
+                Source::Stale | Source::AfterFailure => Answer::Stale,
+                _ => Answer::Waited,
+            },
+            _ => Answer::Failed,
+        }
+    }
+}
+
+/// One call by one caller, timed around nothing but the call.
+pub struct Call {
+    began: Instant,
+    ended: Instant,
+    answer: Answer,
+}
+
+/// What a crowd of callers saw.
+pub struct Seen {
+    pub served: usize,
+    pub stale: usize,
+    pub waited: usize,
+    pub p50: Duration,
+    pub p99: Duration,
+    /// From the first call to the last answer.
+    pub total: Duration,
+}
+
+impl Seen {
+    fn of(calls: &[Call]) -> Seen {
+        let count = |wanted| calls.iter().filter(|call| call.answer == wanted).count();
+        let mut took: Vec<Duration> = calls.iter().map(|call| call.ended - call.began).collect();
+        took.sort_unstable();
+        let first = calls.iter().map(|call| call.began).min();
+        let last = calls.iter().map(|call| call.ended).max();
+        Seen {
+            served: calls.len() - count(Answer::Failed),
+            stale: count(Answer::Stale),
+            waited: count(Answer::Waited),
+            p50: quantile(&took, 0.5),
+            p99: quantile(&took, 0.99),
+            total: last
+                .zip(first)
+                .map_or(Duration::ZERO, |(last, first)| last - first),
+        }
+    }
+}
+
+/// The smallest of the sorted values that this part of them does not exceed.
+pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
+    let rank = (sorted.len() as f64 * part).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Threads of the operating system, released by a barrier; each then waits `apart` longer than the one before.
+pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync) -> Seen {
+    let barrier = Barrier::new(callers);
+    let one = |turn: u32| {
+        barrier.wait();
+        if !apart.is_zero() {
+            thread::sleep(apart * turn);
+        }
+        let began = Instant::now();
+        let answer = call();
+        let ended = Instant::now();
+        Call {
+            began,
+            ended,
+            answer,
+        }
+    };
+    let one = &one;
+    let calls: Vec<Call> = thread::scope(|scope| {
+        let started: Vec<_> = (0..callers as u32)
+            .map(|turn| {
+                thread::Builder::new()
+                    .stack_size(256 * 1024)
+                    .spawn_scoped(scope, move || one(turn))
+                    // Those already started wait at the barrier for ever: the end of the program.
+                    .unwrap_or_else(|error| crate::give_up(&format!("a thread: {error}")))
+            })
+            .collect();
+        started
+            .into_iter()
+            .filter_map(|caller| caller.join().ok())
+            .collect()
+    });
+    Seen::of(&calls)
+}
+
+/// Tasks of the runtime, released by a barrier.
+pub fn tasks(runtime: &Runtime, callers: usize, cache: &Cache<Fixture, Forecast>) -> Seen {
+    let barrier = Arc::new(tokio::sync::Barrier::new(callers));
+    let calls = runtime.block_on(async {
+        let started: Vec<_> = (0..callers)
+            .map(|_| {
+                let (barrier, cache) = (barrier.clone(), cache.clone());
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    let began = Instant::now();
+                    let read = cache.get(&MATCH).await;
+                    let ended = Instant::now();
+                    Call {
+                        began,
+                        ended,
+                        answer: Answer::of(&read),
+                    }
+                })
+            })
+            .collect();
+        let mut calls = Vec::with_capacity(callers);
+        for caller in started {
+            calls.extend(caller.await);
+        }
+        calls
+    });
+    Seen::of(&calls)
+}

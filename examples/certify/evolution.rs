@@ -1,0 +1,261 @@
+//! How caches came to this: the same crowd on the same stale key, for each generation of protection.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use everfresh::BuildError;
+use serde_json::{Value, json};
+
+use crate::crowd::{self, Answer, Seen};
+use crate::forecast::{Fixture, Forecast, LIGHT, MATCH, forecast};
+use crate::report::{Progress, grouped, micros, table, time, verdict};
+use crate::subject::{AGE, SOFT, Subject};
+
+const CALLERS: usize = 100;
+
+/// How the crowd arrives.
+pub struct Load {
+    pub name: &'static str,
+    apart: Duration,
+}
+
+pub const LOADS: [Load; 2] = [
+    Load {
+        name: "all at once",
+        apart: Duration::ZERO,
+    },
+    Load {
+        name: "one each ms",
+        apart: Duration::from_millis(1),
+    },
+];
+
+/// What stands between a caller who finds a stale value and the computation.
+#[derive(Clone, Copy)]
+struct Protection {
+    name: &'static str,
+    lock: bool,
+    check_before: bool,
+    check_inside: bool,
+}
+
+const GENERATIONS: [Protection; 4] = [
+    Protection {
+        name: "no protection",
+        lock: false,
+        check_before: false,
+        check_inside: false,
+    },
+    Protection {
+        name: "a lock per key",
+        lock: true,
+        check_before: false,
+        check_inside: false,
+    },
+    Protection {
+        name: "a re-check before the lock",
+        lock: true,
+        check_before: true,
+        check_inside: false,
+    },
+    Protection {
+        name: "a re-check before and inside the lock",
+        lock: true,
+        check_before: true,
+        check_inside: true,
+    },
+];
+
+/// A plain cache: a map of values with the time until which they are fresh, and a map of locks.
+struct Plain {
+    protection: Protection,
+    values: RwLock<HashMap<Fixture, (Forecast, Instant)>>,
+    locks: Mutex<HashMap<Fixture, Arc<Mutex<()>>>>,
+    computes: AtomicUsize,
+}
+
+impl Plain {
+    /// With one value, stale as of now.
+    fn new(protection: Protection) -> Plain {
+        let value = (forecast(&MATCH, 1_000), Instant::now());
+        Plain {
+            protection,
+            values: RwLock::new(HashMap::from([(MATCH, value)])),
+            locks: Mutex::default(),
+            computes: AtomicUsize::new(0),
+        }
+    }
+
+    fn get(&self, key: &Fixture) -> Forecast {
+        if let Some(fresh) = self.fresh(key) {
+            return fresh;
+        }
+        if !self.protection.lock {
+            return self.compute(key);
+        }
+        let lock = self.lock_of(key);
+        if self.protection.check_before {
+            if let Some(fresh) = self.fresh(key) {
+                return fresh;
+            }
+        }
+        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.protection.check_inside {
+            if let Some(fresh) = self.fresh(key) {
+                return fresh;
+            }
+        }
+        self.compute(key)
+    }
+
+    fn fresh(&self, key: &Fixture) -> Option<Forecast> {
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        let (value, fresh_until) = values.get(key)?;
+        (Instant::now() < *fresh_until).then(|| value.clone())
+    }
+
+    fn lock_of(&self, key: &Fixture) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry(*key).or_default().clone()
+    }
+
+    fn compute(&self, key: &Fixture) -> Forecast {
+        self.computes.fetch_add(1, Ordering::SeqCst);
+        let value = forecast(key, LIGHT);
+        let fresh_until = Instant::now() + SOFT;
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        values.insert(*key, (value.clone(), fresh_until));
+        value
+    }
+}
+
+/// One generation under one load.
+pub struct Row {
+    name: &'static str,
+    load: &'static str,
+    computes: usize,
+    seen: Seen,
+    /// Only everfresh is certified; the others are what they are.
+    pass: Option<bool>,
+}
+
+/// Every generation under every load.
+pub fn measure(progress: &Progress) -> Result<Vec<Row>, BuildError> {
+    let of = LOADS.len() * (GENERATIONS.len() + 1);
+    let mut rows = Vec::with_capacity(of);
+    for load in &LOADS {
+        for protection in GENERATIONS {
+            progress.step(protection.name, rows.len(), of);
+            rows.push(plain(protection, load));
+        }
+        progress.step("everfresh", rows.len(), of);
+        rows.push(everfresh(load)?);
+    }
+    progress.clear();
+    Ok(rows)
+}
+
+fn plain(protection: Protection, load: &Load) -> Row {
+    let cache = Plain::new(protection);
+    let seen = crowd::threads(CALLERS, load.apart, || match cache.get(&MATCH).is_sound() {
+        true => Answer::Fresh,
+        false => Answer::Failed,
+    });
+    Row {
+        name: protection.name,
+        load: load.name,
+        computes: cache.computes.load(Ordering::SeqCst),
+        seen,
+        pass: None,
+    }
+}
+
+fn everfresh(load: &Load) -> Result<Row, BuildError> {
+    let subject = Subject::new(LIGHT)?;
+    let _ = subject.cache.get_blocking(&MATCH);
+    subject.clock.advance(AGE);
+    subject.cache.reset_stats();
+    let before = subject.computes();
+    let seen = crowd::threads(CALLERS, load.apart, || {
+        Answer::of(&subject.cache.get_blocking(&MATCH))
+    });
+    subject.settles();
+    let computes = subject.computes() - before;
+    Ok(Row {
+        name: "everfresh",
+        load: load.name,
+        computes,
+        pass: Some(computes == 1 && seen.waited == 0 && seen.served == CALLERS),
+        seen,
+    })
+}
+
+impl Row {
+    pub fn pass(&self) -> bool {
+        self.pass != Some(false)
+    }
+
+    pub fn is_under(&self, load: &Load) -> bool {
+        self.load == load.name
+    }
+
+    pub fn json(&self) -> Value {
+        let mut row = json!({
+            "name": self.name,
+            "arrival": self.load,
+            "callers": CALLERS,
+            "computes": self.computes,
+            "served": self.seen.served,
+            "p50_us": micros(self.seen.p50),
+            "p99_us": micros(self.seen.p99),
+            "total_us": micros(self.seen.total),
+        });
+        if let Some(pass) = self.pass {
+            row["pass"] = pass.into();
+        }
+        row
+    }
+}
+
+/// Both loads side by side.
+pub fn text(rows: &[Row], compute: Duration) -> String {
+    let [at_once, in_turn] = &LOADS;
+    let lines = rows
+        .iter()
+        .filter(|row| row.is_under(at_once))
+        .zip(rows.iter().filter(|row| row.is_under(in_turn)));
+    let lines = lines.map(|(at_once, in_turn)| {
+        let mut line = vec![at_once.name.to_owned()];
+        for row in [at_once, in_turn] {
+            line.push(grouped(row.computes));
+            line.push(time(row.seen.p50));
+            line.push(time(row.seen.p99));
+        }
+        line.push(match at_once.pass {
+            Some(_) => verdict(at_once.pass() && in_turn.pass()).to_owned(),
+            None => String::new(),
+        });
+        line
+    });
+    format!(
+        "{CALLERS} threads on one stale key, by generation of protection: all released at once, and arriving one each\n\
+         millisecond. A light forecast ({}), the same load for every row; everfresh must compute once and nobody wait\n{}",
+        time(compute),
+        table(
+            &[
+                "",
+                "at once: computes",
+                "p50",
+                "p99",
+                "   in turn: computes",
+                "p50",
+                "p99",
+                ""
+            ],
+            lines.collect(),
+            &[0],
+        )
+    )
+}

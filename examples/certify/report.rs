@@ -1,0 +1,159 @@
+//! What people read: figures with their units, in aligned tables.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+/// One figure, what it should be, and whether it is.
+pub struct Check {
+    pub figure: &'static str,
+    pub measured: String,
+    pub target: String,
+    pub pass: bool,
+}
+
+impl Check {
+    /// A count that must be met exactly.
+    pub fn exactly(figure: &'static str, measured: usize, target: usize) -> Check {
+        Check {
+            figure,
+            measured: grouped(measured),
+            target: grouped(target),
+            pass: measured == target,
+        }
+    }
+
+    /// A duration that must not be exceeded, and why it is that long.
+    pub fn at_most(
+        figure: &'static str,
+        measured: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Check {
+        Check {
+            figure,
+            measured: time(measured),
+            target: format!("at most {} ({reason})", time(limit)),
+            pass: measured <= limit,
+        }
+    }
+}
+
+pub fn verdict(pass: bool) -> &'static str {
+    if pass { "PASS" } else { "FAIL" }
+}
+
+pub fn checks(checks: &[Check]) -> String {
+    let rows = checks.iter().map(|check| {
+        vec![
+            check.figure.to_owned(),
+            check.measured.clone(),
+            verdict(check.pass).to_owned(),
+            check.target.clone(),
+        ]
+    });
+    table(&["", "measured", "", "target"], rows.collect(), &[0, 3])
+}
+
+/// Columns as wide as their widest cell; numbers to the right, the columns in `left` to the left.
+pub fn table(headers: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
+    let headers = headers.iter().map(|header| (*header).to_owned()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(headers).chain(rows).collect();
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            let width = width(column);
+            // Writing to a string cannot fail.
+            let _ = match left.contains(&column) {
+                true => write!(row, "  {cell:<width$}"),
+                false => write!(row, "  {cell:>width$}"),
+            };
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Three digits that matter and a unit.
+pub fn time(duration: Duration) -> String {
+    let nanos = duration.as_nanos() as f64;
+    let (value, unit) = match nanos {
+        n if n < 1e3 => return format!("{n:.0} ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    match value {
+        v if v < 10.0 => format!("{v:.2} {unit}"),
+        v if v < 100.0 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
+    }
+}
+
+pub fn percent(part: usize, whole: usize) -> String {
+    match whole {
+        0 => "-".to_owned(),
+        _ => format!("{:.1} %", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+/// 10000 as "10 000".
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Microseconds, for JSON.
+pub fn micros(duration: Duration) -> f64 {
+    duration.as_nanos() as f64 / 1e3
+}
+
+/// Writes to stdout; who no longer reads it is no error.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// One line on stderr that says what is going on, if a person is watching.
+pub struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        Progress {
+            shown: std::io::stderr().is_terminal(),
+        }
+    }
+
+    pub fn step(&self, stage: &str, done: usize, of: usize) {
+        const WIDTH: usize = 30;
+        let filled = WIDTH * done / of.max(1);
+        let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
+        self.write(&format!("\r\x1b[K[{bar}] {stage}, {done} of {of}"));
+    }
+
+    pub fn clear(&self) {
+        self.write("\r\x1b[K");
+    }
+
+    fn write(&self, text: &str) {
+        if self.shown {
+            let mut err = std::io::stderr().lock();
+            let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The cache under examination: its clock in our hands, its loader counted and timed by us.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use everfresh::{BuildError, Cache, ManualClock};
+
+use crate::forecast::{Fixture, Forecast, forecast};
+
+pub const SOFT: Duration = Duration::from_secs(5);
+pub const HARD: Duration = Duration::from_secs(120);
+pub const AGE: Duration = Duration::from_secs(6);
+
+/// Longer than any forecast takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Subject {
+    pub cache: Cache<Fixture, Forecast>,
+    pub clock: ManualClock,
+    ledger: Arc<Ledger>,
+}
+
+/// What the loader itself saw, whatever the cache's own counters say.
+#[derive(Default)]
+struct Ledger {
+    begun: AtomicUsize,
+    took: Mutex<Vec<Duration>>,
+}
+
+impl Subject {
+    pub fn new(simulations: u32) -> Result<Subject, BuildError> {
+        let clock = ManualClock::new();
+        let ledger = Arc::new(Ledger::default());
+        let book = ledger.clone();
+        let cache = Cache::builder()
+            .name("certify")
+            .capacity(1_000)
+            .fresh_for(SOFT)
+            .stale_for(HARD - SOFT)
+            .clock(clock.clone())
+            .compute(move |fixture: &Fixture| {
+                book.begun.fetch_add(1, Ordering::SeqCst);
+                let began = Instant::now();
+                let forecast = forecast(fixture, simulations);
+                book.took
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(began.elapsed());
+                forecast
+            })
+            .build()?;
+        Ok(Subject {
+            cache,
+            clock,
+            ledger,
+        })
+    }
+
+    /// How often the loader was called.
+    pub fn computes(&self) -> usize {
+        self.ledger.begun.load(Ordering::SeqCst)
+    }
+
+    /// How long each finished call of the loader took.
+    pub fn compute_times(&self) -> Vec<Duration> {
+        let took = self.ledger.took.lock();
+        took.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a loader has run since the statistics were reset and every one that started has ended; false if
+    /// that does not come about.
+    pub fn settles(&self) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let stats = self.cache.stats();
+            let ended = stats.published
+                + stats.failed
+                + stats.discarded_overtaken
+                + stats.discarded_taken_over;
+            if ended > 0 && ended == stats.computes() {
+                return true;
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        false
+    }
+}
