@@ -12,7 +12,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::loader::Loaded;
 use crate::read::{Core, Looked};
-use crate::residents::Condition;
+use crate::residents::{Claimed, Condition};
 use crate::schedule::with_rng;
 use crate::stats::Stats;
 use crate::sync::Arc;
@@ -274,9 +274,9 @@ where
             let looked = match core.find(key, hash) {
                 Some((place, entry)) if entry.is_servable(now) => {
                     match core.residents.claim_now(place, &entry, now) {
-                        Ok(claim) => core.lead(claim, None),
-                        Err(Some(flight)) => Looked::Wait(flight, None, Source::Coalesced),
-                        Err(None) => continue,
+                        Claimed::Ours(claim) => core.lead(claim, None),
+                        Claimed::Theirs(flight) => Looked::Wait(flight, None, Source::Coalesced),
+                        Claimed::Changed => continue,
                     }
                 }
                 Some((place, entry)) => match core.appraise(place, entry, now) {

@@ -17,7 +17,7 @@ use crate::claim::Right;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::nesting::Frame;
-use crate::pool::Task;
+use crate::pool::{Task, on_worker};
 use crate::sync::{Arc, Event, OnceLock, Slot};
 
 /// What an attempt came to.
@@ -46,8 +46,8 @@ pub struct Flight<K, V> {
     event: Event,
     /// What this attempt itself waits for, to find cycles of loads.
     pub frame: Arc<Frame>,
-    /// The queued job, so that a worker of the pool that waits for it can run it instead.
-    pub task: OnceLock<Arc<Task>>,
+    /// The queued job, which a worker that waits for it runs itself.
+    task: OnceLock<Arc<Task>>,
 }
 
 impl<K, V> Flight<K, V> {
@@ -81,18 +81,35 @@ impl<K, V> Flight<K, V> {
         self.outcome.load().map(|outcome| Outcome::clone(&outcome))
     }
 
-    /// Waits for the outcome.
+    /// Says which queued job this flight waits for, before the job can run.
+    pub(crate) fn waits_for(&self, task: Arc<Task>) {
+        // Each flight has one job, so the cell is empty.
+        let _ = self.task.set(task);
+        // A worker may be waiting already, and must not wait for a job that only it could run.
+        self.event.notify(usize::MAX);
+    }
+
+    fn progress(&self) -> Option<Outcome<K, V>> {
+        if on_worker() {
+            if let Some(task) = self.task.get() {
+                task.run();
+            }
+        }
+        self.outcome()
+    }
+
+    /// Waits for the outcome; a worker of a pool runs the job it waits for if that is still queued.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future only removes this waiter.
     pub async fn wait(&self) -> Outcome<K, V> {
         loop {
-            if let Some(outcome) = self.outcome() {
+            if let Some(outcome) = self.progress() {
                 return outcome;
             }
             let listener = self.event.listen();
-            if let Some(outcome) = self.outcome() {
+            if let Some(outcome) = self.progress() {
                 return outcome;
             }
             listener.await;

@@ -140,9 +140,7 @@ where
         }
         let (f, flight) = (f.clone(), job.claim.flight().clone());
         let task = Arc::new(Task::new(move || job.compute(|request| f(request))));
-        // Before it is queued, so that a worker which waits for it finds it. Each flight has one
-        // job, so the cell is empty.
-        let _ = flight.task.set(task.clone());
+        flight.waits_for(task.clone());
         pool.queue(class, task);
     })
 }

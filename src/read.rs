@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::flight::{Flight, Outcome};
 use crate::job::{Job, Shared, Start};
 use crate::nesting::Frame;
-use crate::pool::{Class, on_worker};
+use crate::pool::Class;
 use crate::publish::Claim;
 use crate::residents::{Begun, Condition, Read, Residents};
 use crate::schedule::with_rng;
@@ -239,11 +239,6 @@ where
             None => None,
             Some(frame) => Some(frame.wait_for(&flight.frame).ok_or_else(Error::recursive)?),
         };
-        if on_worker() {
-            if let Some(task) = flight.task.get() {
-                task.run();
-            }
-        }
         let deadline = async {
             self.shared.clock.sleep_until(flight.right.deadline()).await;
             let timed_out = || Outcome::Failed(self.residents.timed_out());

@@ -59,6 +59,15 @@ pub enum Condition {
     AfterFailure,
 }
 
+/// What became of a claim that was asked for by name.
+pub enum Claimed<K, V> {
+    Ours(Claim<K, V>),
+    /// Somebody has it: wait for this.
+    Theirs(Arc<Flight<K, V>>),
+    /// The entry is no longer the resident one: read again.
+    Changed,
+}
+
 /// What became of a first call for an absent key.
 pub enum Begun<K, V> {
     /// This caller loads.
@@ -189,19 +198,18 @@ impl<K: Eq, V> Residents<K, V> {
         }
     }
 
-    /// Claims a resident value whatever its age, or finds who has it, for an explicit refresh.
-    ///
-    /// `Err(None)`: the entry changed meanwhile, read again.
+    /// Claims a resident value whatever its age, for an explicit refresh.
     pub fn claim_now(
         self: &Arc<Self>,
         place: Place,
         entry: &Held<Entry<K, V>>,
         now: Tick,
-    ) -> Result<Claim<K, V>, Option<Arc<Flight<K, V>>>> {
-        match entry.claims.force_claim(now, self.timing.claim_for) {
-            Some(right) => self.confirm(place, entry, right, now).ok_or(None),
-            None => Err(self.join(entry)),
-        }
+    ) -> Claimed<K, V> {
+        let claimed = match entry.claims.force_claim(now, self.timing.claim_for) {
+            Some(right) => self.confirm(place, entry, right, now).map(Claimed::Ours),
+            None => self.join(entry).map(Claimed::Theirs),
+        };
+        claimed.unwrap_or(Claimed::Changed)
     }
 
     /// The flight to wait for; `None` if the entry has its successor or was never claimed.

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs all of them. Run it from anywhere; it needs a Rust
+# toolchain (rustup's is best), and network for the crates on the first run.
+#
+# It installs, where missing: rustfmt and clippy (rustup), the minimum Rust version (rustup, else
+# Debian's rustc-web), a C linker (apt-get, on Debian as root).
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+passed=0
+failed=()
+
+step() { # NAME COMMAND...
+    local name=$1 started=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    if "$@"; then
+        passed=$((passed + 1))
+        printf -- '-- %s: passed in %s s\n' "$name" $((SECONDS - started))
+    else
+        failed+=("$name")
+        printf -- '-- %s: FAILED\n' "$name"
+    fi
+}
+
+minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
+
+install_tools() {
+    if ! command -v cc >/dev/null && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -yq --no-install-recommends gcc libc6-dev || return 1
+    fi
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return 1
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || return 1
+}
+
+# Prints how to call the minimum version's cargo; installs it if it is missing.
+minimum_cargo() {
+    if rustup run "$minimum" cargo --version >/dev/null 2>&1 ||
+        rustup toolchain install "$minimum" --profile minimal >&2; then
+        echo "rustup run $minimum cargo"
+        return
+    fi
+    local version
+    apt-get update -q >&2
+    version=$(apt-cache madison rustc-web | awk -v v="$minimum." 'index($3, v) == 1 { print $3; exit }')
+    [ -n "$version" ] || return 1
+    apt-get install -yq --no-install-recommends \
+        "rustc-web=$version" "cargo-web=$version" "libstd-rust-web-dev=$version" >&2 || return 1
+    echo "env RUSTC=/usr/bin/rustc /usr/bin/cargo"
+}
+
+minimum_version() {
+    local cargo
+    cargo=$(minimum_cargo) || { echo "Rust $minimum is not to be had"; return 1; }
+    # The lockfile that this version resolves may differ, so it works in a folder of its own.
+    local copy=target/minimum
+    rm -rf "$copy/tree" && mkdir -p "$copy/tree"
+    cp -r Cargo.toml README.md src tests examples loom-tests "$copy/tree" || return 1
+    for features in "" "tokio" "tokio,test-util"; do
+        (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
+    done
+}
+
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features tokio,test-util; }
+
+lints() {
+    cargo clippy --all-targets -- -D warnings &&
+        cargo clippy --lib -- -D warnings &&
+        cargo clippy --lib --features tokio -- -D warnings &&
+        RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
+            --target-dir target-loom -- -D warnings
+}
+
+step "tools" install_tools
+step "formatting" cargo fmt --all --check
+step "lints" lints
+step "documentation" documentation
+step "package" cargo package --allow-dirty --quiet
+step "minimum Rust version $minimum" minimum_version
+step "tests, doctests and examples" cargo test --all-targets --features tokio,test-util
+step "documentation tests" cargo test --doc --features tokio,test-util
+step "models" bash loom-tests/run.sh
+step "mutations" bash loom-tests/mutations/run.sh
+
+printf '\n'
+for name in "${failed[@]}"; do
+    printf 'failed: %s\n' "$name"
+done
+printf '%s passed, %s failed\n' "$passed" "${#failed[@]}"
+[ "${#failed[@]}" -eq 0 ]
