@@ -5,7 +5,6 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::quality::RandomState;
-use futures_lite::future;
 
 use crate::cached::{Cached, Source};
 use crate::entry::Entry;
@@ -98,8 +97,7 @@ where
         let hash = self.0.hasher.hash_one(key);
         match self.0.look(key, hash) {
             Ok(cached) => Ok(cached),
-            // Boxed, so that the future of a hit stays small.
-            Err(looked) => Box::pin(self.0.settle(key, hash, looked)).await,
+            Err(looked) => self.0.settle_boxed(key, hash, looked).await,
         }
     }
 
@@ -136,7 +134,7 @@ where
         let hash = self.0.hasher.hash_one(key);
         match self.0.look(key, hash) {
             Ok(cached) => Ok(cached),
-            Err(looked) => future::block_on(self.0.settle(key, hash, looked)),
+            Err(looked) => self.0.settle_blocking(key, hash, looked),
         }
     }
 
@@ -165,7 +163,9 @@ where
         let core = &*self.0;
         let now = core.shared.clock.now();
         match core.find(key, core.hasher.hash_one(key)) {
-            Some((_, entry)) if now < entry.times.early_from => Some(core.serve_fresh(entry, now)),
+            Some((_, entry)) if now < entry.times.early_from() => {
+                Some(core.serve_fresh(entry, now))
+            }
             Some((_, entry)) if entry.is_servable(now) => {
                 let condition = match now < entry.times.fresh_until() {
                     true => Condition::Fresh,

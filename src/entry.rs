@@ -11,30 +11,33 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 /// How often an entry can be seen used; a saturated count writes nothing any more.
 pub const USES_MAX: u8 = 3;
 
+/// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
+/// most addresses, and nothing but the end of the value is padding.
+#[repr(C)]
 pub struct Entry<K, V> {
+    pub times: Times,
+    uses: AtomicU8,
     pub key: K,
     /// `None` marks the placeholder of a load.
     value: Option<V>,
-    pub times: Times,
     pub claims: Claims,
     /// The attempt to replace this entry: under way, failed last, or closed (see `flight`).
     pub flight: Slot<Flight<K, V>>,
-    uses: AtomicU8,
 }
 
 /// When an entry is fresh, stale and expired.
 ///
-/// One absolute time and four distances from it. `early_from` comes first because a hit compares it with the clock
-/// and, nearly always, nothing else.
+/// One absolute time and four distances from it, in 28 bytes.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Times {
-    /// From here on an X-Fetch draw could say "refresh now", or the entry is stale.
-    pub early_from: Tick,
     since_created: Span,
     until_stale: Span,
     stale_for: Span,
     error_for: Span,
     cost: Span,
+    /// A `Tick` as bytes, so that it needs no alignment and no padding behind it.
+    early_from: [u8; 8],
 }
 
 /// What the times of a new entry are made from; durations in ticks.
@@ -59,7 +62,10 @@ impl Times {
         let since_created = Span::from_ticks(lead.min(Span::LONGEST));
         Times {
             // From the rounded distance, so that `created` comes back exactly.
-            early_from: life.created.saturating_add(since_created.ticks()),
+            early_from: life
+                .created
+                .saturating_add(since_created.ticks())
+                .to_ne_bytes(),
             since_created,
             until_stale: Span::from_ticks(life.fresh_for - since_created.ticks()),
             stale_for: Span::from_ticks(life.stale_for),
@@ -72,7 +78,7 @@ impl Times {
     fn placeholder() -> Self {
         let zero = Span::from_ticks(0);
         Times {
-            early_from: 0,
+            early_from: [0; 8],
             since_created: zero,
             until_stale: zero,
             stale_for: zero,
@@ -81,13 +87,20 @@ impl Times {
         }
     }
 
+    /// From here on an X-Fetch draw could say "refresh now", or the entry is stale. A hit compares this with the
+    /// clock and, nearly always, nothing else.
+    #[inline]
+    pub fn early_from(&self) -> Tick {
+        Tick::from_ne_bytes(self.early_from)
+    }
+
     pub fn created(&self) -> Tick {
-        self.early_from.saturating_sub(self.since_created.ticks())
+        self.early_from().saturating_sub(self.since_created.ticks())
     }
 
     /// The soft limit.
     pub fn fresh_until(&self) -> Tick {
-        self.early_from.saturating_add(self.until_stale.ticks())
+        self.early_from().saturating_add(self.until_stale.ticks())
     }
 
     /// The end of stale-while-revalidate.

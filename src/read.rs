@@ -62,7 +62,7 @@ where
     {
         let now = self.shared.clock.now();
         match self.find(key, hash) {
-            Some((_, entry)) if now < entry.times.early_from => Ok(self.serve_fresh(entry, now)),
+            Some((_, entry)) if now < entry.times.early_from() => Ok(self.serve_fresh(entry, now)),
             Some((place, entry)) => self.appraise(place, entry, now),
             None => Err(Looked::Absent),
         }
@@ -139,8 +139,7 @@ where
     }
 
     /// Finishes a read that could not be served at once, and counts it.
-    #[inline(never)]
-    pub(crate) async fn settle<Q>(
+    async fn settle<Q>(
         &self,
         key: &Q,
         hash: u64,
@@ -157,6 +156,36 @@ where
             self.shared.counters.missed();
         }
         result
+    }
+
+    /// [`settle`](Self::settle) for threads, out of line: a hit does not pay for the frame of a wait.
+    #[inline(never)]
+    pub(crate) fn settle_blocking<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        looked: Looked<K, V>,
+    ) -> Result<Cached<V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        future::block_on(self.settle(key, hash, looked))
+    }
+
+    /// [`settle`](Self::settle) for tasks, out of line and boxed: the future of a hit stays small.
+    #[inline(never)]
+    pub(crate) fn settle_boxed<'a, Q>(
+        &'a self,
+        key: &'a Q,
+        hash: u64,
+        looked: Looked<K, V>,
+    ) -> impl Future<Output = Result<Cached<V, K>, Error>> + Unpin + 'a
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        Box::pin(self.settle(key, hash, looked))
     }
 
     /// Loads or waits until there is a value or an error.

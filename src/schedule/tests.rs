@@ -31,7 +31,7 @@ fn times(policy: &Policy, rng: &mut SmallRng) -> Times {
 
 /// Poisson reads at `rate` a second over one epoch, from the start of the early window on.
 fn reads(times: &Times, rate: f64, rng: &mut SmallRng) -> impl Iterator<Item = Tick> {
-    let mut now = times.early_from as f64;
+    let mut now = times.early_from() as f64;
     std::iter::from_fn(move || {
         now -= (1.0 - rng.random::<f64>()).ln() * SECOND as f64 / rate;
         Some(now as Tick)
@@ -113,9 +113,9 @@ fn without_a_claim_a_hot_key_would_start_e_to_the_one_over_beta_refreshes() {
 fn the_window_is_capped_and_beta_zero_closes_it() {
     let mut rng = SmallRng::seed_from_u64(4);
     let slow = policy(1.0).times(&Loaded::new(()), 0, Some(10 * FRESH), None, &mut rng);
-    assert_eq!(slow.early_from, FRESH / 2);
+    assert_eq!(slow.early_from(), FRESH / 2);
     let off = policy(0.0).times(&Loaded::new(()), 0, Some(COST), None, &mut rng);
-    assert_eq!(off.early_from, FRESH);
+    assert_eq!(off.early_from(), FRESH);
     assert!(!policy(0.0).draws_early(&off, FRESH - 1, &mut rng));
 }
 
