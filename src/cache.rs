@@ -201,8 +201,14 @@ where
         let loaded = value.into();
         let policy = &core.shared.policy;
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
-        let entry = Arc::new(Entry::ready(key, loaded.value, times, 0));
-        core.residents.insert(hash, &entry, now);
+        let entry = Entry::ready(
+            key,
+            loaded.value,
+            times,
+            0,
+            core.residents.queues.next_residency(),
+        );
+        core.residents.insert(hash, Arc::new(entry), now);
     }
 
     /// Removes a key; returns whether it had a value.

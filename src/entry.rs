@@ -5,6 +5,7 @@
 
 use crate::claim::{Claims, Right};
 use crate::clock::{Span, Tick};
+use crate::fifo::Residency;
 use crate::flight::Flight;
 use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 
@@ -17,6 +18,7 @@ pub const USES_MAX: u8 = 3;
 pub struct Entry<K, V> {
     pub times: Times,
     uses: AtomicU8,
+    pub residency: Residency,
     pub key: K,
     /// `None` marks the placeholder of a load.
     value: Option<V>,
@@ -120,8 +122,9 @@ impl Times {
 }
 
 impl<K, V> Entry<K, V> {
-    pub fn ready(key: K, value: V, times: Times, uses: u8) -> Self {
+    pub fn ready(key: K, value: V, times: Times, uses: u8, residency: Residency) -> Self {
         Entry {
+            residency,
             key,
             value: Some(value),
             times,
@@ -132,10 +135,16 @@ impl<K, V> Entry<K, V> {
     }
 
     /// The placeholder of a load, born claimed, with the flight its callers will wait for.
-    pub fn loading(key: K, now: Tick, timeout: Tick) -> (Self, Right, Arc<Flight<K, V>>) {
+    pub fn loading(
+        key: K,
+        residency: Residency,
+        now: Tick,
+        timeout: Tick,
+    ) -> (Self, Right, Arc<Flight<K, V>>) {
         let (claims, right) = Claims::claimed(now, timeout);
         let flight = Arc::new(Flight::new(right));
         let entry = Entry {
+            residency,
             key,
             value: None,
             times: Times::placeholder(),
@@ -144,6 +153,12 @@ impl<K, V> Entry<K, V> {
             uses: AtomicU8::new(0),
         };
         (entry, right, flight)
+    }
+
+    /// Takes over the uses and the residency of the value that this one overwrites.
+    pub fn succeed(&mut self, old: &Self) {
+        self.uses = AtomicU8::new(old.uses());
+        self.residency = old.residency;
     }
 
     pub fn value(&self) -> Option<&V> {
@@ -161,6 +176,11 @@ impl<K, V> Entry<K, V> {
 
     pub fn uses(&self) -> u8 {
         self.uses.load(Ordering::Relaxed)
+    }
+
+    /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.
+    pub fn settle_uses(&self, uses: u8) {
+        self.uses.store(uses, Ordering::Relaxed);
     }
 
     /// Remembers a use for eviction.

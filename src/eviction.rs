@@ -3,7 +3,8 @@
 //! Every resident value holds a permit. A permit is taken before the value can be seen and given
 //! back by whoever removes it, so the limit holds at every moment (placeholders of loads hold none).
 //!
-//! The victim is the least used, then the oldest, value of the key's set, expired ones first.
+//! The victim is chosen by S3-FIFO (`fifo`). Only a full set, whose key can live nowhere else, gives up the least used, then the oldest, of
+//! its own values, expired ones first.
 
 use crate::clock::Tick;
 use crate::entry::Entry;
@@ -67,11 +68,13 @@ impl Drop for Permit<'_> {
 }
 
 impl<K, V> Residents<K, V> {
-    /// Takes a permit, evicting from `set`, and then from the sets after it, as long as there is none.
+    /// Takes a permit, evicting as long as there is none.
+    ///
+    /// A value that is not in a queue yet cannot be met there; then the victim comes from `set`, or the sets after it.
     pub fn admit(&self, set: usize, now: Tick) -> Permit<'_> {
         let mut from = set;
         while !self.limit.take() {
-            if !self.evict_value(from, now) {
+            if !self.evict_by_queue(now) && !self.evict_value(from, now) {
                 from = (from + 1) % self.table.sets();
             }
         }

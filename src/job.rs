@@ -98,7 +98,13 @@ impl<K: Clone, V> Job<K, V> {
                 let cost = (!old.is_loading()).then(|| old.times.cost());
                 let times =
                     with_rng(|rng| shared.policy.times(&loaded, now, cost, Some(took), rng));
-                let new = Entry::ready(old.key.clone(), loaded.value, times, old.uses());
+                let new = Entry::ready(
+                    old.key.clone(),
+                    loaded.value,
+                    times,
+                    old.uses(),
+                    old.residency,
+                );
                 shared.counters.published(claim.publish(Arc::new(new), now));
                 return;
             }

@@ -69,6 +69,7 @@ mod clock;
 mod entry;
 mod error;
 mod eviction;
+mod fifo;
 mod flight;
 mod job;
 mod loader;

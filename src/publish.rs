@@ -106,6 +106,7 @@ impl<K, V> Claim<K, V> {
             .replace(self.place, &self.entry, new.clone());
         if let (true, Some(permit)) = (replaced, permit) {
             permit.keep();
+            residents.enrol(self.place, new.residency);
         }
         let published = replaced && residents.table.holds(self.place, &new);
         self.end(Outcome::Published(new));

@@ -8,6 +8,7 @@ use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::eviction::Limit;
+use crate::fifo::Queues;
 use crate::flight::{Flight, Outcome};
 use crate::publish::Claim;
 use crate::sync::{Arc, Held};
@@ -16,6 +17,7 @@ use crate::table::{Inserted, Place, Table};
 pub struct Residents<K, V> {
     pub table: Table<Entry<K, V>>,
     pub limit: Limit,
+    pub queues: Queues,
     pub timing: Timing,
     /// Put into an entry when it has its successor; one for all.
     pub closed: Arc<Flight<K, V>>,
@@ -83,6 +85,7 @@ impl<K: Eq, V> Residents<K, V> {
         Residents {
             table: Table::new(ways),
             limit: Limit::new(capacity),
+            queues: Queues::new(capacity),
             timing,
             closed: Arc::new(Flight::closed()),
         }
@@ -250,7 +253,12 @@ impl<K: Eq, V> Residents<K, V> {
 
     /// Puts the placeholder of a load in, claimed.
     pub fn begin(self: &Arc<Self>, key: K, hash: u64, now: Tick) -> Begun<K, V> {
-        let (entry, right, flight) = Entry::loading(key, now, self.timing.claim_for);
+        let (entry, right, flight) = Entry::loading(
+            key,
+            self.queues.next_residency(),
+            now,
+            self.timing.claim_for,
+        );
         let entry = Arc::new(entry);
         loop {
             let inserted = self
@@ -276,18 +284,21 @@ impl<K: Eq, V> Residents<K, V> {
     /// Puts a value in, over whatever is there; false if there was no room for it.
     ///
     /// A load or refresh that is under way finds its entry gone and is discarded.
-    pub fn insert(&self, hash: u64, new: &Arc<Entry<K, V>>, now: Tick) -> bool {
+    pub fn insert(&self, hash: u64, mut new: Arc<Entry<K, V>>, now: Tick) -> bool {
         let set = self.table.set_of(hash);
-        let is_key = |other: &Entry<K, V>| other.key == new.key;
         let mut permit = None;
         loop {
-            match self.table.find(hash, is_key) {
+            match self.table.find(hash, |other| other.key == new.key) {
                 Some((place, old)) if old.is_loading() => {
                     // Removed, not replaced: a placeholder is replaced by its own load alone, so
                     // a load that fails at this moment cannot take the new value away with it.
                     self.take_out(place, old.arc());
                 }
                 Some((place, old)) => {
+                    // Nobody else has seen it yet: it takes over the old value's place in the queues.
+                    if let Some(new) = Arc::get_mut(&mut new) {
+                        new.succeed(&old);
+                    }
                     if self.table.replace(place, old.arc(), new.clone()) {
                         return true;
                     }
@@ -297,9 +308,13 @@ impl<K: Eq, V> Residents<K, V> {
                         Some(admitted) => admitted,
                         None => self.admit(set, now),
                     };
-                    match self.table.insert_if_absent(hash, new, is_key) {
-                        Inserted::Here(_) => {
+                    match self
+                        .table
+                        .insert_if_absent(hash, &new, |other| other.key == new.key)
+                    {
+                        Inserted::Here(place) => {
                             admitted.keep();
+                            self.enrol(place, new.residency);
                             return true;
                         }
                         Inserted::Exists => permit = Some(admitted),

@@ -214,6 +214,12 @@ impl<T> Table<T> {
         None
     }
 
+    /// The tag of the key that lives here, while one does.
+    pub fn tag_at(&self, place: Place) -> u8 {
+        let (set, way) = self.at(place);
+        set.tag(way)
+    }
+
     /// Every way of a set.
     pub fn places(set: usize) -> impl Iterator<Item = Place> {
         (0..WAYS).map(move |way| Place::new(set, way))
@@ -285,12 +291,15 @@ impl<T> Set<T> {
         ways
     }
 
+    fn tag(&self, way: usize) -> u8 {
+        (self.tags[way / 8].load(Ordering::Relaxed) >> (way % 8 * 8)) as u8
+    }
+
     /// Sets the tag of a reserved way, whose byte nobody else writes.
     fn write_tag(&self, way: usize, tag: u8) {
-        let (tags, shift) = (&self.tags[way / 8], way % 8 * 8);
-        let old = (tags.load(Ordering::Relaxed) >> shift) as u8;
+        let old = self.tag(way);
         // An exclusive or of the difference leaves the other bytes to their writers. Relaxed: the commit releases it.
-        tags.fetch_xor(u64::from(old ^ tag) << shift, Ordering::Relaxed);
+        self.tags[way / 8].fetch_xor(u64::from(old ^ tag) << (way % 8 * 8), Ordering::Relaxed);
     }
 
     /// A `control` under which the key is absent; `None` if it is there.

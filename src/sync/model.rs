@@ -106,9 +106,11 @@ macro_rules! plain {
 }
 
 plain!(AtomicU8);
+plain!(AtomicU32);
 plain!(AtomicU64);
 plain!(AtomicUsize);
 shadowed!(AtomicU8, atomic::AtomicU8, u8);
+shadowed!(AtomicU32, atomic::AtomicU32, u32);
 shadowed!(AtomicU64, atomic::AtomicU64, u64);
 shadowed!(AtomicUsize, atomic::AtomicUsize, usize);
 
