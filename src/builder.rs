@@ -12,13 +12,14 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::clock::{Clock, ticks};
 use crate::error::{BuildError, Error};
-use crate::job::{Shared, Start, computing, loading};
+use crate::job::{Shared, Start, Weigher, computing, loading};
 use crate::loader::{
     AsyncLoader, BoxFuture, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
 };
 use crate::pool::Pool;
 use crate::read::Core;
-use crate::residents::{Residents, Timing};
+use crate::removal::{Cause, Listener, Removals};
+use crate::residents::{Limits, Residents, Timing};
 use crate::schedule::Policy;
 use crate::stats::Counters;
 use crate::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Builder<K, V, S = RandomState> {
     beta: f64,
     jitter: f64,
     clock: Option<Clock>,
+    weigher: Option<(u64, Weigher<K, V>)>,
+    listener: Option<Listener<K, V>>,
     loader: Option<MakeStart<K, V>>,
 }
 
@@ -84,6 +87,8 @@ impl<K, V> Cache<K, V> {
             beta: 1.0,
             jitter: 0.0,
             clock: None,
+            weigher: None,
+            listener: None,
             loader: None,
         }
     }
@@ -99,6 +104,30 @@ impl<K, V, S> Builder<K, V, S> {
     /// How many values may be resident; the limit holds at every moment. 10 000 if not given.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = entries;
+        self
+    }
+
+    /// Limits the weight of all values together, besides their number. Not limited if not given.
+    ///
+    /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole cache is given to its callers and
+    /// not kept.
+    pub fn max_weight<F>(mut self, weight: u64, weigher: F) -> Self
+    where
+        F: Fn(&K, &V) -> u32 + Send + Sync + 'static,
+    {
+        self.weigher = Some((weight, Box::new(weigher)));
+        self
+    }
+
+    /// Is told of every value that leaves the cache, and why.
+    ///
+    /// Called after the fact, by the thread whose operation removed the value, once for each, in no particular order. It may call
+    /// the cache; what that removes is told after it returns. A panic in it is caught and dropped.
+    pub fn on_removal<F>(mut self, listener: F) -> Self
+    where
+        F: Fn(&K, &V, Cause) + Send + Sync + 'static,
+    {
+        self.listener = Some(Box::new(listener));
         self
     }
 
@@ -206,6 +235,8 @@ impl<K, V, S> Builder<K, V, S> {
             beta: self.beta,
             jitter: self.jitter,
             clock: self.clock,
+            weigher: self.weigher,
+            listener: self.listener,
             loader: self.loader,
         }
     }
@@ -346,15 +377,21 @@ where
             ));
         };
         let start = make_start(self.runner)?;
-        let ways = self.capacity * WAYS_PER_ENTRY;
+        let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
+        let limits = Limits {
+            entries: self.capacity,
+            weight: max_weight,
+            ways: self.capacity * WAYS_PER_ENTRY,
+        };
         Ok(Cache::new(Core {
             name,
             hasher: self.hasher,
-            residents: Arc::new(Residents::new(self.capacity, ways, timing)),
+            residents: Arc::new(Residents::new(limits, timing, Removals::new(self.listener))),
             shared: Arc::new(Shared {
                 policy,
                 clock,
                 counters: Counters::default(),
+                weigher,
             }),
             start,
         }))

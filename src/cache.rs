@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash};
 use foldhash::quality::RandomState;
 
 use crate::cached::{Cached, Source};
-use crate::entry::Entry;
+use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::loader::Loaded;
 use crate::read::{Core, Looked};
@@ -200,14 +200,13 @@ where
         let now = core.shared.clock.now();
         let loaded = value.into();
         let policy = &core.shared.policy;
+        let standing = Standing {
+            uses: 0,
+            residency: core.residents.queues.next_residency(),
+            weight: core.shared.weigh(&key, &loaded.value),
+        };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
-        let entry = Entry::ready(
-            key,
-            loaded.value,
-            times,
-            0,
-            core.residents.queues.next_residency(),
-        );
+        let entry = Entry::ready(key, loaded.value, times, standing);
         core.residents.insert(hash, Arc::new(entry), now);
     }
 
@@ -309,7 +308,20 @@ where
 impl<K, V, S> Cache<K, V, S> {
     /// How many values are resident, expired ones that nobody has touched since included; never more than the capacity.
     pub fn len(&self) -> usize {
-        self.0.residents.limit.taken()
+        self.0.residents.limit.entries()
+    }
+
+    /// The weight of all resident values, by the cache's weigher; 0 without one.
+    pub fn weight(&self) -> u64 {
+        self.0.residents.limit.weight()
+    }
+
+    /// Removes every value past its hard limit; returns how many.
+    ///
+    /// Expired values are never served, and make room for others first, so only a cache whose keys are no longer
+    /// used needs this to shrink. Cost: one look at every way of the table.
+    pub fn sweep(&self) -> usize {
+        self.0.residents.sweep(self.0.shared.clock.now())
     }
 
     /// Whether no value is resident.

@@ -19,12 +19,21 @@ pub struct Entry<K, V> {
     pub times: Times,
     uses: AtomicU8,
     pub residency: Residency,
+    pub weight: u32,
     pub key: K,
     /// `None` marks the placeholder of a load.
     value: Option<V>,
     pub claims: Claims,
     /// The attempt to replace this entry: under way, failed last, or closed (see `flight`).
     pub flight: Slot<Flight<K, V>>,
+}
+
+/// What eviction knows of a value.
+#[derive(Clone, Copy)]
+pub struct Standing {
+    pub uses: u8,
+    pub residency: Residency,
+    pub weight: u32,
 }
 
 /// When an entry is fresh, stale and expired.
@@ -122,9 +131,15 @@ impl Times {
 }
 
 impl<K, V> Entry<K, V> {
-    pub fn ready(key: K, value: V, times: Times, uses: u8, residency: Residency) -> Self {
+    pub fn ready(key: K, value: V, times: Times, standing: Standing) -> Self {
+        let Standing {
+            uses,
+            residency,
+            weight,
+        } = standing;
         Entry {
             residency,
+            weight,
             key,
             value: Some(value),
             times,
@@ -145,6 +160,7 @@ impl<K, V> Entry<K, V> {
         let flight = Arc::new(Flight::new(right));
         let entry = Entry {
             residency,
+            weight: 0,
             key,
             value: None,
             times: Times::placeholder(),

@@ -1,41 +1,47 @@
-//! The entry limit, and who goes when it is reached.
+//! The limits on entries and weight, and who goes when one is reached.
 //!
-//! Every resident value holds a permit. A permit is taken before the value can be seen and given
-//! back by whoever removes it, so the limit holds at every moment (placeholders of loads hold none).
+//! Every resident value holds a permit for one entry and its weight. A permit is taken before the value can be seen and given
+//! back by whoever removes it, so both limits hold at every moment (placeholders of loads hold none).
 //!
-//! The victim is chosen by S3-FIFO (`fifo`). Only a full set, whose key can live nowhere else, gives up the least used, then the oldest, of
-//! its own values, expired ones first.
+//! The victim is chosen by S3-FIFO (`fifo`). Only a full set, whose key can live nowhere else, gives up the least used, then the
+//! oldest, of its own values, expired ones first.
 
 use crate::clock::Tick;
 use crate::entry::Entry;
+use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use crate::table::Table;
 
 pub struct Limit {
-    capacity: usize,
-    taken: AtomicUsize,
+    entries: Count,
+    weight: Count,
 }
 
-impl Limit {
-    pub fn new(capacity: usize) -> Self {
-        Limit {
-            capacity,
-            taken: AtomicUsize::new(0),
+/// A count that never exceeds its limit.
+struct Count {
+    limit: u64,
+    taken: AtomicU64,
+}
+
+impl Count {
+    fn new(limit: u64) -> Self {
+        Count {
+            limit,
+            taken: AtomicU64::new(0),
         }
     }
 
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    fn take(&self) -> bool {
+    // Relaxed throughout: the count guards no other memory.
+    fn take(&self, more: u64) -> bool {
         let mut taken = self.taken.load(Ordering::Relaxed);
-        while taken < self.capacity {
-            // Relaxed: the count guards no other memory.
-            let exchanged =
-                self.taken
-                    .compare_exchange(taken, taken + 1, Ordering::Relaxed, Ordering::Relaxed);
+        while more <= self.limit - taken {
+            let exchanged = self.taken.compare_exchange(
+                taken,
+                taken + more,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
             match exchanged {
                 Ok(_) => return true,
                 Err(now) => taken = now,
@@ -44,46 +50,136 @@ impl Limit {
         false
     }
 
-    pub fn release(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+    fn release(&self, less: u64) {
+        if less > 0 {
+            self.taken.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 }
 
-/// The right to make one more value resident; given back when dropped.
-pub struct Permit<'a>(Option<&'a Limit>);
+impl Limit {
+    pub fn new(entries: usize, weight: u64) -> Self {
+        Limit {
+            entries: Count::new(entries as u64),
+            weight: Count::new(weight),
+        }
+    }
+
+    pub fn entries(&self) -> usize {
+        self.entries.taken.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether a value of this weight could ever be resident.
+    pub fn allows(&self, weight: u32) -> bool {
+        u64::from(weight) <= self.weight.limit
+    }
+
+    pub fn weight(&self) -> u64 {
+        self.weight.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, need: Need) -> bool {
+        if !self.entries.take(need.entries) {
+            return false;
+        }
+        let weighed = self.weight.take(need.weight);
+        if !weighed {
+            self.entries.release(need.entries);
+        }
+        weighed
+    }
+
+    pub fn release(&self, need: Need) {
+        self.entries.release(need.entries);
+        self.weight.release(need.weight);
+    }
+}
+
+/// What a value needs to be resident.
+#[derive(Clone, Copy)]
+pub struct Need {
+    entries: u64,
+    weight: u64,
+}
+
+impl Need {
+    /// A value of a key that has none yet.
+    pub fn entry(weight: u32) -> Self {
+        Need {
+            entries: 1,
+            weight: weight.into(),
+        }
+    }
+
+    /// What a value needs beyond the one whose place it takes.
+    pub fn beyond(weight: u32, old: u32) -> Self {
+        Need {
+            entries: 0,
+            weight: weight.saturating_sub(old).into(),
+        }
+    }
+}
+
+/// The right to make a value resident; given back when dropped.
+pub struct Permit<'a>(&'a Limit, Option<Need>);
 
 impl Permit<'_> {
     /// The value is in the table; whoever removes it gives the permit back.
     pub fn keep(mut self) {
-        self.0 = None;
+        self.1 = None;
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if let Some(limit) = self.0 {
-            limit.release();
+        if let Some(need) = self.1 {
+            self.0.release(need);
         }
     }
 }
 
 impl<K, V> Residents<K, V> {
-    /// Takes a permit, evicting as long as there is none.
+    /// Takes a permit for a value that is not heavier than the cache, evicting as long as there is none.
+    ///
+    /// `None` if all there is to evict is on its way in or out in other
+    /// threads; the value is then not kept, as if it had been evicted at once. Nobody waits for another thread here.
     ///
     /// A value that is not in a queue yet cannot be met there; then the victim comes from `set`, or the sets after it.
-    pub fn admit(&self, set: usize, now: Tick) -> Permit<'_> {
-        let mut from = set;
-        while !self.limit.take() {
-            if !self.evict_by_queue(now) && !self.evict_value(from, now) {
-                from = (from + 1) % self.table.sets();
+    pub fn admit(&self, set: usize, need: Need, now: Tick) -> Option<Permit<'_>> {
+        let mut fruitless = 0;
+        while !self.limit.take(need) {
+            if self.evict_by_queue(now) {
+                continue;
+            }
+            let sets = self.table.sets();
+            if fruitless == sets {
+                return None;
+            }
+            match self.evict_value((set + fruitless) % sets, now) {
+                true => fruitless = 0,
+                false => fruitless += 1,
             }
         }
-        Permit(Some(&self.limit))
+        Some(Permit(&self.limit, Some(need)))
     }
 
     /// Frees a way of a full set; false if every way holds a load under way.
     pub fn make_room(&self, set: usize, now: Tick) -> bool {
         self.evict_value(set, now) || self.evict_hung_load(set, now)
+    }
+
+    /// Removes every value past its hard limit; returns how many.
+    pub fn sweep(&self, now: Tick) -> usize {
+        let swept = (0..self.table.sets())
+            .flat_map(Table::<Entry<K, V>>::places)
+            .filter_map(|place| Some((place, self.table.item_at(place)?)))
+            .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
+            // A load of it that is under way publishes into nothing, and is discarded: nobody was served it anyway.
+            .filter(|(_, entry)| entry.claims.current().is_none())
+            .filter_map(|(place, entry)| self.take_out(place, entry.arc(), Cause::Expired))
+            .count();
+        self.removals.deliver();
+        swept
     }
 
     fn evict_value(&self, set: usize, now: Tick) -> bool {
@@ -95,21 +191,19 @@ impl<K, V> Residents<K, V> {
             .filter_map(|place| Some((place, self.table.item_at(place)?)))
             .filter(|(_, entry)| !entry.is_loading())
             .min_by_key(|(_, entry)| worth(entry))
-            .and_then(|(place, entry)| self.take_out(place, entry.arc()))
+            .and_then(|(place, entry)| self.take_out(place, entry.arc(), Cause::of(&entry, now)))
             .is_some()
     }
 
     /// A load past its deadline holds its way for nobody.
     fn evict_hung_load(&self, set: usize, now: Tick) -> bool {
+        let hung = |entry: &Entry<K, V>| {
+            let claim = entry.claims.current();
+            entry.is_loading() && claim.is_some_and(|right| right.deadline() < now)
+        };
         Table::<Entry<K, V>>::places(set)
             .filter_map(|place| Some((place, self.table.item_at(place)?)))
-            .filter(|(_, entry)| entry.is_loading())
-            .filter(|(_, entry)| {
-                entry
-                    .claims
-                    .current()
-                    .is_some_and(|right| right.deadline() < now)
-            })
-            .any(|(place, entry)| self.take_out(place, entry.arc()).is_some())
+            .filter(|(_, entry)| hung(entry))
+            .any(|(place, entry)| self.take_out(place, entry.arc(), Cause::Size).is_some())
     }
 }

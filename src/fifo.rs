@@ -12,6 +12,7 @@ use crossbeam::queue::SegQueue;
 
 use crate::clock::Tick;
 use crate::entry::Entry;
+use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{AtomicU32, Ordering};
 use crate::table::Place;
@@ -137,7 +138,9 @@ impl<K, V> Residents<K, V> {
                         continue;
                     };
                     if held.residency == token.residency
-                        && self.take_out(token.place, held.arc()).is_some()
+                        && self
+                            .take_out(token.place, held.arc(), Cause::of(&held, now))
+                            .is_some()
                     {
                         if from_small {
                             queues.ghosts.add(token.place.set(), tag);

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::clock::{Clock, Tick};
-use crate::entry::Entry;
+use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
 use crate::pool::{Class, Pool, Task};
@@ -20,21 +20,30 @@ use crate::sync::Arc;
 pub(crate) type Start<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
 /// What all jobs of a cache share; not the cache itself, which may be dropped while they run.
-pub(crate) struct Shared {
+pub(crate) struct Shared<K, V> {
     pub(crate) policy: Policy,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+}
+
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
+
+impl<K, V> Shared<K, V> {
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> u32 {
+        self.weigher.as_ref().map_or(0, |weigh| weigh(key, value))
+    }
 }
 
 /// One load or refresh on its way through the loader.
 pub(crate) struct Job<K, V> {
     claim: Claim<K, V>,
     class: Class,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<K, V>>,
 }
 
 impl<K: Clone, V> Job<K, V> {
-    pub(crate) fn new(claim: Claim<K, V>, class: Class, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(claim: Claim<K, V>, class: Class, shared: Arc<Shared<K, V>>) -> Self {
         Job {
             claim,
             class,
@@ -98,13 +107,12 @@ impl<K: Clone, V> Job<K, V> {
                 let cost = (!old.is_loading()).then(|| old.times.cost());
                 let times =
                     with_rng(|rng| shared.policy.times(&loaded, now, cost, Some(took), rng));
-                let new = Entry::ready(
-                    old.key.clone(),
-                    loaded.value,
-                    times,
-                    old.uses(),
-                    old.residency,
-                );
+                let standing = Standing {
+                    uses: old.uses(),
+                    residency: old.residency,
+                    weight: shared.weigh(&old.key, &loaded.value),
+                };
+                let new = Entry::ready(old.key.clone(), loaded.value, times, standing);
                 shared.counters.published(claim.publish(Arc::new(new), now));
                 return;
             }

@@ -77,6 +77,7 @@ mod nesting;
 mod pool;
 mod publish;
 mod read;
+mod removal;
 mod residents;
 mod schedule;
 mod stats;
@@ -93,6 +94,7 @@ pub use clock::Clock;
 pub use clock::ManualClock;
 pub use error::{BuildError, Error};
 pub use loader::{BoxFuture, LoadFn, Loaded, Request};
+pub use removal::Cause;
 pub use stats::{Histogram, Stats};
 #[cfg(any(test, feature = "test-util"))]
 pub use testing::{CountingLoader, ToldToFail};
@@ -115,7 +117,7 @@ pub mod protocol {
     pub use crate::entry::{Entry, Lifetime, Times};
     pub use crate::flight::{Flight, Outcome};
     pub use crate::publish::{Claim, Published};
-    pub use crate::residents::{Begun, Claimed, Condition, Read, Residents, Timing};
+    pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
     pub use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
     pub use crate::table::{Inserted, Place, Table};
 }

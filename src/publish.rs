@@ -13,7 +13,9 @@ use crate::claim::{Right, failures_before};
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::error::Error;
+use crate::eviction::Permit;
 use crate::flight::{Flight, Outcome};
+use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{Arc, Weak};
 use crate::table::Place;
@@ -39,6 +41,8 @@ pub enum Published {
     Overtaken,
     /// Discarded: another claimant took over after the deadline.
     TakenOver,
+    /// Given to whoever waited, but not kept: there was no room for it.
+    NotKept,
 }
 
 impl<K, V> Claim<K, V> {
@@ -93,26 +97,41 @@ impl<K, V> Claim<K, V> {
             return Published::Overtaken;
         };
         // Before spending, because evicting drops a user's value, which may panic.
-        let permit = self
-            .entry
-            .is_loading()
-            .then(|| residents.admit(self.place.set(), now));
+        let permit = residents.admit_successor(self.place, &self.entry, &new, now);
         if !self.entry.claims.spend(self.right) {
             self.end(Outcome::Published(new));
             return Published::TakenOver;
         }
-        let replaced = residents
-            .table
-            .replace(self.place, &self.entry, new.clone());
-        if let (true, Some(permit)) = (replaced, permit) {
-            permit.keep();
-            residents.enrol(self.place, new.residency);
-        }
-        let published = replaced && residents.table.holds(self.place, &new);
+        let published = match permit {
+            Some(permit) => self.replace(&residents, permit, &new),
+            None => {
+                // It cannot stay, but what it replaces must not stay either.
+                residents.take_out(self.place, &self.entry, Cause::Size);
+                Published::NotKept
+            }
+        };
         self.end(Outcome::Published(new));
         // From here on waiters read the table again; and the old entry lets go of the new one.
         self.entry.flight.swap(Some(residents.closed.clone()));
-        match published {
+        residents.removals.deliver();
+        published
+    }
+
+    fn replace(
+        &self,
+        residents: &Residents<K, V>,
+        permit: Permit<'_>,
+        new: &Arc<Entry<K, V>>,
+    ) -> Published {
+        if !residents.replace(self.place, &self.entry, new) {
+            return Published::Overtaken;
+        }
+        permit.keep();
+        if self.entry.is_loading() {
+            residents.enrol(self.place, new.residency);
+        }
+        // The slot may have been on its way out of the table.
+        match residents.table.holds(self.place, new) {
             true => Published::Yes,
             false => Published::Overtaken,
         }
@@ -136,7 +155,7 @@ impl<K, V> Claim<K, V> {
     fn give_up(&mut self, outcome: Outcome<K, V>, until: Tick, failed: bool) {
         if self.entry.is_loading() && self.entry.claims.spend(self.right) {
             if let Some(residents) = self.residents.upgrade() {
-                residents.take_out(self.place, &self.entry);
+                residents.take_out(self.place, &self.entry, Cause::Invalidated);
             }
             self.end(outcome);
             return;

@@ -24,7 +24,7 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) name: String,
     pub(crate) hasher: S,
     pub(crate) residents: Arc<Residents<K, V>>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared<K, V>>,
     pub(crate) start: Start<K, V>,
 }
 

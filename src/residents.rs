@@ -7,10 +7,11 @@ use crate::claim::{Right, State};
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::eviction::Limit;
+use crate::eviction::{Limit, Need, Permit};
 use crate::fifo::Queues;
 use crate::flight::{Flight, Outcome};
 use crate::publish::Claim;
+use crate::removal::{Cause, Removals};
 use crate::sync::{Arc, Held};
 use crate::table::{Inserted, Place, Table};
 
@@ -18,9 +19,19 @@ pub struct Residents<K, V> {
     pub table: Table<Entry<K, V>>,
     pub limit: Limit,
     pub queues: Queues,
+    pub removals: Removals<K, V>,
     pub timing: Timing,
     /// Put into an entry when it has its successor; one for all.
     pub closed: Arc<Flight<K, V>>,
+}
+
+/// How much may be resident.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub entries: usize,
+    pub weight: u64,
+    /// Ways of the table, for all its sets together.
+    pub ways: usize,
 }
 
 /// How long a claim lasts and what it costs to drop it, in ticks.
@@ -81,11 +92,12 @@ pub enum Begun<K, V> {
 }
 
 impl<K: Eq, V> Residents<K, V> {
-    pub fn new(capacity: usize, ways: usize, timing: Timing) -> Self {
+    pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
         Residents {
-            table: Table::new(ways),
-            limit: Limit::new(capacity),
-            queues: Queues::new(capacity),
+            table: Table::new(limits.ways),
+            limit: Limit::new(limits.entries, limits.weight),
+            queues: Queues::new(limits.entries),
+            removals,
             timing,
             closed: Arc::new(Flight::closed()),
         }
@@ -260,19 +272,21 @@ impl<K: Eq, V> Residents<K, V> {
             self.timing.claim_for,
         );
         let entry = Arc::new(entry);
-        loop {
+        let begun = loop {
             let inserted = self
                 .table
                 .insert_if_absent(hash, &entry, |other| other.key == entry.key);
             match inserted {
                 Inserted::Here(place) => {
-                    return Begun::Ours(Claim::new(self, entry, place, right, flight, now));
+                    break Begun::Ours(Claim::new(self, entry, place, right, flight, now));
                 }
-                Inserted::Exists => return Begun::Exists,
+                Inserted::Exists => break Begun::Exists,
                 Inserted::Full if self.make_room(self.table.set_of(hash), now) => {}
-                Inserted::Full => return Begun::Full(self.some_load(self.table.set_of(hash))),
+                Inserted::Full => break Begun::Full(self.some_load(self.table.set_of(hash))),
             }
-        }
+        };
+        self.removals.deliver();
+        begun
     }
 
     fn some_load(&self, set: usize) -> Option<Arc<Flight<K, V>>> {
@@ -284,7 +298,13 @@ impl<K: Eq, V> Residents<K, V> {
     /// Puts a value in, over whatever is there; false if there was no room for it.
     ///
     /// A load or refresh that is under way finds its entry gone and is discarded.
-    pub fn insert(&self, hash: u64, mut new: Arc<Entry<K, V>>, now: Tick) -> bool {
+    pub fn insert(&self, hash: u64, new: Arc<Entry<K, V>>, now: Tick) -> bool {
+        let kept = self.put(hash, new, now);
+        self.removals.deliver();
+        kept
+    }
+
+    fn put(&self, hash: u64, mut new: Arc<Entry<K, V>>, now: Tick) -> bool {
         let set = self.table.set_of(hash);
         let mut permit = None;
         loop {
@@ -292,21 +312,32 @@ impl<K: Eq, V> Residents<K, V> {
                 Some((place, old)) if old.is_loading() => {
                     // Removed, not replaced: a placeholder is replaced by its own load alone, so
                     // a load that fails at this moment cannot take the new value away with it.
-                    self.take_out(place, old.arc());
+                    self.take_out(place, old.arc(), Cause::Replaced);
                 }
                 Some((place, old)) => {
                     // Nobody else has seen it yet: it takes over the old value's place in the queues.
                     if let Some(new) = Arc::get_mut(&mut new) {
                         new.succeed(&old);
                     }
-                    if self.table.replace(place, old.arc(), new.clone()) {
+                    drop(permit.take());
+                    let Some(admitted) = self.admit_successor(place, &old, &new, now) else {
+                        // It cannot stay, but what it overwrites must not stay either.
+                        match self.take_out(place, old.arc(), Cause::Replaced) {
+                            Some(_) => return false,
+                            None => continue,
+                        }
+                    };
+                    if self.replace(place, old.arc(), &new) {
+                        admitted.keep();
                         return true;
                     }
                 }
                 None => {
-                    let admitted = match permit.take() {
-                        Some(admitted) => admitted,
-                        None => self.admit(set, now),
+                    let need = Need::entry(new.weight);
+                    let allowed = self.limit.allows(new.weight);
+                    let admit = || allowed.then(|| self.admit(set, need, now)).flatten();
+                    let Some(admitted) = permit.take().or_else(admit) else {
+                        return false;
                     };
                     match self
                         .table
@@ -329,7 +360,8 @@ impl<K: Eq, V> Residents<K, V> {
     /// Removes a key, whether it has a value or is being loaded; returns whether it had a value.
     pub fn invalidate(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> bool {
         while let Some((place, entry)) = self.find(hash, &is_key) {
-            if let Some(removed) = self.take_out(place, entry.arc()) {
+            if let Some(removed) = self.take_out(place, entry.arc(), Cause::Invalidated) {
+                self.removals.deliver();
                 return !removed.is_loading();
             }
         }
@@ -341,11 +373,15 @@ impl<K: Eq, V> Residents<K, V> {
         // An entry never moves, so whatever was here is met in its way, or was removed.
         for place in (0..self.table.sets()).flat_map(Table::<Entry<K, V>>::places) {
             while let Some(entry) = self.table.item_at(place) {
-                if self.take_out(place, entry.arc()).is_some() {
+                if self
+                    .take_out(place, entry.arc(), Cause::Invalidated)
+                    .is_some()
+                {
                     break;
                 }
             }
         }
+        self.removals.deliver();
     }
 }
 
@@ -353,11 +389,45 @@ impl<K, V> Residents<K, V> {
     /// Removes an entry and gives its permit back if it was a value.
     ///
     /// What is removed may be the successor of `entry`; see [`Table::remove`].
-    pub fn take_out(&self, place: Place, entry: &Arc<Entry<K, V>>) -> Option<Arc<Entry<K, V>>> {
+    pub fn take_out(
+        &self,
+        place: Place,
+        entry: &Arc<Entry<K, V>>,
+        cause: Cause,
+    ) -> Option<Arc<Entry<K, V>>> {
         let removed = self.table.remove(place, entry)?;
         if !removed.is_loading() {
-            self.limit.release();
+            self.limit.release(Need::entry(removed.weight));
+            self.removals.push(&removed, cause);
         }
         Some(removed)
+    }
+
+    /// A permit for the successor of a value, or for the first value of a placeholder.
+    pub fn admit_successor(
+        &self,
+        place: Place,
+        old: &Entry<K, V>,
+        new: &Entry<K, V>,
+        now: Tick,
+    ) -> Option<Permit<'_>> {
+        if !self.limit.allows(new.weight) {
+            return None;
+        }
+        let need = match old.is_loading() {
+            true => Need::entry(new.weight),
+            false => Need::beyond(new.weight, old.weight),
+        };
+        self.admit(place.set(), need, now)
+    }
+
+    /// Replaces exactly `old` by its successor, which holds a permit for its weight, and gives back the weight of `old`.
+    pub fn replace(&self, place: Place, old: &Arc<Entry<K, V>>, new: &Arc<Entry<K, V>>) -> bool {
+        let replaced = self.table.replace(place, old, new.clone());
+        if replaced && !old.is_loading() {
+            self.limit.release(Need::beyond(old.weight, new.weight));
+            self.removals.push(old, Cause::Replaced);
+        }
+        replaced
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     rejected: AtomicU64,
     discarded_overtaken: AtomicU64,
     discarded_taken_over: AtomicU64,
+    not_kept: AtomicU64,
     load_time: Buckets,
     /// What `reset` subtracts from then on.
     baseline: Mutex<Stats>,
@@ -122,6 +123,7 @@ impl Counters {
             Published::Yes => &self.published,
             Published::Overtaken => &self.discarded_overtaken,
             Published::TakenOver => &self.discarded_taken_over,
+            Published::NotKept => &self.not_kept,
         });
     }
 
@@ -157,6 +159,7 @@ impl Counters {
             failed: read(&self.failed),
             discarded_overtaken: read(&self.discarded_overtaken),
             discarded_taken_over: read(&self.discarded_taken_over),
+            not_kept: read(&self.not_kept),
             load_time: Histogram::of(&self.load_time),
             loads: read(&self.loads),
             refreshes_stale: read(&self.refreshes_stale),
@@ -237,6 +240,8 @@ stats! {
     discarded_overtaken,
     /// Results discarded because they came after the deadline and somebody else had taken over.
     discarded_taken_over,
+    /// Results that were served but not kept, because they were heavier than the cache.
+    not_kept,
     /// Stale hits that started no refresh, because one was running or had just failed.
     claims_denied,
 }
@@ -313,8 +318,12 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "results    {} published, {} failed, {} overtaken, {} after a takeover",
-            self.published, self.failed, self.discarded_overtaken, self.discarded_taken_over,
+            "results    {} published, {} failed, {} overtaken, {} after a takeover, {} not kept",
+            self.published,
+            self.failed,
+            self.discarded_overtaken,
+            self.discarded_taken_over,
+            self.not_kept,
         )?;
         writeln!(
             f,
