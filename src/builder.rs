@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
+use crate::absent::Absent;
 use crate::cache::Cache;
 use crate::clock::{Clock, ticks};
 use crate::error::{BuildError, Error};
@@ -60,6 +61,8 @@ pub struct Builder<K, V, S = RandomState> {
     backoff: (Duration, Duration),
     beta: f64,
     jitter: f64,
+    absent_for: Duration,
+    absent_capacity: Option<u64>,
     clock: Option<Clock>,
     weigher: Option<(u64, Weigher<K, V>)>,
     listener: Option<Listener<K, V>>,
@@ -86,6 +89,8 @@ impl<K, V> Cache<K, V> {
             backoff: (Duration::from_millis(100), Duration::from_secs(30)),
             beta: 1.0,
             jitter: 0.0,
+            absent_for: Duration::from_secs(1),
+            absent_capacity: None,
             clock: None,
             weigher: None,
             listener: None,
@@ -170,6 +175,18 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// How long the answer that a key has no value ([`Loaded::absent`]) is believed. 1 s if not given.
+    pub fn absent_for(mut self, duration: Duration) -> Self {
+        self.absent_for = duration;
+        self
+    }
+
+    /// How many absent and failing keys are remembered, apart from the values. As many as values, but at least 1 000, if not given.
+    pub fn absent_capacity(mut self, keys: u64) -> Self {
+        self.absent_capacity = Some(keys);
+        self
+    }
+
     /// How eagerly X-Fetch refreshes before the soft limit: 1 is the published optimum, more is earlier, 0 is off. 1 if not given.
     ///
     /// At `r` reads a second and a load that takes `c` seconds the refresh starts on average
@@ -234,6 +251,8 @@ impl<K, V, S> Builder<K, V, S> {
             backoff: self.backoff,
             beta: self.beta,
             jitter: self.jitter,
+            absent_for: self.absent_for,
+            absent_capacity: self.absent_capacity,
             clock: self.clock,
             weigher: self.weigher,
             listener: self.listener,
@@ -378,6 +397,9 @@ where
         };
         let start = make_start(self.runner)?;
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
+        let absent_capacity = self
+            .absent_capacity
+            .unwrap_or(self.capacity.max(1_000) as u64);
         let limits = Limits {
             entries: self.capacity,
             weight: max_weight,
@@ -392,6 +414,7 @@ where
                 clock,
                 counters: Counters::default(),
                 weigher,
+                absent: Absent::new(absent_capacity),
             }),
             start,
         }))
@@ -445,6 +468,7 @@ where
             jitter: self.jitter,
             backoff_from: ticks(self.backoff.0),
             backoff_to: ticks(self.backoff.1),
+            absent_for: ticks(self.absent_for),
         }
     }
 }

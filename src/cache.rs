@@ -198,16 +198,22 @@ where
         let core = &*self.0;
         let hash = core.hasher.hash_one(&key);
         let now = core.shared.clock.now();
-        let loaded = value.into();
+        let mut loaded = value.into();
+        let Some(value) = loaded.value.take() else {
+            self.invalidate(&key);
+            return;
+        };
         let policy = &core.shared.policy;
         let standing = Standing {
             uses: 0,
             residency: core.residents.queues.next_residency(),
-            weight: core.shared.weigh(&key, &loaded.value),
+            weight: core.shared.weigh(&key, &value),
         };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
-        let entry = Entry::ready(key, loaded.value, times, standing);
-        core.residents.insert(hash, Arc::new(entry), now);
+        let entry = Arc::new(Entry::ready(key, value, times, standing));
+        core.residents.insert(hash, entry.clone(), now);
+        // After the table: see `absent`.
+        core.shared.absent.forget(&entry.key);
     }
 
     /// Removes a key; returns whether it had a value.
@@ -241,6 +247,7 @@ where
     /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set.
     pub fn invalidate_all(&self) {
         self.0.residents.invalidate_all();
+        self.0.shared.absent.forget_all();
     }
 
     /// Replaces the value of a key now and returns the new one; loads an absent key.

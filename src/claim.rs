@@ -82,8 +82,9 @@ impl Claims {
     }
 
     /// A word that is born claimed, for the placeholder of a load.
-    pub fn claimed(now: Tick, timeout: Tick) -> (Self, Right) {
-        let word = pack(CLAIMED, 0, units(now.saturating_add(timeout)));
+    pub fn claimed(now: Tick, timeout: Tick, failures: u32) -> (Self, Right) {
+        let failures = u64::from(failures).min(FAILURES_MAX);
+        let word = pack(CLAIMED, failures, units(now.saturating_add(timeout)));
         (Claims(AtomicU64::new(word)), Right(word))
     }
 

@@ -153,10 +153,11 @@ impl<K, V> Entry<K, V> {
     pub fn loading(
         key: K,
         residency: Residency,
+        failures: u32,
         now: Tick,
         timeout: Tick,
     ) -> (Self, Right, Arc<Flight<K, V>>) {
-        let (claims, right) = Claims::claimed(now, timeout);
+        let (claims, right) = Claims::claimed(now, timeout, failures);
         let flight = Arc::new(Flight::new(right));
         let entry = Entry {
             residency,

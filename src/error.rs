@@ -36,6 +36,7 @@ enum Cause {
     Overloaded,
     Recursive,
     Cancelled,
+    Absent,
 }
 
 impl Error {
@@ -62,6 +63,10 @@ impl Error {
 
     pub(crate) fn recursive() -> Self {
         Error(Arc::new(Cause::Recursive))
+    }
+
+    pub(crate) fn absent() -> Self {
+        Error(Arc::new(Cause::Absent))
     }
 
     pub(crate) fn cancelled() -> Self {
@@ -99,6 +104,11 @@ impl Error {
         matches!(*self.0, Cause::Cancelled)
     }
 
+    /// The loader said that the key has no value. Remembered for a while, without asking again.
+    pub fn is_absent(&self) -> bool {
+        matches!(*self.0, Cause::Absent)
+    }
+
     /// The loader's own error, if it is an `E`.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match &*self.0 {
@@ -123,6 +133,7 @@ impl fmt::Display for Error {
             Cause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
+            Cause::Absent => f.write_str("the loader says that this key has no value"),
             Cause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
             ),
@@ -139,6 +150,7 @@ impl fmt::Debug for Error {
             Cause::Overloaded => f.write_str("Overloaded"),
             Cause::Recursive => f.write_str("Recursive"),
             Cause::Cancelled => f.write_str("Cancelled"),
+            Cause::Absent => f.write_str("Absent"),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::clock::{Clock, Tick};
+use crate::absent::Absent;
+use crate::clock::{Clock, Tick, ticks};
 use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
@@ -25,9 +27,20 @@ pub(crate) struct Shared<K, V> {
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) absent: Absent<K>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Shared<K, V> {
+    /// Ends a claim without a value, and remembers why.
+    fn remember(&self, claim: Claim<K, V>, error: Error, now: Tick, rest: Tick, failures: u32) {
+        let until = now.saturating_add(rest);
+        let key = claim.entry().key.clone();
+        let note = self.absent.write(key, error.clone(), until, now, failures);
+        note.settle(claim.leave(error));
+    }
+}
 
 impl<K, V> Shared<K, V> {
     pub(crate) fn weigh(&self, key: &K, value: &V) -> u32 {
@@ -42,7 +55,7 @@ pub(crate) struct Job<K, V> {
     shared: Arc<Shared<K, V>>,
 }
 
-impl<K: Clone, V> Job<K, V> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     pub(crate) fn new(claim: Claim<K, V>, class: Class, shared: Arc<Shared<K, V>>) -> Self {
         Job {
             claim,
@@ -102,7 +115,11 @@ impl<K: Clone, V> Job<K, V> {
         let now = shared.clock.now();
         shared.counters.took(took);
         let error = match returned {
-            Ok(Ok(loaded)) => {
+            Ok(Ok(mut loaded)) => {
+                let Some(value) = loaded.value.take() else {
+                    let rest = loaded.fresh_for.map_or(shared.policy.absent_for, ticks);
+                    return shared.remember(claim, Error::absent(), now, rest, 0);
+                };
                 let old = claim.entry();
                 let cost = (!old.is_loading()).then(|| old.times.cost());
                 let times =
@@ -110,18 +127,22 @@ impl<K: Clone, V> Job<K, V> {
                 let standing = Standing {
                     uses: old.uses(),
                     residency: old.residency,
-                    weight: shared.weigh(&old.key, &loaded.value),
+                    weight: shared.weigh(&old.key, &value),
                 };
-                let new = Entry::ready(old.key.clone(), loaded.value, times, standing);
+                let new = Entry::ready(old.key.clone(), value, times, standing);
                 shared.counters.published(claim.publish(Arc::new(new), now));
                 return;
             }
             Ok(Err(error)) => error,
             Err(panic) => Error::panicked(&*panic),
         };
-        let rest = with_rng(|rng| shared.policy.backoff(claim.failures(), rng));
         shared.counters.failed();
-        claim.fail(error, now.saturating_add(rest));
+        let failures = claim.failures();
+        let rest = with_rng(|rng| shared.policy.backoff(failures, rng));
+        match claim.entry().is_loading() {
+            true => shared.remember(claim, error, now, rest, failures + 1),
+            false => claim.fail(error, now.saturating_add(rest)),
+        }
     }
 
     /// Gives the claim back untried, because the loader has no room.
@@ -143,7 +164,7 @@ pub(crate) fn computing<K, V>(
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> Start<K, V>
 where
-    K: Clone + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
@@ -165,7 +186,7 @@ pub(crate) fn loading<K, V>(
     loader: impl AsyncLoader<K, V>,
 ) -> Start<K, V>
 where
-    K: Clone + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);

@@ -61,6 +61,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]
 
+mod absent;
 mod builder;
 mod cache;
 mod cached;

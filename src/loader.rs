@@ -52,11 +52,11 @@ impl<K: fmt::Debug, V> fmt::Debug for Request<K, V> {
 ///
 /// // A token that says itself how long it is valid.
 /// let token = Loaded::new("token").fresh_for(Duration::from_secs(50)).stale_for(Duration::from_secs(10));
-/// assert_eq!(*token.value(), "token");
+/// assert_eq!(token.value(), Some(&"token"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Loaded<V> {
-    pub(crate) value: V,
+    pub(crate) value: Option<V>,
     pub(crate) fresh_for: Option<Duration>,
     pub(crate) stale_for: Option<Duration>,
     pub(crate) stale_if_error_for: Option<Duration>,
@@ -65,6 +65,18 @@ pub struct Loaded<V> {
 impl<V> Loaded<V> {
     /// A value with the times of the cache.
     pub fn new(value: V) -> Self {
+        Loaded::of(Some(value))
+    }
+
+    /// No value: the key does not exist at the origin. Callers get [`Error::is_absent`], and the loader is not asked
+    /// again for the cache's [`absent_for`](crate::Builder::absent_for), or for `fresh_for` of this answer.
+    ///
+    /// Inserted, it is the same as an `invalidate`.
+    pub fn absent() -> Self {
+        Loaded::of(None)
+    }
+
+    fn of(value: Option<V>) -> Self {
         Loaded {
             value,
             fresh_for: None,
@@ -92,9 +104,9 @@ impl<V> Loaded<V> {
         self
     }
 
-    /// The value.
-    pub fn value(&self) -> &V {
-        &self.value
+    /// The value, unless there is none.
+    pub fn value(&self) -> Option<&V> {
+        self.value.as_ref()
     }
 }
 

@@ -142,6 +142,22 @@ impl<K, V> Claim<K, V> {
         self.give_up(Outcome::Failed(error), until, true);
     }
 
+    /// Ends an attempt that found no value, or none for a placeholder: the entry goes.
+    ///
+    /// True if this removed exactly the claimed entry, so that nothing happened to its key since the claim.
+    pub fn leave(mut self, error: Error) -> bool {
+        let left = self.entry.claims.spend(self.right)
+            && self.residents.upgrade().is_some_and(|residents| {
+                let gone = residents.take_out(self.place, &self.entry, Cause::Invalidated);
+                gone.is_some_and(|gone| Arc::ptr_eq(&gone, &self.entry))
+            });
+        self.end(Outcome::Failed(error));
+        if let (true, Some(residents)) = (left, self.residents.upgrade()) {
+            residents.removals.deliver();
+        }
+        left
+    }
+
     /// Ends an attempt that was not made; not counted as a failure.
     pub fn rest(mut self, error: Error, until: Tick) {
         self.give_up(Outcome::Failed(error), until, false);

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 
 use futures_lite::future;
 
+use crate::absent::Known;
 use crate::cached::{Cached, Source};
 use crate::clock::Tick;
 use crate::entry::Entry;
@@ -242,10 +243,15 @@ where
     /// Starts the load of an absent key; `None` to read again.
     async fn begin<Q>(&self, key: &Q, hash: u64) -> Result<Option<Looked<K, V>>, Error>
     where
-        Q: ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let now = self.shared.clock.now();
-        match self.residents.begin(key.to_owned(), hash, now) {
+        let failures = match self.shared.absent.known(key, now) {
+            Known::Absent(error) => return Err(error),
+            Known::Failures(failures) => failures,
+        };
+        match self.residents.begin(key.to_owned(), hash, failures, now) {
             Begun::Ours(claim) => return Ok(Some(self.lead(claim, None))),
             Begun::Exists => {}
             // Every way of the set holds a load. A caller from outside waits for one of them to end. A

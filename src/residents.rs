@@ -263,11 +263,12 @@ impl<K: Eq, V> Residents<K, V> {
         Error::timed_out(std::time::Duration::from_nanos(self.timing.claim_for))
     }
 
-    /// Puts the placeholder of a load in, claimed.
-    pub fn begin(self: &Arc<Self>, key: K, hash: u64, now: Tick) -> Begun<K, V> {
+    /// Puts the placeholder of a load in, claimed, after so many failures in a row.
+    pub fn begin(self: &Arc<Self>, key: K, hash: u64, failures: u32, now: Tick) -> Begun<K, V> {
         let (entry, right, flight) = Entry::loading(
             key,
             self.queues.next_residency(),
+            failures,
             now,
             self.timing.claim_for,
         );

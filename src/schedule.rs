@@ -33,6 +33,7 @@ pub(crate) struct Policy {
     pub(crate) jitter: f64,
     pub(crate) backoff_from: Tick,
     pub(crate) backoff_to: Tick,
+    pub(crate) absent_for: Tick,
 }
 
 impl Policy {

@@ -22,6 +22,7 @@ fn policy(beta: f64) -> Policy {
         jitter: 0.0,
         backoff_from: SECOND,
         backoff_to: 8 * SECOND,
+        absent_for: SECOND,
     }
 }
 

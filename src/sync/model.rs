@@ -109,6 +109,9 @@ plain!(AtomicU8);
 plain!(AtomicU32);
 plain!(AtomicU64);
 plain!(AtomicUsize);
+/// Not part of any model.
+pub use std::sync::atomic::AtomicBool;
+
 shadowed!(AtomicU8, atomic::AtomicU8, u8);
 shadowed!(AtomicU32, atomic::AtomicU32, u32);
 shadowed!(AtomicU64, atomic::AtomicU64, u64);
