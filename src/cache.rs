@@ -11,6 +11,7 @@ use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::loader::Loaded;
 use crate::read::{Core, Looked};
+use crate::reader::{Pinned, Reader};
 use crate::residents::{Claimed, Condition};
 use crate::schedule::with_rng;
 use crate::stats::Stats;
@@ -299,6 +300,16 @@ where
             };
             return core.obtain(key, hash, looked).await;
         }
+    }
+
+    /// A reader for one thread that reads a lot. It holds some hundred kilobytes of memory.
+    pub fn reader(&self) -> Reader<K, V, S> {
+        Reader::new(self.0.clone())
+    }
+
+    /// A handle to one key, for a thread or task that reads it all the time. Nothing is loaded before its first read.
+    pub fn pin(&self, key: K) -> Pinned<K, V, S> {
+        Pinned::new(self.0.clone(), key)
     }
 
     /// Whether a key has a value that may be served. Not counted as a read.

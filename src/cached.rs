@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::clock::Tick;
-use crate::entry::Entry;
+use crate::entry::{Entry, Times};
 use crate::residents::Condition;
 use crate::sync::{Arc, Held};
 
@@ -52,6 +52,15 @@ pub enum Freshness {
 }
 
 impl Freshness {
+    pub(crate) fn of(times: &Times, read_at: Tick) -> Self {
+        match read_at.checked_sub(times.fresh_until()) {
+            None => Freshness::Fresh,
+            Some(by) => Freshness::Stale {
+                by: Duration::from_nanos(by),
+            },
+        }
+    }
+
     /// Before the soft limit.
     pub fn is_fresh(self) -> bool {
         self == Freshness::Fresh
@@ -110,17 +119,12 @@ impl<V, K> Cached<V, K> {
 
     /// Whether it was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        match self.read_at.checked_sub(self.entry.times.fresh_until()) {
-            None => Freshness::Fresh,
-            Some(by) => Freshness::Stale {
-                by: Duration::from_nanos(by),
-            },
-        }
+        Freshness::of(&self.entry.times, self.read_at)
     }
 
     /// How old it was when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
-        Duration::from_nanos(self.read_at.saturating_sub(self.entry.times.created()))
+        self.entry.times.age(self.read_at)
     }
 
     /// How long its load takes: the moving average that X-Fetch goes by, zero for a value that was inserted.
@@ -131,6 +135,10 @@ impl<V, K> Cached<V, K> {
     /// Where it came from.
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    pub(crate) fn parts(&self) -> (&Entry<K, V>, Tick, Source) {
+        (&self.entry, self.read_at, self.source)
     }
 }
 

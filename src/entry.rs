@@ -3,6 +3,8 @@
 //! An entry never changes, except for its claim, its use count and the flight of the attempt that
 //! is under way. The epoch *is* the entry: a new value is a new entry.
 
+use std::time::Duration;
+
 use crate::claim::{Claims, Right};
 use crate::clock::{Span, Tick};
 use crate::fifo::Residency;
@@ -123,6 +125,10 @@ impl Times {
     pub fn expires(&self) -> Tick {
         let longest = self.stale_for.ticks().max(self.error_for.ticks());
         self.fresh_until().saturating_add(longest)
+    }
+
+    pub fn age(&self, now: Tick) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.created()))
     }
 
     pub fn cost(&self) -> Tick {

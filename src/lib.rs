@@ -78,6 +78,7 @@ mod nesting;
 mod pool;
 mod publish;
 mod read;
+mod reader;
 mod removal;
 mod residents;
 mod schedule;
@@ -86,6 +87,7 @@ mod sync;
 mod table;
 #[cfg(any(test, feature = "test-util"))]
 mod testing;
+mod watch;
 
 pub use builder::Builder;
 pub use cache::Cache;
@@ -95,6 +97,7 @@ pub use clock::Clock;
 pub use clock::ManualClock;
 pub use error::{BuildError, Error};
 pub use loader::{BoxFuture, LoadFn, Loaded, Request};
+pub use reader::{Pinned, Reader, Seen};
 pub use removal::Cause;
 pub use stats::{Histogram, Stats};
 #[cfg(any(test, feature = "test-util"))]
@@ -119,6 +122,6 @@ pub mod protocol {
     pub use crate::flight::{Flight, Outcome};
     pub use crate::publish::{Claim, Published};
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
-    pub use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
+    pub use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot, Watch};
     pub use crate::table::{Inserted, Place, Table};
 }

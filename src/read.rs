@@ -72,7 +72,7 @@ where
     #[inline(always)]
     pub(crate) fn serve_fresh(&self, entry: Held<Entry<K, V>>, now: Tick) -> Cached<V, K> {
         entry.touch();
-        self.shared.counters.fresh();
+        self.shared.counters.fresh(1);
         Cached::new(entry, now, Source::Fresh)
     }
 

@@ -18,6 +18,9 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 /// Buckets of a histogram: one for each power of two of nanoseconds.
 const BUCKETS: usize = 64;
 
+/// Hits that a reader counts by itself before it tells.
+const BATCH: u64 = 64;
+
 #[derive(Default)]
 pub(crate) struct Counters {
     local: ThreadLocal<CachePadded<Local>>,
@@ -61,10 +64,10 @@ fn bucket(ticks: Tick) -> usize {
     (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
 }
 
-/// Adds one to a counter that no other thread writes: no locked instruction.
+/// Adds to a counter that no other thread writes: no locked instruction.
 #[inline]
-fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// Adds one to a counter that all threads write. Relaxed: a counter orders nothing.
@@ -79,27 +82,36 @@ impl Counters {
     }
 
     #[inline]
-    pub(crate) fn fresh(&self) {
-        bump(&self.local().fresh);
+    pub(crate) fn fresh(&self, hits: u64) {
+        bump(&self.local().fresh, hits);
+    }
+
+    /// Counts a hit of a reader, which tells them many at a time.
+    #[inline]
+    pub(crate) fn hit_in_batch(&self, hits: &mut u64) {
+        *hits += 1;
+        if *hits == BATCH {
+            self.fresh(std::mem::take(hits));
+        }
     }
 
     pub(crate) fn served(&self, condition: Condition, claimed: bool, stale_for: Tick) {
         let local = self.local();
         match condition {
-            Condition::Fresh => bump(&local.fresh),
-            Condition::Early => bump(&local.early),
+            Condition::Fresh => bump(&local.fresh, 1),
+            Condition::Early => bump(&local.early, 1),
             Condition::Stale | Condition::AfterFailure => {
-                bump(&local.stale);
-                bump(&local.stale_age.0[bucket(stale_for)]);
+                bump(&local.stale, 1);
+                bump(&local.stale_age.0[bucket(stale_for)], 1);
                 if !claimed {
-                    bump(&local.denied);
+                    bump(&local.denied, 1);
                 }
             }
         }
     }
 
     pub(crate) fn missed(&self) {
-        bump(&self.local().misses);
+        bump(&self.local().misses, 1);
     }
 
     pub(crate) fn coalesced(&self) {

@@ -17,10 +17,10 @@ pub use event_listener::Event;
 pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
-pub use model::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot};
+pub use model::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot, Watch};
 
 #[cfg(not(all(loom, feature = "loom")))]
-pub use native::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot};
+pub use native::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot, Watch};
 
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,6 +32,7 @@ mod native {
     use std::ops::Deref;
     use std::ptr;
 
+    use arc_swap::cache::Cache;
     use arc_swap::{ArcSwapOption, Guard};
 
     use super::Arc;
@@ -87,6 +88,33 @@ mod native {
                 Some(arc) => arc,
                 None => unreachable!("a Held is only built from a slot that held something"),
             }
+        }
+    }
+
+    /// A [`Slot`] seen by one thread, which remembers what it last held: a look is one load and a comparison, no guard.
+    pub struct Watch<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
+
+    struct Inner<O>(O);
+
+    impl<O: Deref<Target = Slot<T>>, T> Deref for Inner<O> {
+        type Target = ArcSwapOption<T>;
+        #[inline]
+        fn deref(&self) -> &ArcSwapOption<T> {
+            &self.0.0
+        }
+    }
+
+    impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
+        pub fn new(slot: O) -> Self {
+            Watch(Cache::new(Inner(slot)))
+        }
+
+        /// What the slot holds now.
+        ///
+        /// Unchanged, this is a Relaxed load: what was written before the value was stored was acquired when it was first seen.
+        #[inline]
+        pub fn look(&mut self) -> Option<&Arc<T>> {
+            self.0.load().as_ref()
         }
     }
 

@@ -214,6 +214,21 @@ impl<T> Table<T> {
         None
     }
 
+    /// The slot of a way, and its set's version and bit as far as they concern who watches it.
+    #[inline]
+    pub fn slot(&self, place: Place) -> &Slot<T> {
+        let (set, way) = self.at(place);
+        &set.ways[way]
+    }
+
+    /// The version of a set, if the way is occupied.
+    #[inline]
+    pub fn occupied(&self, place: Place) -> Option<u64> {
+        let (set, way) = self.at(place);
+        let control = set.control.load(Ordering::Acquire);
+        (control >> way & 1 == 1).then_some(control)
+    }
+
     /// The tag of the key that lives here, while one does.
     pub fn tag_at(&self, place: Place) -> u8 {
         let (set, way) = self.at(place);

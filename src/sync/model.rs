@@ -126,6 +126,23 @@ pub struct Slot<T> {
 /// The stand-in for `arc_swap`'s guard.
 pub struct Held<T>(Arc<T>);
 
+/// The stand-in for `arc_swap`'s per-thread cache.
+pub struct Watch<O, T> {
+    slot: O,
+    seen: Option<Arc<T>>,
+}
+
+impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
+    pub fn new(slot: O) -> Self {
+        Watch { slot, seen: None }
+    }
+
+    pub fn look(&mut self) -> Option<&Arc<T>> {
+        self.seen = self.slot.load().map(|held| held.arc().clone());
+        self.seen.as_ref()
+    }
+}
+
 fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
 }

@@ -1,0 +1,336 @@
+//! Readers and pins: reads for threads that read a lot.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::ops::Deref;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+
+use crate::cached::{Cached, Freshness, Source};
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::read::Core;
+use crate::sync::{Arc, Held};
+use crate::watch::Watched;
+
+/// Cells of a reader. With its watches it fits a core's second-level cache.
+const CELLS: usize = 4_096;
+
+/// Reads of one thread, with a small memory of where its hot keys live: made by [`Cache::reader`](crate::Cache::reader).
+///
+/// A read of a remembered key compares what it remembers with the table, and takes no guard. It sees what
+/// [`Cache::get`](crate::Cache::get) would see: nothing that was invalidated, overwritten or past its hard limit before the read.
+/// Remembers at most 4 096 keys, and keeps their values alive until it meets them again or is dropped. Its hits are counted 64 at a time.
+///
+/// # Example
+///
+/// ```
+/// # use everfresh::Cache;
+/// let squares: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+/// let mut reader = squares.reader();
+/// assert_eq!(*reader.get_blocking(&12)?, 144);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Reader<K, V, S = RandomState> {
+    core: Arc<Core<K, V, S>>,
+    cells: Box<[Cell<K, V>]>,
+    hits: u64,
+    /// The value of the last read that no cell holds.
+    last: Option<Cached<V, K>>,
+}
+
+struct Cell<K, V> {
+    hash: u64,
+    /// A key has to come twice in a row to be remembered, so that one-time keys cost no replacement.
+    candidate: u64,
+    watched: Option<Watched<K, V>>,
+}
+
+/// A value read in place by a [`Reader`] or a [`Pinned`], until its next read.
+///
+/// Derefs to the value. To keep it longer, clone the value, or read with [`Cache::get`](crate::Cache::get).
+pub struct Seen<'a, V, K = ()> {
+    entry: &'a Entry<K, V>,
+    read_at: Tick,
+    source: Source,
+}
+
+impl<K, V, S> Reader<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    pub(crate) fn new(core: Arc<Core<K, V, S>>) -> Self {
+        let empty = || Cell {
+            hash: 0,
+            candidate: 0,
+            watched: None,
+        };
+        Reader {
+            core,
+            cells: std::iter::repeat_with(empty).take(CELLS).collect(),
+            hits: 0,
+            last: None,
+        }
+    }
+
+    /// Reads a key, loading it if it is absent; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    #[inline]
+    pub fn get_blocking<Q>(&mut self, key: &Q) -> Result<Seen<'_, V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.core.hasher.hash_one(key);
+        let now = self.core.shared.clock.now();
+        let at = hash as usize % CELLS;
+        let cell = &mut self.cells[at];
+        let fresh = cell.hash == hash
+            && cell.watched.as_mut().is_some_and(|watched| {
+                watched.is_fresh(&self.core.residents, |other| other.borrow() == key, now)
+            });
+        match fresh {
+            true => {
+                self.core.shared.counters.hit_in_batch(&mut self.hits);
+                Ok(Seen::fresh(self.cells[at].watched.as_ref(), now))
+            }
+            false => self.read(key, hash, at),
+        }
+    }
+
+    /// Reads by the table, and remembers where.
+    #[inline(never)]
+    fn read<Q>(&mut self, key: &Q, hash: u64, at: usize) -> Result<Seen<'_, V, K>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        // First, so that the old value's guard is free for this read.
+        self.last = None;
+        let cached = match self.core.look(key, hash) {
+            Ok(cached) => cached,
+            Err(looked) => self.core.settle_blocking(key, hash, looked)?,
+        };
+        let cell = &mut self.cells[at];
+        if cell.hash != hash && std::mem::replace(&mut cell.candidate, hash) == hash {
+            if let Some((place, _)) = self.core.find(key, hash) {
+                cell.hash = hash;
+                cell.watched = Some(Watched::new(&self.core.residents, place));
+            }
+        } else if cell.hash == hash {
+            // It lives elsewhere now, or nowhere.
+            cell.hash = 0;
+            cell.watched = None;
+        }
+        Ok(Seen::of(self.last.insert(cached)))
+    }
+}
+
+impl<K, V, S> Drop for Reader<K, V, S> {
+    fn drop(&mut self) {
+        self.core.shared.counters.fresh(self.hits);
+    }
+}
+
+/// One key, held by one thread or task: made by [`Cache::pin`](crate::Cache::pin).
+///
+/// The cheapest read of a key that is used all the time, such as a configuration. It stays right when the
+/// key is invalidated, evicted or overwritten, and loads it again when it is read.
+///
+/// # Example
+///
+/// ```
+/// # use everfresh::Cache;
+/// let squares: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+/// let mut twelve = squares.pin(12);
+/// assert_eq!(*twelve.get_blocking()?, 144);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pinned<K, V, S = RandomState> {
+    core: Arc<Core<K, V, S>>,
+    key: K,
+    hash: u64,
+    watched: Option<Watched<K, V>>,
+    hits: u64,
+    last: Option<Cached<V, K>>,
+}
+
+impl<K, V, S> Pinned<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    pub(crate) fn new(core: Arc<Core<K, V, S>>, key: K) -> Self {
+        Pinned {
+            hash: core.hasher.hash_one(&key),
+            core,
+            key,
+            watched: None,
+            hits: 0,
+            last: None,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Reads the key from a thread; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    #[inline]
+    pub fn get_blocking(&mut self) -> Result<Seen<'_, V, K>, Error> {
+        let now = self.core.shared.clock.now();
+        if self.sees_fresh(now) {
+            return Ok(self.seen(now));
+        }
+        let cached = match self.core.look(&self.key, self.hash) {
+            Ok(cached) => cached,
+            Err(looked) => self.core.settle_blocking(&self.key, self.hash, looked)?,
+        };
+        Ok(self.keep(cached))
+    }
+
+    /// Reads the key from a task; the same as [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    #[inline]
+    pub async fn get(&mut self) -> Result<Seen<'_, V, K>, Error> {
+        let now = self.core.shared.clock.now();
+        if self.sees_fresh(now) {
+            return Ok(self.seen(now));
+        }
+        let cached = match self.core.look(&self.key, self.hash) {
+            Ok(cached) => cached,
+            Err(looked) => self.core.settle_boxed(&self.key, self.hash, looked).await?,
+        };
+        Ok(self.keep(cached))
+    }
+
+    #[inline]
+    fn sees_fresh(&mut self, now: Tick) -> bool {
+        self.watched.as_mut().is_some_and(|watched| {
+            watched.is_fresh(&self.core.residents, |other| *other == self.key, now)
+        })
+    }
+
+    #[inline]
+    fn seen(&mut self, now: Tick) -> Seen<'_, V, K> {
+        self.core.shared.counters.hit_in_batch(&mut self.hits);
+        Seen::fresh(self.watched.as_ref(), now)
+    }
+
+    fn keep(&mut self, cached: Cached<V, K>) -> Seen<'_, V, K> {
+        let found = self.core.find(&self.key, self.hash);
+        let place = found.map(|(place, _): (_, Held<Entry<K, V>>)| place);
+        if place != self.watched.as_ref().map(Watched::place) {
+            self.watched = place.map(|place| Watched::new(&self.core.residents, place));
+        }
+        Seen::of(self.last.insert(cached))
+    }
+}
+
+impl<K, V, S> Drop for Pinned<K, V, S> {
+    fn drop(&mut self) {
+        self.core.shared.counters.fresh(self.hits);
+    }
+}
+
+impl<'a, V, K> Seen<'a, V, K> {
+    #[inline]
+    fn new(entry: &'a Entry<K, V>, read_at: Tick, source: Source) -> Self {
+        Seen {
+            entry,
+            read_at,
+            source,
+        }
+    }
+
+    /// What a watch just saw to be fresh.
+    #[inline]
+    fn fresh(watched: Option<&'a Watched<K, V>>, now: Tick) -> Self {
+        match watched.and_then(Watched::seen) {
+            Some(entry) => {
+                entry.touch();
+                Seen::new(entry, now, Source::Fresh)
+            }
+            None => unreachable!("a watch that saw a fresh value holds it"),
+        }
+    }
+
+    fn of(cached: &'a Cached<V, K>) -> Self {
+        let (entry, read_at, source) = cached.parts();
+        Seen::new(entry, read_at, source)
+    }
+
+    /// Whether it was fresh when it was read.
+    pub fn freshness(&self) -> Freshness {
+        Freshness::of(&self.entry.times, self.read_at)
+    }
+
+    /// How old it was when it was read, counted from the end of its load.
+    pub fn age(&self) -> Duration {
+        self.entry.times.age(self.read_at)
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+}
+
+impl<V, K> Deref for Seen<'_, V, K> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        match self.entry.value() {
+            Some(value) => value,
+            None => unreachable!("a Seen is only made from an entry with a value"),
+        }
+    }
+}
+
+impl<V: fmt::Debug, K> fmt::Debug for Seen<'_, V, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen")
+            .field("value", &**self)
+            .field("freshness", &self.freshness())
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl<K, V, S> fmt::Debug for Reader<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("cache", &self.core.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: fmt::Debug, V, S> fmt::Debug for Pinned<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! One way watched by one thread: the cheapest read there is, and what readers and pins are made of.
+//!
+//! A watch remembers what it last saw. A look compares that with the table, without a guard, by the rule of every look-up: `control`
+//! before, the slot, `control` again. Unchanged, with the bit set, the entry was in the table in between. So nothing
+//! that was invalidated before the look began is seen, also when its slot is not emptied yet.
+
+use std::ops::Deref;
+
+use crate::clock::Tick;
+use crate::entry::Entry;
+use crate::residents::Residents;
+use crate::sync::{Arc, Slot, Watch};
+use crate::table::Place;
+
+pub struct Watched<K, V> {
+    place: Place,
+    slot: Watch<Way<K, V>, Entry<K, V>>,
+    /// What the last look saw.
+    seen: Option<Arc<Entry<K, V>>>,
+}
+
+/// A way that keeps its table alive.
+struct Way<K, V> {
+    residents: Arc<Residents<K, V>>,
+    place: Place,
+}
+
+impl<K, V> Deref for Way<K, V> {
+    type Target = Slot<Entry<K, V>>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        self.residents.table.slot(self.place)
+    }
+}
+
+impl<K, V> Watched<K, V> {
+    pub fn new(residents: &Arc<Residents<K, V>>, place: Place) -> Self {
+        let residents = residents.clone();
+        Watched {
+            place,
+            slot: Watch::new(Way { residents, place }),
+            seen: None,
+        }
+    }
+
+    /// Looks whether a value of this key lives here now, so fresh that nothing need be decided; then [`seen`](Self::seen) is it. Writes
+    /// nothing that is shared while that is the one seen last.
+    #[inline]
+    pub fn is_fresh(
+        &mut self,
+        residents: &Residents<K, V>,
+        is_key: impl Fn(&K) -> bool,
+        now: Tick,
+    ) -> bool {
+        let before = residents.table.occupied(self.place);
+        let Some(here) = self.slot.look() else {
+            self.seen = None;
+            return false;
+        };
+        if !self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| Arc::ptr_eq(seen, here))
+        {
+            self.seen = Some(here.clone());
+        }
+        now < here.times.early_from()
+            && is_key(&here.key)
+            && before.is_some()
+            && residents.table.occupied(self.place) == before
+    }
+
+    /// What the last look saw.
+    #[inline]
+    pub fn seen(&self) -> Option<&Arc<Entry<K, V>>> {
+        self.seen.as_ref()
+    }
+
+    pub fn place(&self) -> Place {
+        self.place
+    }
+}
