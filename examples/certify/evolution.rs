@@ -240,20 +240,12 @@ pub fn text(rows: &[Row], compute: Duration) -> String {
         line
     });
     format!(
-        "{CALLERS} threads on one stale key, by generation of protection: all released at once, and arriving one each\n\
-         millisecond. A light forecast ({}), the same load for every row; everfresh must compute once and nobody wait\n{}",
+        "{CALLERS} threads on one stale key, by generation of protection; a light forecast ({}), the same for every row.\n\
+         Computes and time per caller, first all released at once, then arriving one each millisecond.\n{}  \
+         everfresh passes with 1 compute and nobody waiting\n",
         time(compute),
         table(
-            &[
-                "",
-                "at once: computes",
-                "p50",
-                "p99",
-                "   in turn: computes",
-                "p50",
-                "p99",
-                ""
-            ],
+            &["", "at once", "p50", "p99", "in turn", "p50", "p99", ""],
             lines.collect(),
             &[0],
         )
