@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,8 +35,10 @@ const LOADERS: usize = 32;
 
 /// Reads the beginning of a trace: zstd, keys as little-endian u32.
 pub fn read(path: &Path) -> Result<Vec<u32>, Unreadable> {
-    let file = File::open(path).map_err(Unreadable::because)?;
-    let decoder = StreamingDecoder::new(BufReader::new(file)).map_err(Unreadable::because)?;
+    let mut file = BufReader::new(File::open(path).map_err(Unreadable::because)?);
+    file.fill_buf().map_err(Unreadable::because)?;
+    let not_zstd = |_| Unreadable("it is not compressed by zstd".to_owned());
+    let decoder = StreamingDecoder::new(file).map_err(not_zstd)?;
     let mut bytes = Vec::new();
     decoder
         .take(4 * ACCESSES as u64)
