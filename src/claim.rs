@@ -107,7 +107,7 @@ impl Claims {
         let word = self.0.load(Ordering::Acquire);
         let free = match state(word) {
             State::Idle => true,
-            State::Claimed { deadline } => deadline < now,
+            State::Claimed { deadline } => deadline <= now,
             State::Cooling { until, .. } => until <= now,
             State::Spent => false,
         };
@@ -123,7 +123,7 @@ impl Claims {
         let word = self.0.load(Ordering::Acquire);
         match state(word) {
             State::Idle | State::Cooling { .. } => self.exchange_for_claim(word, now, timeout),
-            State::Claimed { deadline } if deadline < now => {
+            State::Claimed { deadline } if deadline <= now => {
                 self.exchange_for_claim(word, now, timeout)
             }
             State::Claimed { .. } | State::Spent => None,

@@ -105,7 +105,7 @@ impl<K, V> Residents<K, V> {
                 entry
                     .claims
                     .current()
-                    .is_some_and(|right| right.deadline() < now)
+                    .is_some_and(|right| right.deadline() <= now)
             })
             .any(|(place, entry)| self.take_out(place, entry.arc()).is_some())
     }
