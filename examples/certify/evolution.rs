@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::crowd::{self, Answer, Seen};
 use crate::forecast::{Fixture, Forecast, LIGHT, MATCH, forecast};
 use crate::report::{Progress, grouped, micros, table, time, verdict};
-use crate::subject::{AGE, SOFT, Subject};
+use crate::subject::{SOFT, Subject};
 
 const CALLERS: usize = 100;
 
@@ -174,14 +174,12 @@ fn plain(protection: Protection, load: &Load) -> Row {
 
 fn everfresh(load: &Load) -> Result<Row, BuildError> {
     let subject = Subject::new(LIGHT)?;
-    let _ = subject.cache.get_blocking(&MATCH);
-    subject.clock.advance(AGE);
-    subject.cache.reset_stats();
+    subject.prepare();
     let before = subject.computes();
     let seen = crowd::threads(CALLERS, load.apart, || {
         Answer::of(&subject.cache.get_blocking(&MATCH))
     });
-    subject.settles();
+    subject.settles(before + 1);
     let computes = subject.computes() - before;
     Ok(Row {
         name: "everfresh",

@@ -76,7 +76,7 @@ pub fn stale(
     };
     let began = Instant::now();
     let subject = Subject::new(FULL)?;
-    let _ = subject.cache.get_blocking(&MATCH);
+    subject.prepare();
     let everybody = callers.count();
     let mut row = Row {
         name: callers.name(),
@@ -94,16 +94,12 @@ pub fn stale(
     };
     while row.runs < runs && (row.runs == 0 || began.elapsed() < time) {
         progress.step(&format!("{} on a stale entry", row.name), row.runs, runs);
-        subject.clock.advance(AGE);
-        subject.cache.reset_stats();
-        let before = subject.computes();
+        let refreshes = || subject.cache.stats().refreshes_stale as usize;
+        let before = (subject.computes(), refreshes());
         let seen = callers.call(&subject);
-        subject.settles();
-        row.include(
-            &seen,
-            subject.computes() - before,
-            subject.cache.stats().refreshes_stale as usize,
-        );
+        subject.settles(before.0 + 1);
+        row.include(&seen, subject.computes() - before.0, refreshes() - before.1);
+        subject.clock.advance(AGE);
     }
     progress.clear();
     row.compute = shortest(&subject);
@@ -209,7 +205,7 @@ pub struct Cold {
 pub fn cold(callers: usize) -> Result<Cold, BuildError> {
     let subject = Subject::new(FULL)?;
     let seen = Callers::Threads(callers).call(&subject);
-    subject.settles();
+    subject.settles(1);
     Ok(Cold {
         callers,
         loads: subject.computes(),
