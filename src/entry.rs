@@ -114,6 +114,11 @@ impl Times {
         self.fresh_until().saturating_add(longest)
     }
 
+    /// How long the value may be served, from its load to the hard limit.
+    pub fn life(&self) -> Tick {
+        self.expires().saturating_sub(self.created())
+    }
+
     pub fn cost(&self) -> Tick {
         self.cost.ticks()
     }
