@@ -17,10 +17,10 @@ pub use event_listener::Event;
 pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
-pub use model::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
+pub use model::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot, yield_now};
 
 #[cfg(not(all(loom, feature = "loom")))]
-pub use native::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot};
+pub use native::{AtomicU8, AtomicU64, AtomicUsize, Held, Slot, yield_now};
 
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,6 +36,7 @@ mod native {
 
     use super::Arc;
     pub use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+    pub use std::thread::yield_now;
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
     pub struct Slot<T>(ArcSwapOption<T>);
