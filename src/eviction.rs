@@ -8,7 +8,7 @@
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::residents::Residents;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, yield_now};
 use crate::table::Table;
 
 pub struct Limit {
@@ -73,6 +73,11 @@ impl<K, V> Residents<K, V> {
         while !self.limit.take() {
             if !self.evict_value(from, now) {
                 from = (from + 1) % self.table.sets();
+                if from == set {
+                    // No value anywhere: whoever holds the permits is about to use them or to
+                    // give them back, and may need this core for it.
+                    yield_now();
+                }
             }
         }
         Permit(Some(&self.limit))
