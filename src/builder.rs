@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 
 use crate::absent::Absent;
 use crate::cache::Cache;
-use crate::clock::{Clock, ticks};
+use crate::clock::{Clock, Tick, ticks};
 use crate::error::{BuildError, Error};
 use crate::job::{Shared, Start, Weigher, computing, loading};
 use crate::loader::{
@@ -32,6 +32,9 @@ const WAYS_PER_ENTRY: usize = 3;
 const COARSE_FROM: Duration = Duration::from_millis(400);
 
 const MAX_CAPACITY: usize = 1 << 32;
+
+/// "For ever" for a claim: 146 years, so that a later deadline can still be told from an earlier one.
+const LONGEST: Tick = Tick::MAX / 4;
 
 type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Start<K, V>, BuildError>>;
@@ -386,7 +389,7 @@ where
                 false => Clock::coarse(),
             });
         let timing = Timing {
-            claim_for: ticks(self.load_timeout),
+            claim_for: ticks(self.load_timeout).min(LONGEST),
             rest_for: policy.backoff_from,
         };
         let name = self.runner.name.clone();

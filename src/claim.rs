@@ -14,7 +14,7 @@
 //! Invariants, and the promise each serves:
 //!
 //! 1. Only a successful `try_claim` yields a [`Right`], and each claim of one entry has a
-//!    deadline strictly later than every word before it, so no two rights look alike (P1, P5).
+//!    deadline strictly later than every claim before it, so no two rights look alike (P1, P5).
 //! 2. `spend`, `cool` and `rest` succeed only while the word is exactly the caller's claim: after a
 //!    takeover the old claimant can change nothing (P5).
 //! 3. `Spent` is final. It is set *before* the successor can be seen, so a straggler that still
@@ -102,38 +102,63 @@ impl Claims {
 
     /// Claims the entry if nobody holds it, or if its holder is past the deadline.
     ///
-    /// One compare-and-swap, no loop: whoever loses it was beaten by another claimant.
-    pub fn try_claim(&self, now: Tick, timeout: Tick) -> Option<Right> {
+    /// One compare-and-swap, no loop: whoever loses it was beaten by another claimant. `last` is the latest claim
+    /// so far, which a cooling word has forgotten; it is looked for only after the word.
+    pub fn try_claim(
+        &self,
+        now: Tick,
+        timeout: Tick,
+        last: impl FnOnce() -> Option<Right>,
+    ) -> Option<Right> {
         // Acquire, as in `state`: a takeover reads the flight of the claim it takes over.
         let word = self.0.load(Ordering::Acquire);
         let free = match state(word) {
             State::Idle => true,
-            State::Claimed { deadline } => deadline < now,
+            State::Claimed { deadline } => deadline <= now,
             State::Cooling { until, .. } => until <= now,
             State::Spent => false,
         };
         if !free {
             return None;
         }
-        self.exchange_for_claim(word, now, timeout)
+        self.exchange_for_claim(word, now, timeout, last)
     }
 
     /// Like [`try_claim`](Self::try_claim), but a cooling entry need not have cooled: for a refresh
     /// that somebody asked for by name.
-    pub fn force_claim(&self, now: Tick, timeout: Tick) -> Option<Right> {
+    pub fn force_claim(
+        &self,
+        now: Tick,
+        timeout: Tick,
+        last: impl FnOnce() -> Option<Right>,
+    ) -> Option<Right> {
         let word = self.0.load(Ordering::Acquire);
         match state(word) {
-            State::Idle | State::Cooling { .. } => self.exchange_for_claim(word, now, timeout),
-            State::Claimed { deadline } if deadline < now => {
-                self.exchange_for_claim(word, now, timeout)
+            State::Idle | State::Cooling { .. } => {
+                self.exchange_for_claim(word, now, timeout, last)
+            }
+            State::Claimed { deadline } if deadline <= now => {
+                self.exchange_for_claim(word, now, timeout, last)
             }
             State::Claimed { .. } | State::Spent => None,
         }
     }
 
-    fn exchange_for_claim(&self, word: u64, now: Tick, timeout: Tick) -> Option<Right> {
-        // Strictly later than the word before it (invariant 1), also when the clock stands still.
-        let deadline = units(now.saturating_add(timeout)).max((word & TIME_MASK) + 1);
+    fn exchange_for_claim(
+        &self,
+        word: u64,
+        now: Tick,
+        timeout: Tick,
+        last: impl FnOnce() -> Option<Right>,
+    ) -> Option<Right> {
+        let before = match word >> STATE_SHIFT {
+            CLAIMED => word & TIME_MASK,
+            // The end of the rest may be earlier than the deadline of the claim that failed.
+            COOLING => last().map_or(0, |right| right.0 & TIME_MASK),
+            _ => 0,
+        };
+        // Strictly later than every claim before it (invariant 1), also when the clock stands still.
+        let deadline = units(now.saturating_add(timeout)).max(before + 1);
         let claimed = pack(CLAIMED, (word >> FAILURES_SHIFT) & FAILURES_MAX, deadline);
         // AcqRel: acquires what the previous claimant left behind; releases nothing of ours yet,
         // but keeps its release sequence alive for readers of this word.

@@ -199,7 +199,7 @@ impl<K, V> Residents<K, V> {
     fn evict_hung_load(&self, set: usize, now: Tick) -> bool {
         let hung = |entry: &Entry<K, V>| {
             let claim = entry.claims.current();
-            entry.is_loading() && claim.is_some_and(|right| right.deadline() < now)
+            entry.is_loading() && claim.is_some_and(|right| right.deadline() <= now)
         };
         Table::<Entry<K, V>>::places(set)
             .filter_map(|place| Some((place, self.table.item_at(place)?)))

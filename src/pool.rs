@@ -10,6 +10,7 @@ use crossbeam::queue::SegQueue;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
+use crate::nesting::Frame;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 /// How urgent a load is, most urgent first.
@@ -105,7 +106,14 @@ impl Pool {
         self.threads.spawn(move || pool.run_next());
     }
 
-    fn run_next(&self) {
+    fn run_next(self: &Arc<Self>) {
+        if Frame::current().is_some() {
+            // A load that waits for parallel parts of its own is given other jobs of the pool meanwhile. A load must
+            // not be one of them: it could wait for the load below it on this very stack.
+            std::thread::yield_now();
+            let pool = self.clone();
+            return self.threads.spawn(move || pool.run_next());
+        }
         let Some(task) = self.queues.iter().find_map(SegQueue::pop) else {
             return;
         };

@@ -29,6 +29,10 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) start: Start<K, V>,
 }
 
+/// A value that lives shorter than this may expire while it is handed over, and goes to those who waited all the same:
+/// they could read again for ever.
+const HANDING_OVER: Tick = 100_000_000;
+
 /// Why a read was not served at once.
 pub(crate) enum Looked<K, V> {
     /// Wait for this; it was started by this read, or by another.
@@ -206,7 +210,10 @@ where
                 Looked::Wait(flight, fallback, source) => match self.wait(&flight, source).await? {
                     Outcome::Published(entry) => {
                         let now = self.shared.clock.now();
-                        return Ok(Cached::owned(entry, now, source));
+                        if entry.is_servable(now) || entry.times.life() < HANDING_OVER {
+                            return Ok(Cached::owned(entry, now, source));
+                        }
+                        // Polled again only after the hard limit: as late as a caller that comes now.
                     }
                     Outcome::Failed(error) => return self.fall_back(fallback, error),
                     Outcome::Superseded => {}

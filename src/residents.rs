@@ -174,6 +174,11 @@ impl<K: Eq, V> Residents<K, V> {
         match self.join(&entry) {
             Some(flight) => match flight.outcome() {
                 // A failure stays with the entry while it cools; the next claim replaces it.
+                Some(Outcome::Failed(_)) if fallback => Read::Serve {
+                    entry,
+                    condition: Condition::AfterFailure,
+                    claim: None,
+                },
                 Some(Outcome::Failed(error)) => Read::Failed(error),
                 _ => Read::Wait(flight, fallback.then_some(entry)),
             },
@@ -191,7 +196,8 @@ impl<K: Eq, V> Residents<K, V> {
         entry: &Held<Entry<K, V>>,
         now: Tick,
     ) -> Option<Claim<K, V>> {
-        let right = entry.claims.try_claim(now, self.timing.claim_for)?;
+        let last = || entry.flight.load().map(|flight| flight.right);
+        let right = entry.claims.try_claim(now, self.timing.claim_for, last)?;
         self.confirm(place, entry, right, now)
     }
 
@@ -220,7 +226,8 @@ impl<K: Eq, V> Residents<K, V> {
         entry: &Held<Entry<K, V>>,
         now: Tick,
     ) -> Claimed<K, V> {
-        let claimed = match entry.claims.force_claim(now, self.timing.claim_for) {
+        let last = || entry.flight.load().map(|flight| flight.right);
+        let claimed = match entry.claims.force_claim(now, self.timing.claim_for, last) {
             Some(right) => self.confirm(place, entry, right, now).map(Claimed::Ours),
             None => self.join(entry).map(Claimed::Theirs),
         };

@@ -1,6 +1,7 @@
 //! Many callers let go at the same moment, and what each of them saw.
 
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,11 +80,17 @@ pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
         .unwrap_or_default()
 }
 
-/// Threads of the operating system, released by a barrier; each then waits `apart` longer than the one before.
+/// Threads of the operating system, released by one gate; each then waits `apart` longer than the one before.
+///
+/// A lock held for writing lets all its readers go at once, where `std`'s barrier wakes them one after the other: with
+/// fewer cores than callers the last would not start before the first computations are done.
 pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync) -> Seen {
-    let barrier = Barrier::new(callers);
+    let gate = RwLock::new(());
+    let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
+    let ready = AtomicUsize::new(0);
     let one = |turn: u32| {
-        barrier.wait();
+        ready.fetch_add(1, Ordering::SeqCst);
+        drop(gate.read());
         if !apart.is_zero() {
             thread::sleep(apart * turn);
         }
@@ -96,17 +103,23 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync
             answer,
         }
     };
-    let one = &one;
+    let (one, ready) = (&one, &ready);
     let calls: Vec<Call> = thread::scope(|scope| {
         let started: Vec<_> = (0..callers as u32)
             .map(|turn| {
                 thread::Builder::new()
                     .stack_size(256 * 1024)
                     .spawn_scoped(scope, move || one(turn))
-                    // Those already started wait at the barrier for ever: the end of the program.
+                    // Those already started wait at the gate for ever: the end of the program.
                     .unwrap_or_else(|error| crate::give_up(&format!("a thread: {error}")))
             })
             .collect();
+        while ready.load(Ordering::SeqCst) < callers {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The last one has counted itself and is about to wait at the gate.
+        thread::sleep(Duration::from_millis(5));
+        drop(closed);
         started
             .into_iter()
             .filter_map(|caller| caller.join().ok())

@@ -18,7 +18,7 @@ pub const MATCH: Fixture = Fixture {
 };
 
 /// Simulated matches of a full forecast: about 200 ms of one core.
-pub const FULL: u32 = 1_900_000;
+pub const FULL: u32 = 1_700_000;
 
 /// Simulated matches of a light forecast: about 20 ms of one core.
 pub const LIGHT: u32 = FULL / 10;

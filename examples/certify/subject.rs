@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everfresh::{BuildError, Cache, ManualClock};
 
-use crate::forecast::{Fixture, Forecast, forecast};
+use crate::forecast::{Fixture, Forecast, MATCH, forecast};
 
 pub const SOFT: Duration = Duration::from_secs(5);
 pub const HARD: Duration = Duration::from_secs(120);
@@ -69,9 +69,16 @@ impl Subject {
         took.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until a loader has run since the statistics were reset and every one that started has ended; false if
-    /// that does not come about.
-    pub fn settles(&self) -> bool {
+    /// Loads the value and lets it grow stale.
+    pub fn prepare(&self) {
+        let _ = self.cache.get_blocking(&MATCH);
+        // A caller has its value a moment before the load has ended.
+        self.settles(1);
+        self.clock.advance(AGE);
+    }
+
+    /// Waits until the loader has run so many times in all and every run has ended; false if that does not come about.
+    pub fn settles(&self, runs: usize) -> bool {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let stats = self.cache.stats();
@@ -79,7 +86,7 @@ impl Subject {
                 + stats.failed
                 + stats.discarded_overtaken
                 + stats.discarded_taken_over;
-            if ended > 0 && ended == stats.computes() {
+            if ended >= runs as u64 && ended == stats.computes() {
                 return true;
             }
             thread::sleep(Duration::from_micros(200));

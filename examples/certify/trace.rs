@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,8 +35,10 @@ const LOADERS: usize = 32;
 
 /// Reads the beginning of a trace: zstd, keys as little-endian u32.
 pub fn read(path: &Path) -> Result<Vec<u32>, Unreadable> {
-    let file = File::open(path).map_err(Unreadable::because)?;
-    let decoder = StreamingDecoder::new(BufReader::new(file)).map_err(Unreadable::because)?;
+    let mut file = BufReader::new(File::open(path).map_err(Unreadable::because)?);
+    file.fill_buf().map_err(Unreadable::because)?;
+    let not_zstd = |_| Unreadable("it is not compressed by zstd".to_owned());
+    let decoder = StreamingDecoder::new(file).map_err(not_zstd)?;
     let mut bytes = Vec::new();
     decoder
         .take(4 * ACCESSES as u64)
@@ -97,6 +99,7 @@ pub struct Row {
     waited: usize,
     failed: usize,
     stale: usize,
+    early: usize,
     p50: Duration,
     p99: Duration,
     p999: Duration,
@@ -129,6 +132,7 @@ fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildErr
         waited,
         failed,
         stale: count(Met::Stale),
+        early: count(Met::Early),
         p50: quantile(&took, 0.5),
         p99: quantile(&took, 0.99),
         p999: quantile(&took, 0.999),
@@ -140,6 +144,8 @@ fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildErr
 #[derive(Clone, Copy, PartialEq)]
 enum Met {
     Fresh,
+    /// Fresh, and this access started a refresh.
+    Early,
     Stale,
     Waited,
     Failed,
@@ -236,7 +242,8 @@ impl Replay {
         let read: Result<_, Error> = self.cache.get_blocking(&key);
         match read.map(|cached| (*cached, cached.source())) {
             Ok((value, _)) if value != u64::from(key) => Met::Failed,
-            Ok((_, Source::Fresh | Source::Early)) => Met::Fresh,
+            Ok((_, Source::Fresh)) => Met::Fresh,
+            Ok((_, Source::Early)) => Met::Early,
             Ok((_, Source::Stale | Source::AfterFailure)) => Met::Stale,
             Ok(_) => Met::Waited,
             Err(_) => Met::Failed,
@@ -258,6 +265,7 @@ impl Row {
             "waited": self.waited,
             "failed": self.failed,
             "stale": self.stale,
+            "early": self.early,
             "stale_share": self.stale as f64 / self.accesses.max(1) as f64,
             "p50_us": micros(self.p50),
             "p99_us": micros(self.p99),
@@ -277,6 +285,7 @@ pub fn text(rows: &[Row], keys: &[u32], path: &Path) -> String {
             grouped(row.loads),
             grouped(row.waited),
             percent(row.stale, row.accesses),
+            grouped(row.early),
             time(row.p50),
             time(row.p99),
             time(row.p999),
@@ -285,16 +294,20 @@ pub fn text(rows: &[Row], keys: &[u32], path: &Path) -> String {
     });
     let distinct = HashSet::<&u32>::from_iter(keys).len();
     format!(
-        "{}: {} accesses to {} keys by {THREADS} threads, one each {}; soft limit {}, a load takes {}.\n\
-         Every key was loaded once before; everfresh (the last two rows) must let nobody wait\n{}",
-        path.display(),
+        "{} accesses to {} keys from {}\n\
+         {THREADS} threads, one access each {} over all; soft limit {}, a load takes {}; every key was loaded once before.\n{}  \
+         waited: accesses that loaded or waited for a load; early: refreshes that X-Fetch started before the soft limit.\n  \
+         everfresh (the last two) passes with nobody waiting\n",
         grouped(keys.len()),
         grouped(distinct),
+        path.display(),
         time(PACE),
         time(SOFT),
         time(LOAD),
         table(
-            &["", "loads", "waited", "stale", "p50", "p99", "p99.9", ""],
+            &[
+                "", "loads", "waited", "stale", "early", "p50", "p99", "p99.9", ""
+            ],
             lines.collect(),
             &[0],
         )

@@ -1,1 +1,57 @@
+//! Models of the protocol, run by loom through the repaired door of the crate.
+//!
+//! Each model asserts a promise of the crate, written `P1` to `P8` as in the documentation of the
+//! protocol files. What a model needs before its race is made before the first spawn, where it
+//! costs nothing. Times are plain numbers: no model has a clock.
+#![cfg(all(test, loom))]
 
+mod canaries;
+mod claim;
+mod eviction;
+mod fixture;
+mod flight;
+mod load;
+mod publish;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many threads of a model act, `main` among them.
+#[derive(Clone, Copy)]
+enum Threads {
+    /// Explored completely.
+    Two,
+    /// Explored up to three preemptions: all of it would be too much.
+    Three,
+}
+
+/// Runs a model to the end of its exploration and prints how much that was.
+fn run_model<F: Fn() + Sync + Send + 'static>(threads: Threads, model: F) {
+    let bound = match threads {
+        Threads::Two => None,
+        Threads::Three => Some(3),
+    };
+    let executions = Arc::new(AtomicUsize::new(0));
+    let mut checker = loom::model::Builder::new();
+    checker.preemption_bound = bound;
+    checker.max_branches = 10_000;
+    // The environment could set these, and a capped model ends early and green.
+    checker.max_permutations = None;
+    checker.max_duration = None;
+    checker.checkpoint_file = None;
+    let counted = executions.clone();
+    checker.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+
+    let name = std::any::type_name::<F>();
+    let name = name.trim_start_matches("loom_tests::");
+    let name = name.trim_end_matches("::{{closure}}");
+    let executions = executions.load(Ordering::Relaxed);
+    match bound {
+        None => println!("{name}: {executions} executions, exhaustive"),
+        Some(bound) => println!("{name}: {executions} executions at {bound} preemptions"),
+    }
+}

@@ -1,0 +1,173 @@
+//! Is the checker alive? Tiny races whose every outcome is known and must be seen.
+//!
+//! Loom alone fails two of them; see the door's model side. If one of these turns red, no other
+//! green here means anything.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::{Arc, Mutex};
+
+use everfresh::protocol::{AtomicU64, Slot};
+use loom::thread::spawn;
+
+use crate::Threads::Two;
+use crate::run_model;
+
+/// Every outcome of a race, over all executions.
+fn outcomes<T, F>(race: F) -> BTreeSet<T>
+where
+    T: Ord + Clone + Send + 'static,
+    F: Fn() -> T + Send + Sync + 'static,
+{
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let collected = seen.clone();
+    run_model(Two, move || {
+        let outcome = race();
+        collected.lock().unwrap().insert(outcome);
+    });
+    let seen = seen.lock().unwrap();
+    seen.clone()
+}
+
+fn two_words() -> (Arc<AtomicU64>, Arc<AtomicU64>) {
+    (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)))
+}
+
+/// Two threads each store one word and load the other: all four outcomes.
+#[test]
+fn store_buffering() {
+    let seen = outcomes(|| {
+        let (x, y) = two_words();
+        let other = spawn({
+            let (x, y) = (x.clone(), y.clone());
+            move || {
+                x.store(1, Relaxed);
+                y.load(Relaxed)
+            }
+        });
+        y.store(1, Relaxed);
+        let mine = x.load(Relaxed);
+        (mine, other.join().unwrap())
+    });
+    assert_eq!(seen, BTreeSet::from([(0, 0), (0, 1), (1, 0), (1, 1)]));
+}
+
+/// A message of data and then a flag, as `(flag, data)` at the receiver.
+fn message(
+    send: std::sync::atomic::Ordering,
+    receive: std::sync::atomic::Ordering,
+) -> BTreeSet<(u64, u64)> {
+    outcomes(move || {
+        let (data, flag) = two_words();
+        let sender = spawn({
+            let (data, flag) = (data.clone(), flag.clone());
+            move || {
+                data.store(1, Relaxed);
+                flag.store(1, send);
+            }
+        });
+        let flagged = flag.load(receive);
+        let received = data.load(Relaxed);
+        sender.join().unwrap();
+        (flagged, received)
+    })
+}
+
+/// Without ordering the flag may arrive before its data.
+#[test]
+fn relaxed_message() {
+    let seen = message(Relaxed, Relaxed);
+    assert_eq!(seen, BTreeSet::from([(0, 0), (0, 1), (1, 0), (1, 1)]));
+}
+
+/// Release and acquire forbid exactly that.
+#[test]
+fn released_message() {
+    let seen = message(Release, Acquire);
+    assert_eq!(seen, BTreeSet::from([(0, 0), (0, 1), (1, 1)]));
+}
+
+/// Half of the pair forbids nothing.
+#[test]
+fn half_a_released_message() {
+    assert!(message(Release, Relaxed).contains(&(1, 0)));
+    assert!(message(Relaxed, Acquire).contains(&(1, 0)));
+}
+
+/// A load may come before or after another thread's load-then-exchange of the same word.
+#[test]
+fn load_against_exchange() {
+    let seen = outcomes(|| {
+        let (word, _) = two_words();
+        let other = spawn({
+            let word = word.clone();
+            move || {
+                let found = word.load(Acquire);
+                word.compare_exchange(found, 1, AcqRel, Relaxed).unwrap();
+            }
+        });
+        let seen = word.load(Acquire);
+        other.join().unwrap();
+        seen
+    });
+    assert_eq!(seen, BTreeSet::from([0, 1]));
+}
+
+/// The same race on a slot.
+#[test]
+fn load_against_exchange_of_a_slot() {
+    let seen = outcomes(|| {
+        let slot = Arc::new(Slot::new(None));
+        let other = spawn({
+            let slot = slot.clone();
+            move || {
+                assert!(slot.load().is_none());
+                assert!(slot.compare_exchange(None, Some(Arc::new(1))));
+            }
+        });
+        let seen = slot.load().map(|held| *held);
+        other.join().unwrap();
+        seen
+    });
+    assert_eq!(seen, BTreeSet::from([None, Some(1)]));
+}
+
+/// Two exchanges of a slot from the same content: either wins, never both, never none.
+#[test]
+fn two_exchanges_of_a_slot() {
+    let seen = outcomes(|| {
+        let slot = Arc::new(Slot::new(None));
+        let other = spawn({
+            let slot = slot.clone();
+            move || slot.compare_exchange(None, Some(Arc::new(1)))
+        });
+        let mine = slot.compare_exchange(None, Some(Arc::new(2)));
+        (mine, other.join().unwrap())
+    });
+    assert_eq!(seen, BTreeSet::from([(false, true), (true, false)]));
+}
+
+/// What was written before a pointer was stored is visible to whoever loads the pointer.
+#[test]
+fn a_slot_publishes() {
+    let seen = outcomes(|| {
+        let slot = Arc::new(Slot::new(None));
+        let data = Arc::new(AtomicU64::new(0));
+        let other = spawn({
+            let (slot, data) = (slot.clone(), data.clone());
+            move || {
+                data.store(1, Relaxed);
+                assert!(slot.compare_exchange(None, Some(Arc::new(1))));
+            }
+        });
+        let found = slot.load().is_some();
+        let received = data.load(Relaxed);
+        other.join().unwrap();
+        (found, received)
+    });
+    assert_eq!(
+        seen,
+        BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
+        "a slot's pointer came before what was written before it"
+    );
+}

@@ -1,0 +1,179 @@
+//! Who may refresh an entry: one reader at a time, and nobody once it has its successor.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use everfresh::protocol::{AtomicU64, Claim, Claimed, Published, Read};
+use loom::thread::spawn;
+
+use crate::Threads::{Three, Two};
+use crate::fixture::*;
+use crate::run_model;
+
+/// A read that refreshes when told to; returns whether it was.
+fn read_and_refresh(cache: &Arc<Cache>, value: u64) -> bool {
+    match read(cache, KEY, STALE) {
+        Read::Serve { claim, .. } => claim
+            .map(|claim| assert_eq!(publish(claim, value, STALE), Published::Yes))
+            .is_some(),
+        _ => panic!("a hit waited"),
+    }
+}
+
+/// P1: of two readers one refreshes, also when the first has published before the second looks.
+#[test]
+fn two_readers() {
+    run_model(Two, || {
+        let cache = filled();
+        let other = spawn({
+            let cache = cache.clone();
+            move || read_and_refresh(&cache, 2)
+        });
+        let mine = read_and_refresh(&cache, 1);
+        let other = other.join().unwrap();
+        assert!(mine != other, "not exactly one refresh");
+        let value = if mine { 1 } else { 2 };
+        assert_eq!(peek(&cache, KEY), Some(value));
+        assert_exact(&cache);
+    });
+}
+
+/// P1: of three readers one wins.
+#[test]
+fn three_readers() {
+    run_model(Three, || {
+        let cache = filled();
+        let others = [(); 2].map(|()| {
+            let cache = cache.clone();
+            spawn(move || won(read(&cache, KEY, STALE)))
+        });
+        let mine = won(read(&cache, KEY, STALE));
+        let others = others.map(|other| other.join().unwrap());
+        let winners = others.iter().chain([&mine]).flatten().count();
+        assert_eq!(winners, 1, "not exactly one refresh");
+    });
+}
+
+/// P1: a reader that kept the old entry through a whole refresh starts nothing, however late it is.
+#[test]
+fn straggler() {
+    run_model(Two, || {
+        let cache = filled();
+        let kept = find(&cache, KEY).expect("it is resident");
+        let published = Arc::new(AtomicU64::new(0));
+        let refresher = spawn({
+            let (cache, published) = (cache.clone(), published.clone());
+            move || {
+                if let Some(claim) = won(read(&cache, KEY, STALE)) {
+                    if publish(claim, 1, STALE) == Published::Yes {
+                        published.store(1, Release);
+                    }
+                }
+            }
+        });
+        let was_published = published.load(Acquire) == 1;
+        // The deadline of the other's claim has passed, so only the end of the epoch stops this one.
+        let started = won(appraise(&cache, kept, STALE_LATE)).is_some();
+        assert!(
+            !(was_published && started),
+            "a straggler started a second refresh"
+        );
+        refresher.join().unwrap();
+    });
+}
+
+/// P1: a reader that kept an entry which was overwritten, never claimed, computes nothing in vain.
+#[test]
+fn straggler_of_an_overwritten_entry() {
+    run_model(Two, || {
+        let cache = filled();
+        let kept = find(&cache, KEY).expect("it is resident");
+        let overwritten = Arc::new(AtomicU64::new(0));
+        let writer = spawn({
+            let (cache, overwritten) = (cache.clone(), overwritten.clone());
+            move || {
+                assert!(put(&cache, KEY, 1, STALE));
+                overwritten.store(1, Release);
+            }
+        });
+        let was_overwritten = overwritten.load(Acquire) == 1;
+        let started = won(appraise(&cache, kept, STALE)).is_some();
+        assert!(
+            !(was_overwritten && started),
+            "a refresh of an entry that was gone"
+        );
+        writer.join().unwrap();
+    });
+}
+
+/// Ends a claim while another reader wants it: it gets it only afterwards, and then surely.
+fn given_back(give_back: fn(Claim<u8, u64>)) {
+    run_model(Two, move || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let runs = Arc::new(AtomicBool::new(true));
+        let holder = spawn({
+            let runs = runs.clone();
+            move || {
+                runs.store(false, Relaxed);
+                give_back(claim);
+            }
+        });
+        let won_early = won(read(&cache, KEY, STALE_RESTED));
+        if won_early.is_some() {
+            assert!(!runs.load(Relaxed), "two refreshes at a time");
+        }
+        holder.join().unwrap();
+        let won_after = won(read(&cache, KEY, STALE_RESTED));
+        assert!(
+            won_early.is_some() != won_after.is_some(),
+            "the key is wedged"
+        );
+    });
+}
+
+/// P5: a claim that is dropped can be taken again.
+#[test]
+fn given_back_by_drop() {
+    given_back(drop);
+}
+
+/// P5: a claim whose holder panics can be taken again.
+#[test]
+fn given_back_by_panic() {
+    given_back(|claim| {
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _claim = claim;
+            // Panics without printing, in every execution.
+            resume_unwind(Box::new("the loader panics"));
+        }));
+        assert!(unwound.is_err());
+    });
+}
+
+/// P1: a refresh asked for by name and one that a reader wants are one refresh.
+#[test]
+fn reader_against_refresh_by_name() {
+    run_model(Two, || {
+        let cache = filled();
+        let reader = spawn({
+            let cache = cache.clone();
+            move || won(read(&cache, KEY, STALE))
+        });
+        let (place, entry) = find(&cache, KEY).expect("it is resident");
+        let mine = cache.claim_now(place, &entry, STALE);
+        let other = reader.join().unwrap();
+        match (mine, other) {
+            (Claimed::Ours(_), None) => {}
+            (Claimed::Theirs(flight), Some(other)) => {
+                assert!(
+                    Arc::ptr_eq(&flight, other.flight()),
+                    "waits for nobody's flight"
+                );
+            }
+            _ => panic!("not exactly one refresh"),
+        }
+    });
+}

@@ -1,0 +1,96 @@
+//! The entry limit, at every moment.
+
+use std::sync::Arc;
+
+use everfresh::protocol::Table;
+use loom::thread::spawn;
+
+use crate::Threads::{Three, Two};
+use crate::fixture::*;
+use crate::run_model;
+
+/// Whether both ways held a value at one moment.
+///
+/// An entry never comes back once it left, so one that is there before and after a look at
+/// another was there during it.
+fn both_at_once(cache: &Cache) -> bool {
+    let places: Vec<_> = Table::<Item>::places(0).collect();
+    let value_at = |place| {
+        cache
+            .table
+            .item_at(place)
+            .filter(|entry| !entry.is_loading())
+    };
+    let Some(first) = value_at(places[0]) else {
+        return false;
+    };
+    value_at(places[1]).is_some() && cache.table.holds(places[0], first.arc())
+}
+
+/// The limit: a value that comes in while another is read never makes one too many.
+#[test]
+fn limit_against_an_observer() {
+    run_model(Two, || {
+        let cache = with_capacity(1);
+        assert!(put(&cache, 1, 10, CREATED));
+        let inserter = spawn({
+            let cache = cache.clone();
+            move || assert!(put(&cache, 2, 20, CREATED))
+        });
+        assert!(!both_at_once(&cache), "more values than the limit");
+        inserter.join().unwrap();
+        assert_exact(&cache);
+    });
+}
+
+/// The limit: two inserts for one free permit.
+#[test]
+fn two_inserts_for_one_permit() {
+    run_model(Two, || {
+        let cache = with_capacity(1);
+        let other = spawn({
+            let cache = cache.clone();
+            move || put(&cache, 2, 20, CREATED)
+        });
+        assert!(put(&cache, 3, 30, CREATED));
+        assert!(other.join().unwrap());
+        assert!(cache.limit.taken() <= 1, "more values than the limit");
+        assert_exact(&cache);
+    });
+}
+
+/// The limit: two loads that end at once where there is room for one value.
+#[test]
+fn two_loads_for_one_permit() {
+    run_model(Two, || {
+        let cache = with_capacity(1);
+        let (first, second) = (begin(&cache, 2, CREATED), begin(&cache, 3, CREATED));
+        let other = spawn(move || publish(first, 20, CREATED));
+        publish(second, 30, CREATED);
+        other.join().unwrap();
+        assert!(cache.limit.taken() <= 1, "more values than the limit");
+        assert_exact(&cache);
+    });
+}
+
+/// The limit: an insert, an invalidation and an observer at once.
+#[test]
+fn insert_against_invalidate_against_an_observer() {
+    run_model(Three, || {
+        let cache = with_capacity(1);
+        assert!(put(&cache, 1, 10, CREATED));
+        let inserter = spawn({
+            let cache = cache.clone();
+            move || assert!(put(&cache, 2, 20, CREATED))
+        });
+        let invalidator = spawn({
+            let cache: Arc<Cache> = cache.clone();
+            move || invalidate(&cache, 1)
+        });
+        assert!(!both_at_once(&cache), "more values than the limit");
+        inserter.join().unwrap();
+        invalidator.join().unwrap();
+        assert_eq!(peek(&cache, 2), Some(20));
+        assert_exact(&cache);
+    });
+}

@@ -1,0 +1,211 @@
+//! A small cache, moments in the life of its entries, and whole calls as the faces make them.
+
+use std::sync::Arc;
+
+use everfresh::Error;
+use everfresh::protocol::{
+    Begun, Claim, Entry, Flight, Held, Lifetime, Outcome, Place, Published, Read, Residents, Table,
+    Times, Timing,
+};
+use loom::future::block_on;
+
+pub type Cache = Residents<u8, u64>;
+pub type Item = Entry<u8, u64>;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Moments in the life of an entry created at 0: stale from 10 s, expired from 20 s. A claim lasts
+/// 2 s, and a claim that is given back rests for 1 s.
+pub const CREATED: u64 = 0;
+pub const STALE: u64 = 11 * SECOND;
+/// After the rest of a claim made at `STALE`, before its deadline.
+pub const STALE_RESTED: u64 = STALE + 3 * SECOND / 2;
+/// After the deadline of a claim made at `STALE`.
+pub const STALE_LATE: u64 = STALE + 3 * SECOND;
+pub const EXPIRED: u64 = 21 * SECOND;
+/// Just before the hard limit: a claim made now still runs at `EXPIRED`.
+pub const EXPIRING: u64 = 20 * SECOND - 1;
+/// After the deadline of a claim made at `EXPIRED`.
+pub const EXPIRED_LATE: u64 = EXPIRED + 3 * SECOND;
+
+/// The key of every model that needs only one.
+pub const KEY: u8 = 1;
+/// Its value at the start.
+pub const OLD: u64 = 100;
+
+const TIMING: Timing = Timing {
+    claim_for: 2 * SECOND,
+    rest_for: SECOND,
+};
+
+/// An empty cache of one set with two ways.
+pub fn empty() -> Arc<Cache> {
+    Arc::new(Residents::new(2, 2, TIMING))
+}
+
+pub fn with_capacity(capacity: usize) -> Arc<Cache> {
+    Arc::new(Residents::new(capacity, 2, TIMING))
+}
+
+/// A cache that holds `KEY`, and whose claims rest no time when given back.
+pub fn restless() -> Arc<Cache> {
+    let cache = Arc::new(Residents::new(
+        2,
+        2,
+        Timing {
+            rest_for: 0,
+            ..TIMING
+        },
+    ));
+    assert!(put(&cache, KEY, OLD, CREATED));
+    cache
+}
+
+/// A cache that holds `KEY`.
+pub fn filled() -> Arc<Cache> {
+    let cache = empty();
+    assert!(put(&cache, KEY, OLD, CREATED));
+    cache
+}
+
+/// Never zero, so that no tag looks like that of an empty way.
+pub fn hash(key: u8) -> u64 {
+    u64::from(key) + 1
+}
+
+pub fn item(key: u8, value: u64, created: u64) -> Arc<Item> {
+    let times = Times::new(Lifetime {
+        created,
+        fresh_for: 10 * SECOND,
+        stale_for: 10 * SECOND,
+        error_for: 10 * SECOND,
+        early_for: 0,
+        cost: 0,
+    });
+    Arc::new(Entry::ready(key, value, times, 0))
+}
+
+/// A user's insert.
+pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
+    cache.insert(hash(key), &item(key, value, now), now)
+}
+
+pub fn invalidate(cache: &Cache, key: u8) -> bool {
+    cache.invalidate(hash(key), |other| *other == key)
+}
+
+pub fn find(cache: &Cache, key: u8) -> Option<(Place, Held<Item>)> {
+    cache.find(hash(key), |other| *other == key)
+}
+
+/// The value of a key, whatever its age; nothing for a load under way.
+pub fn peek(cache: &Cache, key: u8) -> Option<u64> {
+    find(cache, key)?.1.value().copied()
+}
+
+/// What a read of an entry that was found says it has to do.
+pub fn appraise(cache: &Arc<Cache>, found: (Place, Held<Item>), now: u64) -> Read<u8, u64> {
+    cache.appraise(found.0, found.1, now, |_| false)
+}
+
+pub fn read(cache: &Arc<Cache>, key: u8, now: u64) -> Read<u8, u64> {
+    find(cache, key).map_or(Read::Absent, |found| appraise(cache, found, now))
+}
+
+/// The claim of a read that won it.
+pub fn won(read: Read<u8, u64>) -> Option<Claim<u8, u64>> {
+    match read {
+        Read::Serve { claim, .. } => claim,
+        Read::Load(claim, _) => Some(claim),
+        _ => None,
+    }
+}
+
+/// A claim that nobody contests, for the start of a model.
+pub fn claim(cache: &Arc<Cache>, now: u64) -> Claim<u8, u64> {
+    won(read(cache, KEY, now)).expect("nobody contests this claim")
+}
+
+/// The load of an absent key that nobody contests.
+pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> Claim<u8, u64> {
+    ours(cache.begin(key, hash(key), now)).expect("nobody contests this load")
+}
+
+pub fn ours(begun: Begun<u8, u64>) -> Option<Claim<u8, u64>> {
+    match begun {
+        Begun::Ours(claim) => Some(claim),
+        _ => None,
+    }
+}
+
+pub fn publish(claim: Claim<u8, u64>, value: u64, now: u64) -> Published {
+    let key = claim.entry().key;
+    claim.publish(item(key, value, now), now)
+}
+
+/// Ends a claim as a load that failed.
+pub fn fail(cache: &Cache, claim: Claim<u8, u64>, until: u64) {
+    claim.fail(cache.timed_out(), until);
+}
+
+pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
+    block_on(flight.wait())
+}
+
+/// A whole `get`, as the faces make it, with a load that runs on the caller's thread.
+pub fn get(
+    cache: &Arc<Cache>,
+    key: u8,
+    now: u64,
+    load: impl Fn(Claim<u8, u64>),
+) -> Result<u64, Error> {
+    loop {
+        let mut looked = read(cache, key, now);
+        if let Read::Absent = looked {
+            match cache.begin(key, hash(key), now) {
+                Begun::Ours(claim) => looked = Read::Load(claim, None),
+                Begun::Exists => continue,
+                Begun::Full(_) => unreachable!("no model fills a set with loads"),
+            }
+        }
+        let flight = match looked {
+            Read::Serve { entry, claim, .. } => {
+                claim.into_iter().for_each(&load);
+                return Ok(*entry.value().expect("only values are served"));
+            }
+            Read::Load(claim, _) => {
+                let flight = claim.flight().clone();
+                load(claim);
+                flight
+            }
+            Read::Wait(flight, _) => flight,
+            Read::Failed(error) => return Err(error),
+            Read::Absent => unreachable!("begun above"),
+        };
+        match wait(&flight) {
+            Outcome::Published(entry) => return Ok(*entry.value().expect("a load makes a value")),
+            Outcome::Failed(error) => return Err(error),
+            Outcome::Superseded => {}
+        }
+    }
+}
+
+/// Everything that is in the table.
+pub fn residents(cache: &Cache) -> Vec<Held<Item>> {
+    (0..cache.table.sets())
+        .flat_map(Table::<Item>::places)
+        .filter_map(|place| cache.table.item_at(place))
+        .collect()
+}
+
+/// What holds once all threads have ended: every permit belongs to a value, and no key is twice in
+/// its set.
+pub fn assert_exact(cache: &Cache) {
+    let residents = residents(cache);
+    let values = residents.iter().filter(|entry| !entry.is_loading()).count();
+    assert_eq!(cache.limit.taken(), values, "a permit for each value");
+    let mut keys: Vec<u8> = residents.iter().map(|entry| entry.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), residents.len(), "a key is twice in its set");
+}

@@ -1,0 +1,199 @@
+//! The load of an absent key: one of it, and whatever is written meanwhile wins.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use everfresh::protocol::{AtomicU64, Published, Read};
+use loom::thread::spawn;
+
+use crate::Threads::{Three, Two};
+use crate::fixture::*;
+use crate::run_model;
+
+/// P3: of two callers of an absent key one loads, and both get the value.
+#[test]
+fn two_callers() {
+    run_model(Two, || {
+        let cache = empty();
+        let loads = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let call = |cache: &Arc<Cache>, loads: &std::sync::atomic::AtomicUsize| {
+            get(cache, KEY, STALE, |claim| {
+                loads.fetch_add(1, Relaxed);
+                assert_eq!(publish(claim, 1, STALE), Published::Yes);
+            })
+        };
+        let other = spawn({
+            let (cache, loads) = (cache.clone(), loads.clone());
+            move || call(&cache, &loads).ok()
+        });
+        assert_eq!(call(&cache, &loads).ok(), Some(1));
+        assert_eq!(other.join().unwrap(), Some(1));
+        assert_eq!(loads.load(Relaxed), 1, "not exactly one load");
+        assert_exact(&cache);
+    });
+}
+
+/// P3: of three callers one loads.
+#[test]
+fn three_callers() {
+    run_model(Three, || {
+        let cache = empty();
+        let others = [(); 2].map(|()| {
+            let cache = cache.clone();
+            spawn(move || ours(cache.begin(KEY, hash(KEY), STALE)))
+        });
+        let mine = ours(cache.begin(KEY, hash(KEY), STALE));
+        let others = others.map(|other| other.join().unwrap());
+        let loads = others.iter().chain([&mine]).flatten().count();
+        assert_eq!(loads, 1, "not exactly one load");
+        assert_exact(&cache);
+    });
+}
+
+/// P4: a caller that comes after an invalidation starts a new load and never sees the old result.
+#[test]
+fn against_invalidate_and_a_caller_after_it() {
+    run_model(Two, || {
+        let cache = empty();
+        let first = begin(&cache, KEY, STALE);
+        let loader = spawn(move || publish(first, 1, STALE));
+        invalidate(&cache, KEY);
+        assert!(
+            find(&cache, KEY).is_none(),
+            "a load survived an invalidation"
+        );
+        let second = ours(cache.begin(KEY, hash(KEY), STALE)).expect("a new load");
+        loader.join().unwrap();
+        assert_eq!(
+            peek(&cache, KEY),
+            None,
+            "the result of a load undid an invalidation"
+        );
+        assert_eq!(publish(second, 2, STALE), Published::Yes);
+        assert_eq!(peek(&cache, KEY), Some(2));
+        assert_exact(&cache);
+    });
+}
+
+/// P4: a value that a user puts in during a load stays.
+#[test]
+fn against_insert() {
+    run_model(Two, || {
+        let cache = empty();
+        let claim = begin(&cache, KEY, STALE);
+        let loader = spawn(move || publish(claim, 1, STALE));
+        assert!(put(&cache, KEY, 9, STALE));
+        assert_eq!(peek(&cache, KEY), Some(9), "a load undid an insert");
+        loader.join().unwrap();
+        assert_eq!(peek(&cache, KEY), Some(9), "a load undid an insert");
+        assert_exact(&cache);
+    });
+}
+
+/// P4: nor does a load that fails take the user's value with it.
+#[test]
+fn failure_against_insert() {
+    run_model(Two, || {
+        let cache = empty();
+        let claim = begin(&cache, KEY, STALE);
+        let loader = spawn({
+            let cache = cache.clone();
+            move || fail(&cache, claim, STALE)
+        });
+        assert!(put(&cache, KEY, 9, STALE));
+        assert_eq!(peek(&cache, KEY), Some(9), "a failing load undid an insert");
+        loader.join().unwrap();
+        assert_eq!(peek(&cache, KEY), Some(9), "a failing load undid an insert");
+        assert_exact(&cache);
+    });
+}
+
+/// P5: a load that hangs is taken over; its late result is discarded.
+#[test]
+fn late_result_against_takeover() {
+    run_model(Two, || {
+        let cache = empty();
+        let slow = begin(&cache, KEY, STALE);
+        let slow = spawn(move || publish(slow, 1, STALE_LATE));
+        let took_over =
+            won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE));
+        let slow = slow.join().unwrap();
+        match took_over {
+            Some(mine) => {
+                assert_eq!(mine, Published::Yes, "a late result was published");
+                assert_eq!(slow, Published::TakenOver, "a late result was published");
+                assert_eq!(peek(&cache, KEY), Some(2));
+            }
+            None => {
+                assert_eq!(
+                    slow,
+                    Published::Yes,
+                    "its result is there and it is told not"
+                );
+                assert_eq!(peek(&cache, KEY), Some(1));
+            }
+        }
+        assert_exact(&cache);
+    });
+}
+
+/// P5: the late failure of a load that was taken over changes nothing.
+#[test]
+fn late_failure_against_takeover() {
+    run_model(Two, || {
+        let cache = empty();
+        let slow = begin(&cache, KEY, STALE);
+        let slow = spawn({
+            let cache = cache.clone();
+            move || fail(&cache, slow, STALE_LATE)
+        });
+        let took_over =
+            won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE));
+        slow.join().unwrap();
+        if let Some(mine) = took_over {
+            assert_eq!(mine, Published::Yes, "a late failure removed a later load");
+            assert_eq!(peek(&cache, KEY), Some(2), "a late failure removed a value");
+        }
+        assert_exact(&cache);
+    });
+}
+
+/// P4: whoever loads because of an invalidation sees what was written before the invalidation.
+#[test]
+fn after_an_invalidation_sees_its_cause() {
+    run_model(Two, || {
+        let cache = filled();
+        let source = Arc::new(AtomicU64::new(1));
+        let writer = spawn({
+            let (cache, source) = (cache.clone(), source.clone());
+            move || {
+                source.store(2, Relaxed);
+                invalidate(&cache, KEY);
+            }
+        });
+        if let Some(claim) = ours(cache.begin(KEY, hash(KEY), CREATED)) {
+            assert_eq!(source.load(Relaxed), 2, "loaded what was invalidated");
+            drop(claim);
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// P5: a load that is dropped leaves the key usable, and no caller is told nothing.
+#[test]
+fn dropped_against_a_caller() {
+    run_model(Two, || {
+        let cache = empty();
+        let claim = begin(&cache, KEY, STALE);
+        let loader = spawn(move || drop(claim));
+        let value = get(&cache, KEY, STALE, |claim| {
+            publish(claim, 2, STALE);
+        });
+        loader.join().unwrap();
+        match value {
+            Ok(value) => assert_eq!((value, peek(&cache, KEY)), (2, Some(2))),
+            Err(_) => assert!(matches!(read(&cache, KEY, STALE), Read::Absent)),
+        }
+        assert_exact(&cache);
+    });
+}

@@ -1,0 +1,122 @@
+//! The end of a refresh against everything that can overtake it.
+
+use everfresh::protocol::Published;
+use loom::thread::spawn;
+
+use crate::Threads::{Three, Two};
+use crate::fixture::*;
+use crate::run_model;
+
+/// P4: an invalidation during a refresh is not undone by its result.
+#[test]
+fn against_invalidate() {
+    run_model(Two, || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish(claim, 1, STALE));
+        assert!(invalidate(&cache, KEY), "there was a value all the time");
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        assert_exact(&cache);
+    });
+}
+
+/// P4: the same for an invalidation of everything.
+#[test]
+fn against_invalidate_all() {
+    run_model(Two, || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish(claim, 1, STALE));
+        cache.invalidate_all();
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        assert_exact(&cache);
+    });
+}
+
+/// P4: a value that a user puts in during a refresh stays.
+#[test]
+fn against_insert() {
+    run_model(Two, || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish(claim, 1, STALE));
+        assert!(put(&cache, KEY, 9, STALE));
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        assert_exact(&cache);
+    });
+}
+
+/// P4, and the entry limit: an eviction during a refresh leaves no permit behind and takes none away.
+#[test]
+fn against_eviction() {
+    run_model(Two, || {
+        let cache = with_capacity(1);
+        assert!(put(&cache, KEY, OLD, CREATED));
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish(claim, 1, STALE));
+        assert!(put(&cache, 2, 9, STALE));
+        assert_eq!(peek(&cache, 2), Some(9));
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), None, "a result undid an eviction");
+        assert_eq!(peek(&cache, 2), Some(9));
+        assert_exact(&cache);
+    });
+}
+
+/// P5: after the deadline another reader may take over, and then its result alone counts.
+#[test]
+fn against_takeover() {
+    run_model(Two, || {
+        let cache = filled();
+        let slow = claim(&cache, STALE);
+        let slow = spawn(move || publish(slow, 1, STALE_LATE));
+        let took_over =
+            won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE));
+        let slow = slow.join().unwrap();
+        match took_over {
+            Some(mine) => {
+                assert_eq!(mine, Published::Yes, "a late result was published");
+                assert_eq!(slow, Published::TakenOver, "a late result was published");
+                assert_eq!(peek(&cache, KEY), Some(2));
+            }
+            None => {
+                assert_eq!(
+                    slow,
+                    Published::Yes,
+                    "its result is there and it is told not"
+                );
+                assert_eq!(peek(&cache, KEY), Some(1));
+            }
+        }
+        assert_exact(&cache);
+    });
+}
+
+/// P4, P5: a late result, a takeover and an invalidation at once: nothing is resident afterwards
+/// unless it was asked for after the invalidation.
+#[test]
+fn against_takeover_and_invalidate() {
+    run_model(Three, || {
+        let cache = filled();
+        let slow = claim(&cache, STALE);
+        let slow = spawn(move || publish(slow, 1, STALE_LATE));
+        let taker = spawn({
+            let cache = cache.clone();
+            move || won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE))
+        });
+        assert!(invalidate(&cache, KEY), "there was a value all the time");
+        let (slow, taker) = (slow.join().unwrap(), taker.join().unwrap());
+        assert!(
+            (slow, taker) != (Published::Yes, Some(Published::Yes)),
+            "two results of one entry were published"
+        );
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        assert_exact(&cache);
+    });
+}

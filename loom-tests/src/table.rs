@@ -1,0 +1,307 @@
+//! The slot table: membership, one moment at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use everfresh::protocol::{AtomicU64, Held, Inserted, Place, Table};
+use loom::thread::spawn;
+
+use crate::Threads::{Three, Two};
+use crate::run_model;
+
+/// A key and which of its items this is.
+type Pair = (u64, u64);
+
+const KEY: u64 = 1;
+
+fn table() -> Arc<Table<Pair>> {
+    Arc::new(Table::new(2))
+}
+
+fn insert(table: &Table<Pair>, item: &Arc<Pair>) -> Option<Place> {
+    match table.insert_if_absent(item.0, item, |other| other.0 == item.0) {
+        Inserted::Here(place) => Some(place),
+        Inserted::Exists => None,
+        Inserted::Full => panic!("there is room for all items of these models"),
+    }
+}
+
+fn find(table: &Table<Pair>, key: u64) -> Option<u64> {
+    table
+        .find(key, |other| other.0 == key)
+        .map(|(_, held)| held.1)
+}
+
+fn everything(table: &Table<Pair>) -> Vec<Held<Pair>> {
+    Table::<Pair>::places(0)
+        .filter_map(|place| table.item_at(place))
+        .collect()
+}
+
+/// A table that holds one item.
+fn with(item: &Arc<Pair>) -> (Arc<Table<Pair>>, Place) {
+    let table = table();
+    let place = insert(&table, item).expect("the table is empty");
+    (table, place)
+}
+
+/// P3: one key by two inserters is in the set once.
+#[test]
+fn one_key_by_two() {
+    run_model(Two, || {
+        let table = table();
+        let other = spawn({
+            let table = table.clone();
+            move || insert(&table, &Arc::new((KEY, 2))).is_some()
+        });
+        let mine = insert(&table, &Arc::new((KEY, 1))).is_some();
+        // Once it is in, it is found.
+        let seen = find(&table, KEY);
+        let other = other.join().unwrap();
+        assert!(mine != other, "not exactly one insert succeeded");
+        let value = if mine { 1 } else { 2 };
+        assert_eq!(seen, Some(value));
+        assert_eq!(everything(&table).len(), 1, "a key is twice in its set");
+    });
+}
+
+/// P3: one key by three inserters is in the set once.
+#[test]
+fn one_key_by_three() {
+    run_model(Three, || {
+        let table = table();
+        let insert_one = |table: &Table<Pair>, which| {
+            match table.insert_if_absent(KEY, &Arc::new((KEY, which)), |other| other.0 == KEY) {
+                Inserted::Here(_) => 1,
+                // The others have reserved both ways, and one of them will commit.
+                Inserted::Exists | Inserted::Full => 0,
+            }
+        };
+        let others = [2, 3].map(|which| {
+            let table = table.clone();
+            spawn(move || insert_one(&table, which))
+        });
+        let mine = insert_one(&table, 1);
+        let others = others.map(|other| other.join().unwrap());
+        let inserted: usize = mine + others.iter().sum::<usize>();
+        assert_eq!(inserted, 1, "not exactly one insert succeeded");
+        assert_eq!(everything(&table).len(), 1, "a key is twice in its set");
+    });
+}
+
+/// P4: two keys of one set do not lose one another.
+#[test]
+fn two_keys_by_two() {
+    run_model(Two, || {
+        let table = table();
+        let other = spawn({
+            let table = table.clone();
+            move || insert(&table, &Arc::new((2, 2))).is_some()
+        });
+        assert!(insert(&table, &Arc::new((1, 1))).is_some());
+        assert_eq!(find(&table, 1), Some(1), "an inserted item is not found");
+        assert!(other.join().unwrap());
+        assert_eq!((find(&table, 1), find(&table, 2)), (Some(1), Some(2)));
+    });
+}
+
+/// P3: an inserter that looked before a removal and another's insert does not put its key in twice.
+///
+/// The set then has the same ways occupied as when the inserter looked; only the version tells.
+#[test]
+fn insert_against_remove_and_insert() {
+    run_model(Two, || {
+        let bystander = Arc::new((2, 0));
+        let (table, place) = with(&bystander);
+        let other = spawn({
+            let table = table.clone();
+            move || {
+                assert!(table.remove(place, &bystander).is_some());
+                insert(&table, &Arc::new((KEY, 2))).is_some()
+            }
+        });
+        let mine = insert(&table, &Arc::new((KEY, 1))).is_some();
+        let other = other.join().unwrap();
+        assert_eq!(everything(&table).len(), 1, "a key is twice in its set");
+        assert!(mine != other, "not exactly one insert succeeded");
+    });
+}
+
+/// P4: whoever inserts while the old item is being removed either finds it or replaces it.
+#[test]
+fn insert_against_remove() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let remover = spawn({
+            let table = table.clone();
+            move || table.remove(place, &old).map(|removed| removed.1)
+        });
+        let inserted = insert(&table, &Arc::new((KEY, 2))).is_some();
+        let seen = find(&table, KEY);
+        assert_eq!(remover.join().unwrap(), Some(1));
+        match inserted {
+            true => assert_eq!(seen, Some(2), "an inserted item is not found"),
+            false => assert_ne!(seen, Some(2), "an item is found that was not inserted"),
+        }
+        assert_eq!(find(&table, KEY), inserted.then_some(2));
+    });
+}
+
+/// P4: of a removal and an overwriting, the item that left is what the remover is given.
+#[test]
+fn remove_against_overwrite() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let remover = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || table.remove(place, &old).map(|removed| removed.1)
+        });
+        let replaced = table.replace(place, &old, Arc::new((KEY, 2)));
+        let removed = remover.join().unwrap();
+        match (replaced, removed) {
+            (true, None) => assert_eq!(find(&table, KEY), Some(2)),
+            (true, Some(2)) | (false, Some(1)) => assert_eq!(find(&table, KEY), None),
+            other => panic!("an item was lost or left twice: {other:?}"),
+        }
+    });
+}
+
+/// P4: of two removers one is given the item.
+#[test]
+fn remove_against_remove() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let other = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || table.remove(place, &old).is_some()
+        });
+        let mine = table.remove(place, &old).is_some();
+        assert!(mine != other.join().unwrap(), "an item left twice or never");
+        assert!(everything(&table).is_empty());
+    });
+}
+
+/// P4: what a reader found is in the table: an item seen once, and not removed, is seen again.
+#[test]
+fn reader_against_remove_and_insert() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let writer = spawn({
+            let table = table.clone();
+            move || {
+                assert!(table.remove(place, &old).is_some());
+                assert!(insert(&table, &Arc::new((KEY, 2))).is_some());
+            }
+        });
+        if find(&table, KEY) == Some(2) {
+            assert_eq!(
+                find(&table, KEY),
+                Some(2),
+                "an item was seen before it was in"
+            );
+        }
+        writer.join().unwrap();
+        assert_eq!(find(&table, KEY), Some(2));
+    });
+}
+
+/// P4: the same for whoever looks at a place and not for a key.
+#[test]
+fn place_against_remove_and_insert() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let writer = spawn({
+            let table = table.clone();
+            move || {
+                assert!(table.remove(place, &old).is_some());
+                assert!(insert(&table, &Arc::new((KEY, 2))).is_some());
+            }
+        });
+        let look = || table.item_at(place).map(|held| held.1);
+        if look() == Some(2) {
+            assert_eq!(look(), Some(2), "an item was seen before it was in");
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// P4: a read that begins after a removal does not see the item, by its key nor by its place.
+#[test]
+fn reader_after_remove() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let removed = Arc::new(AtomicU64::new(0));
+        // Two removers: the one that comes too late returns while the other is still at it.
+        let remover = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || table.remove(place, &old).is_some()
+        });
+        let mine = table.remove(place, &old).is_some();
+        removed.store(1, Release);
+        assert!(removed.load(Acquire) == 1);
+        assert_eq!(find(&table, KEY), None, "a removed item was read");
+        assert!(!table.holds(place, &old), "a removed item was read");
+        assert!(mine != remover.join().unwrap());
+    });
+}
+
+/// P4: insert, overwrite and removal of one key at once: the table ends with what is left over.
+#[test]
+fn insert_against_remove_against_overwrite() {
+    run_model(Three, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let inserter = spawn({
+            let table = table.clone();
+            move || insert(&table, &Arc::new((KEY, 3))).is_some()
+        });
+        let remover = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || table.remove(place, &old).map(|removed| removed.1)
+        });
+        let replaced = table.replace(place, &old, Arc::new((KEY, 2)));
+        let inserted = inserter.join().unwrap();
+        let removed = remover.join().unwrap();
+        let left = match (replaced, removed) {
+            (true, None) => Some(2),
+            (true, Some(2)) | (false, Some(1)) => None,
+            other => panic!("an item was lost or left twice: {other:?}"),
+        };
+        assert!(!(inserted && left.is_some()), "a key is twice in its set");
+        assert_eq!(find(&table, KEY), left.or(inserted.then_some(3)));
+        assert!(everything(&table).len() <= 1, "a key is twice in its set");
+    });
+}
+
+/// P4: a reader during an insert, an overwriting and a removal sees only what was in the table.
+#[test]
+fn reader_against_overwrite_and_remove() {
+    run_model(Three, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let overwriter = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || table.replace(place, &old, Arc::new((KEY, 2)))
+        });
+        let remover = spawn({
+            let (table, old) = (table.clone(), old.clone());
+            move || {
+                let removed = table.remove(place, &old).is_some();
+                removed && insert(&table, &Arc::new((KEY, 3))).is_some()
+            }
+        });
+        let (first, second) = (find(&table, KEY), find(&table, KEY));
+        let order = [None, Some(1), Some(2), None, Some(3)];
+        let at = order.iter().skip(1).position(|seen| *seen == first);
+        let at = at.expect("one of the items, or none") + 1;
+        assert!(order[at..].contains(&second), "{second:?} after {first:?}");
+        overwriter.join().unwrap();
+        remover.join().unwrap();
+    });
+}

@@ -1,0 +1,113 @@
+//! Hits allocate nothing: counted by an allocator that every test of this binary runs on.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use everfresh::{ManualClock, Source};
+
+use crate::support::*;
+
+struct Counting;
+
+thread_local! {
+    // Without a destructor and without a lazy initialiser, so that using it allocates nothing itself.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches a thread-local cell only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the promises of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the promises of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the promises of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The allocations of this thread while `work` runs.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert!(allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0);
+    assert_eq!(allocations(|| {}), 0);
+}
+
+/// Every way to read key 1 from a thread and, ready at its first poll, from a task.
+fn reads_allocate(cache: &everfresh::Cache<u64, u64>, source: Source) -> u64 {
+    let read = || {
+        assert_eq!(cache.get_blocking(&1).unwrap().source(), source);
+        let mut future = std::pin::pin!(cache.get(&1));
+        let read = ready(&mut future).unwrap();
+        assert_eq!(read.source(), source);
+    };
+    // This thread's counters and generator are made by its first read.
+    read();
+    allocations(|| (0..100).for_each(|_| read()))
+}
+
+#[test]
+fn fresh_hits_allocate_nothing() {
+    let clock = ManualClock::new();
+    let (cache, ..) = by_hand(builder(&clock));
+    cache.insert(1, 10);
+    assert_eq!(reads_allocate(&cache, Source::Fresh), 0);
+    assert_eq!(allocations(|| assert_eq!(*cache.peek(&1).unwrap(), 10)), 0);
+    assert_eq!(allocations(|| assert!(cache.contains(&1))), 0);
+}
+
+#[test]
+fn fresh_hits_in_the_early_window_allocate_nothing() {
+    let clock = ManualClock::new();
+    let (tasks, moved) = (Tasks::default(), clock.clone());
+    let cache = builder(&clock)
+        .fresh_for(secs(100))
+        .beta(1.0)
+        .spawner(tasks.spawner())
+        .load(move |_: &u64| {
+            moved.advance(secs(2));
+            async { 10 }
+        })
+        .build()
+        .unwrap();
+    let mut first = get(&cache, 1);
+    assert!(is_pending(&mut first));
+    tasks.poll_all();
+    // The window is the last 41.4 s. At its start every read draws, and the chance of "now" is one in a billion.
+    clock.advance(secs(59));
+    assert_eq!(reads_allocate(&cache, Source::Fresh), 0);
+    assert_eq!(tasks.spawned(), 1);
+}
+
+#[test]
+fn stale_hits_allocate_nothing_once_the_refresh_is_under_way() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).backoff(secs(100), secs(100)));
+    cache.insert(1, 10);
+    clock.advance(secs(12));
+    assert_eq!(reads_allocate(&cache, Source::Stale), 0);
+    assert_eq!(tasks.spawned(), 1);
+    assert_eq!(allocations(|| assert_eq!(*cache.peek(&1).unwrap(), 10)), 0);
+    // Nor while a failure rests.
+    tasks.poll_all();
+    gates.end(0, crate::support::gates::End::Fail);
+    tasks.poll_all();
+    assert_eq!(reads_allocate(&cache, Source::AfterFailure), 0);
+}

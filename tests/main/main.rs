@@ -1,0 +1,28 @@
+//! Behaviour of the whole cache, one module a topic.
+//!
+//! No test sleeps or depends on real time: clocks move by hand, loaders are held and released, and futures are polled
+//! one step at a time. `EVERFRESH_SEED`, `PROPTEST_CASES` and `EVERFRESH_STRESS_ROUNDS` choose the random tests; see
+//! `support::random`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+mod allocations;
+mod capacity;
+mod counting_loader;
+mod door;
+mod drops;
+mod early;
+mod errors;
+mod freshness;
+mod hangs;
+mod invalidation;
+mod lifetime;
+mod pool;
+mod recursion;
+mod resilience;
+mod stale_if_error;
+mod stampede;
+mod stats;
+mod traits;
+mod user_panics;

@@ -1,0 +1,234 @@
+//! The pool of `compute`: order, bounds, names.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use everfresh::{Cache, CountingLoader, Loaded, ManualClock, Source};
+
+use crate::support::*;
+
+/// A pool of one whose only worker is held by key 0; the order of the keys it computes goes to the list.
+struct Held {
+    cache: Cache<u64, u64>,
+    loader: CountingLoader<u64, u64>,
+    clock: ManualClock,
+    order: Arc<Mutex<Vec<u64>>>,
+    holding: Option<Reading<u64>>,
+}
+
+impl Held {
+    fn new(queue: usize) -> Self {
+        let clock = ManualClock::new();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (list, moved) = (order.clone(), clock.clone());
+        let loader = CountingLoader::new(move |key: &u64| {
+            list.lock().unwrap().push(*key);
+            // Key 3 costs a second, so that it has an early window.
+            if *key == 3 {
+                moved.advance(secs(1));
+            }
+            *key
+        });
+        let limits = builder(&clock)
+            .beta(1.0)
+            .threads(1)
+            .queue(queue)
+            .stale_for(secs(100));
+        Held {
+            cache: computing(limits, &loader),
+            loader,
+            clock,
+            order,
+            holding: None,
+        }
+    }
+
+    fn hold(&mut self) {
+        let calls = self.loader.calls();
+        self.loader.hold();
+        let mut holding = get(&self.cache, 0);
+        assert!(is_pending(&mut holding));
+        self.loader.wait_for_calls(calls + 1);
+        self.holding = Some(holding);
+    }
+
+    fn finish(&self, published: u64) {
+        self.loader.release();
+        until("all are published", || {
+            self.cache.stats().published == published
+        });
+    }
+}
+
+#[test]
+fn cold_loads_go_before_stale_refreshes_before_early_ones() {
+    let mut held = Held::new(100);
+    let cache = held.cache.clone();
+    // Key 3: 20 ns before its soft limit; an early refresh is certain. Keys 1 and 2 are stale by then.
+    let early = cache.get_blocking(&3).unwrap();
+    assert_eq!(early.cost(), secs(1));
+    for stale in [1, 2] {
+        cache.insert(stale, Loaded::new(0).fresh_for(secs(1)));
+    }
+    held.clock.advance(secs(10) - Duration::from_nanos(20));
+    // With the worker idle the early refresh is accepted; what follows overtakes it while it is queued.
+    until("the worker is idle", || cache.stats().published == 1);
+    held.order.lock().unwrap().clear();
+    held.loader.hold();
+    let accepted = loop {
+        // The worker counts as busy until it has come back from its last job.
+        if ready(get(&cache, 3)).unwrap().source() == Source::Early && cache.stats().shed_early == 0
+        {
+            break true;
+        }
+        held.clock.advance(millis(200));
+        cache.insert(3, 3);
+        thread::yield_now();
+        if cache.stats().shed_early > 0 {
+            break false;
+        }
+    };
+    if accepted {
+        // It was taken by the worker itself, which is now held by it.
+        held.loader.wait_for_calls(2);
+    } else {
+        held.hold();
+    }
+    let running = held.loader.calls();
+    assert!(ready(get(&cache, 1)).unwrap().freshness().is_stale());
+    assert!(ready(get(&cache, 2)).unwrap().freshness().is_stale());
+    let mut cold = [get(&cache, 11), get(&cache, 12)];
+    assert!(cold.iter_mut().all(is_pending));
+    assert_eq!(held.loader.calls(), running, "all of them are queued");
+    held.finish(6);
+    let order = held.order.lock().unwrap().clone();
+    assert_eq!(order[1..], [11, 12, 1, 2], "in order of their class");
+}
+
+#[test]
+fn early_refreshes_are_shed_while_no_worker_is_idle_and_counted() {
+    let mut held = Held::new(100);
+    let cache = held.cache.clone();
+    cache.get_blocking(&3).unwrap();
+    held.clock.advance(secs(10) - Duration::from_nanos(20));
+    held.hold();
+    let early = ready(get(&cache, 3)).unwrap();
+    assert_eq!((early.source(), *early), (Source::Early, 3));
+    // It rests now, so the next reader does not try again at once.
+    assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Fresh);
+    let stats = cache.stats();
+    assert_eq!((stats.shed_early, stats.early), (1, 1));
+    assert_eq!((stats.refreshes_early, stats.failed), (0, 0));
+    held.finish(2);
+    assert_eq!(held.loader.calls_for(&3), 1);
+    // Once it is stale it is refreshed.
+    held.clock.advance(secs(1));
+    assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Stale);
+    until("key 3 is refreshed", || held.loader.calls_for(&3) == 2);
+}
+
+#[test]
+fn a_full_queue_refuses_cold_loads_and_puts_stale_refreshes_off() {
+    let mut held = Held::new(2);
+    let cache = held.cache.clone();
+    cache.insert(1, Loaded::new(7).fresh_for(secs(1)));
+    held.clock.advance(secs(2));
+    held.hold();
+    let mut queued = [get(&cache, 11), get(&cache, 12)];
+    assert!(queued.iter_mut().all(is_pending));
+    for _ in 0..3 {
+        let error = ready(get(&cache, 13)).unwrap_err();
+        assert!(error.is_overloaded());
+    }
+    // A stale value is served all the same, and its refresh tried again only after a rest.
+    for _ in 0..5 {
+        let stale = ready(get(&cache, 1)).unwrap();
+        assert_eq!((*stale, stale.source()), (7, Source::Stale));
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.rejected, stats.shed_stale, stats.failed), (3, 1, 0));
+    held.finish(3);
+    for (read, key) in queued.into_iter().zip([11, 12]) {
+        assert_eq!(*wait(read).unwrap(), key);
+    }
+    // There is room again for both.
+    assert_eq!(*cache.get_blocking(&13).unwrap(), 13);
+    held.clock.advance(millis(100));
+    assert!(cache.get_blocking(&1).is_ok());
+    until("key 1 is refreshed", || held.loader.calls_for(&1) == 1);
+}
+
+#[test]
+fn a_load_that_a_worker_needs_is_accepted_by_a_full_queue() {
+    let clock = ManualClock::new();
+    let handle: Arc<std::sync::OnceLock<Cache<u64, u64>>> = Arc::default();
+    let inside = handle.clone();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .threads(1)
+        .queue(1)
+        .try_compute(move |key: &u64| {
+            let cache = inside.get().unwrap();
+            if *key == 0 {
+                until("the queue is full", || cache.stats().rejected > 0);
+                return cache.get_blocking(&1).map(|read| *read * 10);
+            }
+            Ok(*key)
+        })
+        .build()
+        .unwrap();
+    handle.set(cache.clone()).unwrap();
+    let mut outer = get(&cache, 0);
+    assert!(is_pending(&mut outer));
+    until("the outer load runs", || cache.stats().loads == 1);
+    let mut queued = get(&cache, 5);
+    assert!(is_pending(&mut queued));
+    assert!(ready(get(&cache, 6)).unwrap_err().is_overloaded());
+    assert_eq!(*wait(outer).unwrap(), 10);
+}
+
+#[test]
+fn threads_have_the_number_and_the_names_that_were_asked_for() {
+    let names = |name: &str, thread_name: Option<&str>, threads: usize| {
+        let clock = ManualClock::new();
+        let loader = CountingLoader::new(|_: &u64| thread::current().name().map(str::to_owned));
+        let mut limits = builder(&clock).name(name).threads(threads);
+        if let Some(thread_name) = thread_name {
+            limits = limits.thread_name(thread_name);
+        }
+        let cache = computing(limits, &loader);
+        loader.hold();
+        let mut reads: Vec<_> = (0..10).map(|key| get(&cache, key)).collect();
+        assert!(reads.iter_mut().all(is_pending));
+        // As many loads run at once as there are threads, and no more.
+        loader.wait_for_calls(threads);
+        assert_eq!(loader.running(), threads);
+        loader.release();
+        let mut names: Vec<String> = reads
+            .into_iter()
+            .map(|read| (*wait(read).unwrap()).clone().unwrap())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let all = names("forecasts", None, 3);
+    assert!(!all.is_empty() && all.iter().all(|name| name.starts_with("forecasts-")));
+    assert!(
+        all.iter()
+            .all(|name| ["forecasts-0", "forecasts-1", "forecasts-2"].contains(&name.as_str()))
+    );
+    assert_eq!(names("forecasts", Some("model"), 1), ["model-0"]);
+}
+
+#[test]
+fn a_load_runs_on_the_pool_and_not_on_its_caller() {
+    let cache: Cache<u64, thread::ThreadId> = builder(&ManualClock::new())
+        .threads(1)
+        .compute(|_: &u64| thread::current().id())
+        .build()
+        .unwrap();
+    let first = *cache.get_blocking(&1).unwrap();
+    assert_ne!(first, thread::current().id());
+    assert_eq!(*cache.get_blocking(&2).unwrap(), first);
+}

@@ -1,0 +1,264 @@
+//! When refreshing fails: the second stale window, the hard limit and the backoff.
+
+use std::time::Duration;
+
+use everfresh::{Cache, CountingLoader, Freshness, ManualClock, Source};
+
+use crate::support::gates::End;
+use crate::support::*;
+
+/// Fresh to 10 s, stale-while-revalidate to 30 s, stale-if-error to 50 s, and a value put in at 0 s.
+fn cache(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
+    let (cache, tasks, gates) = by_hand(
+        builder(clock)
+            .stale_if_error_for(secs(40))
+            .load_timeout(secs(1_000))
+            .backoff(secs(2), secs(2)),
+    );
+    cache.insert(1, 10);
+    (cache, tasks, gates)
+}
+
+fn end(tasks: &Tasks, gates: &Gates<u64>, call: usize, end: End<u64>) {
+    tasks.poll_all();
+    gates.end(call, end);
+    tasks.poll_all();
+}
+
+#[test]
+fn in_the_second_window_callers_wait_and_get_the_new_value() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(30));
+    let mut reads = [get(&cache, 1), get(&cache, 1)];
+    assert!(reads.iter_mut().all(is_pending));
+    assert_eq!(tasks.spawned(), 1);
+    end(&tasks, &gates, 0, End::Value(11));
+    let [first, second] = reads.map(|read| ready(read).unwrap());
+    assert_eq!((*first, first.source()), (11, Source::Loaded));
+    assert_eq!((*second, second.source()), (11, Source::Coalesced));
+    assert_eq!(gates.previous(0), Some(10));
+}
+
+#[test]
+fn in_the_second_window_callers_get_the_old_value_if_the_refresh_fails() {
+    for how in [End::Fail, End::Panic] {
+        let clock = ManualClock::new();
+        let (cache, tasks, gates) = cache(&clock);
+        clock.advance(secs(30));
+        let mut reads = [get(&cache, 1), get(&cache, 1)];
+        assert!(reads.iter_mut().all(is_pending));
+        end(&tasks, &gates, 0, how);
+        for read in reads {
+            let old = ready(read).unwrap();
+            assert_eq!((*old, old.source()), (10, Source::AfterFailure));
+            assert_eq!(old.freshness(), Freshness::Stale { by: secs(20) });
+        }
+        // While the failure rests nobody waits; after it somebody tries again.
+        let old = ready(get(&cache, 1)).unwrap();
+        assert_eq!((*old, old.source()), (10, Source::AfterFailure));
+        assert_eq!(tasks.spawned(), 1);
+        clock.advance(secs(2));
+        assert!(is_pending(&mut get(&cache, 1)));
+        assert_eq!(tasks.spawned(), 2);
+    }
+}
+
+#[test]
+fn a_refresh_that_is_dropped_counts_as_failed() {
+    let clock = ManualClock::new();
+    let (cache, tasks, _gates) = cache(&clock);
+    clock.advance(secs(30));
+    let mut read = get(&cache, 1);
+    assert!(is_pending(&mut read));
+    assert!(tasks.abort(0));
+    assert_eq!(ready(read).unwrap().source(), Source::AfterFailure);
+    assert_eq!(
+        ready(get(&cache, 1)).unwrap().source(),
+        Source::AfterFailure
+    );
+}
+
+#[test]
+fn past_the_hard_limit_nothing_is_served_whatever_failed() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(50));
+    let mut read = get(&cache, 1);
+    assert!(is_pending(&mut read));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(read).unwrap_err().is_load_failure());
+    // The failure rests: everybody gets it at once, and the loader is left alone.
+    assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
+    assert!(cache.peek(&1).is_none());
+    assert_eq!(tasks.spawned(), 1);
+    clock.advance(secs(2));
+    assert!(is_pending(&mut get(&cache, 1)));
+    assert_eq!(tasks.spawned(), 2);
+}
+
+#[test]
+fn a_refresh_begun_in_time_does_not_save_a_value_that_expires_meanwhile() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(49));
+    let mut read = get(&cache, 1);
+    assert!(is_pending(&mut read));
+    clock.advance(secs(1));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(read).unwrap_err().is_load_failure());
+}
+
+#[test]
+fn a_stale_value_is_served_after_failures_up_to_the_hard_limit() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(12));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
+    end(&tasks, &gates, 0, End::Fail);
+    assert_eq!(
+        ready(get(&cache, 1)).unwrap().source(),
+        Source::AfterFailure
+    );
+    clock.advance(secs(2));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
+    assert_eq!(tasks.spawned(), 2);
+}
+
+#[test]
+fn an_early_refresh_that_fails_leaves_a_fresh_value() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(5));
+    let mut refreshing = refresh(&cache, 1);
+    assert!(is_pending(&mut refreshing));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(refreshing).unwrap_err().is_load_failure());
+    let read = ready(get(&cache, 1)).unwrap();
+    assert_eq!((*read, read.source()), (10, Source::Fresh));
+}
+
+#[test]
+fn a_full_queue_is_a_failure_like_another() {
+    let clock = ManualClock::new();
+    let loader = CountingLoader::new(|key: &u64| *key);
+    let limits = builder(&clock)
+        .stale_if_error_for(secs(40))
+        .load_timeout(secs(1_000))
+        .threads(1)
+        .queue(1);
+    let cache = computing(limits, &loader);
+    cache.insert(1, 10);
+    clock.advance(secs(30));
+    loader.hold();
+    let mut running = get(&cache, 100);
+    assert!(is_pending(&mut running));
+    loader.wait_for_calls(1);
+    let mut queued = get(&cache, 101);
+    assert!(is_pending(&mut queued));
+    // There is no room to refresh key 1: the old value, for whoever asks first and for those after.
+    for _ in 0..3 {
+        let old = ready(get(&cache, 1)).unwrap();
+        assert_eq!((*old, old.source()), (10, Source::AfterFailure));
+    }
+    loader.release();
+    loader.wait_for_calls(2);
+    loader.wait_until_idle();
+}
+
+/// The times at which a loader that always fails is called, while key 1 is read ten times a second.
+fn attempts(
+    cache: &Cache<u64, u64>,
+    clock: &ManualClock,
+    loader: &CountingLoader<u64, u64>,
+) -> Vec<u32> {
+    let mut attempts = Vec::new();
+    for tick in 0..1_000 {
+        let seen = cache.stats();
+        let calls = loader.calls();
+        cache.get_blocking(&1).unwrap();
+        let started = cache.stats().claims_denied == seen.claims_denied;
+        if started {
+            loader.wait_for_calls(calls + 1);
+            until("the failure is counted", || {
+                cache.stats().failed > seen.failed
+            });
+            until("the failure rests", || {
+                cache.get_blocking(&1).unwrap().source() == Source::AfterFailure
+            });
+            attempts.push(tick);
+        }
+        clock.advance(Duration::from_millis(100));
+    }
+    attempts
+}
+
+#[test]
+fn failures_back_off_exponentially_with_jitter_up_to_the_longest_rest() {
+    let clock = ManualClock::new();
+    let loader = CountingLoader::new(|key: &u64| *key);
+    let limits = builder(&clock)
+        .stale_for(secs(10_000))
+        .backoff(secs(1), secs(8));
+    let cache = computing(limits, &loader);
+    cache.insert(1, 10);
+    clock.advance(secs(10));
+    loader.fail_next(usize::MAX);
+    let attempts = attempts(&cache, &clock, &loader);
+    let gaps: Vec<u32> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (gap, longest) in gaps.iter().zip([10, 20, 40, 80, 80, 80, 80, 80, 80, 80]) {
+        // Up to a half is taken off; a tick is the grain of the reads.
+        assert!((longest / 2..=longest).contains(gap), "{gaps:?}");
+    }
+    assert!(gaps.len() >= 10, "{gaps:?}");
+    assert_eq!(attempts.len(), loader.calls());
+    // Eight times the same rest: not at random.
+    assert!(gaps[3..].iter().any(|gap| *gap != gaps[3]), "{gaps:?}");
+
+    // A success forgets the failures.
+    loader.fail_next(0);
+    clock.advance(secs(8));
+    cache.get_blocking(&1).unwrap();
+    until("the refresh is published", || cache.stats().published == 1);
+    loader.fail_next(usize::MAX);
+    clock.advance(secs(10));
+    let gaps: Vec<u32> = self::attempts(&cache, &clock, &loader)
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    assert!((5..=10).contains(&gaps[0]), "{gaps:?}");
+}
+
+#[test]
+fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(12));
+    assert!(ready(get(&cache, 1)).is_ok());
+    end(&tasks, &gates, 0, End::Fail);
+    let mut refreshing = refresh(&cache, 1);
+    assert!(is_pending(&mut refreshing));
+    end(&tasks, &gates, 1, End::Value(11));
+    let new = ready(refreshing).unwrap();
+    assert_eq!((*new, new.source()), (11, Source::Loaded));
+    assert_eq!(*cache.peek(&1).unwrap(), 11);
+}
+
+#[test]
+fn a_refresh_by_name_joins_the_one_that_runs_while_others_read_the_old_value() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    let mut refreshing = [refresh(&cache, 1), refresh(&cache, 1)];
+    assert!(refreshing.iter_mut().all(is_pending));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Fresh);
+    assert_eq!(tasks.spawned(), 1);
+    end(&tasks, &gates, 0, End::Value(11));
+    let [first, second] = refreshing.map(|refreshing| ready(refreshing).unwrap());
+    assert_eq!((*first, first.source()), (11, Source::Loaded));
+    assert_eq!((*second, second.source()), (11, Source::Coalesced));
+    // An absent key is loaded.
+    let mut absent = refresh(&cache, 2);
+    assert!(is_pending(&mut absent));
+    end(&tasks, &gates, 1, End::Value(20));
+    assert_eq!(*ready(absent).unwrap(), 20);
+}

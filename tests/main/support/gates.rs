@@ -1,0 +1,94 @@
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use everfresh::{Builder, Cache, CountingLoader, Loaded, Request, ToldToFail};
+
+/// How the test ends a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End<V> {
+    Value(V),
+    Fail,
+    Panic,
+}
+
+struct Call<V> {
+    key: u64,
+    previous: Option<V>,
+    end: Option<End<V>>,
+}
+
+/// An async loader each of whose calls waits until the test ends it; calls are numbered as they begin.
+pub struct Gates<V>(Arc<Mutex<Vec<Call<V>>>>);
+
+impl<V: Copy + Send + Sync + 'static> Gates<V> {
+    /// Gives the cache this loader.
+    pub fn load(&self, builder: Builder<u64, V>) -> Cache<u64, V> {
+        let gates = self.clone();
+        builder
+            .load_with(move |request: &Request<u64, V>| {
+                let (gates, key, previous) =
+                    (gates.clone(), *request.key(), request.previous().copied());
+                async move { gates.call(key, previous).await.map(Loaded::new) }
+            })
+            .build()
+            .unwrap()
+    }
+
+    async fn call(self, key: u64, previous: Option<V>) -> Result<V, ToldToFail> {
+        let number = {
+            let mut calls = self.0.lock().unwrap();
+            calls.push(Call {
+                key,
+                previous,
+                end: None,
+            });
+            calls.len() - 1
+        };
+        let end = poll_fn(|_| match self.0.lock().unwrap()[number].end {
+            Some(end) => Poll::Ready(end),
+            None => Poll::Pending,
+        });
+        match end.await {
+            End::Value(value) => Ok(value),
+            End::Fail => Err(ToldToFail),
+            End::Panic => panic!("the gate was told to panic"),
+        }
+    }
+
+    /// How many calls have begun.
+    pub fn calls(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub fn key(&self, call: usize) -> u64 {
+        self.0.lock().unwrap()[call].key
+    }
+
+    pub fn previous(&self, call: usize) -> Option<V> {
+        self.0.lock().unwrap()[call].previous
+    }
+
+    /// Decides how a call ends; it does so at its next poll.
+    pub fn end(&self, call: usize, end: End<V>) {
+        self.0.lock().unwrap()[call].end = Some(end);
+    }
+}
+
+impl<V> Clone for Gates<V> {
+    fn clone(&self) -> Self {
+        Gates(self.0.clone())
+    }
+}
+
+impl<V> Default for Gates<V> {
+    fn default() -> Self {
+        Gates(Arc::default())
+    }
+}
+
+/// A loader that returns 1, 2, 3 and so on, whatever the key.
+pub fn numbering() -> CountingLoader<u64, u64> {
+    let next = std::sync::atomic::AtomicU64::new(1);
+    CountingLoader::new(move |_| next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}

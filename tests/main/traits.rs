@@ -1,0 +1,173 @@
+//! What every public type can be used for: sending, sharing, cloning, printing, unwinding.
+
+use std::fmt::Debug;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use everfresh::*;
+
+use crate::support::*;
+
+fn shared<T: Send + Sync>() {}
+fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
+fn unpinned<T: Unpin>() {}
+fn cloned<T: Clone>() {}
+fn printed<T: Debug>() {}
+fn an_error<T: std::error::Error + Send + Sync + 'static>() {}
+fn sent<T: Send>(value: T) -> T {
+    value
+}
+
+type Key = String;
+type Value = Vec<u8>;
+
+#[test]
+fn public_types_are_send_and_sync() {
+    shared::<Cache<Key, Value>>();
+    shared::<Cached<Value, Key>>();
+    shared::<Cached<Value>>();
+    shared::<Error>();
+    shared::<BuildError>();
+    shared::<Loaded<Value>>();
+    shared::<Request<Key, Value>>();
+    shared::<Stats>();
+    shared::<Histogram>();
+    shared::<Clock>();
+    shared::<ManualClock>();
+    shared::<Freshness>();
+    shared::<Source>();
+    shared::<CountingLoader<Key, Value>>();
+    shared::<ToldToFail>();
+    // A value needs no `Clone` and no `Debug`.
+    struct Plain;
+    shared::<Cache<u64, Plain>>();
+    shared::<Cached<Plain, u64>>();
+}
+
+#[test]
+fn public_types_may_be_moved_cloned_and_printed() {
+    unpinned::<Cache<Key, Value>>();
+    unpinned::<Cached<Value, Key>>();
+    unpinned::<Builder<Key, Value>>();
+    cloned::<Cache<Key, Value>>();
+    cloned::<Cached<Value, Key>>();
+    cloned::<Error>();
+    cloned::<Loaded<Value>>();
+    cloned::<Stats>();
+    cloned::<Histogram>();
+    cloned::<Clock>();
+    cloned::<ManualClock>();
+    printed::<Cache<Key, Value>>();
+    printed::<Cached<Value, Key>>();
+    printed::<Builder<Key, Value>>();
+    printed::<Request<Key, Value>>();
+    printed::<Loaded<Value>>();
+    printed::<Stats>();
+    printed::<Clock>();
+    printed::<ManualClock>();
+    an_error::<Error>();
+    an_error::<BuildError>();
+    an_error::<ToldToFail>();
+    struct Plain;
+    cloned::<Cached<Plain, u64>>();
+    cloned::<Cache<u64, Plain>>();
+    printed::<Cache<u64, Plain>>();
+}
+
+#[test]
+fn plain_data_survives_unwinding() {
+    unwinds::<Stats>();
+    unwinds::<Histogram>();
+    unwinds::<Freshness>();
+    unwinds::<Source>();
+    unwinds::<Loaded<Value>>();
+    unwinds::<ToldToFail>();
+}
+
+#[test]
+fn futures_of_reads_may_be_sent_and_a_value_held_across_an_await() {
+    let clock = ManualClock::new();
+    let cache = computing(builder(&clock), &gates::numbering());
+    let future = Box::pin(sent(async {
+        let held = cache.get(&1).await?;
+        let refreshed = cache.refresh(&1).await?;
+        // Still here, although it was replaced.
+        Ok::<_, Error>((*held, *refreshed, held.source()))
+    }));
+    assert_eq!(wait(future).unwrap(), (1, 2, Source::Loaded));
+}
+
+#[test]
+fn a_read_derefs_and_prints_as_its_value() {
+    let cache: Cache<String, String> = Cache::builder()
+        .compute(|key: &String| key.to_uppercase())
+        .build()
+        .unwrap();
+    // By a borrowed form of the key.
+    let read = cache.get_blocking("abc").unwrap();
+    assert_eq!(read.len(), 3);
+    assert_eq!(read.as_ref(), "ABC");
+    assert_eq!(read.to_string(), "ABC");
+    assert_eq!(read.clone().as_str(), "ABC");
+    let debug = format!("{read:?}");
+    assert!(
+        debug.contains("\"ABC\"") && debug.contains("Loaded"),
+        "{debug}"
+    );
+    assert!(cache.contains("abc") && cache.invalidate("abc"));
+    let debug = format!("{cache:?}");
+    assert!(
+        debug.contains("everfresh") && debug.contains("len: 0"),
+        "{debug}"
+    );
+    assert_eq!(cache.name(), "everfresh");
+}
+
+#[test]
+fn another_hasher_may_be_used() {
+    let cache = Cache::<u64, u64>::builder()
+        .hasher(std::hash::RandomState::new())
+        .compute(|key: &u64| key + 1)
+        .build()
+        .unwrap();
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 2);
+    // A hasher that knows one hash only is slow, but right.
+    #[derive(Default)]
+    struct Same;
+    impl std::hash::Hasher for Same {
+        fn write(&mut self, _: &[u8]) {}
+        fn finish(&self) -> u64 {
+            7
+        }
+    }
+    let cache = Cache::<u64, u64>::builder()
+        .capacity(100)
+        .hasher(std::hash::BuildHasherDefault::<Same>::default())
+        .compute(|key: &u64| key + 1)
+        .build()
+        .unwrap();
+    for key in 0..50 {
+        assert_eq!(*cache.get_blocking(&key).unwrap(), key + 1);
+    }
+    assert_eq!(cache.len(), 13, "one set is all that one hash can fill");
+}
+
+#[test]
+fn the_clocks_of_the_system_serve_too() {
+    for clock in [Clock::coarse(), Clock::precise()] {
+        let cache: Cache<u64, u64> = Cache::builder()
+            .clock(clock)
+            .fresh_for(secs(1_000_000))
+            .compute(|key: &u64| *key)
+            .build()
+            .unwrap();
+        cache.get_blocking(&1).unwrap();
+        let read = cache.get_blocking(&1).unwrap();
+        assert!(read.freshness().is_fresh() && read.age() < secs(1_000_000));
+    }
+    let moved = ManualClock::default();
+    let other = moved.clone();
+    let cache: Cache<u64, u64> = builder(&moved).compute(|key: &u64| *key).build().unwrap();
+    cache.insert(1, 1);
+    other.advance(secs(3));
+    assert_eq!(cache.peek(&1).unwrap().age(), secs(3));
+}
