@@ -72,6 +72,7 @@ mod error;
 mod eviction;
 mod fifo;
 mod flight;
+mod fresh;
 mod job;
 mod loader;
 mod nesting;
@@ -96,6 +97,7 @@ pub use clock::Clock;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use error::{BuildError, Error};
+pub use fresh::Fresh;
 pub use loader::{BoxFuture, LoadFn, Loaded, Request};
 pub use reader::{Pinned, Reader, Seen};
 pub use removal::Cause;
