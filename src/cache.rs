@@ -207,6 +207,7 @@ where
         let policy = &core.shared.policy;
         let standing = Standing {
             uses: 0,
+            promoted: false,
             residency: core.residents.queues.next_residency(),
             weight: core.shared.weigh(&key, &value),
         };

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::claim::{Claims, Right};
-use crate::clock::{Span, Tick};
+use crate::clock::Tick;
+use crate::compact::{Cost, Span, Weight};
 use crate::fifo::Residency;
 use crate::flight::Flight;
 use crate::sync::{Arc, AtomicU8, Ordering, Slot};
@@ -15,13 +16,14 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 pub const USES_MAX: u8 = 3;
 
 /// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
-/// most addresses, and nothing but the end of the value is padding.
+/// most addresses, and nothing before the value is padding.
 #[repr(C)]
 pub struct Entry<K, V> {
     pub times: Times,
     uses: AtomicU8,
+    promoted: AtomicU8,
     pub residency: Residency,
-    pub weight: u32,
+    pub weight: Weight,
     pub key: K,
     /// `None` marks the placeholder of a load.
     value: Option<V>,
@@ -34,13 +36,14 @@ pub struct Entry<K, V> {
 #[derive(Clone, Copy)]
 pub struct Standing {
     pub uses: u8,
+    pub promoted: bool,
     pub residency: Residency,
-    pub weight: u32,
+    pub weight: Weight,
 }
 
 /// When an entry is fresh, stale and expired.
 ///
-/// One absolute time and four distances from it, in 28 bytes.
+/// One absolute time and four distances from it, in 26 bytes.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Times {
@@ -48,7 +51,7 @@ pub struct Times {
     until_stale: Span,
     stale_for: Span,
     error_for: Span,
-    cost: Span,
+    cost: Cost,
     /// A `Tick` as bytes, so that it needs no alignment and no padding behind it.
     early_from: [u8; 8],
 }
@@ -72,7 +75,7 @@ impl Times {
     pub fn new(life: Lifetime) -> Self {
         let lead = life.fresh_for.saturating_sub(life.early_for);
         // Never "for ever", so that `created` can be told from `early_from`.
-        let since_created = Span::from_ticks(lead.min(Span::LONGEST));
+        let since_created = Span::new(lead.min(Span::LONGEST));
         Times {
             // From the rounded distance, so that `created` comes back exactly.
             early_from: life
@@ -80,23 +83,23 @@ impl Times {
                 .saturating_add(since_created.ticks())
                 .to_ne_bytes(),
             since_created,
-            until_stale: Span::from_ticks(life.fresh_for - since_created.ticks()),
-            stale_for: Span::from_ticks(life.stale_for),
-            error_for: Span::from_ticks(life.error_for),
-            cost: Span::from_ticks(life.cost),
+            until_stale: Span::new(life.fresh_for - since_created.ticks()),
+            stale_for: Span::new(life.stale_for),
+            error_for: Span::new(life.error_for),
+            cost: Cost::new(life.cost),
         }
     }
 
     /// A placeholder has no value to be fresh, so every reader takes the slow path.
     fn placeholder() -> Self {
-        let zero = Span::from_ticks(0);
+        let zero = Span::ZERO;
         Times {
             early_from: [0; 8],
             since_created: zero,
             until_stale: zero,
             stale_for: zero,
             error_for: zero,
-            cost: zero,
+            cost: Cost::ZERO,
         }
     }
 
@@ -145,6 +148,7 @@ impl<K, V> Entry<K, V> {
     pub fn ready(key: K, value: V, times: Times, standing: Standing) -> Self {
         let Standing {
             uses,
+            promoted,
             residency,
             weight,
         } = standing;
@@ -157,6 +161,7 @@ impl<K, V> Entry<K, V> {
             claims: Claims::idle(),
             flight: Slot::new(None),
             uses: AtomicU8::new(uses.min(USES_MAX)),
+            promoted: AtomicU8::new(promoted.into()),
         }
     }
 
@@ -172,21 +177,34 @@ impl<K, V> Entry<K, V> {
         let flight = Arc::new(Flight::new(right));
         let entry = Entry {
             residency,
-            weight: 0,
+            weight: Weight::ZERO,
             key,
             value: None,
             times: Times::placeholder(),
             claims,
             flight: Slot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
+            promoted: AtomicU8::new(0),
         };
         (entry, right, flight)
     }
 
-    /// Takes over the uses and the residency of the value that this one overwrites.
+    /// What a successor starts with; its weight is its own.
+    pub fn standing(&self, weight: Weight) -> Standing {
+        Standing {
+            uses: self.uses(),
+            promoted: self.is_promoted(),
+            residency: self.residency,
+            weight,
+        }
+    }
+
+    /// Takes over the standing of the value that this one overwrites.
     pub fn succeed(&mut self, old: &Self) {
-        self.uses = AtomicU8::new(old.uses());
-        self.residency = old.residency;
+        let standing = old.standing(self.weight);
+        self.uses = AtomicU8::new(standing.uses);
+        self.promoted = AtomicU8::new(standing.promoted.into());
+        self.residency = standing.residency;
     }
 
     pub fn value(&self) -> Option<&V> {
@@ -204,6 +222,22 @@ impl<K, V> Entry<K, V> {
 
     pub fn uses(&self) -> u8 {
         self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is in the main queue.
+    pub fn is_promoted(&self) -> bool {
+        self.promoted.load(Ordering::Relaxed) != 0
+    }
+
+    /// Puts it into the main queue, where its uses count anew. Relaxed, like all that eviction goes by.
+    pub fn promote(&self) {
+        self.promoted.store(1, Ordering::Relaxed);
+        self.uses.store(0, Ordering::Relaxed);
+    }
+
+    /// Puts it into the main queue with the uses it has.
+    pub fn move_on(&self) {
+        self.promoted.store(1, Ordering::Relaxed);
     }
 
     /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.

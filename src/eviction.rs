@@ -7,6 +7,7 @@
 //! oldest, of its own values, expired ones first.
 
 use crate::clock::Tick;
+use crate::compact::Weight;
 use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
@@ -70,8 +71,8 @@ impl Limit {
     }
 
     /// Whether a value of this weight could ever be resident.
-    pub fn allows(&self, weight: u32) -> bool {
-        u64::from(weight) <= self.weight.limit
+    pub fn allows(&self, weight: Weight) -> bool {
+        weight.get() <= self.weight.limit
     }
 
     pub fn weight(&self) -> u64 {
@@ -104,18 +105,18 @@ pub struct Need {
 
 impl Need {
     /// A value of a key that has none yet.
-    pub fn entry(weight: u32) -> Self {
+    pub fn entry(weight: Weight) -> Self {
         Need {
             entries: 1,
-            weight: weight.into(),
+            weight: weight.get(),
         }
     }
 
     /// What a value needs beyond the one whose place it takes.
-    pub fn beyond(weight: u32, old: u32) -> Self {
+    pub fn beyond(weight: Weight, old: Weight) -> Self {
         Need {
             entries: 0,
-            weight: weight.saturating_sub(old).into(),
+            weight: weight.get().saturating_sub(old.get()),
         }
     }
 }

@@ -9,7 +9,8 @@ use std::task::Poll;
 
 use crate::absent::Absent;
 use crate::clock::{Clock, Tick, ticks};
-use crate::entry::{Entry, Standing};
+use crate::compact::Weight;
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
 use crate::pool::{Class, Pool, Task};
@@ -43,8 +44,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Shared<K, V> {
 }
 
 impl<K, V> Shared<K, V> {
-    pub(crate) fn weigh(&self, key: &K, value: &V) -> u32 {
-        self.weigher.as_ref().map_or(0, |weigh| weigh(key, value))
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
+        let weigher = self.weigher.as_ref();
+        weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))
     }
 }
 
@@ -124,11 +126,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 let cost = (!old.is_loading()).then(|| old.times.cost());
                 let times =
                     with_rng(|rng| shared.policy.times(&loaded, now, cost, Some(took), rng));
-                let standing = Standing {
-                    uses: old.uses(),
-                    residency: old.residency,
-                    weight: shared.weigh(&old.key, &value),
-                };
+                let weight = shared.weigh(&old.key, &value);
+                let standing = old.standing(weight);
                 let new = Entry::ready(old.key.clone(), value, times, standing);
                 shared.counters.published(claim.publish(Arc::new(new), now));
                 return;

@@ -67,6 +67,7 @@ mod cache;
 mod cached;
 mod claim;
 mod clock;
+mod compact;
 mod entry;
 mod error;
 mod eviction;

@@ -128,7 +128,7 @@ impl<K, V> Claim<K, V> {
         }
         permit.keep();
         if self.entry.is_loading() {
-            residents.enrol(self.place, new.residency);
+            residents.enrol(self.place, new);
         }
         // The slot may have been on its way out of the table.
         match residents.table.holds(self.place, new) {

@@ -353,7 +353,7 @@ impl<K: Eq, V> Residents<K, V> {
                     {
                         Inserted::Here(place) => {
                             admitted.keep();
-                            self.enrol(place, new.residency);
+                            self.enrol(place, &new);
                             return true;
                         }
                         Inserted::Exists => permit = Some(admitted),
@@ -435,6 +435,7 @@ impl<K, V> Residents<K, V> {
         if replaced && !old.is_loading() {
             self.limit.release(Need::beyond(old.weight, new.weight));
             self.removals.push(old, Cause::Replaced);
+            self.hand_over(old, new);
         }
         replaced
     }

@@ -17,10 +17,10 @@ pub use event_listener::Event;
 pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
-pub use model::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot, Watch};
+pub use model::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch};
 
 #[cfg(not(all(loom, feature = "loom")))]
-pub use native::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Held, Slot, Watch};
+pub use native::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch};
 
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,7 +36,7 @@ mod native {
     use arc_swap::{ArcSwapOption, Guard};
 
     use super::Arc;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
     pub struct Slot<T>(ArcSwapOption<T>);

@@ -235,6 +235,16 @@ impl<T> Table<T> {
         set.tag(way)
     }
 
+    /// How many ways there are.
+    pub fn places_in_all(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+
+    /// The way of this number, below [`places_in_all`](Self::places_in_all).
+    pub fn place(&self, number: usize) -> Place {
+        Place::new(number / WAYS, number % WAYS)
+    }
+
     /// Every way of a set.
     pub fn places(set: usize) -> impl Iterator<Item = Place> {
         (0..WAYS).map(move |way| Place::new(set, way))

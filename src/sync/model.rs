@@ -131,14 +131,14 @@ macro_rules! plain {
 }
 
 plain!(AtomicU8);
-plain!(AtomicU32);
+plain!(AtomicU16);
 plain!(AtomicU64);
 plain!(AtomicUsize);
 /// Not part of any model.
 pub use std::sync::atomic::AtomicBool;
 
 shadowed!(AtomicU8, atomic::AtomicU8, u8);
-shadowed!(AtomicU32, atomic::AtomicU32, u32);
+shadowed!(AtomicU16, atomic::AtomicU16, u16);
 shadowed!(AtomicU64, atomic::AtomicU64, u64);
 shadowed!(AtomicUsize, atomic::AtomicUsize, usize);
 
