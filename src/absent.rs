@@ -24,7 +24,11 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// How much longer than it says a note of a failure is kept, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
 
-pub(crate) struct Absent<K>(Cache<K, Arc<Note>, RandomState>);
+pub(crate) struct Absent<K> {
+    notes: Cache<K, Arc<Note>, RandomState>,
+    /// Whether there ever was a note. A cache whose loader always succeeds asks, and fills, nothing here.
+    used: AtomicBool,
+}
 
 /// Why a key has no value, and until when that is believed.
 pub(crate) struct Note {
@@ -45,12 +49,19 @@ pub(crate) enum Known {
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
     pub(crate) fn new(capacity: u64) -> Self {
-        Absent(
-            Cache::builder()
+        Absent {
+            notes: Cache::builder()
                 .max_capacity(capacity)
                 .expire_after(Lasting)
                 .build_with_hasher(RandomState::default()),
-        )
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// Acquire pairs with the first `write`. Who comes too early misses a note that nobody believes yet; and a write whose entry somebody
+    /// removed from the table is forgotten by its writer.
+    fn is_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
     }
 
     pub(crate) fn known<Q>(&self, key: &Q, now: Tick) -> Known
@@ -58,7 +69,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.0.get(key) {
+        if !self.is_used() {
+            return Known::Failures(0);
+        }
+        match self.notes.get(key) {
             // Acquire pairs with the confirmation: who believes the note also sees its entry gone.
             Some(note) if !note.confirmed.load(Ordering::Acquire) => Known::Failures(0),
             Some(note) if now < note.until => Known::Absent(note.error.clone()),
@@ -83,7 +97,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
             failures,
             confirmed: AtomicBool::new(false),
         });
-        self.0.insert(key.clone(), note.clone());
+        self.used.store(true, Ordering::Release);
+        self.notes.insert(key.clone(), note.clone());
         Written {
             absent: self,
             key,
@@ -96,11 +111,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.invalidate(key);
+        if self.is_used() {
+            self.notes.invalidate(key);
+        }
     }
 
     pub(crate) fn forget_all(&self) {
-        self.0.invalidate_all();
+        if self.is_used() {
+            self.notes.invalidate_all();
+        }
     }
 }
 
@@ -119,11 +138,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Written<'_, K> {
             self.note.confirmed.store(true, Ordering::Release);
         } else if self
             .absent
-            .0
+            .notes
             .get(&self.key)
             .is_some_and(|now| Arc::ptr_eq(&now, &self.note))
         {
-            self.absent.0.invalidate(&self.key);
+            self.absent.notes.invalidate(&self.key);
         }
     }
 }
