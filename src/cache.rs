@@ -286,7 +286,8 @@ where
         loop {
             let now = core.shared.clock.now();
             let looked = match core.find(key, hash) {
-                Some((place, entry)) if entry.is_servable(now) => {
+                // An expired value too: its refresh need not wait for the rest after a failure either.
+                Some((place, entry)) if !entry.is_loading() => {
                     match core.residents.claim_now(place, &entry, now) {
                         Claimed::Ours(claim) => core.lead(claim, None),
                         Claimed::Theirs(flight) => Looked::Wait(flight, None, Source::Coalesced),

@@ -16,7 +16,10 @@ use crate::run_model;
 fn read_and_refresh(cache: &Arc<Cache>, value: u64) -> bool {
     match read(cache, KEY, STALE) {
         Read::Serve { claim, .. } => claim
-            .map(|claim| assert_eq!(publish(claim, value, STALE), Published::Yes))
+            .map(|claim| {
+                let published = publish(claim, value, STALE);
+                assert_eq!(published, Published::Yes, "a second refresh of one entry");
+            })
             .is_some(),
         _ => panic!("a hit waited"),
     }

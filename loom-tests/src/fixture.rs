@@ -152,13 +152,14 @@ pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
     block_on(flight.wait())
 }
 
-/// A whole `get`, as the faces make it, with a load that runs on the caller's thread.
-pub fn get(
-    cache: &Arc<Cache>,
-    key: u8,
-    now: u64,
-    load: impl Fn(Claim<u8, u64>),
-) -> Result<u64, Error> {
+/// A caller of `get`, at the point where it is answered or has to wait.
+pub enum Called {
+    Answered(Result<u64, Error>),
+    Waits(Arc<Flight<u8, u64>>),
+}
+
+/// A `get`, as the faces make it, with a load that runs on the caller's thread.
+pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(Claim<u8, u64>)) -> Called {
     loop {
         let mut looked = read(cache, key, now);
         if let Read::Absent = looked {
@@ -168,25 +169,47 @@ pub fn get(
                 Begun::Full(_) => unreachable!("no model fills a set with loads"),
             }
         }
-        let flight = match looked {
+        return match looked {
             Read::Serve { entry, claim, .. } => {
-                claim.into_iter().for_each(&load);
-                return Ok(*entry.value().expect("only values are served"));
+                claim.into_iter().for_each(load);
+                Called::Answered(Ok(*entry.value().expect("only values are served")))
             }
             Read::Load(claim, _) => {
                 let flight = claim.flight().clone();
                 load(claim);
-                flight
+                Called::Waits(flight)
             }
-            Read::Wait(flight, _) => flight,
-            Read::Failed(error) => return Err(error),
+            Read::Wait(flight, _) => Called::Waits(flight),
+            Read::Failed(error) => Called::Answered(Err(error)),
             Read::Absent => unreachable!("begun above"),
         };
-        match wait(&flight) {
-            Outcome::Published(entry) => return Ok(*entry.value().expect("a load makes a value")),
-            Outcome::Failed(error) => return Err(error),
-            Outcome::Superseded => {}
+    }
+}
+
+impl Called {
+    /// Waits where the caller has to.
+    pub fn wait(self) -> Result<u64, Error> {
+        match self {
+            Called::Answered(answer) => answer,
+            Called::Waits(flight) => answer(wait(&flight)),
         }
+    }
+
+    /// The answer, when every attempt has ended. Far cheaper to explore than waiting, and enough
+    /// where the question is not the wake-up: a flight without an outcome now never gets one.
+    pub fn ended(self) -> Result<u64, Error> {
+        match self {
+            Called::Answered(answer) => answer,
+            Called::Waits(flight) => answer(flight.outcome().expect("a caller waits for ever")),
+        }
+    }
+}
+
+fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
+    match outcome {
+        Outcome::Published(entry) => Ok(*entry.value().expect("a load makes a value")),
+        Outcome::Failed(error) => Err(error),
+        Outcome::Superseded => unreachable!("no model removes an entry that it waits for"),
     }
 }
 

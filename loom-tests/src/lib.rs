@@ -46,9 +46,10 @@ fn run_model<F: Fn() + Sync + Send + 'static>(threads: Threads, model: F) {
         model();
     });
 
+    // Of a closure: `loom_tests::claim::straggler::{{closure}}`.
     let name = std::any::type_name::<F>();
     let name = name.trim_start_matches("loom_tests::");
-    let name = name.trim_end_matches("::{{closure}}");
+    let name = name.split("::{{closure}}").next().unwrap_or(name);
     let executions = executions.load(Ordering::Relaxed);
     match bound {
         None => println!("{name}: {executions} executions, exhaustive"),

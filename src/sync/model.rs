@@ -87,6 +87,10 @@ macro_rules! shadowed {
                 self.shadow.stored(self.value.store(value, order))
             }
 
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.stored(self.value.swap(value, order))
+            }
+
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                 self.shadow.stored(self.value.fetch_add(value, order))
             }
@@ -200,15 +204,8 @@ impl<T> Slot<T> {
 
     pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
         let new = self.intern(new);
-        loop {
-            let current = self.index.load(Ordering::Acquire);
-            let swapped =
-                self.index
-                    .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire);
-            if swapped.is_ok() {
-                return lock(&self.history)[current].clone();
-            }
-        }
+        let old = self.index.swap(new, Ordering::AcqRel);
+        lock(&self.history)[old].clone()
     }
 
     fn known(&self, value: Option<&Arc<T>>) -> Option<usize> {
