@@ -36,7 +36,7 @@ impl Cause {
     }
 }
 
-pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
+pub type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
 
 pub struct Removals<K, V> {
     listener: Option<Listener<K, V>>,
@@ -49,21 +49,21 @@ thread_local! {
 }
 
 impl<K, V> Removals<K, V> {
-    pub(crate) fn new(listener: Option<Listener<K, V>>) -> Self {
+    pub fn new(listener: Option<Listener<K, V>>) -> Self {
         Removals {
             listener,
             waiting: SegQueue::new(),
         }
     }
 
-    pub(crate) fn push(&self, entry: &Arc<Entry<K, V>>, cause: Cause) {
+    pub fn push(&self, entry: &Arc<Entry<K, V>>, cause: Cause) {
         if self.listener.is_some() && !entry.is_loading() {
             self.waiting.push((entry.clone(), cause));
         }
     }
 
     /// Calls the listener for everything that waits. A listener that panics loses its call, nothing else.
-    pub(crate) fn deliver(&self) {
+    pub fn deliver(&self) {
         let Some(listener) = &self.listener else {
             return;
         };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use everfresh::Error;
 use everfresh::protocol::{
-    Begun, Claim, Entry, Flight, Held, Lifetime, Outcome, Place, Published, Read, Residents, Table,
-    Times, Timing,
+    Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Outcome, Place, Published, Read, Removals,
+    Residents, Standing, Table, Times, Timing, Weight,
 };
 use loom::future::block_on;
 
@@ -38,24 +38,45 @@ const TIMING: Timing = Timing {
     rest_for: SECOND,
 };
 
+/// Of a value nobody has used.
+const STANDING: Standing = Standing {
+    uses: 0,
+    promoted: false,
+    residency: 0,
+    weight: Weight::ZERO,
+};
+
+/// One set with two ways, and no limit on the weight.
+fn limits(entries: usize) -> Limits {
+    Limits {
+        entries,
+        weight: u64::MAX,
+        ways: 2,
+    }
+}
+
 /// An empty cache of one set with two ways.
 pub fn empty() -> Arc<Cache> {
-    Arc::new(Residents::new(2, 2, TIMING))
+    Arc::new(Residents::new(limits(2), TIMING, Removals::new(None)))
 }
 
 pub fn with_capacity(capacity: usize) -> Arc<Cache> {
-    Arc::new(Residents::new(capacity, 2, TIMING))
+    Arc::new(Residents::new(
+        limits(capacity),
+        TIMING,
+        Removals::new(None),
+    ))
 }
 
 /// A cache that holds `KEY`, and whose claims rest no time when given back.
 pub fn restless() -> Arc<Cache> {
     let cache = Arc::new(Residents::new(
-        2,
-        2,
+        limits(2),
         Timing {
             rest_for: 0,
             ..TIMING
         },
+        Removals::new(None),
     ));
     assert!(put(&cache, KEY, OLD, CREATED));
     cache
@@ -82,12 +103,12 @@ pub fn item(key: u8, value: u64, created: u64) -> Arc<Item> {
         early_for: 0,
         cost: 0,
     });
-    Arc::new(Entry::ready(key, value, times, 0))
+    Arc::new(Entry::ready(key, value, times, STANDING))
 }
 
 /// A user's insert.
 pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
-    cache.insert(hash(key), &item(key, value, now), now)
+    cache.insert(hash(key), item(key, value, now), now)
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
@@ -128,7 +149,7 @@ pub fn claim(cache: &Arc<Cache>, now: u64) -> Claim<u8, u64> {
 
 /// The load of an absent key that nobody contests.
 pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> Claim<u8, u64> {
-    ours(cache.begin(key, hash(key), now)).expect("nobody contests this load")
+    ours(cache.begin(key, hash(key), 0, now)).expect("nobody contests this load")
 }
 
 pub fn ours(begun: Begun<u8, u64>) -> Option<Claim<u8, u64>> {
@@ -163,7 +184,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(Claim<u8, u64>))
     loop {
         let mut looked = read(cache, key, now);
         if let Read::Absent = looked {
-            match cache.begin(key, hash(key), now) {
+            match cache.begin(key, hash(key), 0, now) {
                 Begun::Ours(claim) => looked = Read::Load(claim, None),
                 Begun::Exists => continue,
                 Begun::Full(_) => unreachable!("no model fills a set with loads"),
@@ -226,7 +247,7 @@ pub fn residents(cache: &Cache) -> Vec<Held<Item>> {
 pub fn assert_exact(cache: &Cache) {
     let residents = residents(cache);
     let values = residents.iter().filter(|entry| !entry.is_loading()).count();
-    assert_eq!(cache.limit.taken(), values, "a permit for each value");
+    assert_eq!(cache.limit.entries(), values, "a permit for each value");
     let mut keys: Vec<u8> = residents.iter().map(|entry| entry.key).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -14,7 +14,7 @@ use crate::fixture::*;
 use crate::run_model;
 
 fn flight() -> Arc<Flight<u8, u64>> {
-    let (_, right) = Claims::claimed(0, 1);
+    let (_, right) = Claims::claimed(0, 1, 0);
     Arc::new(Flight::new(right))
 }
 
