@@ -240,8 +240,12 @@ where
     {
         let core = &*self.0;
         let hash = core.hasher.hash_one(key);
-        core.residents
-            .invalidate(hash, |other| other.borrow() == key)
+        let had_a_value = core
+            .residents
+            .invalidate(hash, |other| other.borrow() == key);
+        // After the table: see `absent`.
+        core.shared.absent.forget(key);
+        had_a_value
     }
 
     /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
