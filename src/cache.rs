@@ -212,8 +212,8 @@ where
             weight: core.shared.weigh(&key, &value),
         };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
-        let entry = Arc::new(Entry::ready(key, value, times, standing));
-        core.residents.insert(hash, entry.clone(), now);
+        let mut entry = Arc::new(Entry::ready(key, value, times, standing));
+        core.residents.insert(hash, &mut entry, now);
         // After the table: see `absent`.
         core.shared.absent.forget(&entry.key);
     }

@@ -306,13 +306,15 @@ impl<K: Eq, V> Residents<K, V> {
     /// Puts a value in, over whatever is there; false if there was no room for it.
     ///
     /// A load or refresh that is under way finds its entry gone and is discarded.
-    pub fn insert(&self, hash: u64, new: Arc<Entry<K, V>>, now: Tick) -> bool {
+    ///
+    /// Nobody else may hold `new`: over an old value it takes over that one's place in the queues.
+    pub fn insert(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
         let kept = self.put(hash, new, now);
         self.removals.deliver();
         kept
     }
 
-    fn put(&self, hash: u64, mut new: Arc<Entry<K, V>>, now: Tick) -> bool {
+    fn put(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
         let set = self.table.set_of(hash);
         let mut permit = None;
         loop {
@@ -323,20 +325,21 @@ impl<K: Eq, V> Residents<K, V> {
                     self.take_out(place, old.arc(), Cause::Replaced);
                 }
                 Some((place, old)) => {
-                    // Nobody else has seen it yet: it takes over the old value's place in the queues.
-                    if let Some(new) = Arc::get_mut(&mut new) {
-                        new.succeed(&old);
-                    }
+                    // A reader that met it while it was reserved for a moment may still hold it: then it is queued like a new value.
+                    let succeeds = Arc::get_mut(new).map(|new| new.succeed(&old)).is_some();
                     drop(permit.take());
-                    let Some(admitted) = self.admit_successor(place, &old, &new, now) else {
+                    let Some(admitted) = self.admit_successor(place, &old, new, now) else {
                         // It cannot stay, but what it overwrites must not stay either.
                         match self.take_out(place, old.arc(), Cause::Replaced) {
                             Some(_) => return false,
                             None => continue,
                         }
                     };
-                    if self.replace(place, old.arc(), &new) {
+                    if self.replace(place, old.arc(), new) {
                         admitted.keep();
+                        if !succeeds {
+                            self.enrol(place, new);
+                        }
                         return true;
                     }
                 }
@@ -349,11 +352,11 @@ impl<K: Eq, V> Residents<K, V> {
                     };
                     match self
                         .table
-                        .insert_if_absent(hash, &new, |other| other.key == new.key)
+                        .insert_if_absent(hash, new, |other| other.key == new.key)
                     {
                         Inserted::Here(place) => {
                             admitted.keep();
-                            self.enrol(place, &new);
+                            self.enrol(place, new);
                             return true;
                         }
                         Inserted::Exists => permit = Some(admitted),

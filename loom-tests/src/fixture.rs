@@ -108,7 +108,7 @@ pub fn item(key: u8, value: u64, created: u64) -> Arc<Item> {
 
 /// A user's insert.
 pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
-    cache.insert(hash(key), item(key, value, now), now)
+    cache.insert(hash(key), &mut item(key, value, now), now)
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
