@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Shared<K, V> {
         let until = now.saturating_add(rest);
         let key = claim.entry().key.clone();
         let note = self.absent.write(key, error.clone(), until, now, failures);
-        note.settle(claim.leave(error));
+        claim.leave(error, |left| note.settle(left));
     }
 }
 

@@ -99,7 +99,9 @@ impl<K, V> Claim<K, V> {
         // Before spending, because evicting drops a user's value, which may panic.
         let permit = residents.admit_successor(self.place, &self.entry, &new, now);
         if !self.entry.claims.spend(self.right) {
+            drop(permit);
             self.end(Outcome::Published(new));
+            residents.removals.deliver();
             return Published::TakenOver;
         }
         let published = match permit {
@@ -144,18 +146,19 @@ impl<K, V> Claim<K, V> {
 
     /// Ends an attempt that found no value, or none for a placeholder: the entry goes.
     ///
-    /// True if this removed exactly the claimed entry, so that nothing happened to its key since the claim.
-    pub fn leave(mut self, error: Error) -> bool {
+    /// `settle` gets true if this removed exactly the claimed entry, so that nothing happened to its key since the claim.
+    /// It is called before anybody is released: whoever gets the error and reads again finds what it remembers.
+    pub fn leave(mut self, error: Error, settle: impl FnOnce(bool)) {
         let left = self.entry.claims.spend(self.right)
             && self.residents.upgrade().is_some_and(|residents| {
                 let gone = residents.take_out(self.place, &self.entry, Cause::Invalidated);
                 gone.is_some_and(|gone| Arc::ptr_eq(&gone, &self.entry))
             });
+        settle(left);
         self.end(Outcome::Failed(error));
-        if let (true, Some(residents)) = (left, self.residents.upgrade()) {
+        if let Some(residents) = self.residents.upgrade() {
             residents.removals.deliver();
         }
-        left
     }
 
     /// Ends an attempt that was not made; not counted as a failure.
