@@ -259,7 +259,15 @@ where
             Known::Failures(failures) => failures,
         };
         match self.residents.begin(key.to_owned(), hash, failures, now) {
-            Begun::Ours(claim) => return Ok(Some(self.lead(claim, None))),
+            Begun::Ours(claim) => {
+                // Another load may have begun and ended between the two steps above. Those who joined this one since read
+                // again: what is known may be forgotten before they came.
+                if let Known::Absent(error) = self.shared.absent.known(key, now) {
+                    claim.abandon();
+                    return Err(error);
+                }
+                return Ok(Some(self.lead(claim, None)));
+            }
             Begun::Exists => {}
             // Every way of the set holds a load. A caller from outside waits for one of them to end. A
             // load must not: the one it waits for might be waiting for it.
