@@ -3,7 +3,7 @@
 //! Whoever removes a value only queues it. The listener runs later, from the end of an operation, when no
 //! claim, permit or reservation is held: it may call the cache.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossbeam::queue::SegQueue;
@@ -44,8 +44,29 @@ pub struct Removals<K, V> {
 }
 
 thread_local! {
-    /// This thread is calling a listener; what that removes is delivered by the loop that is already running.
-    static DELIVERING: Cell<bool> = const { Cell::new(false) };
+    /// The caches whose listener this thread is calling; what that removes from one of them is delivered by the loop that
+    /// is already running.
+    static DELIVERING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One cache's loop on this thread, until dropped: a value's own `Drop` may panic between two calls.
+struct Delivering;
+
+impl Delivering {
+    /// `None` if the loop of this cache is running already.
+    fn begin(cache: usize) -> Option<Self> {
+        DELIVERING.with_borrow_mut(|caches| {
+            let new = !caches.contains(&cache);
+            new.then(|| caches.push(cache)).map(|()| Delivering)
+        })
+    }
+}
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        // Loops end in the reverse of the order in which they began.
+        DELIVERING.with_borrow_mut(|caches| caches.pop());
+    }
 }
 
 impl<K, V> Removals<K, V> {
@@ -67,14 +88,16 @@ impl<K, V> Removals<K, V> {
         let Some(listener) = &self.listener else {
             return;
         };
-        if self.waiting.is_empty() || DELIVERING.replace(true) {
+        if self.waiting.is_empty() {
             return;
         }
+        let Some(_delivering) = Delivering::begin(std::ptr::from_ref(self).addr()) else {
+            return;
+        };
         while let Some((entry, cause)) = self.waiting.pop() {
             if let Some(value) = entry.value() {
                 let _ = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, value, cause)));
             }
         }
-        DELIVERING.set(false);
     }
 }
