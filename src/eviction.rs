@@ -175,8 +175,11 @@ impl<K, V> Residents<K, V> {
             .flat_map(Table::<Entry<K, V>>::places)
             .filter_map(|place| Some((place, self.table.item_at(place)?)))
             .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
-            // A load of it that is under way publishes into nothing, and is discarded: nobody was served it anyway.
-            .filter(|(_, entry)| entry.claims.current().is_none())
+            // Without its entry a load that is under way would be discarded; one past its deadline counts for nothing.
+            .filter(|(_, entry)| {
+                let claim = entry.claims.current();
+                claim.is_none_or(|right| right.deadline() <= now)
+            })
             .filter_map(|(place, entry)| self.take_out(place, entry.arc(), Cause::Expired))
             .count();
         self.removals.deliver();
