@@ -66,22 +66,6 @@ fn the_limit_holds_at_every_moment() {
 }
 
 #[test]
-fn the_least_used_value_goes() {
-    let clock = ManualClock::new();
-    let (cache, ..) = by_hand(builder(&clock).capacity(4));
-    for key in 0..4 {
-        cache.insert(key, key);
-        clock.advance(millis(1));
-    }
-    for key in [0, 1, 3] {
-        assert!(cache.peek(&key).is_some());
-    }
-    cache.insert(4, 4);
-    assert!(!cache.contains(&2), "nobody has read key 2");
-    assert!([0, 1, 3, 4].iter().all(|key| cache.contains(key)));
-}
-
-#[test]
 fn an_expired_value_goes_before_one_that_can_be_served() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).capacity(2));

@@ -14,6 +14,7 @@ mod door;
 mod drops;
 mod early;
 mod errors;
+mod eviction;
 mod freshness;
 mod hangs;
 mod invalidation;

@@ -8,37 +8,50 @@ use everfresh::{BoxFuture, Cache, CountingLoader, ManualClock, Source, ToldToFai
 use crate::support::gates::{End, numbering};
 use crate::support::*;
 
+/// Rests are at least half of what is set, so with these nothing rests for less than 500 s.
+fn resting(clock: &ManualClock) -> everfresh::Builder<u64, u64> {
+    builder(clock).backoff(secs(1_000), secs(100_000))
+}
+
 #[test]
-fn an_error_reaches_its_caller_and_the_next_one_loads_again() {
+fn an_error_reaches_every_caller_until_it_has_rested_and_then_one_loads_again() {
     let clock = ManualClock::new();
     let loader = numbering();
-    let cache = computing(builder(&clock), &loader);
+    let cache = computing(resting(&clock), &loader);
     loader.fail_next(2);
-    for _ in 0..2 {
-        let error = cache.get_blocking(&1).unwrap_err();
-        assert!(error.is_load_failure());
-        assert_eq!(error.downcast_ref(), Some(&ToldToFail));
+    for attempts in 1..3 {
+        for _ in 0..3 {
+            let error = cache.get_blocking(&1).unwrap_err();
+            assert!(error.is_load_failure());
+            assert_eq!(error.downcast_ref(), Some(&ToldToFail));
+            assert_eq!(loader.calls(), attempts);
+        }
+        clock.advance(secs(2_000));
     }
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
     // A result is handed over before it is counted.
     until("the result is counted", || cache.stats().published == 1);
     let stats = cache.stats();
-    assert_eq!((stats.loads, stats.failed), (3, 2));
+    assert_eq!((stats.loads, stats.failed, stats.misses), (3, 2, 7));
 }
 
 #[test]
 fn a_panic_while_computing_is_an_error_and_leaves_the_pool_alone() {
     let clock = ManualClock::new();
     let loader = numbering();
-    let cache = computing(builder(&clock).threads(1), &loader);
+    let cache = computing(resting(&clock).threads(1), &loader);
     loader.panic_next(3);
-    for _ in 0..3 {
-        let error = cache.get_blocking(&1).unwrap_err();
-        assert!(error.is_panic());
-        assert_eq!(
-            error.to_string(),
-            "the loader panicked: the counting loader was told to panic"
-        );
+    for attempts in 1..4 {
+        for _ in 0..2 {
+            let error = cache.get_blocking(&1).unwrap_err();
+            assert!(error.is_panic());
+            assert_eq!(
+                error.to_string(),
+                "the loader panicked: the counting loader was told to panic"
+            );
+            assert_eq!(loader.calls(), attempts);
+        }
+        clock.advance(secs(4_000));
     }
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
 }

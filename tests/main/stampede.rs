@@ -97,7 +97,7 @@ fn threads_on_an_absent_key_share_one_load_and_its_result() {
 fn threads_on_an_absent_key_share_its_error_and_its_panic() {
     let clock = ManualClock::new();
     let loader = numbering();
-    let cache = computing(builder(&clock), &loader);
+    let cache = computing(builder(&clock).backoff(secs(1_000), secs(100_000)), &loader);
     loader.fail_next(1);
     for read in cold(&cache, &loader) {
         let error = read.unwrap_err();
@@ -105,6 +105,9 @@ fn threads_on_an_absent_key_share_its_error_and_its_panic() {
         assert_eq!(error.downcast_ref(), Some(&ToldToFail));
     }
     assert_eq!((loader.calls(), cache.len()), (1, 0));
+    // All at once again, as soon as the failure has rested.
+    assert!(cache.get_blocking(&1).unwrap_err().is_load_failure());
+    clock.advance(secs(1_000));
     loader.panic_next(1);
     for read in cold(&cache, &loader) {
         let error = read.unwrap_err();
@@ -112,6 +115,7 @@ fn threads_on_an_absent_key_share_its_error_and_its_panic() {
         assert!(error.to_string().contains("told to panic"), "{error}");
     }
     assert_eq!((loader.calls(), cache.len()), (2, 0));
+    clock.advance(secs(2_000));
     // The key is as good as new.
     assert!(cold(&cache, &loader).iter().all(Result::is_ok));
     assert_eq!(loader.calls(), 3);

@@ -8,6 +8,7 @@ use everfresh::{Builder, Cache, CountingLoader, Loaded, Request, ToldToFail};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End<V> {
     Value(V),
+    Absent,
     Fail,
     Panic,
 }
@@ -29,13 +30,13 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
             .load_with(move |request: &Request<u64, V>| {
                 let (gates, key, previous) =
                     (gates.clone(), *request.key(), request.previous().copied());
-                async move { gates.call(key, previous).await.map(Loaded::new) }
+                async move { gates.call(key, previous).await }
             })
             .build()
             .unwrap()
     }
 
-    async fn call(self, key: u64, previous: Option<V>) -> Result<V, ToldToFail> {
+    async fn call(self, key: u64, previous: Option<V>) -> Result<Loaded<V>, ToldToFail> {
         let number = {
             let mut calls = self.0.lock().unwrap();
             calls.push(Call {
@@ -50,7 +51,8 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
             None => Poll::Pending,
         });
         match end.await {
-            End::Value(value) => Ok(value),
+            End::Value(value) => Ok(Loaded::new(value)),
+            End::Absent => Ok(Loaded::absent()),
             End::Fail => Err(ToldToFail),
             End::Panic => panic!("the gate was told to panic"),
         }
