@@ -1,0 +1,333 @@
+//! Who goes when the cache is full, by number and by weight, and what `sweep` takes away.
+//!
+//! No set of the table can overflow in caches of up to 13 entries, so what leaves them is chosen by S3-FIFO alone.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use everfresh::{Cache, Loaded, ManualClock, Source};
+
+use crate::support::gates::End;
+use crate::support::random::{Rng, rounds};
+use crate::support::*;
+
+const CAPACITY: u64 = 12;
+
+fn small(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
+    by_hand(builder(clock).capacity(CAPACITY as usize))
+}
+
+/// Inserts keys that come once, several times as many as fit.
+fn scan(cache: &Cache<u64, u64>, from: u64, keys: u64) {
+    for key in from..from + keys {
+        cache.insert(key, key);
+        assert!(cache.contains(&key), "what was just put in is there");
+        assert!(cache.len() <= CAPACITY as usize);
+    }
+}
+
+#[test]
+fn used_values_survive_a_scan_and_others_do_not() {
+    let clock = ManualClock::new();
+    let (cache, ..) = small(&clock);
+    scan(&cache, 0, 6);
+    for _ in 0..3 {
+        assert!([0, 2, 4].iter().all(|key| cache.peek(key).is_some()));
+    }
+    scan(&cache, 1_000, 100);
+    assert!([0, 2, 4].iter().all(|key| cache.contains(key)));
+    assert!([1, 3, 5].iter().all(|key| !cache.contains(key)));
+    assert_eq!(cache.len(), CAPACITY as usize);
+}
+
+#[test]
+fn used_values_that_nobody_uses_any_more_go_at_last() {
+    let clock = ManualClock::new();
+    let (cache, ..) = small(&clock);
+    scan(&cache, 0, CAPACITY);
+    // Every one of them is used, then others are: the first must not stay for ever.
+    for round in 0..20 {
+        for key in round * CAPACITY..(round + 1) * CAPACITY {
+            cache.insert(key, key);
+            for _ in 0..3 {
+                assert!(cache.peek(&key).is_some());
+            }
+        }
+    }
+    assert!((0..CAPACITY).all(|key| !cache.contains(&key)));
+}
+
+#[test]
+fn uses_survive_a_refresh_and_an_overwrite() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = small(&clock);
+    scan(&cache, 0, 2);
+    for _ in 0..3 {
+        assert!([0, 1].iter().all(|key| cache.peek(key).is_some()));
+    }
+    let mut refreshing = refresh(&cache, 0);
+    assert!(is_pending(&mut refreshing));
+    tasks.poll_all();
+    gates.end(0, End::Value(100));
+    tasks.poll_all();
+    assert_eq!(*ready(refreshing).unwrap(), 100);
+    cache.insert(1, 101);
+    scan(&cache, 1_000, 100);
+    // Not read since: what is there now was never used itself.
+    assert_eq!(cache.peek(&0).map(|read| *read), Some(100));
+    assert_eq!(cache.peek(&1).map(|read| *read), Some(101));
+}
+
+#[test]
+fn a_value_that_was_refreshed_or_overwritten_can_still_be_evicted() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = small(&clock);
+    for _ in 0..3 {
+        scan(&cache, 0, CAPACITY);
+    }
+    for key in 0..CAPACITY / 2 {
+        let mut refreshing = refresh(&cache, key);
+        assert!(is_pending(&mut refreshing));
+        tasks.poll_all();
+        gates.end(key as usize, End::Value(key));
+        tasks.poll_all();
+        assert!(ready(refreshing).is_ok());
+    }
+    scan(&cache, 1_000, 3 * CAPACITY);
+    let left = (0..CAPACITY).filter(|key| cache.contains(key)).count();
+    assert_eq!(left, 0, "a value left the queues and stays for ever");
+}
+
+#[test]
+fn a_key_that_comes_back_soon_survives_a_scan() {
+    // A ghost is a fingerprint, so now and then a key is taken for another: counted over many caches.
+    let clock = ManualClock::new();
+    let (mut ghosts, mut strangers) = (0, 0);
+    for _ in 0..60 {
+        for (returns, survivors) in [(true, &mut ghosts), (false, &mut strangers)] {
+            let (cache, ..) = small(&clock);
+            if returns {
+                cache.insert(7, 7);
+                scan(&cache, 100, CAPACITY);
+                assert!(!cache.contains(&7));
+            } else {
+                scan(&cache, 100, CAPACITY + 1);
+            }
+            cache.insert(7, 8);
+            scan(&cache, 1_000, 2 * CAPACITY);
+            *survivors += u64::from(cache.contains(&7));
+        }
+    }
+    assert!(ghosts >= 50, "{ghosts} of 60 that came back stayed");
+    assert!(strangers <= 20, "{strangers} of 60 that came once stayed");
+}
+
+const MAX_WEIGHT: u64 = 100;
+
+/// A value's weight is its number modulo 128: one in five is heavier than the cache.
+fn weigh(_: &u64, value: &u64) -> u32 {
+    (value % 128) as u32
+}
+
+#[test]
+fn both_limits_hold_at_every_moment() {
+    let clock = ManualClock::new();
+    let numbers = AtomicU64::new(0);
+    let next = move || numbers.fetch_add(37, Ordering::Relaxed);
+    let cache: Cache<u64, u64> = builder(&clock)
+        .capacity(8)
+        .max_weight(MAX_WEIGHT, weigh)
+        .compute(move |_: &u64| next())
+        .build()
+        .unwrap();
+    let (done, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let observe = || {
+        let (len, weight) = (cache.len(), cache.weight());
+        assert!(len <= 8, "{len} values");
+        assert!(weight <= MAX_WEIGHT, "a weight of {weight}");
+        most.fetch_max(weight, Ordering::Relaxed);
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|stream| {
+                let (cache, clock, observe) = (&cache, &clock, &observe);
+                scope.spawn(move || {
+                    let mut rng = Rng::new(stream);
+                    for _ in 0..rounds(3_000) {
+                        let key = rng.below(20);
+                        match rng.below(10) {
+                            0 => drop(cache.invalidate(&key)),
+                            1..4 => cache.insert(key, rng.next() >> 8),
+                            // Past the soft limit of some: they are refreshed, and weigh something else then.
+                            4 => clock.advance(secs(3)),
+                            5 => drop(cache.sweep()),
+                            _ => drop(cache.get_blocking(&key)),
+                        }
+                        observe();
+                    }
+                })
+            })
+            .collect();
+        let watcher = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                observe();
+                thread::yield_now();
+            }
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+    });
+    assert!(most.load(Ordering::Relaxed) > MAX_WEIGHT / 2);
+    // Once the last refresh has ended, the counts are those of what is there.
+    cache.sweep();
+    until("the counts are right", || {
+        let values: Vec<u64> = (0..20).filter_map(|key| Some(*cache.peek(&key)?)).collect();
+        let weight: u64 = values.iter().map(|value| value % 128).sum();
+        (values.len(), weight) == (cache.len(), cache.weight())
+    });
+    until("nothing is left", || {
+        cache.invalidate_all();
+        (cache.len(), cache.weight()) == (0, 0)
+    });
+}
+
+#[test]
+fn weight_makes_room_as_number_does() {
+    let clock = ManualClock::new();
+    let (cache, ..) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
+    for key in 0..10 {
+        cache.insert(key, 10);
+    }
+    assert_eq!((cache.len(), cache.weight()), (10, 100));
+    cache.insert(10, 95);
+    assert_eq!(*cache.peek(&10).unwrap(), 95);
+    assert_eq!((cache.len(), cache.weight()), (1, 95));
+    // A value that grows makes room for itself, and one that shrinks gives room back.
+    cache.insert(11, 5);
+    cache.insert(10, 3);
+    assert_eq!((cache.len(), cache.weight()), (2, 8));
+    cache.insert(11, 97);
+    assert_eq!((cache.len(), cache.weight()), (2, 100));
+    // Nothing is as good as a weight.
+    cache.insert(12, 0);
+    assert_eq!((cache.len(), cache.weight()), (3, 100));
+}
+
+#[test]
+fn a_refresh_that_weighs_more_makes_others_go() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
+    cache.insert(1, 40);
+    cache.insert(2, 40);
+    // Used, so that it is not itself the first to go.
+    for _ in 0..3 {
+        assert!(cache.peek(&2).is_some());
+    }
+    let mut refreshing = refresh(&cache, 2);
+    assert!(is_pending(&mut refreshing));
+    tasks.poll_all();
+    gates.end(0, End::Value(90));
+    tasks.poll_all();
+    assert_eq!(*ready(refreshing).unwrap(), 90);
+    assert_eq!(cache.peek(&2).map(|read| *read), Some(90));
+    assert!(!cache.contains(&1));
+    assert_eq!((cache.len(), cache.weight()), (1, 90));
+}
+
+#[test]
+fn a_value_heavier_than_the_cache_is_served_and_not_kept() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
+    cache.insert(0, 50);
+    for call in 0..2 {
+        let mut reads = [get(&cache, 1), get(&cache, 1)];
+        assert!(reads.iter_mut().all(is_pending));
+        tasks.poll_all();
+        gates.end(call, End::Value(101));
+        tasks.poll_all();
+        let sources = reads.map(|read| {
+            let read = ready(read).unwrap();
+            assert_eq!(*read, 101);
+            read.source()
+        });
+        assert_eq!(sources, [Source::Loaded, Source::Coalesced]);
+        assert!(!cache.contains(&1));
+        assert_eq!(cache.stats().not_kept, call as u64 + 1);
+    }
+    cache.insert(1, 127);
+    assert!(!cache.contains(&1));
+    // Nobody had to go for what does not stay.
+    assert!(cache.contains(&0));
+    assert_eq!((cache.len(), cache.weight()), (1, 50));
+}
+
+#[test]
+fn what_is_too_heavy_to_stay_takes_the_old_value_with_it() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
+    cache.insert(1, 10);
+    cache.insert(2, 20);
+    clock.advance(secs(12));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
+    tasks.poll_all();
+    gates.end(0, End::Value(120));
+    tasks.poll_all();
+    assert!(
+        cache.peek(&1).is_none(),
+        "the old value outlived its successor"
+    );
+    assert!(is_pending(&mut get(&cache, 1)), "the key is as good as new");
+    cache.insert(2, 110);
+    assert!(cache.peek(&2).is_none());
+    assert_eq!((cache.len(), cache.weight()), (0, 0));
+}
+
+fn short(value: u64) -> Loaded<u64> {
+    Loaded::new(value).fresh_for(secs(1)).stale_for(secs(1))
+}
+
+#[test]
+fn a_sweep_removes_exactly_what_has_expired() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    for key in 0..10 {
+        match key % 2 {
+            0 => cache.insert(key, short(key)),
+            _ => cache.insert(key, key),
+        }
+    }
+    clock.advance(secs(2) - NANO);
+    assert_eq!(cache.sweep(), 0, "stale is not expired");
+    clock.advance(NANO);
+    // One of them is being loaded again: its claim is on the old entry, and the result goes in its place.
+    let mut loading = get(&cache, 4);
+    assert!(is_pending(&mut loading));
+    tasks.poll_all();
+    assert_eq!(cache.sweep(), 4);
+    assert!((0..10).all(|key| cache.contains(&key) == (key % 2 == 1)));
+    assert_eq!(cache.len(), 6);
+    gates.end(0, End::Value(44));
+    tasks.poll_all();
+    assert_eq!(*ready(loading).unwrap(), 44);
+    assert_eq!(*cache.peek(&4).unwrap(), 44);
+    assert_eq!((cache.sweep(), cache.len()), (0, 6));
+    assert_eq!(cache.stats().published, 1);
+}
+
+#[test]
+fn a_sweep_leaves_no_expired_value_behind_whose_load_hangs() {
+    let clock = ManualClock::new();
+    let (cache, tasks, _gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    cache.insert(1, short(1));
+    clock.advance(secs(2));
+    let mut hanging = get(&cache, 1);
+    assert!(is_pending(&mut hanging));
+    tasks.poll_all();
+    assert_eq!(cache.sweep(), 0);
+    clock.advance(secs(5));
+    assert!(ready(hanging).unwrap_err().is_timeout());
+    assert_eq!((cache.sweep(), cache.len()), (1, 0));
+}
