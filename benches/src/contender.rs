@@ -1,0 +1,235 @@
+//! What every bench needs of a cache, written once for each cache.
+//!
+//! A [`Contender`] says how one key is read and written. [`Typed`] puts the loops around that, compiled for each
+//! contender, so that benches can hold all of them as [`Subject`]s and still pay nothing for it within a loop.
+
+use std::hash::BuildHasher;
+use std::marker::PhantomData;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use crate::tail::{Histogram, Mix};
+
+/// What the caches hold.
+pub trait Value: Clone + Send + Sync + 'static {
+    fn make(n: u64) -> Self;
+    /// One byte of it, so that a read really reads.
+    fn first(&self) -> u8;
+}
+
+impl Value for Arc<[u8; 64]> {
+    fn make(n: u64) -> Self {
+        Arc::new([n as u8; 64])
+    }
+
+    #[inline]
+    fn first(&self) -> u8 {
+        self[0]
+    }
+}
+
+impl Value for [u8; 64] {
+    fn make(n: u64) -> Self {
+        [n as u8; 64]
+    }
+
+    #[inline]
+    fn first(&self) -> u8 {
+        self[0]
+    }
+}
+
+impl Value for u64 {
+    fn make(n: u64) -> Self {
+        n
+    }
+
+    #[inline]
+    fn first(&self) -> u8 {
+        *self as u8
+    }
+}
+
+pub trait Hashing: BuildHasher + Clone + Default + Send + Sync + 'static {}
+impl<S: BuildHasher + Clone + Default + Send + Sync + 'static> Hashing for S {}
+
+#[derive(Clone, Copy)]
+pub struct Config {
+    pub capacity: usize,
+    /// For those that have expiry.
+    pub ttl: Duration,
+}
+
+impl Config {
+    /// Nothing expires during a bench, but everybody who can checks.
+    pub fn lasting(capacity: usize) -> Self {
+        Config {
+            capacity,
+            ttl: Duration::from_secs(3_600),
+        }
+    }
+}
+
+pub trait Contender<V: Value>: Send + Sync + 'static {
+    /// Made before the clock runs.
+    type Key;
+
+    fn key(n: u64) -> Self::Key;
+    fn get(&self, key: &Self::Key) -> Option<u8>;
+    fn insert(&self, key: &Self::Key, value: V);
+
+    /// Reads a key that may be absent as its users would, and makes it resident; whether it was.
+    fn through(&self, n: u64, key: &Self::Key) -> bool {
+        let hit = self.get(key).is_some();
+        if !hit {
+            self.insert(key, V::make(n));
+        }
+        hit
+    }
+
+    /// Lets work in the background finish.
+    fn settle(&self) {}
+
+    fn len(&self) -> usize;
+}
+
+/// What one thread measured.
+#[derive(Clone, Copy)]
+pub struct Timed {
+    /// Nanoseconds for each operation.
+    pub ns: f64,
+    pub misses: u64,
+}
+
+pub trait Reads: Send + Sync {
+    /// Reads the first quarter of the keys to warm up, waits at the gate, and times the rest.
+    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed;
+}
+
+pub trait Subject: Reads {
+    /// Makes keys from 0 resident; returns how many it could not keep.
+    fn fill(&self, keys: u64) -> u64;
+    /// Times inserts of consecutive keys.
+    fn inserts(&self, from: u64, count: u64, gate: &Barrier) -> Timed;
+    /// Gets each key, and inserts it when it is absent; tells of each miss.
+    fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32));
+    /// Times each hit of a mix of reads and inserts.
+    fn tail(&self, mix: &Mix, hits: &mut Histogram);
+    fn len(&self) -> usize;
+}
+
+pub struct Typed<V, C>(C, PhantomData<V>);
+
+pub fn typed<V: Value, C: Contender<V>>(contender: C) -> Box<dyn Subject> {
+    Box::new(Typed(contender, PhantomData))
+}
+
+/// Where the warm-up of a sequence ends.
+pub fn warm(keys: usize) -> usize {
+    keys / 4
+}
+
+pub fn per_operation(since: Instant, operations: usize) -> f64 {
+    since.elapsed().as_nanos() as f64 / operations as f64
+}
+
+impl<V: Value, C: Contender<V>> Reads for Typed<V, C> {
+    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+        let keys: Vec<C::Key> = keys.iter().map(|&n| C::key(n)).collect();
+        let (first, rest) = keys.split_at(warm(keys.len()));
+        let read = |keys: &[C::Key]| {
+            let mut misses = 0;
+            for key in keys {
+                match self.0.get(key) {
+                    Some(byte) => _ = std::hint::black_box(byte),
+                    None => misses += 1,
+                }
+            }
+            misses
+        };
+        read(first);
+        gate.wait();
+        let since = Instant::now();
+        let misses = read(rest);
+        Timed {
+            ns: per_operation(since, rest.len()),
+            misses,
+        }
+    }
+}
+
+impl<V: Value, C: Contender<V>> Subject for Typed<V, C> {
+    fn fill(&self, keys: u64) -> u64 {
+        let mut missing = Vec::new();
+        for attempt in 0..5 {
+            let these = match attempt {
+                0 => (0..keys).collect(),
+                _ => std::mem::take(&mut missing),
+            };
+            for &n in &these {
+                self.0.insert(&C::key(n), V::make(n));
+            }
+            self.0.settle();
+            missing = (0..keys)
+                .filter(|&n| self.0.get(&C::key(n)).is_none())
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+        }
+        missing.len() as u64
+    }
+
+    fn inserts(&self, from: u64, count: u64, gate: &Barrier) -> Timed {
+        let pairs: Vec<(C::Key, V)> = (from..from + count)
+            .map(|n| (C::key(n), V::make(n)))
+            .collect();
+        gate.wait();
+        let since = Instant::now();
+        for (key, value) in pairs {
+            self.0.insert(&key, value);
+        }
+        Timed {
+            ns: per_operation(since, count as usize),
+            misses: 0,
+        }
+    }
+
+    fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32)) {
+        for &n in trace {
+            let key = C::key(u64::from(n));
+            if self.0.get(&key).is_none() {
+                self.0.insert(&key, V::make(u64::from(n)));
+                missed(n);
+            }
+        }
+    }
+
+    fn tail(&self, mix: &Mix, hits: &mut Histogram) {
+        let mut fresh = mix.inserts_from;
+        let mut at = 0;
+        while Instant::now() < mix.until {
+            for _ in 0..64 {
+                let n = mix.reads[at % mix.reads.len()];
+                at += 1;
+                if at.is_multiple_of(10) {
+                    self.0.insert(&C::key(fresh), V::make(fresh));
+                    fresh += 1;
+                    continue;
+                }
+                let key = C::key(n);
+                let since = Instant::now();
+                let hit = self.0.through(n, &key);
+                let took = since.elapsed();
+                if hit {
+                    hits.add(took);
+                }
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.settle();
+        self.0.len()
+    }
+}

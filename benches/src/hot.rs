@@ -1,0 +1,63 @@
+//! One key that everybody reads: what a second thread costs the first.
+
+use std::sync::Arc;
+
+use crate::hit::{filled, roomy, tiers};
+use crate::ours;
+use crate::pairing;
+use crate::peers;
+use crate::report::{Figure, Report};
+
+pub fn run(report: &mut Report, quick: bool) {
+    let (rounds, reads) = match quick {
+        true => (5, 1 << 17),
+        false => (15, 1 << 20),
+    };
+    report.note(peers::WITHOUT_CACHEFLIGHT);
+    let config = roomy(1_000);
+    let tiers = tiers::<Arc<[u8; 64]>>(&config, 1_000);
+    let peers = filled(report, &peers::peers::<Arc<[u8; 64]>>(), &config, 1_000);
+    let one = vec![vec![7; reads]];
+    let two = vec![vec![7; reads]; 2];
+    let medians = pairing::paired(tiers.len() + peers.len(), rounds, |at| {
+        let read = |sequences| match at.checked_sub(tiers.len()) {
+            None => pairing::read(&*tiers[at].subject, sequences).ns,
+            Some(at) => pairing::read(&*peers[at].subject, sequences).ns,
+        };
+        [read(&one), read(&two)]
+    });
+    let (ours, theirs) = medians.split_at(tiers.len());
+    let row = |contender: &str, tier: &str, threads: u64, ns: f64| {
+        Figure::new("hot")
+            .text("contender", contender)
+            .count("keys", 1)
+            .count("threads", threads)
+            .text("tier", tier)
+            .number("ns", ns)
+    };
+    for (tier, [one, two]) in tiers.iter().zip(ours) {
+        let label = format!("everfresh {}", tier.name);
+        report.add(
+            row(ours::NAME, &tier.name, 1, *one)
+                .number("ratio", 1.0)
+                .number("to_one_thread", 1.0),
+        );
+        let figure = row(ours::NAME, &tier.name, 2, *two)
+            .number("ratio", 1.0)
+            .number("to_one_thread", two / one)
+            .bar("hot key 2 threads", &label, *two, "ns");
+        report.add(figure.at_most("to 1 thread", two / one, 1.1));
+    }
+    for (peer, [one, two]) in peers.iter().zip(theirs) {
+        let [our_one, our_two] = ours[0];
+        let figure = row(&peer.name, "get", 1, *one).number("ratio", our_one / one);
+        report.add(figure.number("to_one_thread", 1.0));
+        let figure = row(&peer.name, "get", 2, *two).number("ratio", our_two / two);
+        report.add(figure.number("to_one_thread", two / one).bar(
+            "hot key 2 threads",
+            &peer.name,
+            *two,
+            "ns",
+        ));
+    }
+}

@@ -1,0 +1,56 @@
+//! What an insert into a full cache costs, which evicts.
+
+use std::sync::Arc;
+
+use crate::contender::{Config, Subject, typed};
+use crate::ours::{self, Get};
+use crate::pairing::{self, Lane};
+use crate::peers;
+use crate::report::{Figure, Report};
+
+pub fn run(report: &mut Report, quick: bool) {
+    let (rounds, count, capacity) = match quick {
+        true => (3, 20_000, 20_000),
+        false => (9, 200_000, 100_000),
+    };
+    report.note(peers::WITHOUT_CACHEFLIGHT);
+    report.note("stretto inserts later, on a thread of its own, and may refuse: its figure is what the caller waits");
+    let config = Config::lasting(capacity);
+    let mut lanes: Vec<Lane<dyn Subject>> = vec![Lane::new(
+        ours::NAME,
+        typed(Get(ours::build::<Arc<[u8; 64]>>(&config))),
+    )];
+    for peer in peers::peers::<Arc<[u8; 64]>>() {
+        lanes.push(Lane::new(peer.name, (peer.build)(&config)));
+    }
+    for lane in &lanes {
+        pairing::insert(&*lane.subject, 1, 0, capacity as u64 * 2);
+    }
+    let mut from = capacity as u64 * 2;
+    for threads in [1, 2] {
+        let medians = pairing::paired(lanes.len(), rounds, |at| {
+            from += threads as u64 * count;
+            [pairing::insert(&*lanes[at].subject, threads, from, count).ns]
+        });
+        let [ours] = medians[0];
+        for (lane, [ns]) in lanes.iter().zip(&medians) {
+            let figure = Figure::new("insert")
+                .text("contender", &lane.name)
+                .count("capacity", capacity as u64)
+                .count("threads", threads as u64)
+                .number("ns", *ns)
+                .number("ratio", ours / ns)
+                .bar(
+                    &format!("insert and evict {threads} threads"),
+                    &lane.name,
+                    *ns,
+                    "ns",
+                );
+            report.add(match lane.name.as_str() {
+                "moka" => figure.at_most("", ours / ns, 0.5),
+                "quick_cache" => figure.at_most("", ours / ns, 1.3),
+                _ => figure,
+            });
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! everfresh measured against its peers; `--help` says how to run it.
+
+mod args;
+mod contender;
+mod hit;
+mod hot;
+mod insert;
+mod memory;
+mod ours;
+mod pairing;
+mod peers;
+mod plot;
+mod report;
+mod tail;
+
+use std::process::ExitCode;
+
+use args::{Args, USAGE};
+use report::Report;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(problem) => {
+            eprintln!("{problem}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut report = Report::new(args.json);
+    let mut code = ExitCode::SUCCESS;
+    for bench in &args.benches {
+        report.title(bench);
+        match *bench {
+            "hit" => hit::run(&mut report, args.quick),
+            "hot" => hot::run(&mut report, args.quick),
+            "memory" => memory::run(&mut report, args.quick),
+            "tail" => tail::run(&mut report, args.quick),
+            "insert" => insert::run(&mut report, args.quick),
+            _ => report.note("not yet"),
+        }
+    }
+    let charts = report.finish();
+    if let Some(folder) = &args.plot {
+        if let Err(error) = plot::write(&charts, folder) {
+            eprintln!("no charts in {}: {error}", folder.display());
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

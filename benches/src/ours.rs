@@ -1,0 +1,120 @@
+//! everfresh as a contender, with expiry, X-Fetch and counters on.
+
+use std::sync::Barrier;
+use std::time::Instant;
+
+use everfresh::{Cache, Source};
+
+use crate::contender::{Config, Contender, Reads, Timed, Value, per_operation, warm};
+
+pub const NAME: &str = "everfresh";
+
+pub fn build<V: Value>(config: &Config) -> Cache<u64, V> {
+    Cache::builder()
+        .capacity(config.capacity)
+        .fresh_for(config.ttl)
+        .stale_for(config.ttl)
+        .compute(|n: &u64| V::make(*n))
+        .build()
+        .expect("the settings are valid")
+}
+
+/// The tier `cache.get`.
+pub struct Get<V>(pub Cache<u64, V>);
+
+/// The tier `cache.peek`.
+pub struct Peek<V>(pub Cache<u64, V>);
+
+/// The tier `cache.reader()`, one for each thread.
+pub struct Reader<V>(pub Cache<u64, V>);
+
+/// The tier `cache.pin(key)`: whatever the sequence, it reads the key that comes first.
+pub struct Pin<V>(pub Cache<u64, V>);
+
+impl<V: Value> Contender<V> for Get<V> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get_blocking(key).ok()?.first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn through(&self, _: u64, key: &u64) -> bool {
+        match self.0.get_blocking(key) {
+            Ok(cached) => !matches!(cached.source(), Source::Loaded | Source::Coalesced),
+            Err(_) => false,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<V: Value> Contender<V> for Peek<V> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.peek(key)?.first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Times a read that needs `&mut` on what it reads through.
+fn timed(keys: &[u64], gate: &Barrier, mut read: impl FnMut(&u64) -> Option<u8>) -> Timed {
+    let (first, rest) = keys.split_at(warm(keys.len()));
+    let mut all = |keys: &[u64]| {
+        let mut misses = 0;
+        for key in keys {
+            match read(key) {
+                Some(byte) => _ = std::hint::black_box(byte),
+                None => misses += 1,
+            }
+        }
+        misses
+    };
+    all(first);
+    gate.wait();
+    let since = Instant::now();
+    let misses = all(rest);
+    Timed {
+        ns: per_operation(since, rest.len()),
+        misses,
+    }
+}
+
+impl<V: Value> Reads for Reader<V> {
+    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+        let mut reader = self.0.reader();
+        timed(keys, gate, |key| {
+            Some(reader.get_blocking(key).ok()?.first())
+        })
+    }
+}
+
+impl<V: Value> Reads for Pin<V> {
+    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+        let mut pin = self.0.pin(keys[0]);
+        timed(keys, gate, |_| Some(pin.get_blocking().ok()?.first()))
+    }
+}

@@ -1,0 +1,104 @@
+//! Fair comparison: contenders take turns within one run, A B C A B C, and medians count.
+
+use std::sync::Barrier;
+use std::thread::{self, ScopedJoinHandle};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand_distr::{Distribution, Zipf};
+
+use crate::contender::{Reads, Subject, Timed};
+
+pub struct Lane<T: ?Sized> {
+    pub name: String,
+    pub subject: Box<T>,
+}
+
+impl<T: ?Sized> Lane<T> {
+    pub fn new(name: &str, subject: Box<T>) -> Self {
+        Lane {
+            name: name.to_owned(),
+            subject,
+        }
+    }
+}
+
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub fn join<T>(running: ScopedJoinHandle<T>) -> T {
+    match running.join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() % 2 {
+        1 => values[half],
+        _ => (values[half - 1] + values[half]) / 2.0,
+    }
+}
+
+/// Measures each contender in turn, round after round; returns for each the medians of what was measured.
+pub fn paired<const N: usize>(
+    contenders: usize,
+    rounds: usize,
+    mut measure: impl FnMut(usize) -> [f64; N],
+) -> Vec<[f64; N]> {
+    let mut measured = vec![Vec::new(); contenders];
+    for _ in 0..rounds {
+        for (contender, measured) in measured.iter_mut().enumerate() {
+            measured.push(measure(contender));
+        }
+    }
+    let medians = |rounds: &Vec<[f64; N]>| {
+        std::array::from_fn(|at| median(rounds.iter().map(|round| round[at]).collect()))
+    };
+    measured.iter().map(medians).collect()
+}
+
+/// For each thread its own keys, zipf 0.99 over `0..keys`; ranks are scattered, so that hot keys are no neighbours.
+pub fn sequences(keys: u64, threads: usize, length: usize) -> Vec<Vec<u64>> {
+    // A prime that divides none of the numbers of keys.
+    const STEP: u64 = 2_654_435_761;
+    let zipf = Zipf::new(keys as f64, 0.99).expect("the parameters are valid");
+    let of = |seed| {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let ranks = zipf.sample_iter(&mut rng).take(length);
+        ranks.map(|rank| rank as u64 * STEP % keys).collect()
+    };
+    (0..threads as u64).map(of).collect()
+}
+
+fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> Timed {
+    let gate = Barrier::new(threads);
+    let parts: Vec<Timed> = thread::scope(|scope| {
+        let (gate, run) = (&gate, &run);
+        let running: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || run(thread, gate)))
+            .collect();
+        running.into_iter().map(join).collect()
+    });
+    Timed {
+        ns: parts.iter().map(|part| part.ns).sum::<f64>() / threads as f64,
+        misses: parts.iter().map(|part| part.misses).sum(),
+    }
+}
+
+/// Reads on one thread for each sequence; nanoseconds a read on each of them.
+pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>]) -> Timed {
+    on_threads(sequences.len(), |thread, gate| {
+        subject.read(&sequences[thread], gate)
+    })
+}
+
+/// Inserts keys nobody has seen, from `from` on.
+pub fn insert(subject: &dyn Subject, threads: usize, from: u64, count: u64) -> Timed {
+    on_threads(threads, |thread, gate| {
+        subject.inserts(from + thread as u64 * count, count, gate)
+    })
+}

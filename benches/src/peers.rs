@@ -1,0 +1,314 @@
+//! The peers that are read by a plain call, each in the setting its documentation recommends.
+
+use std::collections::hash_map::RandomState;
+use std::time::Duration;
+
+use amalgam::{BlockingCache, EntryOptions};
+use fibre_cache::CacheBuilder as FibreBuilder;
+use foldhash::quality::RandomState as Foldhash;
+use foyer_memory::{CacheBuilder as FoyerBuilder, S3FifoConfig};
+use mini_moka::sync::ConcurrentCacheExt;
+use quick_cache::sync::DefaultLifecycle;
+use quick_cache::{DefaultHashBuilder, UnitWeighter};
+use stretto::{CacheBuilder as StrettoBuilder, TransparentKeyBuilder};
+
+use crate::contender::{Config, Contender, Hashing, Subject, Value, typed};
+
+/// What is in no bench of plain calls, and why.
+pub const WITHOUT_CACHEFLIGHT: &str =
+    "cacheflight left out: it is read by awaiting only; it is in async, stampede and duplicates";
+pub const WITHOUT_HASHERS: &str =
+    "amalgam-cache left out of the rows with foldhash: its hasher cannot be chosen";
+
+pub struct Peer {
+    pub name: &'static str,
+    pub build: fn(&Config) -> Box<dyn Subject>,
+}
+
+/// Each with its own default hasher.
+pub fn peers<V: Value>() -> Vec<Peer> {
+    let peer = |name, build| Peer { name, build };
+    vec![
+        peer("quick_cache", quick::<V, DefaultHashBuilder>),
+        peer("moka", moka::<V, RandomState>),
+        peer("mini-moka", mini_moka::<V, RandomState>),
+        peer("foyer", |config| {
+            typed::<V, _>(Foyer(foyer_builder(config).build()))
+        }),
+        peer("stretto", stretto::<V, RandomState>),
+        peer("fibre_cache", |config| {
+            fibre::<V, _>(config, FibreBuilder::default())
+        }),
+        peer("amalgam-cache", amalgam::<V>),
+    ]
+}
+
+/// Each with the hasher that everfresh takes by default, where it can be told.
+pub fn peers_with_foldhash<V: Value>() -> Vec<Peer> {
+    let peer = |name, build| Peer { name, build };
+    vec![
+        peer("quick_cache+foldhash", quick::<V, Foldhash>),
+        peer("moka+foldhash", moka::<V, Foldhash>),
+        peer("mini-moka+foldhash", mini_moka::<V, Foldhash>),
+        peer("foyer+foldhash", |config| {
+            let builder = foyer_builder(config).with_hash_builder(Foldhash::default());
+            typed::<V, _>(Foyer(builder.build()))
+        }),
+        peer("stretto+foldhash", stretto::<V, Foldhash>),
+        peer("fibre_cache+foldhash", |config| {
+            fibre::<V, Foldhash>(config, FibreBuilder::new())
+        }),
+    ]
+}
+
+type QuickCache<V, S> = quick_cache::sync::Cache<u64, V, UnitWeighter, S, DefaultLifecycle<u64, V>>;
+
+/// It has no expiry.
+struct Quick<V, S>(QuickCache<V, S>);
+
+fn quick<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
+    typed::<V, _>(Quick(QuickCache::<V, S>::with(
+        config.capacity,
+        config.capacity as u64,
+        UnitWeighter,
+        S::default(),
+        DefaultLifecycle::default(),
+    )))
+}
+
+impl<V: Value, S: Hashing> Contender<V> for Quick<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get(key)?.first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+struct Moka<V: Value, S>(moka::sync::Cache<u64, V, S>);
+
+fn moka<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
+    let builder = moka::sync::Cache::builder()
+        .max_capacity(config.capacity as u64)
+        .time_to_live(config.ttl);
+    typed::<V, _>(Moka(builder.build_with_hasher(S::default())))
+}
+
+impl<V: Value, S: Hashing> Contender<V> for Moka<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get(key)?.first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn settle(&self) {
+        self.0.run_pending_tasks();
+    }
+
+    fn len(&self) -> usize {
+        self.0.entry_count() as usize
+    }
+}
+
+struct MiniMoka<V, S>(mini_moka::sync::Cache<u64, V, S>);
+
+fn mini_moka<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
+    let builder = mini_moka::sync::Cache::builder()
+        .max_capacity(config.capacity as u64)
+        .time_to_live(config.ttl);
+    typed::<V, _>(MiniMoka(builder.build_with_hasher(S::default())))
+}
+
+impl<V: Value, S: Hashing> Contender<V> for MiniMoka<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get(key)?.first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn settle(&self) {
+        self.0.sync();
+    }
+
+    fn len(&self) -> usize {
+        self.0.entry_count() as usize
+    }
+}
+
+/// It has no expiry.
+struct Foyer<V: Value, S: Hashing>(foyer_memory::Cache<u64, V, S>);
+
+/// With S3-FIFO, under which a read shares the lock of its shard; under its default LRU it would not.
+fn foyer_builder<V: Value>(config: &Config) -> FoyerBuilder<u64, V, FoyerHasher> {
+    FoyerBuilder::new(config.capacity).with_eviction_config(S3FifoConfig::default())
+}
+
+type FoyerHasher = foyer_common::code::DefaultHasher;
+
+impl<V: Value, S: Hashing> Contender<V> for Foyer<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get(key)?.value().first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value);
+    }
+
+    fn len(&self) -> usize {
+        self.0.entries()
+    }
+}
+
+type StrettoCache<V, S> = stretto::Cache<
+    u64,
+    V,
+    TransparentKeyBuilder<u64>,
+    stretto::DefaultCoster<V>,
+    stretto::DefaultUpdateValidator<V>,
+    stretto::DefaultCacheCallback<V>,
+    S,
+>;
+
+struct Stretto<V: Value, S: Hashing>(StrettoCache<V, S>, Duration);
+
+/// With ten counters an entry and the builder for keys that are integers, as it advises.
+fn stretto<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
+    let builder = StrettoBuilder::new(config.capacity * 10, config.capacity as i64)
+        .set_key_builder(TransparentKeyBuilder::<u64>::default())
+        .set_hasher(S::default());
+    let cache = builder.finalize().expect("the settings are valid");
+    typed::<V, _>(Stretto(cache, config.ttl))
+}
+
+impl<V: Value, S: Hashing> Contender<V> for Stretto<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        Some(self.0.get(key)?.value().first())
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert_with_ttl(*key, value, 1, self.1);
+    }
+
+    fn settle(&self) {
+        self.0.wait().expect("its worker runs");
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+struct Fibre<V: Value, S>(fibre_cache::Cache<u64, V, S>);
+
+fn fibre<V: Value, S: Hashing>(
+    config: &Config,
+    builder: FibreBuilder<u64, V, S>,
+) -> Box<dyn Subject> {
+    let builder = builder
+        .capacity(config.capacity as u64)
+        .time_to_live(config.ttl);
+    typed::<V, _>(Fibre(builder.build().expect("the settings are valid")))
+}
+
+impl<V: Value, S: Hashing> Contender<V> for Fibre<V, S> {
+    type Key = u64;
+
+    fn key(n: u64) -> u64 {
+        n
+    }
+
+    #[inline]
+    fn get(&self, key: &u64) -> Option<u8> {
+        self.0.get(key, V::first)
+    }
+
+    fn insert(&self, key: &u64, value: V) {
+        self.0.insert(*key, value, 1);
+    }
+
+    fn len(&self) -> usize {
+        self.0.metrics().current_cost as usize
+    }
+}
+
+/// Its keys are strings: they are made before the clock runs.
+struct Amalgam<V: Value>(BlockingCache<V>);
+
+fn amalgam<V: Value>(config: &Config) -> Box<dyn Subject> {
+    let builder = amalgam::Cache::builder()
+        .default_options(EntryOptions::new(config.ttl))
+        .max_capacity(config.capacity as u64);
+    let cache = BlockingCache::from_builder(builder).expect("the settings are valid");
+    typed::<V, _>(Amalgam(cache))
+}
+
+impl<V: Value> Contender<V> for Amalgam<V> {
+    type Key = String;
+
+    fn key(n: u64) -> String {
+        n.to_string()
+    }
+
+    #[inline]
+    fn get(&self, key: &String) -> Option<u8> {
+        Some(self.0.try_get(key).execute().ok()??.first())
+    }
+
+    fn insert(&self, key: &String, value: V) {
+        self.0.set(key, value).execute().expect("it is open");
+    }
+
+    fn settle(&self) {
+        self.0.run_pending_tasks().expect("it is open");
+    }
+
+    fn len(&self) -> usize {
+        self.0
+            .memory_usage()
+            .map_or(0, |usage| usage.entries as usize)
+    }
+}
