@@ -1,4 +1,4 @@
-//! Hits allocate nothing: counted by an allocator that every test of this binary runs on.
+//! Hits allocate nothing, and what left takes no memory: counted by an allocator that every test of this binary runs on.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,23 +12,29 @@ struct Counting;
 thread_local! {
     // Without a destructor and without a lazy initialiser, so that using it allocates nothing itself.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    // What this thread allocated less what it gave back.
+    static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
 // SAFETY: every call goes to the system's allocator unchanged; counting touches a thread-local cell only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add_unsigned(layout.size()));
         // SAFETY: the caller keeps the promises of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get().wrapping_sub_unsigned(layout.size()));
         // SAFETY: the caller keeps the promises of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        let others = BYTES.get().wrapping_sub_unsigned(layout.size());
+        BYTES.set(others.wrapping_add_unsigned(size));
         // SAFETY: the caller keeps the promises of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -110,4 +116,52 @@ fn stale_hits_allocate_nothing_once_the_refresh_is_under_way() {
     gates.end(0, crate::support::gates::End::Fail);
     tasks.poll_all();
     assert_eq!(reads_allocate(&cache, Source::AfterFailure), 0);
+}
+
+#[test]
+fn hits_by_a_reader_and_a_pin_allocate_nothing() {
+    let clock = ManualClock::new();
+    let (cache, ..) = by_hand(builder(&clock));
+    cache.insert(1, 10);
+    let (mut reader, mut pin) = (cache.reader(), cache.pin(1));
+    let mut read = || {
+        assert_eq!(*reader.get_blocking(&1).unwrap(), 10);
+        assert_eq!(*pin.get_blocking().unwrap(), 10);
+        let pinned = std::pin::pin!(pin.get());
+        assert_eq!(*ready(pinned).unwrap(), 10);
+    };
+    // The first reads remember where the value lives.
+    (0..4).for_each(|_| read());
+    // More than the hits that are told together.
+    assert_eq!(allocations(|| (0..1_000).for_each(|_| read())), 0);
+}
+
+#[test]
+fn keys_that_come_and_go_leave_no_memory_behind() {
+    let clock = ManualClock::new();
+    let (cache, ..) = by_hand(builder(&clock).capacity(100));
+    let run = |rounds: u64| {
+        for round in 0..rounds {
+            cache.insert(1, round);
+            assert!(cache.invalidate(&1));
+        }
+    };
+    run(2_000);
+    let before = BYTES.get();
+    // A token that each left behind would be 16 bytes, the smallest of what there is.
+    run(100_000);
+    let more = BYTES.get() - before;
+    assert!(more < 100_000, "{more} bytes");
+}
+
+#[test]
+fn keys_that_are_overwritten_leave_no_memory_behind() {
+    let clock = ManualClock::new();
+    let (cache, ..) = by_hand(builder(&clock).capacity(100));
+    let run = |rounds: u64| (0..rounds).for_each(|round| cache.insert(round % 7, round));
+    run(2_000);
+    let before = BYTES.get();
+    run(100_000);
+    let more = BYTES.get() - before;
+    assert!(more < 100_000, "{more} bytes");
 }

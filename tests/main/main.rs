@@ -7,6 +7,8 @@
 
 mod support;
 
+mod absent;
+mod absent_race;
 mod allocations;
 mod capacity;
 mod counting_loader;
@@ -19,8 +21,12 @@ mod freshness;
 mod hangs;
 mod invalidation;
 mod lifetime;
+mod listener;
 mod pool;
+mod readers;
+mod readers_race;
 mod recursion;
+mod removal;
 mod resilience;
 mod stale_if_error;
 mod stampede;

@@ -1,0 +1,92 @@
+//! Reads race with writes on real threads: none is older than a write that had returned before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use everfresh::{Cache, ManualClock};
+
+use crate::readers::Tier;
+use crate::support::random::rounds;
+use crate::support::*;
+
+/// One thread writes 1, 2, 3 and so on, and shows each number when its write has returned; the others read.
+fn race(cache: &Cache<u64, u64>, writes: u64, write: impl Fn(u64) + Sync) {
+    let (shown, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (shown, done) = (&shown, &done);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|tier| {
+                scope.spawn(move || {
+                    let mut tier = Tier::all(cache).into_iter().nth(tier).unwrap();
+                    let (mut reads, mut newest) = (0_u64, 0);
+                    while !done.load(Ordering::Relaxed) || reads == 0 {
+                        let before = shown.load(Ordering::Acquire);
+                        let (number, _) = tier.read().unwrap();
+                        assert!(number >= before, "read {number} after {before} was written");
+                        assert!(number >= newest, "read {number} after reading {newest}");
+                        newest = number;
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for number in 1..=writes {
+            write(number);
+            shown.store(number, Ordering::Release);
+            if number % 8 == 0 {
+                // So that readers come to remember what they read.
+                thread::yield_now();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+}
+
+/// A cache whose loader returns what the origin says at that moment.
+fn of_origin(origin: &Arc<AtomicU64>, capacity: usize) -> Cache<u64, u64> {
+    let asked = origin.clone();
+    builder(&ManualClock::new())
+        .capacity(capacity)
+        .compute(move |_: &u64| asked.load(Ordering::Acquire))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn no_read_is_older_than_an_insert_before_it() {
+    let origin = Arc::new(AtomicU64::new(0));
+    let cache = of_origin(&origin, 10);
+    race(&cache, rounds(20_000), |number| cache.insert(1, number));
+}
+
+#[test]
+fn no_read_is_older_than_an_invalidation_before_it() {
+    let origin = Arc::new(AtomicU64::new(0));
+    let cache = of_origin(&origin, 10);
+    race(&cache, rounds(10_000), |number| {
+        origin.store(number, Ordering::Release);
+        cache.invalidate(&1);
+    });
+}
+
+#[test]
+fn no_read_is_older_than_either_while_its_neighbours_come_and_go() {
+    let origin = Arc::new(AtomicU64::new(0));
+    let cache = of_origin(&origin, 3);
+    race(&cache, rounds(10_000), |number| {
+        // Before the insert: a load that begins in between finds it.
+        origin.store(number, Ordering::Release);
+        match number % 3 {
+            0 => cache.insert(1, number),
+            1 => cache.invalidate_all(),
+            _ => drop(cache.invalidate(&1)),
+        }
+        // In the same set: evicted, and the way of key 1 is reused.
+        cache.insert(2 + number % 5, 0);
+    });
+}
