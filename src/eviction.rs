@@ -11,7 +11,7 @@ use crate::compact::Weight;
 use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, yield_now};
 use crate::table::Table;
 
 pub struct Limit {
@@ -142,26 +142,26 @@ impl Drop for Permit<'_> {
 impl<K, V> Residents<K, V> {
     /// Takes a permit for a value that is not heavier than the cache, evicting as long as there is none.
     ///
-    /// `None` if all there is to evict is on its way in or out in other
-    /// threads; the value is then not kept, as if it had been evicted at once. Nobody waits for another thread here.
-    ///
     /// A value that is not in a queue yet cannot be met there; then the victim comes from `set`, or the sets after it.
-    pub fn admit(&self, set: usize, need: Need, now: Tick) -> Option<Permit<'_>> {
+    pub fn admit(&self, set: usize, need: Need, now: Tick) -> Permit<'_> {
         let mut fruitless = 0;
         while !self.limit.take(need) {
             if self.evict_by_queue(now) {
                 continue;
             }
             let sets = self.table.sets();
-            if fruitless == sets {
-                return None;
-            }
             match self.evict_value((set + fruitless) % sets, now) {
                 true => fruitless = 0,
                 false => fruitless += 1,
             }
+            if fruitless == sets {
+                // No value anywhere: whoever holds the permits is about to use them or to give them back, and may need
+                // this core for it.
+                fruitless = 0;
+                yield_now();
+            }
         }
-        Some(Permit(&self.limit, Some(need)))
+        Permit(&self.limit, Some(need))
     }
 
     /// Frees a way of a full set; false if every way holds a load under way.

@@ -346,7 +346,7 @@ impl<K: Eq, V> Residents<K, V> {
                 None => {
                     let need = Need::entry(new.weight);
                     let allowed = self.limit.allows(new.weight);
-                    let admit = || allowed.then(|| self.admit(set, need, now)).flatten();
+                    let admit = || allowed.then(|| self.admit(set, need, now));
                     let Some(admitted) = permit.take().or_else(admit) else {
                         return false;
                     };
@@ -429,7 +429,7 @@ impl<K, V> Residents<K, V> {
             true => Need::entry(new.weight),
             false => Need::beyond(new.weight, old.weight),
         };
-        self.admit(place.set(), need, now)
+        Some(self.admit(place.set(), need, now))
     }
 
     /// Replaces exactly `old` by its successor, which holds a permit for its weight, and gives back the weight of `old`.

@@ -17,10 +17,14 @@ pub use event_listener::Event;
 pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
-pub use model::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch};
+pub use model::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch, yield_now,
+};
 
 #[cfg(not(all(loom, feature = "loom")))]
-pub use native::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch};
+pub use native::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch, yield_now,
+};
 
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,6 +41,7 @@ mod native {
 
     use super::Arc;
     pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
+    pub use std::thread::yield_now;
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
     pub struct Slot<T>(ArcSwapOption<T>);

@@ -22,6 +22,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 
 use loom::sync::atomic;
+pub use loom::thread::yield_now;
 
 use super::{Arc, Ordering, lock};
 
