@@ -32,7 +32,7 @@ pub fn run(report: &mut Report, quick: bool) {
                 _ => &[1, 2, 4],
             },
             rounds: if quick { 3 } else { 9 },
-            reads: if quick { 1 << 16 } else { 1 << 19 },
+            reads: if quick { 1 << 15 } else { 1 << 19 },
         };
         // Hashers and values change little at other sizes; all of them would take too long for a quick run.
         let all = !quick || keys == 1_000;

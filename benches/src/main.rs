@@ -1,7 +1,10 @@
 //! everfresh measured against its peers; `--help` says how to run it.
 
 mod args;
+mod awaiting;
+mod callers;
 mod contender;
+mod duplicates;
 mod hit;
 mod hot;
 mod insert;
@@ -10,8 +13,14 @@ mod ours;
 mod pairing;
 mod peers;
 mod plot;
+mod policies;
+mod ratio;
 mod report;
+mod runtime;
+mod stale;
+mod stampede;
 mod tail;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -22,6 +31,10 @@ use report::Report;
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 fn main() -> ExitCode {
+    if std::env::args().any(|word| word == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(problem) => {
@@ -39,7 +52,17 @@ fn main() -> ExitCode {
             "memory" => memory::run(&mut report, args.quick),
             "tail" => tail::run(&mut report, args.quick),
             "insert" => insert::run(&mut report, args.quick),
-            _ => report.note("not yet"),
+            "stale" => stale::run(&mut report, args.quick),
+            "async" => awaiting::run(&mut report, args.quick),
+            "stampede" => stampede::run(&mut report, args.quick),
+            "duplicates" => duplicates::run(&mut report, args.quick),
+            "ratio" => {
+                let measured = ratio::run(&mut report, &args.traces);
+                if !measured && args.ratio_named {
+                    code = ExitCode::FAILURE;
+                }
+            }
+            other => unreachable!("{other} is not among the benches"),
         }
     }
     let charts = report.finish();
