@@ -61,14 +61,14 @@ fn of_origin(origin: &Arc<AtomicU64>, capacity: usize) -> Cache<u64, u64> {
 fn no_read_is_older_than_an_insert_before_it() {
     let origin = Arc::new(AtomicU64::new(0));
     let cache = of_origin(&origin, 10);
-    race(&cache, rounds(20_000), |number| cache.insert(1, number));
+    race(&cache, rounds(4_000), |number| cache.insert(1, number));
 }
 
 #[test]
 fn no_read_is_older_than_an_invalidation_before_it() {
     let origin = Arc::new(AtomicU64::new(0));
     let cache = of_origin(&origin, 10);
-    race(&cache, rounds(10_000), |number| {
+    race(&cache, rounds(2_000), |number| {
         origin.store(number, Ordering::Release);
         cache.invalidate(&1);
     });
@@ -78,7 +78,7 @@ fn no_read_is_older_than_an_invalidation_before_it() {
 fn no_read_is_older_than_either_while_its_neighbours_come_and_go() {
     let origin = Arc::new(AtomicU64::new(0));
     let cache = of_origin(&origin, 3);
-    race(&cache, rounds(10_000), |number| {
+    race(&cache, rounds(2_000), |number| {
         // Before the insert: a load that begins in between finds it.
         origin.store(number, Ordering::Release);
         match number % 3 {
