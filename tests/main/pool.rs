@@ -67,7 +67,7 @@ fn cold_loads_go_before_stale_refreshes_before_early_ones() {
     let cache = held.cache.clone();
     // Key 3: 20 ns before its soft limit; an early refresh is certain. Keys 1 and 2 are stale by then.
     let early = cache.get_blocking(&3).unwrap();
-    assert_eq!(early.cost(), secs(1));
+    assert!(early.cost() <= secs(1) && early.cost() > secs(1) - millis(1));
     for stale in [1, 2] {
         cache.insert(stale, Loaded::new(0).fresh_for(secs(1)));
     }
