@@ -19,6 +19,7 @@ mod hangs;
 mod invalidation;
 mod lifetime;
 mod pool;
+mod properties;
 mod recursion;
 mod resilience;
 mod stale_if_error;
