@@ -1,7 +1,7 @@
 //! Behaviour of the whole cache, one module a topic.
 //!
 //! No test sleeps or depends on real time: clocks move by hand, loaders are held and released, and futures are polled
-//! one step at a time. `EVERFRESH_SEED`, `PROPTEST_CASES` and `EVERFRESH_STRESS_ROUNDS` choose the random tests; see
+//! one step at a time. `EVERFRESH_SEED`, `PROPTEST_CASES` and `EVERFRESH_STRESS_ROUNDS` and `EVERFRESH_STRESS_EPOCHS` choose the random tests; see
 //! `support::random`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,5 +25,6 @@ mod resilience;
 mod stale_if_error;
 mod stampede;
 mod stats;
+mod stress;
 mod traits;
 mod user_panics;
