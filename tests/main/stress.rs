@@ -2,7 +2,7 @@
 //!
 //! Values are numbered, so the value that a load replaces names the epoch; two loads that saw the same one are a duplicate.
 //! The clock never comes near a deadline, so no load may be taken over, and every assertion counts; none measures time.
-//! `EVERFRESH_STRESS_EPOCHS` says how many epochs are to be raced for (1 500 if not given; a tenth of it with slow loads).
+//! `EVERFRESH_STRESS_EPOCHS` says how many epochs are to be raced for (600 if not given; a tenth of it with slow loads).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const READERS: u64 = 20;
 const RACING: u64 = 4;
 
 fn epochs() -> u64 {
-    number("EVERFRESH_STRESS_EPOCHS").unwrap_or(1_500)
+    number("EVERFRESH_STRESS_EPOCHS").unwrap_or(600)
 }
 
 /// What is known of each epoch, by the number of its value.

@@ -5,7 +5,7 @@
 //!   [`promises`] alone, which know nothing about claims: a fault that model and cache share is still a broken promise.
 //! - [`histories`]: real threads on one table; what they saw must fit some order of their operations.
 //!
-//! `PROPTEST_CASES` says how many programs (512 if not given) and `EVERFRESH_SEED` which ones (random if not given; a failure
+//! `PROPTEST_CASES` says how many programs (400 if not given) and `EVERFRESH_SEED` which ones (random if not given; a failure
 //! prints it with the smallest program that still fails). To repeat: `EVERFRESH_SEED=7 PROPTEST_CASES=10000 cargo test properties`.
 //! The order in which real threads run is not in the seed, so a failure of a history may need several runs.
 
@@ -23,7 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use crate::support::random::{number, seed};
 
 fn cases() -> u32 {
-    u32::try_from(number("PROPTEST_CASES").unwrap_or(512)).unwrap_or(u32::MAX)
+    u32::try_from(number("PROPTEST_CASES").unwrap_or(400)).unwrap_or(u32::MAX)
 }
 
 /// Runs `check` on as many programs as asked for; a panic in it is shrunk and reported with the seed.
