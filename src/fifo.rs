@@ -126,11 +126,11 @@ impl<K, V> Residents<K, V> {
         evicted
     }
 
-    /// Goes once round the table at most; the second time round every value has lost a use.
+    /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
     fn evict_by_hand(&self, now: Tick) -> bool {
         let places = self.table.places_in_all();
         let mut spared = 0;
-        for _ in 0..4 * places {
+        for _ in 0..places {
             let at = self.queues.hand.fetch_add(1, Ordering::Relaxed) % places;
             let place = self.table.place(at);
             let Some(entry) = self.table.item_at(place) else {

@@ -200,7 +200,9 @@ macro_rules! stats {
         /// [`reset_stats`](crate::Cache::reset_stats).
         ///
         /// A snapshot: all ratios are made from the same numbers, and no load in it ended without having
-        /// started. Counting goes on meanwhile, so hits of the last moment may be missing. `Display` prints it for people.
+        /// started, unless it was under way at a reset: of such a load only the end shows. Counting goes on meanwhile, so
+        /// what happened in the last moment may be missing: whoever waited for a load is let go before its result is
+        /// counted. `Display` prints it for people.
         #[derive(Clone, Debug, Default)]
         #[non_exhaustive]
         pub struct Stats {
@@ -248,7 +250,8 @@ stats! {
     shed_stale,
     /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
     rejected,
-    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile.
+    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. One that was
+    /// resident, but replaced at that very moment, may count here too.
     discarded_overtaken,
     /// Results discarded because they came after the deadline and somebody else had taken over.
     discarded_taken_over,

@@ -69,10 +69,9 @@ fn straggler() {
         let refresher = spawn({
             let (cache, published) = (cache.clone(), published.clone());
             move || {
-                if let Some(claim) = won(read(&cache, KEY, STALE)) {
-                    if publish(claim, 1, STALE) == Published::Yes {
-                        published.store(1, Release);
-                    }
+                let claim = won(read(&cache, KEY, STALE));
+                if claim.map(|claim| publish(claim, 1, STALE)) == Some(Published::Yes) {
+                    published.store(1, Release);
                 }
             }
         });

@@ -26,8 +26,9 @@ enum Threads {
     Three,
 }
 
-/// Runs a model to the end of its exploration and prints how much that was.
-fn run_model<F: Fn() + Sync + Send + 'static>(threads: Threads, model: F) {
+/// Runs a model to the end of its exploration and prints how much that was, by the name of the test,
+/// which its thread has.
+fn run_model(threads: Threads, model: impl Fn() + Sync + Send + 'static) {
     let bound = match threads {
         Threads::Two => None,
         Threads::Three => Some(3),
@@ -46,10 +47,8 @@ fn run_model<F: Fn() + Sync + Send + 'static>(threads: Threads, model: F) {
         model();
     });
 
-    // Of a closure: `loom_tests::claim::straggler::{{closure}}`.
-    let name = std::any::type_name::<F>();
-    let name = name.trim_start_matches("loom_tests::");
-    let name = name.split("::{{closure}}").next().unwrap_or(name);
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a model");
     let executions = executions.load(Ordering::Relaxed);
     match bound {
         None => println!("{name}: {executions} executions, exhaustive"),

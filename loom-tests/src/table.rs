@@ -103,7 +103,8 @@ fn two_keys_by_two() {
         assert!(insert(&table, &Arc::new((1, 1))).is_some());
         assert_eq!(find(&table, 1), Some(1), "an inserted item is not found");
         assert!(other.join().unwrap());
-        assert_eq!((find(&table, 1), find(&table, 2)), (Some(1), Some(2)));
+        let found = (find(&table, 1), find(&table, 2));
+        assert_eq!(found, (Some(1), Some(2)), "an inserted item is not found");
     });
 }
 

@@ -202,7 +202,7 @@ fn writers_and_readers_at_once_never_see_an_older_value_after_a_newer_write() {
     // when it is called. Whoever reads after a write was done sees it, or something later.
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
-    const WRITES: u64 = 3_000;
+    const WRITES: u64 = 1_000;
     let truth = Arc::new(AtomicU64::new(0));
     let read_truth = truth.clone();
     let cache: Cache<u64, u64> = builder(&ManualClock::new())

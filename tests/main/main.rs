@@ -1,8 +1,8 @@
 //! Behaviour of the whole cache, one module a topic.
 //!
 //! No test sleeps or depends on real time: clocks move by hand, loaders are held and released, and futures are polled
-//! one step at a time. `EVERFRESH_SEED`, `PROPTEST_CASES` and `EVERFRESH_STRESS_ROUNDS` choose the random tests; see
-//! `support::random`.
+//! one step at a time. Environment variables choose the seeds and sizes of the random tests: see `support::random`, `properties`
+//! and `stress`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -23,6 +23,7 @@ mod invalidation;
 mod lifetime;
 mod listener;
 mod pool;
+mod properties;
 mod readers;
 mod readers_race;
 mod recursion;
@@ -31,5 +32,6 @@ mod resilience;
 mod stale_if_error;
 mod stampede;
 mod stats;
+mod stress;
 mod traits;
 mod user_panics;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::thread;
 
 use everfresh::{Builder, Cache, Error, ManualClock};
@@ -200,14 +201,13 @@ fn a_worker_never_waits_for_a_load_that_is_not_queued_yet() {
     for round in 0..crate::support::random::rounds(20_000) {
         let (outer, inner) = (round * 2, round * 2 + 1);
         let mut needs = get(&cache, outer);
-        // The worker may be done before this thread looks.
         let at_once = poll(&mut needs);
         assert_eq!(*cache.get_blocking(&inner).unwrap(), inner);
-        let read = match at_once {
-            std::task::Poll::Ready(read) => read,
-            std::task::Poll::Pending => wait(needs),
+        let needed = match at_once {
+            Poll::Ready(read) => read,
+            Poll::Pending => wait(needs),
         };
-        assert_eq!(*read.unwrap(), inner + 1);
+        assert_eq!(*needed.unwrap(), inner + 1);
     }
 }
 

@@ -245,6 +245,29 @@ fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
 }
 
 #[test]
+fn a_refresh_by_name_of_an_expired_value_does_not_wait_for_the_rest_either() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = cache(&clock);
+    clock.advance(secs(1_000));
+    let mut reading = get(&cache, 1);
+    assert!(is_pending(&mut reading));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(reading).is_err());
+    // A read goes by the rest, a refresh by name does not, and others may join it.
+    assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
+    let mut refreshing = [refresh(&cache, 1), refresh(&cache, 1)];
+    assert!(refreshing.iter_mut().all(is_pending));
+    assert_eq!(tasks.spawned(), 2);
+    end(&tasks, &gates, 1, End::Value(11));
+    assert!(
+        refreshing
+            .map(ready)
+            .iter()
+            .all(|read| **read.as_ref().unwrap() == 11)
+    );
+}
+
+#[test]
 fn a_refresh_by_name_joins_the_one_that_runs_while_others_read_the_old_value() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);

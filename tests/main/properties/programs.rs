@@ -1,0 +1,392 @@
+//! Many readers, loads and writers of few keys, each step of which is taken by hand.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use everfresh::{Cache, Cached, Loaded, ManualClock, Request, Source, ToldToFail};
+
+use super::model::{Answer, Call, Ending, Model, Stage};
+use super::promises::{Key, Limits, Number, Promises};
+use super::steps::{How, KEYS, Program, Step, programs};
+use super::{cases, for_all};
+use crate::support::{Reading, Tally, Tasks, Tracked, get, poll, refresh};
+
+/// What the loader is told and what it tells. One load is polled at a time, so it knows which one it is.
+#[derive(Default)]
+struct Script {
+    polled: Call,
+    called: BTreeMap<Call, (Key, Option<Number>)>,
+    end: Option<How>,
+    made: Option<Number>,
+}
+
+struct Reader {
+    key: Key,
+    began: u64,
+    stage: Stage,
+    reading: Reading<Tracked>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stand {
+    Queued,
+    Running,
+    Over,
+}
+
+struct Run {
+    cache: Cache<u64, Tracked>,
+    clock: ManualClock,
+    tasks: Tasks,
+    script: Arc<Mutex<Script>>,
+    tally: Tally,
+    readers: Vec<Reader>,
+    loads: Vec<Stand>,
+    kept: Vec<Cached<Tracked, u64>>,
+    model: Model,
+    promises: Promises,
+    /// How often what happened, to know that the programs reach everything.
+    seen: BTreeMap<String, u64>,
+}
+
+impl Run {
+    fn new(draws_early: bool) -> Self {
+        let (clock, tasks, tally) = (ManualClock::new(), Tasks::default(), Tally::default());
+        let script = Arc::new(Mutex::new(Script::default()));
+        let nanos = Duration::from_nanos;
+        let cache = Cache::builder()
+            .clock(&clock)
+            .capacity(20)
+            .fresh_for(nanos(Limits::FRESH))
+            .stale_for(nanos(Limits::STALE))
+            .stale_if_error_for(nanos(Limits::ERROR))
+            .load_timeout(nanos(Limits::TIMEOUT))
+            .backoff(nanos(Limits::REST.0), nanos(Limits::REST.1))
+            // Far from the optimum, so that the window is as wide as it may be and most draws in it say "early".
+            .beta(if draws_early { 100.0 } else { 0.0 })
+            .spawner(tasks.spawner());
+        let (told, making) = (script.clone(), tally.clone());
+        let cache = cache.load_with(move |request: &Request<u64, Tracked>| {
+            let (told, making) = (told.clone(), making.clone());
+            let previous = request.previous().map(|value| value.number);
+            let mut script = told.lock().unwrap();
+            let call = script.polled;
+            let again = script.called.insert(call, (*request.key(), previous));
+            assert!(again.is_none(), "one load calls the loader once");
+            drop(script);
+            async move {
+                let how = poll_fn(|_| match told.lock().unwrap().end.take() {
+                    Some(how) => Poll::Ready(how),
+                    None => Poll::Pending,
+                });
+                match how.await {
+                    How::Value => {
+                        let value = making.make();
+                        told.lock().unwrap().made = Some(value.number);
+                        Ok(Loaded::new(value))
+                    }
+                    How::Fail => Err(ToldToFail),
+                    How::Panic => panic!("the program says so"),
+                }
+            }
+        });
+        Run {
+            cache: cache.build().unwrap(),
+            clock,
+            tasks,
+            script,
+            tally,
+            readers: Vec::new(),
+            loads: Vec::new(),
+            kept: Vec::new(),
+            model: Model::new(draws_early),
+            promises: Promises::default(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let began = self.promises.step();
+        let now = self.model.now;
+        match step {
+            Step::Get(key) => self.read(key, Stage::Get, began),
+            Step::Refresh(key) => self.read(key, Stage::Refresh, began),
+            Step::Poll(which) if !self.readers.is_empty() => {
+                let reader = self.readers.swap_remove(which % self.readers.len());
+                self.poll(reader);
+            }
+            Step::Drop(which) if !self.readers.is_empty() => {
+                drop(self.readers.swap_remove(which % self.readers.len()));
+            }
+            Step::Poll(_) | Step::Drop(_) => {}
+            Step::Peek(key) => self.peek(key),
+            Step::Insert(key) => {
+                let value = self.tally.make();
+                let number = value.number;
+                self.cache.insert(key, value);
+                self.model.insert(key, number);
+                self.promises.wrote(key, Some(number), now);
+            }
+            Step::Invalidate(key) => {
+                let had = self.cache.invalidate(&key);
+                assert_eq!(had, self.model.invalidate(key));
+                self.promises.wrote(key, None, now);
+            }
+            Step::InvalidateAll => {
+                self.cache.invalidate_all();
+                for key in 0..KEYS {
+                    self.model.invalidate(key);
+                    self.promises.wrote(key, None, now);
+                }
+            }
+            Step::Advance(by) => {
+                self.clock.advance(Duration::from_nanos(by));
+                self.model.now += by;
+            }
+            Step::Start(which) => self.load(which, |run, load| run.start(load)),
+            Step::End(which, how) => self.load(which, |run, load| run.end(load, how)),
+            Step::Abort(which) => self.load(which, Run::abort),
+        }
+        assert_eq!(self.cache.len(), self.model.resident());
+    }
+
+    fn read(&mut self, key: Key, stage: Stage, began: u64) {
+        let reading = match stage {
+            Stage::Refresh => refresh(&self.cache, key),
+            _ => get(&self.cache, key),
+        };
+        self.poll(Reader {
+            key,
+            began,
+            stage,
+            reading,
+        });
+    }
+
+    fn poll(&mut self, mut reader: Reader) {
+        let now = self.model.now;
+        let by_name = matches!(reader.stage, Stage::Refresh);
+        let polled = poll(&mut reader.reading);
+        let spawned = match self.tasks.spawned() - self.loads.len() {
+            0 => None,
+            1 => Some(self.loads.len()),
+            more => panic!("one poll started {more} loads"),
+        };
+        if spawned.is_some() {
+            self.loads.push(Stand::Queued);
+            self.promises.claimed(reader.key, by_name, now);
+        }
+        let expected = self.model.poll(reader.key, &mut reader.stage, spawned);
+        let answer = match &polled {
+            Poll::Pending => None,
+            Poll::Ready(Ok(read)) => {
+                self.promises
+                    .served(read.number, reader.key, reader.began, now);
+                Some(Ok((read.number, read.source())))
+            }
+            Poll::Ready(Err(error)) => Some(Err(match () {
+                () if error.is_load_failure() => Ending::Failed,
+                () if error.is_panic() => Ending::Panicked,
+                () if error.is_timeout() => Ending::TimedOut,
+                () if error.is_cancelled() => Ending::Cancelled,
+                () => panic!("an error that nothing called for: {error}"),
+            })),
+        };
+        assert_eq!(answer, expected, "a read of key {}", reader.key);
+        match polled {
+            Poll::Pending => self.readers.push(reader),
+            Poll::Ready(read) => self.keep(read.ok()),
+        }
+        answer.iter().for_each(|answer| self.saw(answer));
+    }
+
+    /// Some reads are kept to the end of the program, over whatever replaces and removes their values.
+    fn keep(&mut self, read: Option<Cached<Tracked, u64>>) {
+        self.kept.extend(read);
+        if self.kept.len() > 12 {
+            self.kept.swap_remove(5);
+        }
+    }
+
+    fn saw(&mut self, answer: &Answer) {
+        let name = match answer {
+            Ok((_, source)) => format!("{source:?}"),
+            Err(ending) => format!("{ending:?}"),
+        };
+        *self.seen.entry(name).or_default() += 1;
+    }
+
+    fn peek(&mut self, key: Key) {
+        let read = self.cache.peek(&key);
+        let number = read.as_ref().map(|read| read.number);
+        assert_eq!(number, self.model.peek(key));
+        assert_eq!(self.cache.contains(&key), read.is_some());
+        if let Some(read) = &read {
+            let (began, now) = (self.promises.step(), self.model.now);
+            self.promises.served(read.number, key, began, now);
+            let stale = read.age() >= Duration::from_nanos(Limits::FRESH);
+            assert_eq!(read.freshness().is_stale(), stale);
+            assert_eq!(read.source() == Source::Stale, stale);
+        }
+        self.keep(read);
+    }
+
+    /// Takes a step of one of the loads that are not over, if there is one.
+    fn load(&mut self, which: usize, step: impl FnOnce(&mut Run, Call)) {
+        let open = |load: &usize| self.loads[*load] != Stand::Over;
+        let open: Vec<Call> = (0..self.loads.len()).filter(open).collect();
+        if !open.is_empty() {
+            step(self, open[which % open.len()]);
+        }
+    }
+
+    fn start(&mut self, load: Call) {
+        if self.loads[load] == Stand::Running {
+            assert!(!self.tasks.poll(load), "a load that hangs goes on hanging");
+            return;
+        }
+        self.poll_load(load, None);
+    }
+
+    fn end(&mut self, load: Call, how: How) {
+        self.poll_load(load, Some(how));
+    }
+
+    fn poll_load(&mut self, load: Call, how: Option<How>) {
+        let now = self.model.now;
+        {
+            let mut script = self.script.lock().unwrap();
+            (script.polled, script.end, script.made) = (load, how, None);
+        }
+        let over = self.tasks.poll(load);
+        // A load that nobody wants any more does not even look.
+        self.script.lock().unwrap().end = None;
+        if self.loads[load] == Stand::Queued {
+            let called = self.script.lock().unwrap().called.get(&load).copied();
+            assert_eq!(called.is_some(), self.model.start(load), "load {load} runs");
+            let Some((key, previous)) = called else {
+                assert!(over);
+                self.loads[load] = Stand::Over;
+                self.promises.failed(load, false, now);
+                return;
+            };
+            self.promises.started(load, key, previous);
+            self.loads[load] = Stand::Running;
+        }
+        assert_eq!(over, how.is_some());
+        let Some(how) = how else { return };
+        self.loads[load] = Stand::Over;
+        let made = self.script.lock().unwrap().made;
+        let ending = match (how, made) {
+            (How::Value, Some(number)) => Ending::Value(number),
+            (How::Fail, None) => Ending::Failed,
+            (How::Panic, None) => Ending::Panicked,
+            _ => panic!("the loader did not do as it was told"),
+        };
+        self.model.end(load, ending);
+        match ending {
+            Ending::Value(number) => {
+                let key = self.script.lock().unwrap().called[&load].0;
+                let resident = self.cache.peek(&key).map(|read| read.number);
+                assert_eq!(resident, self.model.peek(key));
+                self.promises
+                    .returned(load, number, resident == Some(number), now);
+            }
+            _ => self.promises.failed(load, true, now),
+        }
+    }
+
+    fn abort(&mut self, load: Call) {
+        assert!(self.tasks.abort(load));
+        self.loads[load] = Stand::Over;
+        self.model.end(load, Ending::Cancelled);
+        self.promises.failed(load, false, self.model.now);
+    }
+
+    /// Whatever the program left behind: every reader gets an answer, every key works, every value is dropped once.
+    fn finish(mut self) -> BTreeMap<String, u64> {
+        // Loads that nobody ended hang for ever; their readers are let go at the deadline.
+        let hung = self.loads.len();
+        self.step(Step::Advance(Limits::TIMEOUT + 1_000_000));
+        for _ in 0..2 {
+            for reader in std::mem::take(&mut self.readers) {
+                self.promises.step();
+                self.poll(reader);
+            }
+            // One that was polled too late for its value started a load of its own.
+            for load in hung..self.loads.len() {
+                if self.loads[load] != Stand::Over {
+                    self.end(load, How::Value);
+                }
+            }
+        }
+        assert!(self.readers.is_empty(), "P3: a reader that waits for ever");
+        self.step(Step::Advance(Limits::FRESH + Limits::ERROR));
+        for key in 0..KEYS {
+            let load = self.loads.len();
+            self.step(Step::Get(key));
+            assert_eq!(self.loads.len(), load + 1, "P5: a wedged key");
+            self.promises.step();
+            self.end(load, How::Value);
+            self.step(Step::Poll(0));
+            assert!(self.readers.is_empty(), "P5: a wedged key");
+        }
+        self.check_counters();
+        self.check_drops()
+    }
+
+    fn check_counters(&mut self) {
+        let (stats, model) = (self.cache.stats(), &self.model);
+        let expected = [
+            ("computes", stats.computes(), model.computes),
+            ("published", stats.published, model.published),
+            ("failures", stats.failed, model.failed),
+            ("overtaken", stats.discarded_overtaken, model.overtaken),
+            ("taken over", stats.discarded_taken_over, model.taken_over),
+        ];
+        for (name, counted, expected) in expected {
+            assert_eq!(counted, expected, "{name}");
+            *self.seen.entry(name.to_owned()).or_default() += counted;
+        }
+    }
+
+    fn check_drops(mut self) -> BTreeMap<String, u64> {
+        for read in self.kept.drain(..) {
+            assert!(read.number < self.tally.made());
+        }
+        // With a hung load goes its hold on the value that it would have replaced.
+        for load in 0..self.loads.len() {
+            self.tasks.abort(load);
+        }
+        assert_eq!(self.tally.alive(), KEYS as i64, "values kept by nobody");
+        drop(self.cache);
+        assert_eq!(self.tally.alive(), 0, "values lost or dropped twice");
+        self.seen
+    }
+}
+
+#[test]
+fn random_programs_do_as_the_model_says() {
+    let total = RefCell::new(BTreeMap::<String, u64>::new());
+    for_all(programs(), |program: Program| {
+        let mut run = Run::new(program.draws_early);
+        for step in program.steps {
+            run.step(step);
+        }
+        for (name, count) in run.finish() {
+            *total.borrow_mut().entry(name).or_default() += count;
+        }
+    });
+    let total = total.into_inner();
+    println!("{total:?}");
+    if cases() >= 400 {
+        // A generator that reaches fewer kinds of answers and results proves less than it says.
+        let [sources, errors, results] = [6, 4, 5];
+        assert_eq!(total.len(), sources + errors + results, "{total:?}");
+        assert!(total.values().all(|count| *count > 0), "{total:?}");
+    }
+}
