@@ -302,7 +302,11 @@ where
                     Ok(_) => continue,
                     Err(looked) => looked,
                 },
-                None => Looked::Absent,
+                None => {
+                    // Asked for by name, so what is remembered of it does not count.
+                    core.shared.absent.forget(key);
+                    Looked::Absent
+                }
             };
             return core.obtain(key, hash, looked).await;
         }

@@ -12,7 +12,6 @@ use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{AtomicU64, Ordering, yield_now};
-use crate::table::Table;
 
 pub struct Limit {
     entries: Count,
@@ -35,6 +34,9 @@ impl Count {
 
     // Relaxed throughout: the count guards no other memory.
     fn take(&self, more: u64) -> bool {
+        if more == 0 {
+            return true;
+        }
         let mut taken = self.taken.load(Ordering::Relaxed);
         while more <= self.limit - taken {
             let exchanged = self.taken.compare_exchange(
@@ -172,8 +174,7 @@ impl<K, V> Residents<K, V> {
     /// Removes every value past its hard limit; returns how many.
     pub fn sweep(&self, now: Tick) -> usize {
         let swept = (0..self.table.sets())
-            .flat_map(Table::<Entry<K, V>>::places)
-            .filter_map(|place| Some((place, self.table.item_at(place)?)))
+            .flat_map(|set| self.table.items(set))
             .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
             // Without its entry a load that is under way would be discarded; one past its deadline counts for nothing.
             .filter(|(_, entry)| {
@@ -191,8 +192,8 @@ impl<K, V> Residents<K, V> {
             let alive = entry.is_servable(now);
             (alive, entry.uses(), entry.times.created())
         };
-        Table::<Entry<K, V>>::places(set)
-            .filter_map(|place| Some((place, self.table.item_at(place)?)))
+        self.table
+            .items(set)
             .filter(|(_, entry)| !entry.is_loading())
             .min_by_key(|(_, entry)| worth(entry))
             .and_then(|(place, entry)| self.take_out(place, entry.arc(), Cause::of(&entry, now)))
@@ -205,8 +206,8 @@ impl<K, V> Residents<K, V> {
             let claim = entry.claims.current();
             entry.is_loading() && claim.is_some_and(|right| right.deadline() <= now)
         };
-        Table::<Entry<K, V>>::places(set)
-            .filter_map(|place| Some((place, self.table.item_at(place)?)))
+        self.table
+            .items(set)
             .filter(|(_, entry)| hung(entry))
             .any(|(place, entry)| self.take_out(place, entry.arc(), Cause::Size).is_some())
     }

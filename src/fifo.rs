@@ -3,7 +3,7 @@
 //! New values enter the *small* queue, which is a queue of tokens. Those used again before their token reaches the head are
 //! promoted; the others leave, and their fingerprints stay for a while as *ghosts*. A key that comes back as a ghost is promoted at once.
 //!
-//! Promoted values are in the *main* queue, which is the table itself: a hand goes round its ways, takes one use off each promoted value it
+//! Promoted values are in the *main* queue, which is the table itself: a hand goes round its sets, takes one use off each promoted value it
 //! meets, and evicts one that has none left. A queue with reinsertion is a clock; this one needs no memory for its order.
 //!
 //! Before the cache is full nothing is evicted, and the small queue would grow to all of it. It gives its overflow to the main queue instead,
@@ -128,23 +128,21 @@ impl<K, V> Residents<K, V> {
 
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
     fn evict_by_hand(&self, now: Tick) -> bool {
-        let places = self.table.places_in_all();
+        let sets = self.table.sets();
         let mut spared = 0;
-        for _ in 0..places {
-            let at = self.queues.hand.fetch_add(1, Ordering::Relaxed) % places;
-            let place = self.table.place(at);
-            let Some(entry) = self.table.item_at(place) else {
-                continue;
-            };
-            if entry.is_loading() || !entry.is_promoted() {
-                continue;
-            }
-            let uses = entry.uses();
-            if uses > 0 && entry.is_servable(now) && spared < PATIENCE {
-                entry.settle_uses(uses - 1);
-                spared += 1;
-            } else if self.evict(place, &entry, now) {
-                return true;
+        for _ in 0..sets {
+            let set = self.queues.hand.fetch_add(1, Ordering::Relaxed) % sets;
+            for (place, entry) in self.table.items(set) {
+                if entry.is_loading() || !entry.is_promoted() {
+                    continue;
+                }
+                let uses = entry.uses();
+                if uses > 0 && entry.is_servable(now) && spared < PATIENCE {
+                    entry.settle_uses(uses - 1);
+                    spared += 1;
+                } else if self.evict(place, &entry, now) {
+                    return true;
+                }
             }
         }
         false

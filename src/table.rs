@@ -235,14 +235,12 @@ impl<T> Table<T> {
         set.tag(way)
     }
 
-    /// How many ways there are.
-    pub fn places_in_all(&self) -> usize {
-        self.sets.len() * WAYS
-    }
-
-    /// The way of this number, below [`places_in_all`](Self::places_in_all).
-    pub fn place(&self, number: usize) -> Place {
-        Place::new(number / WAYS, number % WAYS)
+    /// The items of a set, each as it is when it is reached; one that comes in meanwhile may be left out.
+    pub fn items(&self, set: usize) -> impl Iterator<Item = (Place, Held<T>)> {
+        let control = self.sets[set].control.load(Ordering::Acquire);
+        Self::places(set)
+            .filter(move |place| control >> place.way & 1 == 1)
+            .filter_map(|place| Some((place, self.item_at(place)?)))
     }
 
     /// Every way of a set.
