@@ -3,7 +3,7 @@
 //! New values enter the *small* queue, which is a queue of tokens. Those used again before their token reaches the head are
 //! promoted; the others leave, and their fingerprints stay for a while as *ghosts*. A key that comes back as a ghost is promoted at once.
 //!
-//! Promoted values are in the *main* queue, which is the table itself: a hand goes round its sets, takes one use off each promoted value it
+//! Promoted values are in the *main* queue, which is the table itself: a hand goes round its ways, takes one use off each promoted value it
 //! meets, and evicts one that has none left. A queue with reinsertion is a clock; this one needs no memory for its order.
 //!
 //! Before the cache is full nothing is evicted, and the small queue would grow to all of it. It gives its overflow to the main queue instead,
@@ -21,7 +21,7 @@ use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{Arc, AtomicU8, AtomicU16, AtomicUsize, Held, Ordering};
-use crate::table::Place;
+use crate::table::{Place, WAYS};
 
 /// The small queue's share of the capacity.
 const SMALL_SHARE: usize = 10;
@@ -129,10 +129,18 @@ impl<K, V> Residents<K, V> {
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
     fn evict_by_hand(&self, now: Tick) -> bool {
         let sets = self.table.sets();
+        // Two threads may go over the same ground at once; the values there then lose two uses.
+        let hand = self.queues.hand.load(Ordering::Relaxed);
         let mut spared = 0;
-        for _ in 0..sets {
-            let set = self.queues.hand.fetch_add(1, Ordering::Relaxed) % sets;
-            for (place, entry) in self.table.items(set) {
+        for step in 0..=sets {
+            let (first_set, first_way) = (hand / WAYS, hand % WAYS);
+            let items = self.table.items((first_set + step) % sets);
+            let ahead = |place: Place| match step {
+                0 => place.way() >= first_way,
+                _ if step == sets => place.way() < first_way,
+                _ => true,
+            };
+            for (place, entry) in items.filter(|(place, _)| ahead(*place)) {
                 if entry.is_loading() || !entry.is_promoted() {
                     continue;
                 }
@@ -141,6 +149,10 @@ impl<K, V> Residents<K, V> {
                     entry.settle_uses(uses - 1);
                     spared += 1;
                 } else if self.evict(place, &entry, now) {
+                    let next = place.set() * WAYS + place.way() + 1;
+                    self.queues
+                        .hand
+                        .store(next % (sets * WAYS), Ordering::Relaxed);
                     return true;
                 }
             }

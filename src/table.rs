@@ -269,6 +269,10 @@ impl Place {
     pub fn set(self) -> usize {
         self.set as usize
     }
+
+    pub fn way(self) -> usize {
+        self.way.into()
+    }
 }
 
 impl<T> Set<T> {
