@@ -46,7 +46,7 @@
 //!
 //! # Where to go on
 //!
-//! - [`Cache`] and [`Builder`]: what you call.
+//! - [`Cache`] and [`Builder`]: what you call. [`Reader`], [`Pinned`] and [`Fresh`]: cheaper reads for threads that read a lot.
 //! - [`docs::choosing`]: limits, X-Fetch, when not to use it.
 //! - [`docs::protocol`]: how it works.
 //! - [`docs::performance`]: what a hit costs.
