@@ -5,6 +5,7 @@
 
 use std::hash::BuildHasher;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -109,8 +110,8 @@ pub trait Reads: Send + Sync {
 pub trait Subject: Reads {
     /// Makes keys from 0 resident; returns how many it could not keep.
     fn fill(&self, keys: u64) -> u64;
-    /// Times inserts of consecutive keys.
-    fn inserts(&self, from: u64, count: u64, gate: &Barrier) -> Timed;
+    /// Times inserts of consecutive keys, for at most that long.
+    fn inserts(&self, keys: Range<u64>, longest: Duration, gate: &Barrier) -> Timed;
     /// Gets each key, and inserts it when it is absent; tells of each miss.
     fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32));
     /// Times each hit of a mix of reads and inserts.
@@ -180,17 +181,20 @@ impl<V: Value, C: Contender<V>> Subject for Typed<V, C> {
         missing.len() as u64
     }
 
-    fn inserts(&self, from: u64, count: u64, gate: &Barrier) -> Timed {
-        let pairs: Vec<(C::Key, V)> = (from..from + count)
-            .map(|n| (C::key(n), V::make(n)))
-            .collect();
+    fn inserts(&self, keys: Range<u64>, longest: Duration, gate: &Barrier) -> Timed {
+        let pairs: Vec<(C::Key, V)> = keys.map(|n| (C::key(n), V::make(n))).collect();
+        let mut done = 0;
         gate.wait();
         let since = Instant::now();
         for (key, value) in pairs {
             self.0.insert(&key, value);
+            done += 1;
+            if done % 64 == 0 && since.elapsed() > longest {
+                break;
+            }
         }
         Timed {
-            ns: per_operation(since, count as usize),
+            ns: per_operation(since, done),
             misses: 0,
         }
     }

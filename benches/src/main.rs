@@ -31,6 +31,16 @@ use report::Report;
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(memory::CHILD) {
+        return match memory::child(words) {
+            Some(bytes) => {
+                println!("{bytes}");
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::FAILURE,
+        };
+    }
     if std::env::args().any(|word| word == "--help") {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
@@ -66,11 +76,11 @@ fn main() -> ExitCode {
         }
     }
     let charts = report.finish();
-    if let Some(folder) = &args.plot {
-        if let Err(error) = plot::write(&charts, folder) {
-            eprintln!("no charts in {}: {error}", folder.display());
-            code = ExitCode::FAILURE;
-        }
+    if let Some(folder) = &args.plot
+        && let Err(error) = plot::write(&charts, folder)
+    {
+        eprintln!("no charts in {}: {error}", folder.display());
+        code = ExitCode::FAILURE;
     }
     code
 }

@@ -1,12 +1,14 @@
 //! Bytes that each entry takes beyond its key and value, by an allocator that counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::contender::{Config, Subject, typed};
+use crate::contender::{Config, typed};
 use crate::ours::{self, Get};
+use crate::pairing;
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
 
@@ -52,21 +54,40 @@ unsafe impl GlobalAlloc for Counting {
 /// A key and a value are a `u64` each.
 const PAYLOAD: f64 = 16.0;
 
-pub fn run(report: &mut Report, quick: bool) {
-    report.note(peers::WITHOUT_CACHEFLIGHT);
-    report.note("keys and values are 8 bytes each; amalgam-cache has strings for keys, counted as 8 bytes here");
+/// The word on the command line for one measurement in a process of its own: contender and number of keys follow.
+pub const CHILD: &str = "memory-of";
+
+fn contenders() -> Vec<Peer> {
     let mut contenders = vec![Peer {
         name: ours::NAME,
         build: |config| typed::<u64, _>(Get(ours::build(config))),
     }];
     contenders.extend(peers::peers::<u64>());
+    contenders
+}
+
+pub fn run(report: &mut Report, quick: bool) {
+    report.note(peers::WITHOUT_CACHEFLIGHT);
+    report.note(
+        "keys and values are 8 bytes each; amalgam-cache has strings for keys, counted as 8 bytes here",
+    );
+    report.note("each in a process of its own, after a small cache of the same kind, so that nothing else is counted");
+    let contenders = contenders();
+    let sizes: &[u64] = match quick {
+        true => &[1_000, 100_000],
+        false => &[1_000, 10_000, 100_000, 1_000_000],
+    };
     let rounds = if quick { 1 } else { 3 };
-    for keys in [1_000, 10_000, 100_000, 1_000_000] {
-        let medians = crate::pairing::paired(contenders.len(), rounds, |at| {
-            [bytes_per_entry(&contenders[at], keys)]
+    for &keys in sizes {
+        let medians = pairing::paired(contenders.len(), rounds, |at| {
+            [in_child(contenders[at].name, keys).unwrap_or(f64::NAN)]
         });
         let [ours] = medians[0];
         for (contender, [bytes]) in contenders.iter().zip(&medians) {
+            if bytes.is_nan() {
+                report.note(&format!("{} could not be measured", contender.name));
+                continue;
+            }
             let figure = Figure::new("memory")
                 .text("contender", contender.name)
                 .count("keys", keys)
@@ -87,21 +108,38 @@ pub fn run(report: &mut Report, quick: bool) {
     }
 }
 
-/// In a cache that is exactly full.
-fn bytes_per_entry(contender: &Peer, keys: u64) -> f64 {
-    LIVE.store(0, Ordering::Relaxed);
-    COUNTS.store(true, Ordering::Relaxed);
-    let subject = (contender.build)(&Config::lasting(keys as usize));
-    let entries = filled(&*subject, keys);
-    // What threads in the background still hold is not the cache's.
-    thread::sleep(Duration::from_millis(20));
-    let live = LIVE.load(Ordering::Relaxed) as f64;
-    COUNTS.store(false, Ordering::Relaxed);
-    drop(subject);
-    live / entries - PAYLOAD
+fn in_child(contender: &str, keys: u64) -> Option<f64> {
+    let program = std::env::current_exe().ok()?;
+    let mut child = Command::new(program);
+    let output = child.args([CHILD, contender, &keys.to_string()]).output();
+    String::from_utf8(output.ok()?.stdout)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
-fn filled(subject: &dyn Subject, keys: u64) -> f64 {
+/// What the process for one measurement does; the words that follow [`CHILD`].
+pub fn child(mut words: impl Iterator<Item = String>) -> Option<f64> {
+    let name = words.next()?;
+    let keys = words.next()?.parse().ok()?;
+    let contender = contenders().into_iter().find(|peer| peer.name == name)?;
+    let small = (contender.build)(&Config::lasting(100));
+    small.fill(100);
+    COUNTS.store(true, Ordering::Relaxed);
+    let bytes = bytes_per_entry(&contender, keys);
+    drop(small);
+    Some(bytes)
+}
+
+/// In a cache that is exactly full.
+fn bytes_per_entry(contender: &Peer, keys: u64) -> f64 {
+    let subject = (contender.build)(&Config::lasting(keys as usize));
     subject.fill(keys);
-    (subject.len() as u64).clamp(1, keys) as f64
+    let entries = (subject.len() as u64).clamp(1, keys) as f64;
+    // What threads in the background still hold is not the cache's.
+    thread::sleep(Duration::from_millis(50));
+    let live = LIVE.load(Ordering::Relaxed) as f64;
+    drop(subject);
+    live / entries - PAYLOAD
 }

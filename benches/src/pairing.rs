@@ -2,6 +2,7 @@
 
 use std::sync::Barrier;
 use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -96,9 +97,16 @@ pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>]) -> Timed {
     })
 }
 
-/// Inserts keys nobody has seen, from `from` on.
-pub fn insert(subject: &dyn Subject, threads: usize, from: u64, count: u64) -> Timed {
+/// Inserts `count` keys on each thread, from `from` on, for at most that long; nanoseconds an insert on each of them.
+pub fn insert(
+    subject: &dyn Subject,
+    threads: usize,
+    from: u64,
+    count: u64,
+    longest: Duration,
+) -> Timed {
     on_threads(threads, |thread, gate| {
-        subject.inserts(from + thread as u64 * count, count, gate)
+        let from = from + thread as u64 * count;
+        subject.inserts(from..from + count, longest, gate)
     })
 }

@@ -65,10 +65,10 @@ impl S3Fifo {
             self.ghosts.push_back((key, self.evicted));
             self.ghost.insert(key, self.evicted);
             while self.ghost.len() > self.capacity {
-                if let Some((oldest, at)) = self.ghosts.pop_front() {
-                    if self.ghost.get(&oldest) == Some(&at) {
-                        self.ghost.remove(&oldest);
-                    }
+                if let Some((oldest, at)) = self.ghosts.pop_front()
+                    && self.ghost.get(&oldest) == Some(&at)
+                {
+                    self.ghost.remove(&oldest);
                 }
             }
             return;
@@ -115,10 +115,10 @@ impl Lru {
         self.accesses.push_back((key, self.now));
         let hit = self.last.insert(key, self.now).is_some();
         while self.last.len() > self.capacity {
-            if let Some((oldest, at)) = self.accesses.pop_front() {
-                if self.last.get(&oldest) == Some(&at) {
-                    self.last.remove(&oldest);
-                }
+            if let Some((oldest, at)) = self.accesses.pop_front()
+                && self.last.get(&oldest) == Some(&at)
+            {
+                self.last.remove(&oldest);
             }
         }
         hit

@@ -88,10 +88,13 @@ fn replay_all(report: &mut Report, trace: &Trace) {
     }
 }
 
+/// Tells of each miss.
+type Replay<'a> = &'a mut dyn FnMut(&mut dyn FnMut(u32));
+
 fn outcomes(trace: &Trace, capacity: usize) -> Vec<Outcome> {
     let config = Config::lasting(capacity);
     let mut outcomes = Vec::new();
-    let mut add = |name, replay: &mut dyn FnMut(&mut dyn FnMut(u32))| {
+    let mut add = |name, replay: Replay| {
         let mut misses = 0u64;
         let mut load_ms = 0u64;
         replay(&mut |key| {

@@ -75,7 +75,8 @@ impl Figure {
     /// A figure to meet, with what was reached.
     pub fn at_most(self, what: &str, reached: f64, limit: f64) -> Self {
         let met = reached <= limit;
-        self.target(format!("{what} {reached:.2}, at most {limit}"), met)
+        let what = format!("{what} {reached:.2}, at most {limit}");
+        self.target(what.trim_start().to_owned(), met)
     }
 
     pub fn target(mut self, what: String, met: bool) -> Self {
