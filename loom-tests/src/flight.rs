@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use everfresh::protocol::{Claim, Claims, Flight, Outcome, Published, Read, State};
+use everfresh::protocol::{Claim, Claimed, Claims, Flight, Outcome, Published, Read, State};
 use loom::future::block_on;
 use loom::thread::spawn;
 
@@ -207,6 +207,26 @@ fn claimed_twice_at_one_time() {
         first.join().unwrap();
         if let Some(second) = second {
             assert_joins(&cache, &second);
+        }
+    });
+}
+
+/// P3: the same for a claim by name, which does not wait for the rest of the one before.
+#[test]
+fn claimed_by_name_while_it_rests() {
+    run_model(Two, || {
+        let cache = filled();
+        let first = spawn({
+            let cache = cache.clone();
+            move || drop(won(read(&cache, KEY, EXPIRED)))
+        });
+        let (place, entry) = find(&cache, KEY).expect("it is resident");
+        let second = cache.claim_now(place, &entry, EXPIRED);
+        first.join().unwrap();
+        match second {
+            Claimed::Ours(second) => assert_joins(&cache, &second),
+            Claimed::Theirs(first) => assert!(first.outcome().is_some(), "a caller waits for ever"),
+            Claimed::Changed => panic!("an entry that is there was taken for another"),
         }
     });
 }
