@@ -55,7 +55,7 @@ minimum_version() {
     # The lockfile that this version resolves may differ, so it works in a folder of its own.
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
-    cp -r Cargo.toml README.md src tests examples loom-tests "$copy/tree" || return 1
+    cp -r Cargo.toml README.md src tests examples benches loom-tests "$copy/tree" || return 1
     for features in "" "tokio" "tokio,test-util"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
     done
@@ -65,6 +65,7 @@ documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features toki
 
 lints() {
     cargo clippy --all-targets -- -D warnings &&
+        cargo clippy -p everfresh-benches -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
         RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
@@ -77,6 +78,7 @@ step "lints" lints
 step "documentation" documentation
 step "package" cargo package --allow-dirty --quiet
 step "minimum Rust version $minimum" minimum_version
+
 step "tests, doctests and examples" cargo test --all-targets --features tokio,test-util
 step "documentation tests" cargo test --doc --features tokio,test-util
 step "models" bash loom-tests/run.sh
