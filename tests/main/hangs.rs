@@ -214,23 +214,50 @@ fn a_load_still_queued_at_its_deadline_is_not_run_for_nobody() {
 }
 
 #[test]
-fn a_timeout_of_for_ever_is_one_for_every_attempt() {
+fn attempts_at_one_moment_are_told_apart_however_long_they_may_take() {
+    use std::time::Duration;
+    let first = Duration::from_millis(100);
+    for (timeout, rest) in [
+        (secs(5), first),
+        (secs(5), secs(100)),
+        (Duration::MAX, Duration::MAX),
+    ] {
+        let clock = ManualClock::new();
+        let (cache, tasks, gates) =
+            by_hand(builder(&clock).load_timeout(timeout).backoff(rest, rest));
+        cache.insert(1, 9);
+        // More attempts than failures are counted.
+        for attempt in 0..20 {
+            let mut asked = [refresh(&cache, 1), refresh(&cache, 1)];
+            assert!(asked.iter_mut().all(is_pending), "{attempt}");
+            tasks.poll_all();
+            end(&tasks, &gates, attempt, End::Fail);
+            assert!(asked.into_iter().all(|asked| ready(asked).is_err()));
+        }
+        let mut asked = [refresh(&cache, 1), refresh(&cache, 1)];
+        assert!(asked.iter_mut().all(is_pending));
+        tasks.poll_all();
+        end(&tasks, &gates, 20, End::Value(10));
+        assert!(asked.into_iter().all(|asked| *ready(asked).unwrap() == 10));
+    }
+}
+
+#[test]
+fn a_long_rest_does_not_stretch_the_next_deadline() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
-        .load_timeout(std::time::Duration::MAX)
-        .backoff(std::time::Duration::MAX, std::time::Duration::MAX);
+        .load_timeout(secs(5))
+        .backoff(secs(100), secs(100));
     let (cache, tasks, gates) = by_hand(limits);
     cache.insert(1, 9);
-    for attempt in 0..3 {
-        let mut asked = [refresh(&cache, 1), refresh(&cache, 1)];
-        assert!(asked.iter_mut().all(is_pending), "{attempt}");
-        tasks.poll_all();
-        end(&tasks, &gates, attempt, End::Fail);
-        assert!(asked.into_iter().all(|asked| ready(asked).is_err()));
-    }
-    let mut asked = [refresh(&cache, 1), refresh(&cache, 1)];
-    assert!(asked.iter_mut().all(is_pending));
+    let mut failing = refresh(&cache, 1);
+    assert!(is_pending(&mut failing));
     tasks.poll_all();
-    end(&tasks, &gates, 3, End::Value(10));
-    assert!(asked.into_iter().all(|asked| *ready(asked).unwrap() == 10));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(failing).is_err());
+    clock.advance(secs(1));
+    let mut hung = refresh(&cache, 1);
+    assert!(is_pending(&mut hung));
+    clock.advance(secs(5));
+    assert!(ready(hung).unwrap_err().is_timeout());
 }

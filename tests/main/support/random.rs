@@ -2,7 +2,8 @@
 //!
 //! - `EVERFRESH_SEED`: the seed, a number; drawn at random if not given, and printed when a test fails.
 //! - `PROPTEST_CASES`: how many programs each property is tried on.
-//! - `EVERFRESH_STRESS_ROUNDS`: how many rounds each stress test runs.
+//! - `EVERFRESH_STRESS_EPOCHS`: how many epochs the stress test races for.
+//! - `EVERFRESH_STRESS_ROUNDS`: how many steps each thread of the other tests with many threads takes.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
