@@ -103,8 +103,8 @@ pub struct Timed {
 }
 
 pub trait Reads: Send + Sync {
-    /// Reads the first quarter of the keys to warm up, waits at the gate, and times the rest.
-    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed;
+    /// Reads all keys once to warm up, waits at the gate, and times reads of them, over and over, for that long.
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed;
 }
 
 pub trait Subject: Reads {
@@ -125,37 +125,50 @@ pub fn typed<V: Value, C: Contender<V>>(contender: C) -> Box<dyn Subject> {
     Box::new(Typed(contender, PhantomData))
 }
 
-/// Where the warm-up of a sequence ends.
-pub fn warm(keys: usize) -> usize {
-    keys / 4
-}
-
 pub fn per_operation(since: Instant, operations: usize) -> f64 {
     since.elapsed().as_nanos() as f64 / operations as f64
 }
 
 impl<V: Value, C: Contender<V>> Reads for Typed<V, C> {
-    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
         let keys: Vec<C::Key> = keys.iter().map(|&n| C::key(n)).collect();
-        let (first, rest) = keys.split_at(warm(keys.len()));
-        let read = |keys: &[C::Key]| {
-            let mut misses = 0;
-            for key in keys {
-                match self.0.get(key) {
-                    Some(byte) => _ = std::hint::black_box(byte),
-                    None => misses += 1,
-                }
+        timed(&keys, window, gate, |key| self.0.get(key))
+    }
+}
+
+/// The loop of [`Reads::read`]. By time, not by count: threads that did the same few reads one after the other would
+/// never meet.
+#[inline]
+pub fn timed<K>(
+    keys: &[K],
+    window: Duration,
+    gate: &Barrier,
+    mut read: impl FnMut(&K) -> Option<u8>,
+) -> Timed {
+    let mut read_all = |keys: &[K]| {
+        let mut misses = 0;
+        for key in keys {
+            match read(key) {
+                Some(byte) => _ = std::hint::black_box(byte),
+                None => misses += 1,
             }
-            misses
-        };
-        read(first);
-        gate.wait();
-        let since = Instant::now();
-        let misses = read(rest);
-        Timed {
-            ns: per_operation(since, rest.len()),
-            misses,
         }
+        misses
+    };
+    read_all(keys);
+    gate.wait();
+    let since = Instant::now();
+    let (mut done, mut misses) = (0, 0);
+    for part in keys.chunks(1_024).cycle() {
+        misses += read_all(part);
+        done += part.len();
+        if since.elapsed() >= window {
+            break;
+        }
+    }
+    Timed {
+        ns: per_operation(since, done),
+        misses,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a hit costs: everything resident, nothing expires, keys by zipf 0.99.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::contender::{Config, Reads, Subject, Value, typed};
 use crate::ours::{self, Get, Peek, Pin, Reader};
@@ -15,6 +16,7 @@ struct Plan {
     threads: &'static [usize],
     rounds: usize,
     reads: usize,
+    window: Duration,
 }
 
 pub fn run(report: &mut Report, quick: bool) {
@@ -32,7 +34,8 @@ pub fn run(report: &mut Report, quick: bool) {
                 _ => &[1, 2, 4],
             },
             rounds: if quick { 3 } else { 9 },
-            reads: if quick { 1 << 15 } else { 1 << 19 },
+            reads: if quick { 1 << 17 } else { 1 << 20 },
+            window: Duration::from_millis(if quick { 10 } else { 50 }),
         };
         // Hashers and values change little at other sizes; all of them would take too long for a quick run.
         let all = !quick || keys == 1_000;
@@ -91,8 +94,8 @@ fn measure<V: Value>(report: &mut Report, plan: &Plan, peers: &[Peer]) {
         let sequences = pairing::sequences(plan.keys, threads, plan.reads);
         let medians = pairing::paired(tiers.len() + peers.len(), plan.rounds, |at| {
             let timed = match at.checked_sub(tiers.len()) {
-                None => pairing::read(&*tiers[at].subject, &sequences),
-                Some(at) => pairing::read(&*peers[at].subject, &sequences),
+                None => pairing::read(&*tiers[at].subject, &sequences, plan.window),
+                Some(at) => pairing::read(&*peers[at].subject, &sequences, plan.window),
             };
             [timed.ns, timed.misses as f64]
         });

@@ -1,6 +1,7 @@
 //! One key that everybody reads: what a second thread costs the first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::hit::{filled, roomy, tiers};
 use crate::ours;
@@ -9,20 +10,20 @@ use crate::peers;
 use crate::report::{Figure, Report};
 
 pub fn run(report: &mut Report, quick: bool) {
-    let (rounds, reads) = match quick {
-        true => (5, 1 << 17),
-        false => (15, 1 << 20),
+    let (rounds, window) = match quick {
+        true => (5, Duration::from_millis(20)),
+        false => (15, Duration::from_millis(200)),
     };
     report.note(peers::WITHOUT_CACHEFLIGHT);
     let config = roomy(1_000);
     let tiers = tiers::<Arc<[u8; 64]>>(&config, 1_000);
     let peers = filled(report, &peers::peers::<Arc<[u8; 64]>>(), &config, 1_000);
-    let one = vec![vec![7; reads]];
-    let two = vec![vec![7; reads]; 2];
+    let one = vec![vec![7; 1_024]];
+    let two = vec![vec![7; 1_024]; 2];
     let medians = pairing::paired(tiers.len() + peers.len(), rounds, |at| {
         let read = |sequences| match at.checked_sub(tiers.len()) {
-            None => pairing::read(&*tiers[at].subject, sequences).ns,
-            Some(at) => pairing::read(&*peers[at].subject, sequences).ns,
+            None => pairing::read(&*tiers[at].subject, sequences, window).ns,
+            Some(at) => pairing::read(&*peers[at].subject, sequences, window).ns,
         };
         [read(&one), read(&two)]
     });

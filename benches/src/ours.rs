@@ -1,11 +1,11 @@
 //! everfresh as a contender, with expiry, X-Fetch and counters on.
 
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::Duration;
 
 use everfresh::{Cache, Source};
 
-use crate::contender::{Config, Contender, Reads, Timed, Value, per_operation, warm};
+use crate::contender::{Config, Contender, Reads, Timed, Value, timed};
 
 pub const NAME: &str = "everfresh";
 
@@ -80,41 +80,20 @@ impl<V: Value> Contender<V> for Peek<V> {
     }
 }
 
-/// Times a read that needs `&mut` on what it reads through.
-fn timed(keys: &[u64], gate: &Barrier, mut read: impl FnMut(&u64) -> Option<u8>) -> Timed {
-    let (first, rest) = keys.split_at(warm(keys.len()));
-    let mut all = |keys: &[u64]| {
-        let mut misses = 0;
-        for key in keys {
-            match read(key) {
-                Some(byte) => _ = std::hint::black_box(byte),
-                None => misses += 1,
-            }
-        }
-        misses
-    };
-    all(first);
-    gate.wait();
-    let since = Instant::now();
-    let misses = all(rest);
-    Timed {
-        ns: per_operation(since, rest.len()),
-        misses,
-    }
-}
-
 impl<V: Value> Reads for Reader<V> {
-    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
         let mut reader = self.0.reader();
-        timed(keys, gate, |key| {
+        timed(keys, window, gate, |key| {
             Some(reader.get_blocking(key).ok()?.first())
         })
     }
 }
 
 impl<V: Value> Reads for Pin<V> {
-    fn read(&self, keys: &[u64], gate: &Barrier) -> Timed {
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
         let mut pin = self.0.pin(keys[0]);
-        timed(keys, gate, |_| Some(pin.get_blocking().ok()?.first()))
+        timed(keys, window, gate, |_| {
+            Some(pin.get_blocking().ok()?.first())
+        })
     }
 }

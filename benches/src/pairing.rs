@@ -90,10 +90,10 @@ fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> 
     }
 }
 
-/// Reads on one thread for each sequence; nanoseconds a read on each of them.
-pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>]) -> Timed {
+/// Reads for that long on one thread for each sequence; nanoseconds a read on each of them.
+pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>], window: Duration) -> Timed {
     on_threads(sequences.len(), |thread, gate| {
-        subject.read(&sequences[thread], gate)
+        subject.read(&sequences[thread], window, gate)
     })
 }
 

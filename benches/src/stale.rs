@@ -84,9 +84,9 @@ fn fibre(fresh: Duration, gate: &Gate) -> Fibre {
 }
 
 pub fn run(report: &mut Report, quick: bool) {
-    let (rounds, reads) = match quick {
-        true => (9, 1 << 16),
-        false => (31, 1 << 20),
+    let (rounds, window) = match quick {
+        true => (9, Duration::from_millis(10)),
+        false => (31, Duration::from_millis(100)),
     };
     report
         .note("moka, mini-moka, quick_cache, foyer and stretto left out: they serve nothing stale");
@@ -106,15 +106,15 @@ pub fn run(report: &mut Report, quick: bool) {
     // From here on a refresh that was begun goes on running.
     gate.set(true);
     thread::sleep(SHORT + Duration::from_millis(50));
-    let sequences = pairing::sequences(KEYS, 1, reads);
+    let sequences = pairing::sequences(KEYS, 1, 1 << 16);
     let everything: Vec<u64> = (0..KEYS).collect();
     let alone = Barrier::new(1);
     for lane in &lanes {
         // Begins the refreshes of those that are stale.
-        lane.read(&everything, &alone);
+        lane.read(&everything, Duration::ZERO, &alone);
     }
     let medians = pairing::paired(lanes.len(), rounds, |at| {
-        let Timed { ns, .. } = pairing::read(&*lanes[at], &sequences);
+        let Timed { ns, .. } = pairing::read(&*lanes[at], &sequences, window);
         [ns]
     });
     gate.set(false);
