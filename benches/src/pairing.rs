@@ -28,6 +28,15 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Gives the calling thread a core of its own, as far as they go. New threads begin on the core of the thread that
+/// started them, and within a short measurement the system might not move them apart.
+pub fn settle_on_core(thread: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if !cores.is_empty() {
+        core_affinity::set_for_current(cores[thread % cores.len()]);
+    }
+}
+
 pub fn join<T>(running: ScopedJoinHandle<T>) -> T {
     match running.join() {
         Ok(value) => value,
@@ -80,7 +89,12 @@ fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> 
     let parts: Vec<Timed> = thread::scope(|scope| {
         let (gate, run) = (&gate, &run);
         let running: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || run(thread, gate)))
+            .map(|thread| {
+                scope.spawn(move || {
+                    settle_on_core(thread);
+                    run(thread, gate)
+                })
+            })
             .collect();
         running.into_iter().map(join).collect()
     });

@@ -97,6 +97,7 @@ pub fn run(report: &mut Report, quick: bool) {
                     };
                     let subject = &*lanes[at].subject;
                     scope.spawn(move || {
+                        pairing::settle_on_core(thread);
                         let mut hits = Histogram::new();
                         subject.tail(&mix, &mut hits);
                         hits
