@@ -24,6 +24,10 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// How much longer than it says a note of a failure is kept, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
 
+/// How long a note is kept at least and at most, by the real clock.
+const AT_LEAST: Duration = Duration::from_secs(60);
+const AT_MOST: Duration = Duration::from_secs(365 * 86_400);
+
 pub(crate) struct Absent<K> {
     notes: Cache<K, Arc<Note>, RandomState>,
     /// Whether there ever was a note. A cache whose loader always succeeds asks, and fills, nothing here.
@@ -93,7 +97,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
         let note = Arc::new(Note {
             error,
             until,
-            lasts: Duration::from_nanos(until.saturating_sub(now)) * REMEMBER,
+            lasts: (Duration::from_nanos(until.saturating_sub(now)) * REMEMBER)
+                .clamp(AT_LEAST, AT_MOST),
             failures,
             confirmed: AtomicBool::new(false),
         });

@@ -14,7 +14,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
 use crate::pool::{Class, Pool, Task};
-use crate::publish::Claim;
+use crate::publish::{Claim, Published};
 use crate::schedule::{Policy, with_rng};
 use crate::stats::Counters;
 use crate::sync::Arc;
@@ -129,7 +129,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 let weight = shared.weigh(&old.key, &value);
                 let standing = old.standing(weight);
                 let new = Entry::ready(old.key.clone(), value, times, standing);
-                shared.counters.published(claim.publish(Arc::new(new), now));
+                let failed_before = claim.failures() > 0;
+                let new = Arc::new(new);
+                let published = claim.publish(new.clone(), now);
+                if failed_before && published == Published::Yes {
+                    // The next failure of this key is the first again.
+                    shared.absent.forget(&new.key);
+                }
+                shared.counters.published(published);
                 return;
             }
             Ok(Err(error)) => error,

@@ -46,6 +46,14 @@ struct Entry {
     last_error: Ending,
 }
 
+/// What is remembered of a key that has no value because its load failed.
+struct Note {
+    ending: Ending,
+    /// The next attempt is allowed from somewhere between the two on.
+    rests: (Nanos, Nanos),
+    failures: u32,
+}
+
 struct Load {
     key: Key,
     epoch: usize,
@@ -78,6 +86,7 @@ pub struct Model {
     pub now: Nanos,
     draws_early: bool,
     entries: HashMap<Key, Entry>,
+    notes: HashMap<Key, Note>,
     loads: Vec<Load>,
     epochs: usize,
     pub computes: u64,
@@ -98,10 +107,12 @@ impl Model {
     pub fn insert(&mut self, key: Key, number: Number) {
         let entry = self.entry(Some((number, self.now)));
         self.entries.insert(key, entry);
+        self.notes.remove(&key);
     }
 
     /// Whether there was a value.
     pub fn invalidate(&mut self, key: Key) -> bool {
+        self.notes.remove(&key);
         let removed = self.entries.remove(&key);
         removed.is_some_and(|entry| entry.value.is_some())
     }
@@ -159,7 +170,17 @@ impl Model {
 
     fn look(&mut self, key: Key, by_name: bool, spawned: &mut Option<Call>) -> Looked {
         let Some(entry) = self.entries.get(&key) else {
-            let placeholder = self.entry(None);
+            if by_name {
+                self.notes.remove(&key);
+            }
+            let mut placeholder = self.entry(None);
+            if let Some(note) = self.notes.get(&key) {
+                let (earliest, latest) = note.rests;
+                if self.now < earliest || (self.now < latest && spawned.is_none()) {
+                    return Looked::Failed(note.ending);
+                }
+                placeholder.failures = note.failures;
+            }
             self.entries.insert(key, placeholder);
             let Some(call) = spawned.take() else {
                 panic!("no load of the absent key {key}");
@@ -278,7 +299,19 @@ impl Model {
             }
             (Ending::Value(_), None) => self.overtaken += 1,
             (_, Some(entry)) if entry.value.is_none() => {
+                let longest = backoff(entry.failures);
+                let failures = entry.failures + 1;
                 self.entries.remove(&key);
+                // The runtime's doing says nothing about the key.
+                if ending != Ending::Cancelled {
+                    let rests = (self.now + longest / 2, self.now + longest);
+                    let note = Note {
+                        ending,
+                        rests,
+                        failures,
+                    };
+                    self.notes.insert(key, note);
+                }
             }
             (_, Some(entry)) => {
                 let longest = backoff(entry.failures);
