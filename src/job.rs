@@ -38,8 +38,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Shared<K, V> {
     fn remember(&self, claim: Claim<K, V>, error: Error, now: Tick, rest: Tick, failures: u32) {
         let until = now.saturating_add(rest);
         let key = claim.entry().key.clone();
-        let note = self.absent.write(key, error.clone(), until, now, failures);
-        claim.leave(error, |left| note.settle(left));
+        // The late answer of a load that was overtaken must not displace what a later one left.
+        let note = claim
+            .is_effective()
+            .then(|| self.absent.write(key, error.clone(), until, now, failures));
+        claim.leave(error, |left| {
+            if let Some(note) = note {
+                note.settle(left);
+            }
+        });
     }
 }
 
@@ -132,11 +139,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 let failed_before = claim.failures() > 0;
                 let new = Arc::new(new);
                 let published = claim.publish(new.clone(), now);
+                shared.counters.published(published);
                 if failed_before && published == Published::Yes {
                     // The next failure of this key is the first again.
                     shared.absent.forget(&new.key);
                 }
-                shared.counters.published(published);
                 return;
             }
             Ok(Err(error)) => error,

@@ -88,6 +88,13 @@ impl<K, V> Claim<K, V> {
         self.residents.strong_count() > 0 && self.entry.claims.current() == Some(self.right)
     }
 
+    /// Whether the entry is still this claim's to replace, as far as can be seen now.
+    pub fn is_effective(&self) -> bool {
+        self.entry.claims.current() == Some(self.right)
+            && (self.residents.upgrade())
+                .is_some_and(|residents| residents.table.holds(self.place, &self.entry))
+    }
+
     /// Replaces the claimed entry by `new`, if it is still this claim's to replace.
     ///
     /// Whoever waits for this flight gets `new` in any case: they asked before whatever overtook it.

@@ -185,7 +185,8 @@ fn a_thread_that_waits_for_a_hung_computation_is_let_go() {
     until("the late result is discarded", || {
         cache.stats().discarded_taken_over == 1
     });
-    assert_eq!(cache.stats().published, 1);
+    // Whoever waits is released before the result is counted.
+    until("the result is counted", || cache.stats().published == 1);
 }
 
 #[test]
