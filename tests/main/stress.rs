@@ -161,7 +161,8 @@ impl Scene {
         let duplicates = self.epochs.duplicates.load(Ordering::Relaxed);
         assert_eq!(duplicates, 0, "of {} loads", stats.computes());
         // Not by an empty hand: so many epochs, each wanted by many readers, of whom one at most got its claim.
-        assert!(raced >= wanted && stats.refreshes_stale >= wanted);
+        // The refresh of the last epoch of each key may still be queued.
+        assert!(raced >= wanted && stats.refreshes_stale + KEYS >= wanted);
         assert!(stats.claims_denied >= wanted * (RACING - 1));
         assert_eq!(
             stats.discarded_taken_over + stats.failed + stats.shed_stale,
