@@ -19,7 +19,7 @@ use moka::sync::Cache;
 
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
 
 /// How much longer than it says a note of a failure is kept, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
@@ -29,10 +29,12 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 const AT_MOST: Duration = Duration::from_secs(365 * 86_400);
 
 pub(crate) struct Absent<K> {
-    notes: Cache<K, Arc<Note>, RandomState>,
-    /// Whether there ever was a note. A cache whose loader always succeeds asks, and fills, nothing here.
-    used: AtomicBool,
+    /// Made for the first note: a cache whose loader always succeeds has none, asks nothing, and pays no memory.
+    notes: OnceLock<Notes<K>>,
+    capacity: u64,
 }
+
+type Notes<K> = Cache<K, Arc<Note>, RandomState>;
 
 /// Why a key has no value, and until when that is believed.
 pub(crate) struct Note {
@@ -54,18 +56,24 @@ pub(crate) enum Known {
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
     pub(crate) fn new(capacity: u64) -> Self {
         Absent {
-            notes: Cache::builder()
-                .max_capacity(capacity)
-                .expire_after(Lasting)
-                .build_with_hasher(RandomState::default()),
-            used: AtomicBool::new(false),
+            notes: OnceLock::new(),
+            capacity,
         }
     }
 
-    /// Acquire pairs with the first `write`. Who comes too early misses a note that nobody believes yet; and a write whose entry somebody
-    /// removed from the table is forgotten by its writer.
-    fn is_used(&self) -> bool {
-        self.used.load(Ordering::Acquire)
+    /// The notes, if there ever was one.
+    ///
+    /// Who comes too early misses a note that nobody believes yet; and a write whose entry somebody removed from the table is forgotten
+    /// by its writer.
+    fn notes(&self) -> Option<&Notes<K>> {
+        self.notes.get()
+    }
+
+    fn make_notes(&self) -> Notes<K> {
+        Cache::builder()
+            .max_capacity(self.capacity)
+            .expire_after(Lasting)
+            .build_with_hasher(RandomState::default())
     }
 
     pub(crate) fn known<Q>(&self, key: &Q, now: Tick) -> Known
@@ -73,10 +81,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if !self.is_used() {
-            return Known::Failures(0);
-        }
-        match self.notes.get(key) {
+        match self.notes().and_then(|notes| notes.get(key)) {
             // Acquire pairs with the confirmation: who believes the note also sees its entry gone.
             Some(note) if !note.confirmed.load(Ordering::Acquire) => Known::Failures(0),
             Some(note) if now < note.until => Known::Absent(note.error.clone()),
@@ -102,13 +107,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
             failures,
             confirmed: AtomicBool::new(false),
         });
-        self.used.store(true, Ordering::Release);
-        self.notes.insert(key.clone(), note.clone());
-        Written {
-            absent: self,
-            key,
-            note,
-        }
+        let notes = self.notes.get_or_init(|| self.make_notes());
+        notes.insert(key.clone(), note.clone());
+        Written { notes, key, note }
     }
 
     pub(crate) fn forget<Q>(&self, key: &Q)
@@ -116,21 +117,21 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if self.is_used() {
-            self.notes.invalidate(key);
+        if let Some(notes) = self.notes() {
+            notes.invalidate(key);
         }
     }
 
     pub(crate) fn forget_all(&self) {
-        if self.is_used() {
-            self.notes.invalidate_all();
+        if let Some(notes) = self.notes() {
+            notes.invalidate_all();
         }
     }
 }
 
 /// A note that waits for its entry to leave the table.
 pub(crate) struct Written<'a, K> {
-    absent: &'a Absent<K>,
+    notes: &'a Notes<K>,
     key: K,
     note: Arc<Note>,
 }
@@ -142,12 +143,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Written<'_, K> {
             // Release: see `known`.
             self.note.confirmed.store(true, Ordering::Release);
         } else if self
-            .absent
             .notes
             .get(&self.key)
             .is_some_and(|now| Arc::ptr_eq(&now, &self.note))
         {
-            self.absent.notes.invalidate(&self.key);
+            self.notes.invalidate(&self.key);
         }
     }
 }
