@@ -13,6 +13,7 @@ mod flight;
 mod load;
 mod publish;
 mod table;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
