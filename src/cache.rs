@@ -10,9 +10,9 @@ use crate::cached::{Cached, Source};
 use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::loader::Loaded;
-use crate::read::{Core, Looked};
+use crate::read::{Core, Looked, Missed};
 use crate::reader::{Pinned, Reader};
-use crate::residents::{Claimed, Condition};
+use crate::residents::Claimed;
 use crate::schedule::with_rng;
 use crate::stats::Stats;
 use crate::sync::Arc;
@@ -96,9 +96,13 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.0.hasher.hash_one(key);
-        match self.0.look(key, hash) {
+        let miss = |missed| self.0.appraise(missed).map(Cached::from);
+        match self.0.look(key, hash, Ok, miss) {
             Ok(cached) => Ok(cached),
-            Err(looked) => self.0.settle_boxed(key, hash, looked).await,
+            Err(looked) => {
+                let kept = self.0.settle_boxed(key, hash, looked).await;
+                kept.map(Cached::from)
+            }
         }
     }
 
@@ -133,10 +137,8 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.0.hasher.hash_one(key);
-        match self.0.look(key, hash) {
-            Ok(cached) => Ok(cached),
-            Err(looked) => self.0.settle_blocking(key, hash, looked),
-        }
+        let miss = |missed| self.0.settle_blocking(key, hash, missed).map(Cached::from);
+        self.0.look(key, hash, Ok, miss)
     }
 
     /// Reads a key if it has a value that may be served; never loads, refreshes or waits.
@@ -163,22 +165,22 @@ where
     {
         let core = &*self.0;
         let now = core.shared.clock.now();
-        match core.find(key, core.hasher.hash_one(key)) {
-            Some((_, entry)) if now < entry.times.early_from() => {
-                Some(core.serve_fresh(entry, now))
-            }
-            Some((_, entry)) if entry.is_servable(now) => {
-                let condition = match now < entry.times.fresh_until() {
-                    true => Condition::Fresh,
-                    false => Condition::Stale,
-                };
-                Some(core.serve(entry, now, condition, false))
-            }
-            _ => {
-                core.shared.counters.missed();
-                None
-            }
+        let found = core.find(key, core.hasher.hash_one(key));
+        let served = found.and_then(|(_, entry)| {
+            let source = match now < entry.times.early_from() {
+                true => {
+                    core.shared.counters.fresh(1);
+                    Source::Fresh
+                }
+                false => core.glimpse(&entry, now)?.into(),
+            };
+            entry.touch();
+            Some(Cached::new(entry, now, source))
+        });
+        if served.is_none() {
+            core.shared.counters.missed();
         }
+        served
     }
 
     /// Puts a value in, with the cache's times, over whatever is there.
@@ -298,7 +300,7 @@ where
                         Claimed::Changed => continue,
                     }
                 }
-                Some((place, entry)) => match core.appraise(place, entry, now) {
+                found @ Some(_) => match core.appraise(Missed { found, now }) {
                     Ok(_) => continue,
                     Err(looked) => looked,
                 },
@@ -308,7 +310,7 @@ where
                     Looked::Absent
                 }
             };
-            return core.obtain(key, hash, looked).await;
+            return core.obtain(key, hash, looked).await.map(Cached::from);
         }
     }
 

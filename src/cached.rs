@@ -35,8 +35,72 @@ use crate::sync::{Arc, Held};
 /// ```
 pub struct Cached<V, K = ()> {
     entry: Held<Entry<K, V>>,
-    read_at: Tick,
-    source: Source,
+    stamp: Stamp,
+}
+
+/// When a value was read and where it came from, in one word: a hit that is moved about has no padding to copy.
+#[derive(Clone, Copy)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    const SOURCE_BITS: u32 = 3;
+    /// 73 years of ticks.
+    const LATEST: Tick = u64::MAX >> Self::SOURCE_BITS;
+    const SOURCES: [Source; 6] = [
+        Source::Fresh,
+        Source::Early,
+        Source::Stale,
+        Source::AfterFailure,
+        Source::Loaded,
+        Source::Coalesced,
+    ];
+
+    #[inline]
+    pub(crate) fn new(read_at: Tick, source: Source) -> Self {
+        Stamp(read_at.min(Self::LATEST) << Self::SOURCE_BITS | source as u64)
+    }
+
+    pub(crate) fn read_at(self) -> Tick {
+        self.0 >> Self::SOURCE_BITS
+    }
+
+    pub(crate) fn source(self) -> Source {
+        let number = self.0 as usize & ((1 << Self::SOURCE_BITS) - 1);
+        debug_assert_eq!(Self::SOURCES[number] as usize, number);
+        Self::SOURCES[number]
+    }
+}
+
+/// A [`Cached`] as the slow half of a read returns it.
+///
+/// Of another shape on purpose: what a call returns lies in memory, and a hit that could share that memory would be written
+/// there and read back at once, which stalls the processor for as long as the look-up takes.
+pub(crate) struct Kept<V, K> {
+    entry: Arc<Entry<K, V>>,
+    stamp: Stamp,
+}
+
+impl<V, K> Kept<V, K> {
+    pub(crate) fn new(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+        Kept {
+            entry,
+            stamp: Stamp::new(read_at, source),
+        }
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        self.stamp.source()
+    }
+}
+
+impl<V, K> From<Kept<V, K>> for Cached<V, K> {
+    #[inline(always)]
+    fn from(kept: Kept<V, K>) -> Self {
+        Cached {
+            entry: Held::owned(kept.entry),
+            stamp: kept.stamp,
+        }
+    }
 }
 
 /// Whether a value was fresh or stale when it was read; past its hard limit it is never served.
@@ -108,23 +172,26 @@ impl<V, K> Cached<V, K> {
         debug_assert!(!entry.is_loading());
         Cached {
             entry,
-            read_at,
-            source,
+            stamp: Stamp::new(read_at, source),
         }
     }
 
-    pub(crate) fn owned(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
-        Self::new(Held::owned(entry), read_at, source)
+    /// The same with a counted reference.
+    pub(crate) fn kept(self) -> Kept<V, K> {
+        Kept {
+            entry: self.entry.into_arc(),
+            stamp: self.stamp,
+        }
     }
 
     /// Whether it was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        Freshness::of(&self.entry.times, self.read_at)
+        Freshness::of(&self.entry.times, self.stamp.read_at())
     }
 
     /// How old it was when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
-        self.entry.times.age(self.read_at)
+        self.entry.times.age(self.stamp.read_at())
     }
 
     /// How long its load takes: the moving average that X-Fetch goes by, zero for a value that was inserted.
@@ -134,11 +201,11 @@ impl<V, K> Cached<V, K> {
 
     /// Where it came from.
     pub fn source(&self) -> Source {
-        self.source
+        self.stamp.source()
     }
 
-    pub(crate) fn parts(&self) -> (&Entry<K, V>, Tick, Source) {
-        (&self.entry, self.read_at, self.source)
+    pub(crate) fn parts(&self) -> (&Entry<K, V>, Stamp) {
+        (&self.entry, self.stamp)
     }
 }
 
@@ -163,7 +230,10 @@ impl<V, K> AsRef<V> for Cached<V, K> {
 impl<V, K> Clone for Cached<V, K> {
     /// Counts a reference; the value is not cloned.
     fn clone(&self) -> Self {
-        Cached::owned(self.entry.arc().clone(), self.read_at, self.source)
+        Cached {
+            entry: Held::owned(self.entry.arc().clone()),
+            stamp: self.stamp,
+        }
     }
 }
 
@@ -172,7 +242,7 @@ impl<V: fmt::Debug, K> fmt::Debug for Cached<V, K> {
         f.debug_struct("Cached")
             .field("value", &**self)
             .field("freshness", &self.freshness())
-            .field("source", &self.source)
+            .field("source", &self.source())
             .finish()
     }
 }

@@ -90,8 +90,16 @@ impl Claims {
 
     /// Acquire: whoever sees `Spent` or `Cooling` also sees what the claimant wrote before it,
     /// the flight's outcome above all.
+    #[inline(always)]
     pub fn state(&self) -> State {
         state(self.0.load(Ordering::Acquire))
+    }
+
+    /// Whether somebody holds the claim and is within the deadline. Acquire, as in [`state`](Self::state).
+    #[inline]
+    pub fn is_held(&self, now: Tick) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        word >> STATE_SHIFT == CLAIMED && now < time(word)
     }
 
     /// The claim that is held now, by its right, if one is.
@@ -209,10 +217,12 @@ fn units(tick: Tick) -> u64 {
     tick.div_ceil(1 << UNIT_SHIFT)
 }
 
+#[inline]
 fn time(word: u64) -> Tick {
     (word & TIME_MASK) << UNIT_SHIFT
 }
 
+#[inline(always)]
 fn state(word: u64) -> State {
     match word >> STATE_SHIFT {
         IDLE => State::Idle,

@@ -115,13 +115,19 @@ impl Times {
     }
 
     /// The soft limit.
+    #[inline]
     pub fn fresh_until(&self) -> Tick {
         self.early_from().saturating_add(self.until_stale.ticks())
     }
 
+    /// How long stale-while-revalidate lasts.
+    pub fn stale_for(&self) -> Tick {
+        self.stale_for.ticks()
+    }
+
     /// The end of stale-while-revalidate.
     pub fn stale_until(&self) -> Tick {
-        self.fresh_until().saturating_add(self.stale_for.ticks())
+        self.fresh_until().saturating_add(self.stale_for())
     }
 
     /// The hard limit: the later of both stale windows.
@@ -211,6 +217,7 @@ impl<K, V> Entry<K, V> {
         self.value.as_ref()
     }
 
+    #[inline]
     pub fn is_loading(&self) -> bool {
         self.value.is_none()
     }

@@ -6,9 +6,9 @@ use std::hash::{BuildHasher, Hash};
 use futures_lite::future;
 
 use crate::absent::Known;
-use crate::cached::{Cached, Source};
+use crate::cached::{Cached, Kept, Source};
 use crate::clock::Tick;
-use crate::entry::Entry;
+use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::flight::{Flight, Outcome};
 use crate::job::{Job, Shared, Start};
@@ -33,6 +33,12 @@ pub(crate) struct Core<K, V, S> {
 /// they could read again for ever.
 const HANDING_OVER: Tick = 100_000_000;
 
+/// What a read found that no value could be just taken from.
+pub(crate) struct Missed<K, V> {
+    pub(crate) found: Option<(Place, Held<Entry<K, V>>)>,
+    pub(crate) now: Tick,
+}
+
 /// Why a read was not served at once.
 pub(crate) enum Looked<K, V> {
     /// Wait for this; it was started by this read, or by another.
@@ -56,28 +62,61 @@ where
         self.residents.find(hash, |other| other.borrow() == key)
     }
 
-    /// A read, as far as it goes without waiting.
+    /// Reads a key: goes on with the hit, or with what was found instead of one.
     ///
-    /// Inlined into its callers: a hit is then built where it is wanted, not copied there.
+    /// Inlined, and going on instead of returning: a hit is then built where it is wanted. A copy of what was just written
+    /// part by part stalls the processor for as long as the look-up takes.
     #[inline(always)]
-    pub(crate) fn look<Q>(&self, key: &Q, hash: u64) -> Result<Cached<V, K>, Looked<K, V>>
+    pub(crate) fn look<Q, R>(
+        &self,
+        key: &Q,
+        hash: u64,
+        hit: impl FnOnce(Cached<V, K>) -> R,
+        miss: impl FnOnce(Missed<K, V>) -> R,
+    ) -> R
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let now = self.shared.clock.now();
-        match self.find(key, hash) {
-            Some((_, entry)) if now < entry.times.early_from() => Ok(self.serve_fresh(entry, now)),
-            Some((place, entry)) => self.appraise(place, entry, now),
-            None => Err(Looked::Absent),
-        }
+        let Some((place, entry)) = self.find(key, hash) else {
+            return miss(Missed { found: None, now });
+        };
+        let source = if now < entry.times.early_from() {
+            self.shared.counters.fresh(1);
+            Source::Fresh
+        } else {
+            match self.glance(&entry, now) {
+                Some(condition) => condition.into(),
+                None => {
+                    let found = Some((place, entry));
+                    return miss(Missed { found, now });
+                }
+            }
+        };
+        entry.touch();
+        hit(Cached::new(entry, now, source))
+    }
+
+    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be done first.
+    #[inline(always)]
+    fn glance(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
+        let draw = |times: &Times| self.draws_early(times, now);
+        let fresh_until = entry.times.fresh_until();
+        let condition = self.residents.glance(entry, now, fresh_until, draw)?;
+        self.count(condition, now, fresh_until);
+        Some(condition)
+    }
+
+    #[inline(never)]
+    fn draws_early(&self, times: &Times, now: Tick) -> bool {
+        with_rng(|rng| self.shared.policy.draws_early(times, now, rng))
     }
 
     #[inline(always)]
-    pub(crate) fn serve_fresh(&self, entry: Held<Entry<K, V>>, now: Tick) -> Cached<V, K> {
-        entry.touch();
-        self.shared.counters.fresh(1);
-        Cached::new(entry, now, Source::Fresh)
+    fn count(&self, condition: Condition, now: Tick, fresh_until: Tick) {
+        let stale_for = now.saturating_sub(fresh_until);
+        self.shared.counters.served(condition, stale_for);
     }
 
     pub(crate) fn serve(
@@ -85,33 +124,43 @@ where
         entry: Held<Entry<K, V>>,
         now: Tick,
         condition: Condition,
-        claimed: bool,
-    ) -> Cached<V, K> {
+    ) -> Kept<V, K> {
         entry.touch();
-        let stale_for = now.saturating_sub(entry.times.fresh_until());
-        self.shared.counters.served(condition, claimed, stale_for);
-        Cached::new(entry, now, condition.into())
+        self.count(condition, now, entry.times.fresh_until());
+        Kept::new(entry.into_arc(), now, condition.into())
     }
 
-    /// A read of an entry that is not simply fresh.
+    /// How a value past its `early_from` is served by a read that never loads, and counts it; `None` if it is not.
     #[inline(never)]
-    pub(crate) fn appraise(
-        &self,
-        place: Place,
-        entry: Held<Entry<K, V>>,
-        now: Tick,
-    ) -> Result<Cached<V, K>, Looked<K, V>> {
-        let draw = |entry: &Entry<K, V>| {
-            with_rng(|rng| self.shared.policy.draws_early(&entry.times, now, rng))
+    pub(crate) fn glimpse(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
+        if !entry.is_servable(now) {
+            return None;
+        }
+        let fresh_until = entry.times.fresh_until();
+        let condition = match now < fresh_until {
+            true => Condition::Fresh,
+            false => Condition::Stale,
         };
-        let looked = match self.residents.appraise(place, entry, now, draw) {
+        self.count(condition, now, fresh_until);
+        Some(condition)
+    }
+
+    /// A read that found no value it could just take: claims, starts, or says what to wait for.
+    #[inline(never)]
+    pub(crate) fn appraise(&self, missed: Missed<K, V>) -> Result<Kept<V, K>, Looked<K, V>> {
+        let Missed { found, now } = missed;
+        let Some((place, entry)) = found else {
+            return Err(Looked::Absent);
+        };
+        let looked = match self.residents.appraise(place, entry, now) {
             Read::Serve {
                 entry,
                 condition,
                 claim,
             } => {
-                let served = self.serve(entry, now, condition, claim.is_some());
+                let served = self.serve(entry, now, condition);
                 if let Some(claim) = claim {
+                    self.shared.counters.claimed(condition);
                     let class = match condition {
                         Condition::Early => Class::Early,
                         _ => Class::Stale,
@@ -144,19 +193,14 @@ where
     }
 
     /// Finishes a read that could not be served at once, and counts it.
-    async fn settle<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        looked: Looked<K, V>,
-    ) -> Result<Cached<V, K>, Error>
+    async fn settle<Q>(&self, key: &Q, hash: u64, looked: Looked<K, V>) -> Result<Kept<V, K>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let result = self.obtain(key, hash, looked).await;
         let waited =
-            |cached: &Cached<V, K>| matches!(cached.source(), Source::Loaded | Source::Coalesced);
+            |kept: &Kept<V, K>| matches!(kept.source(), Source::Loaded | Source::Coalesced);
         if result.as_ref().map_or(true, waited) {
             self.shared.counters.missed();
         }
@@ -169,13 +213,16 @@ where
         &self,
         key: &Q,
         hash: u64,
-        looked: Looked<K, V>,
-    ) -> Result<Cached<V, K>, Error>
+        missed: Missed<K, V>,
+    ) -> Result<Kept<V, K>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        future::block_on(self.settle(key, hash, looked))
+        match self.appraise(missed) {
+            Ok(kept) => Ok(kept),
+            Err(looked) => future::block_on(self.settle(key, hash, looked)),
+        }
     }
 
     /// [`settle`](Self::settle) for tasks, out of line and boxed: the future of a hit stays small.
@@ -185,7 +232,7 @@ where
         key: &'a Q,
         hash: u64,
         looked: Looked<K, V>,
-    ) -> impl Future<Output = Result<Cached<V, K>, Error>> + Unpin + 'a
+    ) -> impl Future<Output = Result<Kept<V, K>, Error>> + Unpin + 'a
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -199,7 +246,7 @@ where
         key: &Q,
         hash: u64,
         mut looked: Looked<K, V>,
-    ) -> Result<Cached<V, K>, Error>
+    ) -> Result<Kept<V, K>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -211,7 +258,7 @@ where
                     Outcome::Published(entry) => {
                         let now = self.shared.clock.now();
                         if entry.is_servable(now) || entry.times.life() < HANDING_OVER {
-                            return Ok(Cached::owned(entry, now, source));
+                            return Ok(Kept::new(entry, now, source));
                         }
                         // Polled again only after the hard limit: as late as a caller that comes now.
                     }
@@ -225,8 +272,9 @@ where
                     }
                 }
             }
-            looked = match self.look(key, hash) {
-                Ok(cached) => return Ok(cached),
+            let hit = |cached: Cached<V, K>| Ok(cached.kept());
+            looked = match self.look(key, hash, hit, |missed| self.appraise(missed)) {
+                Ok(kept) => return Ok(kept),
                 Err(looked) => looked,
             };
         }
@@ -237,11 +285,12 @@ where
         &self,
         fallback: Option<Held<Entry<K, V>>>,
         error: Error,
-    ) -> Result<Cached<V, K>, Error> {
+    ) -> Result<Kept<V, K>, Error> {
         let now = self.shared.clock.now();
         match fallback {
             Some(entry) if entry.is_servable(now) => {
-                Ok(self.serve(entry, now, Condition::AfterFailure, true))
+                self.shared.counters.claimed(Condition::AfterFailure);
+                Ok(self.serve(entry, now, Condition::AfterFailure))
             }
             _ => Err(error),
         }

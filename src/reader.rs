@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
-use crate::cached::{Cached, Freshness, Source};
+use crate::cached::{Cached, Freshness, Source, Stamp};
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::error::Error;
@@ -54,8 +54,7 @@ struct Cell<K, V> {
 /// Derefs to the value. To keep it longer, clone the value, or read with [`Cache::get`](crate::Cache::get).
 pub struct Seen<'a, V, K = ()> {
     entry: &'a Entry<K, V>,
-    read_at: Tick,
-    source: Source,
+    stamp: Stamp,
 }
 
 impl<K, V, S> Reader<K, V, S>
@@ -115,10 +114,12 @@ where
     {
         // First, so that the old value's guard is free for this read.
         self.last = None;
-        let cached = match self.core.look(key, hash) {
-            Ok(cached) => cached,
-            Err(looked) => self.core.settle_blocking(key, hash, looked)?,
+        let miss = |missed| {
+            self.core
+                .settle_blocking(key, hash, missed)
+                .map(Cached::from)
         };
+        let cached = self.core.look(key, hash, Ok, miss)?;
         let cell = &mut self.cells[at];
         if cell.hash != hash && std::mem::replace(&mut cell.candidate, hash) == hash {
             if let Some((place, _)) = self.core.find(key, hash) {
@@ -196,10 +197,12 @@ where
         if self.sees_fresh(now) {
             return Ok(self.seen(now));
         }
-        let cached = match self.core.look(&self.key, self.hash) {
-            Ok(cached) => cached,
-            Err(looked) => self.core.settle_blocking(&self.key, self.hash, looked)?,
+        let miss = |missed| {
+            self.core
+                .settle_blocking(&self.key, self.hash, missed)
+                .map(Cached::from)
         };
+        let cached = self.core.look(&self.key, self.hash, Ok, miss)?;
         Ok(self.keep(cached))
     }
 
@@ -218,9 +221,13 @@ where
         if self.sees_fresh(now) {
             return Ok(self.seen(now));
         }
-        let cached = match self.core.look(&self.key, self.hash) {
+        let miss = |missed| self.core.appraise(missed).map(Cached::from);
+        let cached = match self.core.look(&self.key, self.hash, Ok, miss) {
             Ok(cached) => cached,
-            Err(looked) => self.core.settle_boxed(&self.key, self.hash, looked).await?,
+            Err(looked) => (self.core)
+                .settle_boxed(&self.key, self.hash, looked)
+                .await?
+                .into(),
         };
         Ok(self.keep(cached))
     }
@@ -255,45 +262,39 @@ impl<K, V, S> Drop for Pinned<K, V, S> {
 }
 
 impl<'a, V, K> Seen<'a, V, K> {
-    #[inline]
-    fn new(entry: &'a Entry<K, V>, read_at: Tick, source: Source) -> Self {
-        Seen {
-            entry,
-            read_at,
-            source,
-        }
-    }
-
     /// What a watch just saw to be fresh.
     #[inline]
     fn fresh(watched: Option<&'a Watched<K, V>>, now: Tick) -> Self {
         match watched.and_then(Watched::seen) {
             Some(entry) => {
                 entry.touch();
-                Seen::new(entry, now, Source::Fresh)
+                Seen {
+                    entry,
+                    stamp: Stamp::new(now, Source::Fresh),
+                }
             }
             None => unreachable!("a watch that saw a fresh value holds it"),
         }
     }
 
     fn of(cached: &'a Cached<V, K>) -> Self {
-        let (entry, read_at, source) = cached.parts();
-        Seen::new(entry, read_at, source)
+        let (entry, stamp) = cached.parts();
+        Seen { entry, stamp }
     }
 
     /// Whether it was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        Freshness::of(&self.entry.times, self.read_at)
+        Freshness::of(&self.entry.times, self.stamp.read_at())
     }
 
     /// How old it was when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
-        self.entry.times.age(self.read_at)
+        self.entry.times.age(self.stamp.read_at())
     }
 
     /// Where it came from.
     pub fn source(&self) -> Source {
-        self.source
+        self.stamp.source()
     }
 }
 
@@ -314,7 +315,7 @@ impl<V: fmt::Debug, K> fmt::Debug for Seen<'_, V, K> {
         f.debug_struct("Seen")
             .field("value", &**self)
             .field("freshness", &self.freshness())
-            .field("source", &self.source)
+            .field("source", &self.source())
             .finish()
     }
 }

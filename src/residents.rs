@@ -5,7 +5,7 @@
 
 use crate::claim::{Right, State};
 use crate::clock::Tick;
-use crate::entry::Entry;
+use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::eviction::{Limit, Need, Permit};
 use crate::fifo::Queues;
@@ -104,7 +104,7 @@ impl<K: Eq, V> Residents<K, V> {
     }
 
     /// The fast half of every read. Takes no lock, runs no user code but `is_key`, writes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn find(
         &self,
         hash: u64,
@@ -113,23 +113,47 @@ impl<K: Eq, V> Residents<K, V> {
         self.table.find(hash, |entry| is_key(&entry.key))
     }
 
-    /// The slow half, for an entry past its `early_from`: decides by its age and its claim.
-    ///
-    /// `draw` is the X-Fetch draw, made only for a fresh entry.
+    /// How an entry past its `early_from` is served, if that needs no claim: nobody could take one now, or the X-Fetch draw of a fresh
+    /// one says no. Writes nothing. `fresh_until` is the entry's.
+    #[inline(always)]
+    pub fn glance(
+        &self,
+        entry: &Entry<K, V>,
+        now: Tick,
+        fresh_until: Tick,
+        draw: impl FnOnce(&Times) -> bool,
+    ) -> Option<Condition> {
+        let stale_until = fresh_until.saturating_add(entry.times.stale_for());
+        // First what nearly all hits on a stale value find. A placeholder is claimed too, but has no stale window.
+        if fresh_until <= now && now < stale_until && entry.claims.is_held(now) {
+            return Some(Condition::Stale);
+        }
+        if now < fresh_until {
+            return (!draw(&entry.times)).then_some(Condition::Fresh);
+        }
+        let failing = match entry.claims.state() {
+            State::Cooling { until, failures } if now < until => failures > 0,
+            State::Spent => false,
+            _ => return None,
+        };
+        match failing {
+            false => (now < stale_until).then_some(Condition::Stale),
+            true => (now < entry.times.expires()).then_some(Condition::AfterFailure),
+        }
+    }
+
+    /// The slow half, for an entry that [`glance`](Self::glance) does not serve: decides by its age and its claim.
     pub fn appraise(
         self: &Arc<Self>,
         place: Place,
         entry: Held<Entry<K, V>>,
         now: Tick,
-        draw: impl FnOnce(&Entry<K, V>) -> bool,
     ) -> Read<K, V> {
         if entry.is_loading() {
             return self.load_or_wait(place, entry, now, false);
         }
         if now < entry.times.fresh_until() {
-            let claim = draw(&entry)
-                .then(|| self.claim(place, &entry, now))
-                .flatten();
+            let claim = self.claim(place, &entry, now);
             let condition = match claim {
                 Some(_) => Condition::Early,
                 None => Condition::Fresh,

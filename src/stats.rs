@@ -46,9 +46,8 @@ pub(crate) struct Counters {
 struct Local {
     fresh: AtomicU64,
     early: AtomicU64,
-    stale: AtomicU64,
     misses: AtomicU64,
-    denied: AtomicU64,
+    stale_claimed: AtomicU64,
     stale_age: Buckets,
 }
 
@@ -60,6 +59,7 @@ impl Default for Buckets {
     }
 }
 
+#[inline]
 fn bucket(ticks: Tick) -> usize {
     (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
 }
@@ -78,6 +78,16 @@ fn add(counter: &AtomicU64) {
 impl Counters {
     #[inline]
     fn local(&self) -> &Local {
+        match self.local.get() {
+            Some(local) => local,
+            None => self.first_count(),
+        }
+    }
+
+    /// Out of line: a hit has no room on its stack for a block of counters.
+    #[cold]
+    #[inline(never)]
+    fn first_count(&self) -> &Local {
         self.local.get_or_default()
     }
 
@@ -95,18 +105,24 @@ impl Counters {
         }
     }
 
-    pub(crate) fn served(&self, condition: Condition, claimed: bool, stale_for: Tick) {
+    /// Counts a hit on a value that was not simply fresh.
+    #[inline(always)]
+    pub(crate) fn served(&self, condition: Condition, stale_for: Tick) {
         let local = self.local();
         match condition {
             Condition::Fresh => bump(&local.fresh, 1),
             Condition::Early => bump(&local.early, 1),
+            // How many they are is the sum of the buckets.
             Condition::Stale | Condition::AfterFailure => {
-                bump(&local.stale, 1);
                 bump(&local.stale_age.0[bucket(stale_for)], 1);
-                if !claimed {
-                    bump(&local.denied, 1);
-                }
             }
+        }
+    }
+
+    /// Counts that the hit in this condition started, or waited for, a refresh.
+    pub(crate) fn claimed(&self, condition: Condition) {
+        if matches!(condition, Condition::Stale | Condition::AfterFailure) {
+            bump(&self.local().stale_claimed, 1);
         }
     }
 
@@ -183,12 +199,15 @@ impl Counters {
             ..Stats::default()
         };
         for local in &self.local {
+            // Claims before hits: a hit is counted first.
+            let claimed = read(&local.stale_claimed);
+            let stale_age = Histogram::of(&local.stale_age);
             stats.fresh += read(&local.fresh);
             stats.early += read(&local.early);
-            stats.stale += read(&local.stale);
+            stats.stale += stale_age.count();
             stats.misses += read(&local.misses);
-            stats.claims_denied += read(&local.denied);
-            stats.stale_age.add(&Histogram::of(&local.stale_age));
+            stats.claims_denied += stale_age.count().saturating_sub(claimed);
+            stats.stale_age.add(&stale_age);
         }
         stats
     }

@@ -87,6 +87,14 @@ mod native {
             Held(Guard::from_inner(Some(value)))
         }
 
+        /// A counted reference instead.
+        pub fn into_arc(self) -> Arc<T> {
+            match Guard::into_inner(self.0) {
+                Some(arc) => arc,
+                None => unreachable!("a Held is only built from a slot that held something"),
+            }
+        }
+
         /// A counted reference to the same value.
         #[inline]
         pub fn arc(&self) -> &Arc<T> {

@@ -103,7 +103,7 @@ impl<T> Table<T> {
     /// Finds the item of a key.
     ///
     /// Writes nothing. It repeats only when a membership change of this set overlaps a match.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<(Place, Held<T>)> {
         let number = self.set_of(hash);
         let set = &self.sets[number];
@@ -285,7 +285,7 @@ impl<T> Set<T> {
     }
 
     /// The occupied way, under `control`, whose item is the key.
-    #[inline]
+    #[inline(always)]
     fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
         let mut left = self.with_tag(tag) & control & OCCUPIED;
         while left != 0 {

@@ -231,6 +231,10 @@ impl<T> Held<T> {
         Held(value)
     }
 
+    pub fn into_arc(self) -> Arc<T> {
+        self.0
+    }
+
     pub fn arc(&self) -> &Arc<T> {
         &self.0
     }
