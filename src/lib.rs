@@ -72,6 +72,7 @@ mod entry;
 mod error;
 mod eviction;
 mod fifo;
+mod fleet;
 mod flight;
 mod fresh;
 mod job;

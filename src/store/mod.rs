@@ -54,6 +54,7 @@ pub use memory::MemoryStore;
 pub use stats::StoreStats;
 pub use unreadable::Unreadable;
 
+pub use crate::fleet::{FleetStats, SecondLevel};
 use crate::loader::BoxFuture;
 use crate::sync::Weak;
 
