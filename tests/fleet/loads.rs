@@ -72,7 +72,11 @@ fn cold_callers_in_the_whole_fleet_share_one_load() {
             .map(|process| scope.spawn(|| process.get(7)))
             .collect();
         until("three are denied the lease", || {
-            processes.iter().map(|p| p.stats().leases_denied).sum::<u64>() >= 3
+            processes
+                .iter()
+                .map(|p| p.stats().leases_denied)
+                .sum::<u64>()
+                >= 3
         });
         fleet.origin.gate.open();
         for read in reads {
@@ -117,7 +121,11 @@ fn a_slow_loader_keeps_its_lease() {
             fleet.clock.advance(Duration::from_secs(1));
             until("renewed", || a.stats().leases_renewed >= renewal);
         }
-        assert_eq!(fleet.origin.loads(), 1, "six seconds under a lease of three");
+        assert_eq!(
+            fleet.origin.loads(),
+            1,
+            "six seconds under a lease of three"
+        );
         fleet.origin.gate.open();
         assert_eq!((first.join().unwrap(), waits.join().unwrap()), (0, 0));
     });

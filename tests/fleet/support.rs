@@ -131,8 +131,4 @@ impl Process {
     pub fn published(&self, count: u64) {
         until("published", || self.stats().published >= count);
     }
-
-    pub fn told(&self, count: u64) {
-        until("told", || self.stats().told >= count);
-    }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use everfresh::store::{Codec, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel, Unreadable};
 use everfresh::Cache;
+use everfresh::store::{
+    Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel, Unreadable,
+};
 use futures_lite::future::block_on;
 
 use crate::support::{FRESH, Fleet, until};
@@ -49,7 +51,9 @@ fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
     b.chaos.next(Op::Read, Fault::Corrupt);
     b.chaos.next(Op::Acquire, Fault::Corrupt);
     assert_eq!(b.get(1), 1);
-    let broken = Unreadable::ALL.iter().map(|reason| b.stats().unreadable(*reason));
+    let broken = Unreadable::ALL
+        .iter()
+        .map(|reason| b.stats().unreadable(*reason));
     assert!(broken.sum::<u64>() > 0);
     b.published(1);
     assert_eq!(fleet.process().get(1), 1);
@@ -59,7 +63,7 @@ fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
 fn a_result_that_cannot_be_stored_is_served_all_the_same() {
     let fleet = Fleet::new();
     let a = fleet.process();
-    a.chaos.next(Op::Publish, Fault::Fail);
+    a.chaos.next(Op::Publish, Fault::Fail(ErrorClass::Refused));
     assert_eq!(a.get(1), 0);
     until("counted", || a.stats().not_stored == 1);
     assert_eq!(a.get(1), 0);
@@ -95,17 +99,33 @@ fn codecs_that_fail_cost_the_second_level_only() {
     };
     let namespace = Namespace::new("broken:v1").unwrap();
     let memory = Arc::clone(&fleet.memory);
-    let keys = build(SecondLevel::with(memory, namespace.clone(), Format::new(Postcard), Broken));
+    let keys = build(SecondLevel::with(
+        memory,
+        namespace.clone(),
+        Format::new(Postcard),
+        Broken,
+    ));
     assert_eq!(*keys.get_blocking(&5).unwrap(), 25);
     keys.insert(5, 1);
     assert_eq!(*keys.get_blocking(&5).unwrap(), 1);
     assert!(keys.invalidate(&5));
     let memory = Arc::clone(&fleet.memory);
-    let values = build(SecondLevel::with(memory, namespace, Format::new(Broken), Postcard));
+    let values = build(SecondLevel::with(
+        memory,
+        namespace,
+        Format::new(Broken),
+        Postcard,
+    ));
     assert_eq!(*values.get_blocking(&5).unwrap(), 25);
     block_on(values.insert_everywhere(5, 1)).unwrap();
     assert_eq!(*values.get_blocking(&5).unwrap(), 1);
-    assert!(values.store_stats().unwrap().unreadable(Unreadable::Panicked) >= 2);
+    assert!(
+        values
+            .store_stats()
+            .unwrap()
+            .unreadable(Unreadable::Panicked)
+            >= 2
+    );
 }
 
 #[test]
@@ -143,7 +163,7 @@ fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed()
     block_on(b.cache.refresh(&1)).unwrap();
     b.published(1);
     let before = b.get(1);
-    b.chaos.next(Op::Read, Fault::Hang);
+    b.chaos.next(Op::Read, Fault::Hold);
     b.cache.invalidate(&1);
     until("told", || b.stats().untold == 0);
     b.cache.insert(1, 42);

@@ -60,7 +60,7 @@ fn a_key_that_was_invalidated_here_is_not_read_from_the_store_before_the_store_k
     a.get(1);
     a.published(1);
     // The store does not answer the invalidation.
-    a.chaos.next(Op::Invalidate, Fault::Hang);
+    a.chaos.next(Op::Invalidate, Fault::Hold);
     a.cache.invalidate(&1);
     a.chaos.wait_for_calls(Op::Invalidate, 1);
     let reads = a.chaos.calls(Op::Read);
@@ -69,7 +69,11 @@ fn a_key_that_was_invalidated_here_is_not_read_from_the_store_before_the_store_k
         a.chaos.let_go();
         assert_eq!(read.join().unwrap(), 1, "never what was stored before");
     });
-    assert_eq!(a.chaos.calls(Op::Read), reads, "it was not even asked for it");
+    assert_eq!(
+        a.chaos.calls(Op::Read),
+        reads,
+        "it was not even asked for it"
+    );
 }
 
 #[test]
@@ -90,7 +94,9 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
         fleet.clock.advance(Duration::from_millis(50));
         a.stats().untold == 0
     });
-    until("the other heard of it", || b.cache.peek(&1).is_none_or(|value| *value != 0));
+    until("the other heard of it", || {
+        b.cache.peek(&1).is_none_or(|value| *value != 0)
+    });
 }
 
 #[test]
