@@ -1,0 +1,184 @@
+//! Stand-ins for the queue, the map and the cell of other crates, which loom cannot look into.
+//!
+//! Each operation is one step, and the steps of all threads are explored in every order: that is what a linearizable container
+//! does, and all that is relied on. An item brings along what its thread wrote before it put it in; nothing else makes an edge.
+
+use std::borrow::Borrow;
+use std::collections::VecDeque;
+use std::hash::RandomState;
+use std::marker::PhantomData;
+use std::sync::{Mutex, OnceLock};
+
+use loom::sync::atomic::AtomicUsize;
+
+use crate::sync::{Ordering, lock};
+
+/// What is touched one step at a time.
+struct Steps<S> {
+    /// Only exchanged, so that any two steps depend on one another; `Relaxed`, so that they make no edge.
+    turn: AtomicUsize,
+    state: Mutex<S>,
+}
+
+impl<S> Steps<S> {
+    fn new(state: S) -> Self {
+        Steps {
+            turn: AtomicUsize::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Other threads come in before a step or after it, never in between.
+    fn step<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
+        self.turn.fetch_add(0, Ordering::Relaxed);
+        loom::stop_exploring();
+        let result = change(&mut lock(&self.state));
+        loom::explore();
+        result
+    }
+}
+
+/// An item, and the edge from who put it in to who gets it.
+struct Posted<T> {
+    sent: AtomicUsize,
+    item: T,
+}
+
+impl<T> Posted<T> {
+    fn new(item: T) -> Self {
+        let sent = AtomicUsize::new(0);
+        sent.store(1, Ordering::Release);
+        Posted { sent, item }
+    }
+
+    fn receive(&self) -> &T {
+        // An exchange, because that reads the last store.
+        self.sent.fetch_add(0, Ordering::Acquire);
+        &self.item
+    }
+}
+
+/// The stand-in for `crossbeam`'s queue.
+pub struct SegQueue<T>(Steps<VecDeque<Posted<T>>>);
+
+#[allow(clippy::new_without_default)]
+impl<T> SegQueue<T> {
+    pub fn new() -> Self {
+        SegQueue(Steps::new(VecDeque::new()))
+    }
+
+    pub fn push(&self, item: T) {
+        self.0.step(|items| items.push_back(Posted::new(item)));
+    }
+
+    pub fn pop(&self) -> Option<T> {
+        self.0.step(|items| {
+            let posted = items.pop_front()?;
+            posted.receive();
+            Some(posted.item)
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.step(|items| items.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The stand-in for `moka`'s cache, with room for everything: what it forgets by itself is not part of a model.
+pub struct NoteCache<K, V, S> {
+    notes: Steps<Vec<(K, Posted<V>)>>,
+    hasher: PhantomData<S>,
+}
+
+/// What is set by it is not part of a model.
+pub struct NoteCacheBuilder<K, V>(PhantomData<(K, V)>);
+
+impl<K, V> NoteCacheBuilder<K, V> {
+    pub fn max_capacity(self, _: u64) -> Self {
+        self
+    }
+
+    pub fn expire_after<E>(self, _: E) -> Self {
+        self
+    }
+
+    pub fn build_with_hasher<S>(self, _: S) -> NoteCache<K, V, S> {
+        NoteCache {
+            notes: Steps::new(Vec::new()),
+            hasher: PhantomData,
+        }
+    }
+}
+
+impl<K, V> NoteCache<K, V, RandomState> {
+    pub fn builder() -> NoteCacheBuilder<K, V> {
+        NoteCacheBuilder(PhantomData)
+    }
+}
+
+impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.notes.step(|notes| {
+            let (_, posted) = notes.iter().find(|(other, _)| other.borrow() == key)?;
+            Some(posted.receive().clone())
+        })
+    }
+
+    pub fn insert(&self, key: K, value: V) {
+        self.notes.step(|notes| {
+            notes.retain(|(other, _)| *other != key);
+            notes.push((key, Posted::new(value)));
+        });
+    }
+
+    pub fn invalidate<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.notes
+            .step(|notes| notes.retain(|(other, _)| other.borrow() != key));
+    }
+
+    pub fn invalidate_all(&self) {
+        self.notes.step(Vec::clear);
+    }
+}
+
+/// The stand-in for `OnceLock`.
+pub struct SetOnce<T> {
+    set: super::AtomicU8,
+    value: OnceLock<T>,
+}
+
+#[allow(clippy::new_without_default)]
+impl<T> SetOnce<T> {
+    pub fn new() -> Self {
+        SetOnce {
+            set: super::AtomicU8::new(0),
+            value: OnceLock::new(),
+        }
+    }
+
+    pub fn get(&self) -> Option<&T> {
+        // Acquire, as the real one: whoever finds the value sees all of it.
+        match self.set.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.value.get(),
+        }
+    }
+
+    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        let value = self.value.get_or_init(make);
+        self.set.swap(1, Ordering::AcqRel);
+        value
+    }
+}
