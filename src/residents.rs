@@ -462,7 +462,7 @@ impl<K, V> Residents<K, V> {
         if replaced && !old.is_loading() {
             self.limit.release(Need::beyond(old.weight, new.weight));
             self.removals.push(old, Cause::Replaced);
-            self.hand_over(old, new);
+            self.hand_over(place, old, new);
         }
         replaced
     }

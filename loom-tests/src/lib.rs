@@ -8,6 +8,7 @@
 mod canaries;
 mod claim;
 mod eviction;
+mod fifo;
 mod fixture;
 mod flight;
 mod load;

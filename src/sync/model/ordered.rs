@@ -17,13 +17,28 @@ use crate::sync::{Ordering, lock};
 struct Steps<S> {
     /// Only exchanged, so that any two steps depend on one another; `Relaxed`, so that they make no edge.
     turn: AtomicUsize,
+    /// The edges from who put an item in to who gets it. Made in advance, because loom wants an edge from where a word is made to
+    /// where it is used.
+    edges: [AtomicUsize; EDGES],
+    sent: Mutex<usize>,
     state: Mutex<S>,
+}
+
+/// Items that were put in one after another have an edge each; an edge is used again after so many.
+const EDGES: usize = 4;
+
+/// An item and the number of its edge.
+struct Posted<T> {
+    edge: usize,
+    item: T,
 }
 
 impl<S> Steps<S> {
     fn new(state: S) -> Self {
         Steps {
             turn: AtomicUsize::new(0),
+            edges: std::array::from_fn(|_| AtomicUsize::new(0)),
+            sent: Mutex::new(0),
             state: Mutex::new(state),
         }
     }
@@ -36,25 +51,20 @@ impl<S> Steps<S> {
         loom::explore();
         result
     }
-}
 
-/// An item, and the edge from who put it in to who gets it.
-struct Posted<T> {
-    sent: AtomicUsize,
-    item: T,
-}
-
-impl<T> Posted<T> {
-    fn new(item: T) -> Self {
-        let sent = AtomicUsize::new(0);
-        sent.store(1, Ordering::Release);
-        Posted { sent, item }
+    /// Within a step.
+    fn post<T>(&self, item: T) -> Posted<T> {
+        let mut sent = lock(&self.sent);
+        *sent += 1;
+        let edge = *sent % EDGES;
+        self.edges[edge].fetch_add(0, Ordering::Release);
+        Posted { edge, item }
     }
 
-    fn receive(&self) -> &T {
+    /// Within a step.
+    fn receive<T>(&self, posted: &Posted<T>) {
         // An exchange, because that reads the last store.
-        self.sent.fetch_add(0, Ordering::Acquire);
-        &self.item
+        self.edges[posted.edge].fetch_add(0, Ordering::Acquire);
     }
 }
 
@@ -68,13 +78,13 @@ impl<T> SegQueue<T> {
     }
 
     pub fn push(&self, item: T) {
-        self.0.step(|items| items.push_back(Posted::new(item)));
+        self.0.step(|items| items.push_back(self.0.post(item)));
     }
 
     pub fn pop(&self) -> Option<T> {
         self.0.step(|items| {
             let posted = items.pop_front()?;
-            posted.receive();
+            self.0.receive(&posted);
             Some(posted.item)
         })
     }
@@ -128,14 +138,15 @@ impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
     {
         self.notes.step(|notes| {
             let (_, posted) = notes.iter().find(|(other, _)| other.borrow() == key)?;
-            Some(posted.receive().clone())
+            self.notes.receive(posted);
+            Some(posted.item.clone())
         })
     }
 
     pub fn insert(&self, key: K, value: V) {
         self.notes.step(|notes| {
             notes.retain(|(other, _)| *other != key);
-            notes.push((key, Posted::new(value)));
+            notes.push((key, self.notes.post(value)));
         });
     }
 
