@@ -33,7 +33,7 @@ const PATIENCE: usize = 64;
 /// Tokens one enrolment takes from a small queue that is too long, and how much too long that is.
 const TIDY: usize = 2;
 const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
-    1
+    2
 } else {
     16
 };

@@ -6,7 +6,7 @@
 use everfresh::protocol::Published;
 use loom::thread::spawn;
 
-use crate::Threads::Two;
+use crate::Threads::{Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -50,8 +50,10 @@ fn promotion_against_overwrite() {
 fn overflow_against_refresh() {
     run_model(Two, || {
         let cache = filled();
-        assert!(put(&cache, 2, 20, CREATED));
-        assert!(invalidate(&cache, 2));
+        for _ in 0..2 {
+            assert!(put(&cache, 2, 20, CREATED));
+            assert!(invalidate(&cache, 2));
+        }
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
         assert!(put(&cache, 2, 21, STALE), "there is room");
@@ -125,22 +127,35 @@ fn eviction_against_overwrite() {
 /// A token is worth nothing for another stay of the same key in the same way: that one has its own, which comes later.
 #[test]
 fn token_of_an_earlier_stay() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         assert!(put(&cache, 2, 20, CREATED));
-        let other = spawn({
+        assert!(invalidate(&cache, KEY));
+        let inserter = spawn({
             let cache = cache.clone();
-            move || {
-                invalidate(&cache, KEY);
-                put(&cache, KEY, 9, STALE)
-            }
+            move || put(&cache, KEY, 9, STALE)
         });
         assert!(
             cache.evict_by_queue(STALE),
             "there was a value all the time"
         );
-        assert!(other.join().unwrap());
+        assert!(inserter.join().unwrap());
         assert_eq!(peek(&cache, KEY), Some(9), "it was evicted out of turn");
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// A value leaves once, by eviction or by invalidation.
+#[test]
+fn eviction_against_invalidate() {
+    run_model(Two, || {
+        let cache = filled();
+        let other = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, KEY)
+        });
+        let evicted = cache.evict_by_queue(STALE);
+        assert!(evicted != other.join().unwrap(), "it left once");
         assert_evictable(&cache, STALE);
     });
 }
@@ -192,7 +207,7 @@ fn two_evictions() {
 /// The limit on the weight: a refresh that grows and an insert at once, where there is room for one of them.
 #[test]
 fn weight_of_a_refresh_against_insert() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = with_max_weight(3);
         assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
         let claim = claim(&cache, STALE);

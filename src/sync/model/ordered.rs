@@ -11,12 +11,14 @@ use std::sync::{Mutex, OnceLock};
 
 use loom::sync::atomic::AtomicUsize;
 
+use super::Shadow;
 use crate::sync::{Ordering, lock};
 
 /// What is touched one step at a time.
 struct Steps<S> {
-    /// Only exchanged, so that any two steps depend on one another; `Relaxed`, so that they make no edge.
+    /// Where loom switches threads, before a step. Which steps depend on one another the shadow says.
     turn: AtomicUsize,
+    shadow: Shadow,
     /// The edges from who put an item in to who gets it. Made in advance, because loom wants an edge from where a word is made to
     /// where it is used.
     edges: [AtomicUsize; EDGES],
@@ -37,19 +39,31 @@ impl<S> Steps<S> {
     fn new(state: S) -> Self {
         Steps {
             turn: AtomicUsize::new(0),
+            shadow: Shadow::new(),
             edges: std::array::from_fn(|_| AtomicUsize::new(0)),
             sent: Mutex::new(0),
             state: Mutex::new(state),
         }
     }
 
-    /// Other threads come in before a step or after it, never in between.
-    fn step<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
-        self.turn.fetch_add(0, Ordering::Relaxed);
+    /// Other threads come in before a step or after it, never in between. `step` says whether it changed anything.
+    fn step<R>(&self, step: impl FnOnce(&mut S) -> (bool, R)) -> R {
+        self.turn.load(Ordering::Relaxed);
         loom::stop_exploring();
-        let result = change(&mut lock(&self.state));
+        let (changed, result) = step(&mut lock(&self.state));
         loom::explore();
-        result
+        match changed {
+            true => self.shadow.stored(result),
+            false => self.shadow.loaded(result),
+        }
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&S) -> R) -> R {
+        self.step(|state| (false, look(state)))
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
+        self.step(|state| (true, change(state)))
     }
 
     /// Within a step.
@@ -78,19 +92,22 @@ impl<T> SegQueue<T> {
     }
 
     pub fn push(&self, item: T) {
-        self.0.step(|items| items.push_back(self.0.post(item)));
+        self.0.change(|items| items.push_back(self.0.post(item)));
     }
 
     pub fn pop(&self) -> Option<T> {
         self.0.step(|items| {
-            let posted = items.pop_front()?;
-            self.0.receive(&posted);
-            Some(posted.item)
+            let popped = items.pop_front();
+            let popped = popped.map(|posted| {
+                self.0.receive(&posted);
+                posted.item
+            });
+            (popped.is_some(), popped)
         })
     }
 
     pub fn len(&self) -> usize {
-        self.0.step(|items| items.len())
+        self.0.look(VecDeque::len)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -136,7 +153,7 @@ impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.notes.step(|notes| {
+        self.notes.look(|notes| {
             let (_, posted) = notes.iter().find(|(other, _)| other.borrow() == key)?;
             self.notes.receive(posted);
             Some(posted.item.clone())
@@ -144,7 +161,7 @@ impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
     }
 
     pub fn insert(&self, key: K, value: V) {
-        self.notes.step(|notes| {
+        self.notes.change(|notes| {
             notes.retain(|(other, _)| *other != key);
             notes.push((key, self.notes.post(value)));
         });
@@ -156,11 +173,11 @@ impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
         Q: Eq + ?Sized,
     {
         self.notes
-            .step(|notes| notes.retain(|(other, _)| other.borrow() != key));
+            .change(|notes| notes.retain(|(other, _)| other.borrow() != key));
     }
 
     pub fn invalidate_all(&self) {
-        self.notes.step(Vec::clear);
+        self.notes.change(Vec::clear);
     }
 }
 
