@@ -199,6 +199,21 @@ impl<K, V> Entry<K, V> {
         (entry, right, flight)
     }
 
+    /// Stands for a moment where a value was that leaves without a successor; `flight` says why. Nobody can claim it.
+    pub fn vacant(key: K, flight: Arc<Flight<K, V>>) -> Self {
+        Entry {
+            residency: 0,
+            weight: Weight::ZERO,
+            key,
+            value: None,
+            times: Times::placeholder(),
+            claims: Claims::spent(),
+            flight: Slot::new(Some(flight)),
+            uses: AtomicU8::new(0),
+            mark: AtomicU8::new(0),
+        }
+    }
+
     /// What a successor starts with; its weight is its own.
     pub fn standing(&self, weight: Weight) -> Standing {
         Standing {

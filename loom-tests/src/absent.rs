@@ -12,7 +12,7 @@ use std::time::Duration;
 use everfresh::{BoxFuture, Cache, Cached, Error, Loaded, ManualClock, Request, ToldToFail};
 use loom::thread::spawn;
 
-use crate::Threads::Two;
+use crate::Threads::{Two, TwoBusy};
 use crate::fixture::KEY;
 use crate::run_model;
 
@@ -104,7 +104,7 @@ fn begun(cache: &Whole, loads: &Loads) -> BoxFuture {
 /// P4: the answer of a load is not believed after an invalidation.
 #[test]
 fn answer_against_invalidate() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
@@ -119,7 +119,7 @@ fn answer_against_invalidate() {
 /// P4: nor after an invalidation of everything.
 #[test]
 fn answer_against_invalidate_all() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
@@ -133,7 +133,7 @@ fn answer_against_invalidate_all() {
 /// P4: nor after an insert, also when the inserted value has left.
 #[test]
 fn answer_against_insert() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let (cache, loads, clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
@@ -187,7 +187,7 @@ fn answer_against_a_caller_that_waited() {
 /// P4: a refresh that finds its key gone does not take along what was inserted meanwhile.
 #[test]
 fn answer_of_a_refresh_against_insert() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let (cache, loads, clock) = cache();
         cache.insert(KEY, 5);
         clock.advance(Duration::from_secs(11));

@@ -203,6 +203,13 @@ pub fn publish_weighing(claim: Claim<u8, u64>, value: u64, weight: u32, now: u64
     claim.publish(Arc::new(new), now)
 }
 
+/// Ends a claim as a load that found no value; returns whether exactly the claimed entry left.
+pub fn leave(cache: &Cache, claim: Claim<u8, u64>) -> bool {
+    let mut left = None;
+    claim.leave(cache.timed_out(), |it| left = Some(it));
+    left.expect("it is told")
+}
+
 /// Ends a claim as a load that failed.
 pub fn fail(cache: &Cache, claim: Claim<u8, u64>, until: u64) {
     claim.fail(cache.timed_out(), until);

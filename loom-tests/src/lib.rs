@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 enum Threads {
     /// Explored completely.
     Two,
-    /// Both make room, again and again until there is some. Explored up to three preemptions.
+    /// Both do a lot, like making room again and again until there is some. Explored up to three preemptions.
     TwoBusy,
     /// Explored up to three preemptions: all of it would be too much.
     Three,
