@@ -234,3 +234,20 @@ fn weight_of_a_refresh_against_eviction() {
         assert_evictable(&cache, STALE);
     });
 }
+
+/// The same where a user overwrites the value by a heavier one.
+#[test]
+fn weight_of_an_overwrite_against_eviction() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
+        let inserter = spawn({
+            let cache = cache.clone();
+            move || put_weighing(&cache, KEY, 9, 2, STALE)
+        });
+        cache.evict_by_queue(STALE);
+        assert!(inserter.join().unwrap());
+        assert_exact(&cache);
+        assert_evictable(&cache, STALE);
+    });
+}
