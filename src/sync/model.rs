@@ -137,6 +137,7 @@ plain!(AtomicU8);
 plain!(AtomicU16);
 plain!(AtomicU64);
 plain!(AtomicUsize);
+
 shadowed!(AtomicU8, atomic::AtomicU8, u8);
 shadowed!(AtomicU16, atomic::AtomicU16, u16);
 shadowed!(AtomicU64, atomic::AtomicU64, u64);
