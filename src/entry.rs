@@ -16,13 +16,17 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 /// How often an entry can be seen used; a saturated count writes nothing any more.
 pub const USES_MAX: u8 = 3;
 
+/// The marks of an entry: it is in the main queue, or its successor is in the table. At first it has none.
+const PROMOTED: u8 = 1;
+const SUCCEEDED: u8 = 2;
+
 /// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
 /// most addresses, and nothing before the value is padding.
 #[repr(C)]
 pub struct Entry<K, V> {
     pub times: Times,
     uses: AtomicU8,
-    promoted: AtomicU8,
+    mark: AtomicU8,
     pub residency: Residency,
     pub weight: Weight,
     pub key: K,
@@ -186,7 +190,7 @@ impl<K, V> Entry<K, V> {
             claims: Claims::idle(),
             flight: Slot::new(None),
             uses: AtomicU8::new(uses.min(USES_MAX)),
-            promoted: AtomicU8::new(promoted.into()),
+            mark: AtomicU8::new(promoted.into()),
         }
     }
 
@@ -209,9 +213,24 @@ impl<K, V> Entry<K, V> {
             claims,
             flight: Slot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
-            promoted: AtomicU8::new(0),
+            mark: AtomicU8::new(0),
         };
         (entry, right, flight)
+    }
+
+    /// Stands for a moment where a value was that leaves without a successor; `flight` says why. Nobody can claim it.
+    pub fn vacant(key: K, flight: Arc<Flight<K, V>>) -> Self {
+        Entry {
+            residency: 0,
+            weight: Weight::ZERO,
+            key,
+            value: None,
+            times: Times::placeholder(),
+            claims: Claims::spent(),
+            flight: Slot::new(Some(flight)),
+            uses: AtomicU8::new(0),
+            mark: AtomicU8::new(0),
+        }
     }
 
     /// What a successor starts with; its weight is its own.
@@ -228,7 +247,7 @@ impl<K, V> Entry<K, V> {
     pub fn succeed(&mut self, old: &Self) {
         let standing = old.standing(self.weight);
         self.uses = AtomicU8::new(standing.uses);
-        self.promoted = AtomicU8::new(standing.promoted.into());
+        self.mark = AtomicU8::new(standing.promoted.into());
         self.residency = standing.residency;
     }
 
@@ -252,18 +271,27 @@ impl<K, V> Entry<K, V> {
 
     /// Whether it is in the main queue.
     pub fn is_promoted(&self) -> bool {
-        self.promoted.load(Ordering::Relaxed) != 0
+        self.mark.load(Ordering::Relaxed) == PROMOTED
     }
 
-    /// Puts it into the main queue, where its uses count anew. Relaxed, like all that eviction goes by.
-    pub fn promote(&self) {
-        self.promoted.store(1, Ordering::Relaxed);
+    /// Puts it into the main queue, where its uses count anew; false if it has a successor, which is then to be promoted.
+    pub fn promote(&self) -> bool {
+        let alone = self.move_on();
         self.uses.store(0, Ordering::Relaxed);
+        alone
     }
 
-    /// Puts it into the main queue with the uses it has.
-    pub fn move_on(&self) {
-        self.promoted.store(1, Ordering::Relaxed);
+    /// Puts it into the main queue with the uses it has; false as in [`promote`](Self::promote).
+    pub fn move_on(&self) -> bool {
+        // Acquire pairs with the release in `retire`: who comes after it finds the successor in the table.
+        self.mark.swap(PROMOTED, Ordering::AcqRel) != SUCCEEDED
+    }
+
+    /// Says that its successor is in the table; returns whether it was promoted before.
+    ///
+    /// Of this exchange and that in `move_on` one is the later, and sees the other.
+    pub fn retire(&self) -> bool {
+        self.mark.swap(SUCCEEDED, Ordering::AcqRel) == PROMOTED
     }
 
     /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.

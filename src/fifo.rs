@@ -14,13 +14,11 @@
 //! was refreshed or overwritten keeps its residency, its standing and so its token. Queue and table never change together: every step
 //! may find a token dead or a value gone, and none relies on the opposite.
 
-use crossbeam::queue::SegQueue;
-
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{Arc, AtomicU8, AtomicU16, AtomicUsize, Held, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicUsize, Held, Ordering, SegQueue};
 use crate::table::{Place, WAYS};
 
 /// The small queue's share of the capacity.
@@ -34,7 +32,11 @@ const PATIENCE: usize = 64;
 
 /// Tokens one enrolment takes from a small queue that is too long, and how much too long that is.
 const TIDY: usize = 2;
-const SLACK: usize = 16;
+const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
+    2
+} else {
+    16
+};
 
 /// Names one stay of a key in its way. It comes round after 256; a dead token that then matches only costs its value a turn.
 pub type Residency = u8;
@@ -74,21 +76,24 @@ impl<K, V> Residents<K, V> {
     /// Queues a value that has just become resident.
     pub fn enrol(&self, place: Place, entry: &Entry<K, V>) {
         let queues = &self.queues;
-        if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
-            return entry.promote();
-        }
-        queues.small.push(Token {
+        let token = Token {
             place,
             residency: entry.residency,
-        });
+        };
+        if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
+            return self.mark(token, entry, Entry::promote);
+        }
+        queues.small.push(token);
         // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
         for _ in 0..TIDY {
             if queues.small.len() <= queues.small_target + SLACK {
                 break;
             }
-            let moved = queues.small.pop().and_then(|token| self.value_of(token));
-            if let Some(entry) = moved {
-                entry.move_on();
+            let Some(token) = queues.small.pop() else {
+                break;
+            };
+            if let Some(entry) = self.value_of(token) {
+                self.mark(token, &entry, Entry::move_on);
             }
         }
     }
@@ -111,19 +116,19 @@ impl<K, V> Residents<K, V> {
 
     /// Promotes or evicts the value of a token from the small queue; true if it left.
     fn evict_token(&self, token: Token, now: Tick) -> bool {
-        let Some(entry) = self.value_of(token) else {
-            return false;
-        };
-        if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-            entry.promote();
-            return false;
+        // Again where a successor took its place meanwhile: nobody else has the token.
+        while let Some(entry) = self.value_of(token) {
+            if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
+                self.mark(token, &entry, Entry::promote);
+                return false;
+            }
+            let tag = self.table.tag_at(token.place);
+            if self.evict(token.place, &entry, now) {
+                self.queues.ghosts.add(token.place.set(), tag);
+                return true;
+            }
         }
-        let tag = self.table.tag_at(token.place);
-        let evicted = self.evict(token.place, &entry, now);
-        if evicted {
-            self.queues.ghosts.add(token.place.set(), tag);
-        }
-        evicted
+        false
     }
 
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
@@ -172,12 +177,21 @@ impl<K, V> Residents<K, V> {
         live.then_some(held)
     }
 
-    /// A successor takes over the standing of a value in the queues.
+    /// Puts the value of a token into the main queue, or its successor where that took its place meanwhile.
+    fn mark(&self, token: Token, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
+        let mut done = put(entry);
+        while !done {
+            done = self.value_of(token).is_none_or(|entry| put(&entry));
+        }
+    }
+
+    /// A successor that is in the table takes over the standing of a value in the queues.
     ///
     /// It was made with what was known when its load ended; a promotion since then has used up the token.
-    pub fn hand_over(&self, old: &Arc<Entry<K, V>>, new: &Arc<Entry<K, V>>) {
-        if old.is_promoted() && !new.is_promoted() {
-            new.promote();
+    pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
+        if old.retire() && !new.is_promoted() {
+            let residency = new.residency;
+            self.mark(Token { place, residency }, new, Entry::promote);
         }
     }
 }
@@ -190,7 +204,13 @@ struct Ghosts {
 }
 
 /// Cells in a bucket.
-const BUCKET: usize = 16;
+///
+/// Under the model checker there is one: every order of every cell would be too much.
+const BUCKET: usize = if cfg!(all(loom, feature = "loom")) {
+    1
+} else {
+    16
+};
 
 impl Ghosts {
     fn new(capacity: usize) -> Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use everfresh::protocol::Table;
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -46,7 +46,7 @@ fn limit_against_an_observer() {
 /// The limit: two inserts for one free permit.
 #[test]
 fn two_inserts_for_one_permit() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = with_capacity(1);
         let other = spawn({
             let cache = cache.clone();

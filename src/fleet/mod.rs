@@ -16,8 +16,6 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crossbeam::queue::SegQueue;
-
 pub use self::stats::FleetStats;
 pub(crate) use self::tell::Told;
 
@@ -29,7 +27,7 @@ use crate::job::{Job, Shared, Start};
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::store::{Codec, Format, Namespace, Origin, Store, StoreKey, Terms};
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, SegQueue, Weak};
 
 /// How long a lease lasts unless it is renewed, if not given.
 const LEASE: Duration = Duration::from_secs(3);

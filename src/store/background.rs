@@ -4,10 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use crossbeam::queue::SegQueue;
-
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, lock};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, SegQueue, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.
 #[derive(Default)]

@@ -1,4 +1,5 @@
 //! Caches that share a store, as processes of a fleet would: everything but the server.
+#![allow(clippy::unwrap_used)]
 
 mod loads;
 mod support;
