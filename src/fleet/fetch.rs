@@ -25,7 +25,7 @@ use crate::job::Job;
 use crate::publish::Published;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, lock};
 
 /// Keys that are read from the store in one request.
 const TOGETHER: usize = 64;
@@ -297,7 +297,7 @@ where
     }
 
     fn distrusts(&self, epoch: Epoch) -> bool {
-        epoch.micros() <= self.distrusted.load(Ordering::Acquire)
+        epoch.micros() <= *lock(&self.distrusted)
     }
 
     /// By the store's clock, whatever this machine's clock says.

@@ -22,12 +22,11 @@ pub(crate) use self::tell::Told;
 use self::ledger::Ledger;
 use self::stats::Counters;
 use crate::entry::Entry;
-use crate::error::BuildError;
 use crate::job::{Job, Shared, Start};
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::store::{Codec, Format, Namespace, Origin, Store, StoreKey, Terms};
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering, SegQueue, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, SegQueue, Weak};
 
 /// How long a lease lasts unless it is renewed, if not given.
 const LEASE: Duration = Duration::from_secs(3);
@@ -69,7 +68,7 @@ impl<K, V> SecondLevel<K, V> {
     ///
     /// If the namespace is not one: see [`Namespace::new`].
     #[cfg(feature = "postcard")]
-    pub fn new(store: Arc<impl Store>, namespace: &str) -> Result<Self, BuildError>
+    pub fn new(store: Arc<impl Store>, namespace: &str) -> Result<Self, crate::BuildError>
     where
         K: serde::Serialize + serde::de::DeserializeOwned,
         V: serde::Serialize + serde::de::DeserializeOwned + 'static,
@@ -143,7 +142,7 @@ pub(crate) struct Fleet<K, V> {
     in_flight: AtomicUsize,
     untold: AtomicUsize,
     /// Payloads up to this epoch are not used: a write of this process could not be told.
-    distrusted: AtomicU64,
+    distrusted: Mutex<u64>,
 }
 
 impl<K, V> Fleet<K, V>
@@ -177,7 +176,7 @@ where
             holding: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
-            distrusted: AtomicU64::new(0),
+            distrusted: Mutex::new(0),
         });
         let follower: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.follow(&fleet.namespace, follower);

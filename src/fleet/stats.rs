@@ -1,7 +1,7 @@
 //! What the second level has done for one cache.
 
 use crate::store::{StoreState, StoreStats, Unreadable};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Counter as Word, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -102,7 +102,7 @@ impl Counters {
 
 /// Relaxed: a counter orders nothing.
 #[derive(Default)]
-pub(super) struct Counter(AtomicU64);
+pub(super) struct Counter(Word);
 
 impl Counter {
     pub(super) fn add(&self) {

@@ -15,7 +15,7 @@ use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::schedule::with_rng;
 use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, lock};
 
 /// Writes that may wait to be told.
 const WAITING: usize = 65_536;
@@ -176,6 +176,7 @@ where
         self.counters.given_up.add();
         // Without a connection so far nothing was read from it either.
         let now = self.store.now().unwrap_or(0);
-        self.distrusted.fetch_max(now, Ordering::AcqRel);
+        let mut distrusted = lock(&self.distrusted);
+        *distrusted = now.max(*distrusted);
     }
 }
