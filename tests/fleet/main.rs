@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod loads;
+mod race;
 mod support;
 mod together;
 mod trouble;

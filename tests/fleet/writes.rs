@@ -137,3 +137,22 @@ fn everything_that_is_known_can_be_invalidated() {
     a.get(3);
     assert_eq!(fleet.origin.loads(), 11);
 }
+
+#[test]
+fn a_payload_that_was_refreshed_while_it_travelled_is_not_installed() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.get(1);
+    a.published(1);
+    b.chaos.next(Op::Read, Fault::HoldAnswer);
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| b.get(1));
+        b.chaos.wait_for_calls(Op::Read, 1);
+        block_on(a.cache.refresh(&1)).unwrap();
+        a.published(2);
+        until("the other heard of it", || b.stats().followed_changes == 1);
+        b.chaos.let_go();
+        assert_eq!(read.join().unwrap(), 1);
+    });
+    assert_eq!(b.stats().outdated, 1);
+}
