@@ -125,6 +125,7 @@ pub mod protocol {
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
+    pub use crate::fleet::Gathering;
     pub use crate::flight::{Flight, Made, Outcome};
     pub use crate::publish::{Claim, Published};
     pub use crate::removal::Removals;

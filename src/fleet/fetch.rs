@@ -52,42 +52,24 @@ where
 {
     /// Starts a job: what a cache with a store does instead of running the loader.
     pub(crate) fn start(self: &Arc<Self>, job: Job<K, V>) {
-        self.asking.push(job);
-        // SeqCst, as in `Hold`: either this sees that nobody holds, or who lets go sees the job.
-        if self.holding.load(Ordering::SeqCst) == 0 {
-            self.wake();
+        if self.asking.bring(job) {
+            self.store.spawn(Box::pin(self.clone().gather()));
         }
     }
 
     /// Until the result is dropped, jobs are only collected.
     pub(crate) fn hold(self: &Arc<Self>) -> Hold<K, V> {
-        self.holding.fetch_add(1, Ordering::SeqCst);
+        self.asking.hold();
         Hold(self.clone())
-    }
-
-    fn wake(self: &Arc<Self>) {
-        // SeqCst here and in `gather`: either the task that stops sees the job, or who brought it sees that the task stops.
-        if !self.asking.is_empty() && !self.gathering.swap(true, Ordering::SeqCst) {
-            self.store.spawn(Box::pin(self.clone().gather()));
-        }
     }
 
     async fn gather(self: Arc<Self>) {
         loop {
-            let mut batch = Vec::new();
-            while let Some(job) = (batch.len() < TOGETHER)
-                .then(|| self.asking.pop())
-                .flatten()
-            {
-                batch.extend(self.prepare(job));
-            }
+            let jobs = std::iter::from_fn(|| self.asking.next()).take(TOGETHER);
+            let batch: Vec<_> = jobs.filter_map(|job| self.prepare(job)).collect();
             if !batch.is_empty() {
-                self.read(batch).await;
-                continue;
-            }
-            self.gathering.store(false, Ordering::SeqCst);
-            // A job that came between the last look and the store above started no task.
-            if self.asking.is_empty() || self.gathering.swap(true, Ordering::SeqCst) {
+                self.read(batch);
+            } else if self.asking.stops() {
                 return;
             }
         }
@@ -112,7 +94,7 @@ where
     }
 
     /// Reads the keys that are absent here, together; everything else is done one by one, at the same time.
-    async fn read(self: &Arc<Self>, batch: Vec<Asking<K, V>>) {
+    fn read(self: &Arc<Self>, batch: Vec<Asking<K, V>>) {
         let (absent, others): (Vec<_>, Vec<_>) = (batch.into_iter())
             .partition(|asking| asking.job.is_cold() && self.is_told(asking.key.hash()));
         for asking in others {
@@ -319,9 +301,9 @@ where
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        // Each lets go of all that was collected so far; another may still collect.
-        self.0.holding.fetch_sub(1, Ordering::SeqCst);
-        self.0.wake();
+        if self.0.asking.let_go() {
+            self.0.store.spawn(Box::pin(self.0.clone().gather()));
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod fetch;
 mod follow;
+mod gather;
 mod lease;
 mod ledger;
 mod stats;
@@ -16,9 +17,13 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+#[cfg(all(loom, feature = "loom"))]
+pub use self::gather::Gathering;
 pub use self::stats::FleetStats;
 pub(crate) use self::tell::Told;
 
+#[cfg(not(all(loom, feature = "loom")))]
+use self::gather::Gathering;
 use self::ledger::Ledger;
 use self::stats::Counters;
 use crate::entry::Entry;
@@ -26,7 +31,7 @@ use crate::job::{Job, Shared, Start};
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::store::{Codec, Format, Namespace, Origin, Store, StoreKey, Terms};
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, SegQueue, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 
 /// How long a lease lasts unless it is renewed, if not given.
 const LEASE: Duration = Duration::from_secs(3);
@@ -134,11 +139,8 @@ pub(crate) struct Fleet<K, V> {
     residents: Weak<Residents<K, V>>,
     shared: Arc<Shared<K, V>>,
     load: Start<K, V>,
-    /// Jobs on their way to the store; whoever finds it idle starts the task that takes all of them together.
-    asking: SegQueue<Job<K, V>>,
-    gathering: AtomicBool,
-    /// Callers that are about to ask for more, together.
-    holding: AtomicUsize,
+    /// Jobs on their way to the store, where they travel together.
+    asking: Gathering<Job<K, V>>,
     in_flight: AtomicUsize,
     untold: AtomicUsize,
     /// Payloads up to this epoch are not used: a write of this process could not be told.
@@ -171,9 +173,7 @@ where
             residents: Arc::downgrade(residents),
             shared,
             load,
-            asking: SegQueue::new(),
-            gathering: AtomicBool::new(false),
-            holding: AtomicUsize::new(0),
+            asking: Gathering::new(),
             in_flight: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
             distrusted: Mutex::new(0),
