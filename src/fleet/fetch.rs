@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::lease::Lease;
+use super::lease::{Grant, Lease};
 use super::ledger::Telling;
 use super::{Fleet, Underway};
 use crate::clock::{Tick, ticks};
@@ -131,7 +131,10 @@ where
                 Use::Installed => return,
                 Use::Refresh(job, epoch) => (job, epoch),
             },
-            Ok(None) => (job, None),
+            Ok(None) => {
+                self.counters.misses.add();
+                (job, None)
+            }
             // What is stored is not a payload, or the store cannot be asked.
             Err(_) => return self.unleased(job),
         };
@@ -187,10 +190,12 @@ where
                 },
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
-                    if base.is_none() {
-                        self.counters.misses.add();
-                    }
-                    let lease = Lease::granted(&self, key, token, base, job.interest());
+                    let grant = Grant {
+                        token,
+                        base,
+                        replaces: seen == Some(base),
+                    };
+                    let lease = Lease::granted(&self, key, grant, job.interest());
                     return (self.load)(job.under(Box::new(lease)));
                 }
                 Ok(Acquired::Held { left }) => {

@@ -14,8 +14,17 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// The right of one job to load for the fleet.
 pub(super) struct Lease<K, V> {
     fleet: Arc<Fleet<K, V>>,
-    base: Option<Epoch>,
+    grant: Grant,
     held: Held,
+}
+
+/// What the store granted.
+#[derive(Clone, Copy)]
+pub(super) struct Grant {
+    pub(super) token: Token,
+    pub(super) base: Epoch,
+    /// Whether a payload is stored, which the result replaces.
+    pub(super) replaces: bool,
 }
 
 /// A lease in the store, given back when dropped, unless it ended otherwise: its job was shed, taken over, or dropped with its
@@ -56,17 +65,16 @@ where
     pub(super) fn granted(
         fleet: &Arc<Fleet<K, V>>,
         key: StoreKey,
-        token: Token,
-        base: Option<Epoch>,
+        grant: Grant,
         interest: Interest<K, V>,
     ) -> Self {
         let lease = Lease {
             fleet: fleet.clone(),
-            base,
+            grant,
             held: Held {
                 store: fleet.store.clone(),
                 key,
-                token,
+                token: grant.token,
                 ended: Arc::new(AtomicBool::new(false)),
             },
         };
@@ -128,12 +136,12 @@ where
         self.held.ended.store(true, Ordering::Relaxed);
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         let publish = Publish {
-            base: self.base,
-            token: self.held.token,
+            base: self.grant.base,
+            token: self.grant.token,
             payload,
             ttl: super::ttl(&terms),
         };
-        let token = self.held.token;
+        let token = self.grant.token;
         self.fleet.in_background(async move {
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
@@ -161,7 +169,7 @@ where
 
     /// Then the store must not have one either.
     fn absent(self: Box<Self>) {
-        if self.base.is_none() {
+        if !self.grant.replaces {
             return;
         }
         self.held.ended.store(true, Ordering::Relaxed);
