@@ -116,6 +116,8 @@ pub mod docs {
     pub mod choosing {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("docs/store.md")]
+    pub mod store {}
 }
 
 /// The protocol without policy and loader, for the models in `loom-tests`.
