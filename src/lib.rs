@@ -85,6 +85,7 @@ mod removal;
 mod residents;
 mod schedule;
 mod stats;
+pub mod store;
 mod sync;
 mod table;
 #[cfg(any(test, feature = "test-util"))]
