@@ -15,20 +15,40 @@
 //!
 //! Leases after Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
 
+mod background;
+#[cfg(any(test, feature = "test-util"))]
+mod chaos;
+mod codec;
+pub mod envelope;
 mod error;
+mod followers;
 mod key;
 mod lease;
+mod memory;
 mod stats;
+mod unreadable;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+#[cfg(any(test, feature = "test-util"))]
+pub use chaos::{ChaosStore, Fault, Op};
+#[cfg(feature = "json")]
+pub use codec::Json;
+#[cfg(feature = "msgpack")]
+pub use codec::MessagePack;
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Codec, Rejected};
+pub use envelope::{Format, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+pub use memory::MemoryStore;
 pub use stats::StoreStats;
+pub use unreadable::Unreadable;
 
 use crate::loader::BoxFuture;
 use crate::sync::Weak;
