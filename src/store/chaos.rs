@@ -374,6 +374,8 @@ impl Store for ChaosStore {
             self.0.inner.follow(namespace, Arc::downgrade(&follower));
             ear
         });
+        drop(listening);
+        self.0.followers.greet(self.generation());
     }
 
     fn spawn(&self, work: BoxFuture) {

@@ -6,23 +6,46 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// The followers of a store; those that were dropped leave when the next one comes.
 #[derive(Default)]
-pub(crate) struct Followers(Mutex<Vec<(Namespace, Weak<dyn Follower>)>>);
+pub(crate) struct Followers(Mutex<Vec<Entry>>);
+
+struct Entry {
+    namespace: Namespace,
+    follower: Weak<dyn Follower>,
+    /// Whether it was told that changes arrive.
+    greeted: bool,
+}
 
 impl Followers {
     pub(crate) fn add(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
         let mut followers = lock(&self.0);
-        followers.retain(|(_, follower)| follower.strong_count() > 0);
-        followers.push((namespace.clone(), follower));
+        followers.retain(|entry| entry.follower.strong_count() > 0);
+        followers.push(Entry {
+            namespace: namespace.clone(),
+            follower,
+            greeted: false,
+        });
     }
 
     pub(crate) fn tell(&self, namespace: &str, change: &Change) {
-        for follower in self.of(Some(namespace)) {
+        for follower in self.select(|entry| entry.namespace.as_str() == namespace) {
             follower.changed(change);
         }
     }
 
+    /// Tells all that changes arrive again.
     pub(crate) fn reconnected(&self, generation: u64) {
-        for follower in self.of(None) {
+        let all = self.select(|entry| {
+            entry.greeted = true;
+            true
+        });
+        for follower in all {
+            follower.reconnected(generation);
+        }
+    }
+
+    /// Tells those that do not know yet that changes arrive.
+    pub(crate) fn greet(&self, generation: u64) {
+        for follower in self.select(|entry| !std::mem::replace(&mut entry.greeted, true)) {
             follower.reconnected(generation);
         }
     }
@@ -30,27 +53,22 @@ impl Followers {
     /// The namespaces that somebody follows.
     #[cfg(feature = "redis")]
     pub(crate) fn namespaces(&self) -> Vec<Namespace> {
-        let followers = lock(&self.0);
-        let alive = followers
-            .iter()
-            .filter(|(_, follower)| follower.strong_count() > 0);
         let mut namespaces: Vec<Namespace> = Vec::new();
-        for (namespace, _) in alive {
-            if !namespaces.contains(namespace) {
-                namespaces.push(namespace.clone());
+        for entry in lock(&self.0).iter() {
+            if entry.follower.strong_count() > 0 && !namespaces.contains(&entry.namespace) {
+                namespaces.push(entry.namespace.clone());
             }
         }
         namespaces
     }
 
-    /// Not called under the lock, so a follower may do what it likes.
-    fn of(&self, namespace: Option<&str>) -> Vec<Arc<dyn Follower>> {
-        let followers = lock(&self.0);
-        let wanted = followers
-            .iter()
-            .filter(|(of, _)| namespace.is_none_or(|namespace| of.as_str() == namespace));
-        wanted
-            .filter_map(|(_, follower)| follower.upgrade())
-            .collect()
+    /// Not told under the lock, so a follower may do what it likes.
+    fn select(&self, mut wanted: impl FnMut(&mut Entry) -> bool) -> Vec<Arc<dyn Follower>> {
+        let mut followers = lock(&self.0);
+        let selected = followers.iter_mut().filter_map(|entry| {
+            let follower = entry.follower.upgrade()?;
+            wanted(entry).then_some(follower)
+        });
+        selected.collect()
     }
 }

@@ -388,6 +388,7 @@ impl Store for MemoryStore {
 
     fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
         self.followers.add(namespace, follower);
+        self.followers.greet(self.generation());
     }
 
     fn spawn(&self, work: BoxFuture) {

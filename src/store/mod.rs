@@ -25,6 +25,8 @@ mod followers;
 mod key;
 mod lease;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod stats;
 mod unreadable;
 
@@ -33,6 +35,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBuilder, RedisStore};
 #[cfg(any(test, feature = "test-util"))]
 pub use chaos::{ChaosStore, Fault, Op};
 #[cfg(feature = "json")]
@@ -142,9 +146,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What it has done so far.
     fn stats(&self) -> StoreStats;
 
-    /// Tells a follower of every change in a namespace from now on, until the follower is dropped.
+    /// Tells a follower of every change in a namespace, until the follower is dropped.
     ///
-    /// If changes do not arrive yet, [`Follower::reconnected`] is called when they do.
+    /// [`Follower::reconnected`] is called once changes arrive, the first time as well; it may be during this call.
     fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>);
 
     /// Runs background work of a cache, on the store's own thread: work that waits, never work that computes.

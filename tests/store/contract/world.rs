@@ -198,6 +198,8 @@ impl Heard {
         let heard = Arc::new(Heard::default());
         let follower: Arc<dyn Follower> = heard.clone();
         store.follow(namespace, Arc::downgrade(&follower));
+        until("changes arrive", || !heard.generations().is_empty());
+        heard.generations.lock().unwrap().clear();
         heard
     }
 
