@@ -123,15 +123,25 @@ impl Server {
 
     /// Starts it again on the same port, with what it has on its disk.
     pub fn restart(&mut self) {
-        self.kill();
-        self.child = spawn(self.port, &self.folder, &self.options);
+        self.begin_restart();
         assert!(self.is_up(), "the port was taken meanwhile");
     }
 
-    pub fn forget_disk(&self) {
-        for file in fs::read_dir(&self.folder).unwrap() {
-            let _ = fs::remove_file(file.unwrap().path());
-        }
+    /// The same, without waiting until it answers.
+    pub fn begin_restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port, &self.folder, &self.options);
+    }
+
+    /// Where it saves.
+    pub fn dump(&self) -> PathBuf {
+        self.folder.join("dump.rdb")
+    }
+
+    /// Makes every save fail, for root too: a folder that is not empty is in the way.
+    pub fn block_disk(&self) {
+        let _ = fs::remove_file(self.dump());
+        fs::create_dir_all(self.dump().join("in the way")).unwrap();
     }
 
     pub fn talk(&self) -> Talk {
@@ -270,6 +280,14 @@ impl OnServer {
 
     pub fn wait_until_down(&self) {
         until("the store is down", || !self.store.state().is_up());
+    }
+
+    /// Waits until the store has noticed that its server was restarted, and can be used.
+    pub fn wait_until_down_or_new(&self) {
+        until("a new connection of both", || {
+            self.store.stats().connections >= 4
+        });
+        self.wait_until_up();
     }
 
     fn left(&self, name: &str) -> Option<Duration> {
