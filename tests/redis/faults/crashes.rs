@@ -130,7 +130,9 @@ fn it_starts_before_the_server_and_joins_it() {
 fn a_server_that_loads_its_data_is_waited_for() {
     let mut world = OnServer::of(Server::with(&[
         "--key-load-delay",
-        "3000",
+        "10000",
+        "--rdbcompression",
+        "no",
         "--loading-process-events-interval-bytes",
         "1024",
     ]));
@@ -142,9 +144,16 @@ fn a_server_that_loads_its_data_is_waited_for() {
     set(&world.store, &key("a"), b"one").unwrap();
     world.server.ask(&["SAVE"]);
     world.server.begin_restart();
-    until("it says that it loads", || match world.store.state() {
-        StoreState::Down(error) => error.class() == ErrorClass::Busy,
-        _ => false,
+    until("it says that it loads", || {
+        match {
+            let s = world.store.state();
+            eprintln!("{s:?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            s
+        } {
+            StoreState::Down(error) => error.class() == ErrorClass::Busy,
+            _ => false,
+        }
     });
     assert_eq!(class(read(&world.store, &key("a"))), ErrorClass::Busy);
     world.wait_until_up();

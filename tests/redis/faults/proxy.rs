@@ -117,6 +117,10 @@ impl Shared {
                 }
                 Err(_) => break,
             };
+            // What came in after the line stalled has not come in.
+            while self.mood_of(number) == Mood::Stall && !self.closed.load(Ordering::SeqCst) {
+                thread::park_timeout(Duration::from_millis(5));
+            }
             match self.mood_of(number) {
                 Mood::Corrupt if answers => {
                     *self.mood.lock().unwrap() = Mood::Pass;
