@@ -462,7 +462,8 @@ impl MemoryStore {
     /// Loses everything, and tells nobody.
     pub fn flush(&self) {
         let mut state = lock(&self.state);
-        (state.data.clear(), state.leases.clear());
+        state.data.clear();
+        state.leases.clear();
     }
 
     /// Behaves as after a connection that was lost and made again.

@@ -7,10 +7,11 @@ use futures_lite::future::{block_on, or, zip};
 use tokio::runtime::Builder as RuntimeBuilder;
 use tokio::sync::Notify;
 
+use super::RedisStore;
 use super::dial::{Endpoint, Target, login};
 use super::line::Line;
 use super::scripts::Scripts;
-use super::{Offset, Reads, RedisStore, Shared, Writes};
+use super::shared::{Offset, Reads, Shared, Writes};
 use crate::clock::Clock;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;

@@ -144,16 +144,9 @@ fn a_server_that_loads_its_data_is_waited_for() {
     set(&world.store, &key("a"), b"one").unwrap();
     world.server.ask(&["SAVE"]);
     world.server.begin_restart();
-    until("it says that it loads", || {
-        match {
-            let s = world.store.state();
-            eprintln!("{s:?}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            s
-        } {
-            StoreState::Down(error) => error.class() == ErrorClass::Busy,
-            _ => false,
-        }
+    until("it says that it loads", || match world.store.state() {
+        StoreState::Down(error) => error.class() == ErrorClass::Busy,
+        _ => false,
     });
     assert_eq!(class(read(&world.store, &key("a"))), ErrorClass::Busy);
     world.wait_until_up();
