@@ -154,7 +154,7 @@ impl ChaosStore {
             script.generations += 1;
             self.0.inner.generation() + script.generations
         };
-        self.0.followers.reconnected(generation);
+        self.0.followers.reconnected(generation, |_| true);
     }
 
     /// Loses changes on their way to the followers, or no longer. Nobody notices.
@@ -375,7 +375,7 @@ impl Store for ChaosStore {
             ear
         });
         drop(listening);
-        self.0.followers.greet(self.generation());
+        self.0.followers.greet(self.generation(), |_| true);
     }
 
     fn spawn(&self, work: BoxFuture) {
@@ -405,7 +405,7 @@ impl Follower for Ear {
     fn reconnected(&self, generation: u64) {
         if let Some(store) = self.store.upgrade() {
             let generation = generation + lock(&store.script).generations;
-            store.followers.reconnected(generation);
+            store.followers.reconnected(generation, |_| true);
         }
     }
 }

@@ -32,20 +32,26 @@ impl Followers {
         }
     }
 
-    /// Tells all that changes arrive again.
-    pub(crate) fn reconnected(&self, generation: u64) {
-        let all = self.select(|entry| {
-            entry.greeted = true;
-            true
+    /// Tells all whose changes arrive again that they do.
+    pub(crate) fn reconnected(&self, generation: u64, arrives: impl Fn(&Namespace) -> bool) {
+        let told = self.select(|entry| {
+            let arrives = arrives(&entry.namespace);
+            entry.greeted |= arrives;
+            arrives
         });
-        for follower in all {
+        for follower in told {
             follower.reconnected(generation);
         }
     }
 
-    /// Tells those that do not know yet that changes arrive.
-    pub(crate) fn greet(&self, generation: u64) {
-        for follower in self.select(|entry| !std::mem::replace(&mut entry.greeted, true)) {
+    /// Tells those that do not know yet that their changes arrive.
+    pub(crate) fn greet(&self, generation: u64, arrives: impl Fn(&Namespace) -> bool) {
+        let told = self.select(|entry| {
+            let news = !entry.greeted && arrives(&entry.namespace);
+            entry.greeted |= news;
+            news
+        });
+        for follower in told {
             follower.reconnected(generation);
         }
     }

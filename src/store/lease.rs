@@ -75,8 +75,9 @@ pub enum Acquired {
     Stored(Vec<u8>),
     /// The lease is the caller's.
     Granted {
-        /// What is stored now, and what the result will replace. `None` if nothing is.
-        base: Option<Epoch>,
+        /// What is stored now, and what the result will replace. If nothing is: the moment, so that this nothing is not taken
+        /// for a later one.
+        base: Epoch,
     },
     /// Somebody else has the lease.
     Held {
@@ -94,7 +95,7 @@ pub enum Acquired {
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// What was stored when the lease was granted: from [`Acquired::Granted`], never from anywhere else.
-    pub base: Option<Epoch>,
+    pub base: Epoch,
     /// The attempt to which it was granted.
     pub token: Token,
     /// An [`envelope`](crate::store::envelope); the store writes the epoch into it.

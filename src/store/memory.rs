@@ -52,9 +52,15 @@ struct Data {
 }
 
 struct Lease {
-    /// `None` after a failed load, while nobody may try.
-    holder: Option<Token>,
+    /// Whose it is, over which base. `None` after a failed load, while nobody may try.
+    holder: Option<(Token, Epoch)>,
     until: Tick,
+}
+
+impl Lease {
+    fn is_of(&self, token: Token) -> bool {
+        self.holder.is_some_and(|(holder, _)| holder == token)
+    }
 }
 
 impl MemoryStore {
@@ -161,7 +167,7 @@ impl State {
 
     fn is_held_by(&self, key: &StoreKey, token: Token) -> bool {
         let lease = self.leases.get(key);
-        lease.is_some_and(|lease| lease.holder == Some(token))
+        lease.is_some_and(|lease| lease.is_of(token))
     }
 
     fn changed(&mut self, key: &StoreKey, kind: ChangeKind, epoch: Option<Epoch>, origin: Origin) {
@@ -223,33 +229,36 @@ impl Store for MemoryStore {
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>> {
         Box::pin(async move {
-            Ok(self.step(|state, now| {
+            let acquired = self.step(|state, now| {
                 state.expire(key, now);
                 let stored = state.stored(key);
                 if let Some(data) = state.data.get(key) {
                     // One that is too large to be given back is to be replaced.
                     if stored.is_some() && stored != ask.seen && data.payload.len() <= self.limit {
-                        return Acquired::Stored(data.payload.clone());
+                        return Ok(Acquired::Stored(data.payload.clone()));
                     }
                 }
-                match state.leases.get(key) {
-                    Some(lease) if lease.holder != Some(ask.token) => {
-                        let left = Duration::from_nanos(lease.until - now);
-                        match lease.holder {
-                            Some(_) => Acquired::Held { left },
-                            None => Acquired::Cooling { left },
-                        }
-                    }
-                    _ => {
-                        let lease = Lease {
-                            holder: Some(ask.token),
-                            until: now.saturating_add(ticks(ask.lease)),
-                        };
-                        state.leases.insert(key.clone(), lease);
-                        Acquired::Granted { base: stored }
+                let mut known = stored;
+                if let Some(lease) = state.leases.get(key) {
+                    let left = Duration::from_nanos(lease.until - now);
+                    match lease.holder {
+                        Some((holder, base)) if holder == ask.token => known = known.or(Some(base)),
+                        Some(_) => return Ok(Acquired::Held { left }),
+                        None => return Ok(Acquired::Cooling { left }),
                     }
                 }
-            }))
+                let base = match known {
+                    Some(base) => base,
+                    None => self.next_epoch(state, key)?,
+                };
+                let lease = Lease {
+                    holder: Some((ask.token, base)),
+                    until: now.saturating_add(ticks(ask.lease)),
+                };
+                state.leases.insert(key.clone(), lease);
+                Ok(Acquired::Granted { base })
+            });
+            self.counters.result(acquired)
         })
     }
 
@@ -261,11 +270,12 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let stored = self.step(|state, now| {
                 state.expire(key, now);
-                let ours = state.is_held_by(key, publish.token);
+                let lease = state.leases.get(key).and_then(|lease| lease.holder);
                 let accepted = match state.stored(key) {
-                    Some(stored) => publish.base == Some(stored),
-                    None => ours,
+                    Some(stored) => publish.base == stored,
+                    None => lease == Some((publish.token, publish.base)),
                 };
+                let ours = state.is_held_by(key, publish.token);
                 let stored = match accepted {
                     true => {
                         let expires = now.saturating_add(ticks(publish.ttl));
@@ -295,7 +305,7 @@ impl Store for MemoryStore {
             Ok(self.step(|state, now| {
                 state.expire(key, now);
                 match state.leases.get_mut(key) {
-                    Some(held) if held.holder == Some(token) => {
+                    Some(held) if held.is_of(token) => {
                         held.until = now.saturating_add(ticks(lease));
                         true
                     }
@@ -388,7 +398,7 @@ impl Store for MemoryStore {
 
     fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
         self.followers.add(namespace, follower);
-        self.followers.greet(self.generation());
+        self.followers.greet(self.generation(), |_| true);
     }
 
     fn spawn(&self, work: BoxFuture) {
@@ -470,6 +480,6 @@ impl MemoryStore {
     pub fn reconnect(&self) {
         // Release: see `generation`.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.followers.reconnected(generation);
+        self.followers.reconnected(generation, |_| true);
     }
 }

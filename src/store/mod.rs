@@ -6,7 +6,9 @@
 //! - **acquire** returns a payload the caller has not seen, else grants the lease if it is free or already the caller's, and
 //!   names the epoch that is stored: the base.
 //! - **publish** stores if the stored epoch is exactly the base, or if nothing usable is stored and the lease still belongs to the
-//!   publisher. "Nothing" is never a base by itself: nothing now and nothing then may have had an invalidation between them.
+//!   publisher, with this base. "Nothing" is never a base by itself: nothing now and nothing then may have had an invalidation between
+//!   them. So a lease that is granted over nothing has the moment as its base, and remembers it: an attempt that is repeated, and arrives
+//!   once more after the invalidation, is another lease.
 //! - **set** and **invalidate** take the lease away, so that what was being loaded before them is not published after them.
 //! - Every change is told to all followers, with its epoch, in the same step as the change.
 //!

@@ -12,3 +12,4 @@ mod golden;
 mod hostile;
 mod memory;
 mod names;
+mod protocol;

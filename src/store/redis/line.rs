@@ -51,7 +51,7 @@ pub(super) trait Duty: Send + Sync {
     /// Before callers may use it, and whenever the line is poked.
     fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Trouble>> + Send;
 
-    /// Its callers may use it from now on.
+    /// It is prepared; its callers may use it right after.
     fn is_up(&self);
 
     /// A heartbeat: asks for something that a server always answers.
@@ -135,9 +135,9 @@ impl Line {
         loop {
             let error = match timeout(limit, self.connect(target, limit, duty)).await {
                 Ok(Ok((link, driver))) => {
+                    duty.is_up();
                     self.link.swap(Some(link.clone()));
                     self.set_state(StoreState::Up);
-                    duty.is_up();
                     let (error, beats) = self.watch(&link, driver, limit, duty).await;
                     if beats > 0 {
                         pause = PAUSES.0;

@@ -116,7 +116,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let shared = &self.shared;
             shared.check(&publish.payload)?;
-            let (base, token) = (seen(publish.base), token_bytes(publish.token));
+            let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
             let (ttl, channel) = (
                 millis(publish.ttl),
                 messages::channel(key.namespace().as_str()),

@@ -8,7 +8,8 @@ use redis::{Cmd, Script, Value};
 use super::classify::{self, Trouble};
 use super::line::Link;
 
-/// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53.
+/// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53. A lease is the token of
+/// its holder, 16 bytes, and its base in decimal.
 const PRELUDE: &str = r"
 local END = 9007199254740991
 local function stored()
@@ -26,6 +27,9 @@ local function store(payload, ttl, epoch)
   redis.call('SET', KEYS[1], payload, 'PX', ttl)
   redis.call('SETRANGE', KEYS[1], 4, struct.pack('>I8I8', epoch, END - epoch))
 end
+local function holds(lease, token)
+  return lease and string.sub(lease, 1, 16) == token
+end
 local function tell(channel, message, epoch)
   redis.call('PUBLISH', channel, message .. struct.pack('>I8', epoch))
 end
@@ -37,27 +41,30 @@ local base = stored()
 if base ~= 0 and base ~= tonumber(ARGV[1]) and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[4]) then
   return redis.call('GETRANGE', KEYS[1], 0, -1)
 end
-local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= ARGV[2] then
+local lease = redis.call('GET', KEYS[2])
+if holds(lease, ARGV[2]) then
+  if base == 0 then base = tonumber(string.sub(lease, 17)) or 0 end
+elseif lease then
   local left = redis.call('PTTL', KEYS[2])
-  if left >= 0 then return {holder == 'cooling' and 2 or 1, left} end
+  if left >= 0 then return {lease == 'cooling' and 2 or 1, left} end
 end
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+if base == 0 then base = later(0) end
+redis.call('SET', KEYS[2], ARGV[2] .. string.format('%.0f', base), 'PX', ARGV[3])
 return {0, base}
 ";
 
-/// Arguments: the base or 0, the token, the hard limit in ms, the payload, the channel, the message.
+/// Arguments: the base, the token, the hard limit in ms, the payload, the channel, the message.
 const PUBLISH: &str = r"
 local epoch = stored()
-local ours = redis.call('GET', KEYS[2]) == ARGV[2]
-local accepted = ours
+local lease = redis.call('GET', KEYS[2])
+local accepted = lease == ARGV[2] .. ARGV[1]
 if epoch ~= 0 then accepted = epoch == tonumber(ARGV[1]) end
 if accepted then
   epoch = later(epoch)
   store(ARGV[4], ARGV[3], epoch)
   tell(ARGV[5], ARGV[6], epoch)
 end
-if ours then redis.call('DEL', KEYS[2]) end
+if holds(lease, ARGV[2]) then redis.call('DEL', KEYS[2]) end
 return accepted and epoch
 ";
 
@@ -80,13 +87,13 @@ return epoch
 
 /// Arguments: the token, the lease in ms.
 const RENEW: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if not holds(redis.call('GET', KEYS[2]), ARGV[1]) then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 ";
 
 /// Arguments: the token, the cool-down in ms or 0, the channel, the message.
 const RELEASE: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if not holds(redis.call('GET', KEYS[2]), ARGV[1]) then return 0 end
 if tonumber(ARGV[2]) > 0 then
   redis.call('SET', KEYS[2], 'cooling', 'PX', ARGV[2])
 else

@@ -89,7 +89,9 @@ impl Duty for Writes {
         self.0.counters.connected();
         // Release: who sees the generation sees that changes arrive.
         let generation = self.0.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.0.followers.reconnected(generation);
+        let subscribed = lock(&self.0.subscribed).clone();
+        let arrives = |namespace: &Namespace| subscribed.contains(namespace);
+        self.0.followers.reconnected(generation, arrives);
     }
 
     async fn beat(&self, link: &Link) -> Result<(), Trouble> {
@@ -112,11 +114,15 @@ impl Shared {
             link.subscribe(channels.collect()).await?;
             lock(&self.subscribed).extend(wanted);
         }
-        if let Ok(current) = self.scripts.link() {
-            // Those that came while the connection was up; the others are told when it is.
-            if std::ptr::eq(&*current, link) {
-                self.followers.greet(self.generation());
-            }
+        // Those that came while the connection was up; the others are told when it is.
+        if self
+            .scripts
+            .link()
+            .is_ok_and(|current| std::ptr::eq(&*current, link))
+        {
+            let subscribed = lock(&self.subscribed).clone();
+            let arrives = |namespace: &Namespace| subscribed.contains(namespace);
+            self.followers.greet(self.generation(), arrives);
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ pub(super) fn acquired(value: Value) -> Option<Acquired> {
     let left = Duration::from_millis(number_of);
     match number(kind)? {
         0 => Some(Acquired::Granted {
-            base: Epoch::from_micros(number_of),
+            base: Epoch::from_micros(number_of)?,
         }),
         1 => Some(Acquired::Held { left }),
         2 => Some(Acquired::Cooling { left }),

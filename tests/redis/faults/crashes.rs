@@ -61,7 +61,7 @@ fn a_restart_with_nothing_is_a_new_generation() {
     let k = key("a");
     let epoch = set(&world.store, &k, b"one").unwrap();
     let granted = acquire(&world.store, &k, Some(epoch));
-    assert_eq!(granted, Ok(Acquired::Granted { base: Some(epoch) }));
+    assert_eq!(granted, Ok(Acquired::Granted { base: epoch }));
     let generation = world.store.generation();
     world.server.restart();
     until("the gap is told", || !heard.generations().is_empty());
@@ -71,7 +71,7 @@ fn a_restart_with_nothing_is_a_new_generation() {
     assert_eq!(read(&world.store, &k), Ok(None));
     // The server knows neither the lease nor the scripts.
     assert_eq!(
-        caller(&world, 1).publish(&k, Some(epoch), b"two"),
+        caller(&world, 1).publish(&k, epoch, b"two"),
         Stored::Refused
     );
     works(&world.store, &k);

@@ -63,7 +63,7 @@ fn is_gone<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 fn works(store: &dyn Store, key: &StoreKey) {
     let epoch = set(store, key, b"works").unwrap();
     assert!(read(store, key).unwrap().is_some());
-    let granted = Acquired::Granted { base: Some(epoch) };
+    let granted = Acquired::Granted { base: epoch };
     assert_eq!(acquire(store, key, Some(epoch)), Ok(granted));
     invalidate(store, key).unwrap();
     assert_eq!(read(store, key), Ok(None));

@@ -33,8 +33,11 @@ fn a_cut_line() {
     let heard = Heard::of(&store, &namespace());
     set(&store, &key("a"), b"one").unwrap();
     proxy.mood(Mood::Cut);
-    until("it is noticed", || !store.state().is_up());
-    assert!(is_gone(read(&store, &key("a"))));
+    // On both connections.
+    until("it is noticed", || {
+        is_gone(read(&store, &key("a"))) && is_gone(set(&store, &key("a"), b"no"))
+    });
+    assert!(!store.state().is_up());
     proxy.mood(Mood::Pass);
     is_up_again(&store, 4);
     assert_eq!(heard.generations().len() as u64, store.generation() - 1);

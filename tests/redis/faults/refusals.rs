@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use everfresh::store::{Acquired, ErrorClass, Store, StoreState};
+use everfresh::store::{Acquired, Epoch, ErrorClass, Store, StoreState};
 
 use super::{acquire, class, invalidate, is_gone, read, set, works};
 use crate::contract::world::{caller, key, until};
 use crate::server::{Answer, OnServer, Server};
 
 /// Reads, and says by class that it does not write. `told` is whether invalidations work.
-fn reads_only(world: &OnServer, invalidations_work: bool) {
+fn reads_only(world: &OnServer, loading: Epoch, invalidations_work: bool) {
     let (stored, other) = (key("stored"), key("other"));
     assert!(read(&world.store, &stored).unwrap().is_some());
     assert!(matches!(
@@ -26,7 +26,7 @@ fn reads_only(world: &OnServer, invalidations_work: bool) {
     );
     let lease = caller(world, 7).try_publish(
         &key("loading"),
-        None,
+        loading,
         crate::contract::world::payload(&key("loading"), b"no"),
     );
     assert_eq!(class(lease), ErrorClass::Refused);
@@ -47,18 +47,19 @@ fn reads_only(world: &OnServer, invalidations_work: bool) {
     assert!(world.store.stats().errors(ErrorClass::Refused) >= 3);
 }
 
-fn with_something(server: Server) -> OnServer {
+/// With a payload under `stored`, and a load of `loading` under way.
+fn with_something(server: Server) -> (OnServer, Epoch) {
     let world = OnServer::of(server);
     set(&world.store, &key("stored"), b"stored").unwrap();
-    caller(&world, 7).granted(&key("loading"), None);
-    world
+    let base = caller(&world, 7).granted(&key("loading"), None);
+    (world, base)
 }
 
 #[test]
 fn out_of_memory() {
-    let world = with_something(Server::start());
+    let (world, loading) = with_something(Server::start());
     world.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-    reads_only(&world, true);
+    reads_only(&world, loading, true);
     // What shrinks nothing and grows nothing works as well.
     assert!(caller(&world, 7).renew(&key("loading"), crate::contract::world::HOUR));
     assert!(caller(&world, 7).release(&key("loading"), None));
@@ -68,7 +69,7 @@ fn out_of_memory() {
 
 #[test]
 fn a_disk_that_cannot_be_written() {
-    let world = with_something(Server::start());
+    let (world, loading) = with_something(Server::start());
     world.server.block_disk();
     world.server.ask(&["CONFIG", "SET", "save", "3600 1"]);
     world.server.ask(&["BGSAVE"]);
@@ -84,7 +85,7 @@ fn a_disk_that_cannot_be_written() {
     let ping = world.server.talk().ask(&["PING"]).unwrap();
     assert!(matches!(ping, Answer::Error(text) if text.starts_with("MISCONF")));
     let generation = world.store.generation();
-    reads_only(&world, false);
+    reads_only(&world, loading, false);
     // Nor for who connects now.
     let other = world.server.builder().connect_blocking().unwrap();
     assert!(read(&other, &key("stored")).unwrap().is_some());
@@ -97,11 +98,11 @@ fn a_disk_that_cannot_be_written() {
 
 #[test]
 fn too_few_replicas() {
-    let world = with_something(Server::start());
+    let (world, loading) = with_something(Server::start());
     world
         .server
         .ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
-    reads_only(&world, false);
+    reads_only(&world, loading, false);
     world
         .server
         .ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
@@ -109,7 +110,7 @@ fn too_few_replicas() {
 }
 
 fn no_longer_the_master(serves_stale: &str) {
-    let world = with_something(Server::start());
+    let (world, _) = with_something(Server::start());
     let generation = world.store.generation();
     world
         .server

@@ -46,11 +46,11 @@ pub fn a_released_lease_is_told(world: &dyn World) {
 pub fn what_is_refused_is_not_told(world: &dyn World) {
     let heard = Heard::of(world.store(), &namespace());
     let (k, a, b) = (key("a"), caller(world, 1), caller(world, 2));
-    a.granted(&k, None);
+    let base = a.granted(&k, None);
     b.acquire(&k, None);
     b.renew(&k, MINUTE);
     b.release(&k, None);
-    assert_eq!(b.publish(&k, None, b"no"), Stored::Refused);
+    assert_eq!(b.publish(&k, base, b"no"), Stored::Refused);
     let removed = a.invalidate(&k);
     let expected = change(ChangeKind::Invalidated, Some(removed), &k, 1);
     assert_eq!(heard.wait_for(1), [expected]);

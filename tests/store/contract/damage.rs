@@ -19,8 +19,8 @@ fn is_replaced(world: &dyn World, bytes: Vec<u8>) {
     let (k, a) = (key("a"), caller(world, 1));
     world.plant(&k, bytes.clone());
     assert_eq!(a.try_read(&k), Ok(Some(bytes)));
-    assert_eq!(a.granted(&k, None), None);
-    let epoch = a.published(&k, None, b"loaded");
+    let base = a.granted_over_nothing(&k);
+    let epoch = a.published(&k, base, b"loaded");
     assert_eq!(a.read(&k), Some((b"loaded".to_vec(), epoch)));
 }
 
@@ -46,8 +46,9 @@ pub fn a_future_version_is_seen_and_replaced(world: &dyn World) {
     let epoch = envelope::epoch(&future);
     assert_eq!(epoch, Epoch::from_micros(5_000));
     // ... so that who cannot read it replaces it by the ordinary way.
-    assert_eq!(a.granted(&k, epoch), epoch);
-    assert!(a.published(&k, epoch, b"loaded") > epoch.unwrap());
+    let base = a.granted(&k, epoch);
+    assert_eq!(Some(base), epoch);
+    assert!(a.published(&k, base, b"loaded") > base);
 }
 
 pub fn a_damaged_epoch_counts_as_nothing(world: &dyn World) {
@@ -57,14 +58,13 @@ pub fn a_damaged_epoch_counts_as_nothing(world: &dyn World) {
         damaged[at] ^= 0x10;
         assert_eq!(envelope::epoch(&damaged), None);
         world.plant(&k, damaged);
-        assert_eq!(a.granted(&k, Epoch::from_micros(5_000)), None, "{at}");
+        let planted = Epoch::from_micros(5_000).unwrap();
+        let base = a.granted(&k, Some(planted));
+        assert!(base > planted, "{at}");
         // No such epoch is a base, and under the lease it is replaced.
         let b = caller(world, 2);
-        assert_eq!(
-            b.publish(&k, Epoch::from_micros(5_000), b"no"),
-            Stored::Refused
-        );
-        a.published(&k, None, b"loaded");
+        assert_eq!(b.publish(&k, planted, b"no"), Stored::Refused);
+        a.published(&k, base, b"loaded");
         a.invalidate(&k);
     }
 }
@@ -73,7 +73,7 @@ pub fn an_epoch_past_all_is_not_believed(world: &dyn World) {
     let (k, a) = (key("a"), caller(world, 1));
     for epoch in [0, (1 << 53) - 1, 1 << 53, u64::MAX] {
         world.plant(&k, stored("a", epoch));
-        assert_eq!(a.granted(&k, None), None, "{epoch}");
+        a.granted_over_nothing(&k);
         let set = a.set(&k, b"set");
         assert!(set.micros() < (1 << 52));
         assert!(a.set(&k, b"again") > set);
@@ -97,8 +97,12 @@ pub fn what_is_too_large_is_not_read_and_replaced(world: &dyn World) {
         large.resize(LIMIT + 1, 0);
         world.plant(&k, large);
         assert_eq!(a.try_read(&k).unwrap_err().class(), ErrorClass::TooLarge);
-        assert_eq!(a.granted(&k, None), epoch);
-        a.published(&k, epoch, b"loaded");
+        let base = match epoch {
+            Some(_) => a.granted(&k, None),
+            None => a.granted_over_nothing(&k),
+        };
+        assert!(epoch.is_none_or(|epoch| epoch == base));
+        a.published(&k, base, b"loaded");
         assert_eq!(a.read(&k).unwrap().0, b"loaded");
         a.invalidate(&k);
     }

@@ -8,7 +8,7 @@ use super::world::{HOUR, MINUTE, World, caller, key, value};
 pub fn nothing_is_stored_at_first(world: &dyn World) {
     let (k, a) = (key("a"), caller(world, 1));
     assert_eq!(a.read(&k), None);
-    assert_eq!(a.granted(&k, None), None);
+    a.granted_over_nothing(&k);
 }
 
 pub fn one_lease_at_a_time(world: &dyn World) {
@@ -21,9 +21,9 @@ pub fn one_lease_at_a_time(world: &dyn World) {
 
 pub fn a_lease_is_granted_again_to_its_holder(world: &dyn World) {
     let (k, a) = (key("a"), caller(world, 1));
-    a.granted(&k, None);
+    let base = a.granted(&k, None);
     // A try that timed out may have succeeded.
-    assert_eq!(a.granted(&k, None), None);
+    assert_eq!(a.granted(&k, None), base);
     // The same cache, another attempt.
     let mut next = a;
     next.token.serial += 1;
@@ -36,7 +36,7 @@ pub fn what_is_published_is_read(world: &dyn World) {
     let epoch = a.published(&k, base, b"one");
     assert_eq!(b.read(&k), Some((b"one".to_vec(), epoch)));
     // The lease went with it.
-    assert_eq!(b.granted(&k, Some(epoch)), Some(epoch));
+    assert_eq!(b.granted(&k, Some(epoch)), epoch);
 }
 
 pub fn what_somebody_else_stored_is_returned(world: &dyn World) {
@@ -71,7 +71,7 @@ pub fn a_set_fences_a_load(world: &dyn World) {
     assert_eq!(a.publish(&k, base, b"loaded"), Stored::Refused);
     assert_eq!(b.read(&k), Some((b"set".to_vec(), set)));
     // And nobody holds the lease.
-    assert_eq!(b.granted(&k, Some(set)), Some(set));
+    assert_eq!(b.granted(&k, Some(set)), set);
 }
 
 pub fn an_invalidation_fences_a_refresh(world: &dyn World) {
@@ -102,6 +102,34 @@ pub fn nothing_is_no_base(world: &dyn World) {
     world.lose_lease(&k);
     assert_eq!(a.publish(&k, base, b"one"), Stored::Refused);
     assert_eq!(a.read(&k), None);
+}
+
+pub fn a_repeated_try_that_arrives_late_is_another_lease(world: &dyn World) {
+    let (k, a, b) = (key("a"), caller(world, 1), caller(world, 2));
+    let base = a.granted(&k, None);
+    b.invalidate(&k);
+    // The network delivers the same try once more. What was loaded before the invalidation has to fail all the same.
+    assert!(a.granted(&k, None) > base);
+    assert_eq!(a.publish(&k, base, b"loaded before"), Stored::Refused);
+    assert_eq!(a.read(&k), None);
+    // Over something stored, too.
+    let first = b.set(&k, b"one");
+    let base = a.granted(&k, Some(first));
+    b.invalidate(&k);
+    a.granted(&k, Some(first));
+    assert_eq!(a.publish(&k, base, b"loaded before"), Stored::Refused);
+    assert_eq!(a.read(&k), None);
+}
+
+pub fn a_lease_keeps_its_base(world: &dyn World) {
+    let (k, a) = (key("a"), caller(world, 1));
+    let first = a.set(&k, b"one");
+    let base = a.granted(&k, Some(first));
+    world.lose_data(&k);
+    // Asked again, it is the same lease.
+    assert_eq!(a.granted(&k, Some(first)), base);
+    assert!(a.renew(&k, HOUR));
+    a.published(&k, base, b"two");
 }
 
 pub fn a_base_outlives_its_lease(world: &dyn World) {
@@ -139,7 +167,7 @@ pub fn an_overtaken_lease_stays_until_its_holder_is_done(world: &dyn World) {
     // The loader of B still runs: no third one.
     assert!(c.is_held(&k, Some(second)));
     assert_eq!(b.publish(&k, other, b"too late"), Stored::Refused);
-    assert_eq!(c.granted(&k, Some(second)), Some(second));
+    assert_eq!(c.granted(&k, Some(second)), second);
 }
 
 pub fn what_was_evicted_is_published_under_the_lease(world: &dyn World) {

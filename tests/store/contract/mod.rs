@@ -21,6 +21,8 @@ macro_rules! contracts {
             an_invalidation_fences_a_refresh
             an_invalidation_fences_a_load
             nothing_is_no_base
+            a_repeated_try_that_arrives_late_is_another_lease
+            a_lease_keeps_its_base
             a_base_outlives_its_lease
             a_lost_lease_is_overtaken
             an_overtaken_lease_stays_until_its_holder_is_done

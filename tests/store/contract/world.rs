@@ -110,11 +110,19 @@ impl Caller<'_> {
     }
 
     /// The base of a lease that must be granted.
-    pub fn granted(&self, key: &StoreKey, seen: Option<Epoch>) -> Option<Epoch> {
+    pub fn granted(&self, key: &StoreKey, seen: Option<Epoch>) -> Epoch {
         match self.acquire(key, seen) {
             Acquired::Granted { base } => base,
             other => panic!("not granted: {other:?}"),
         }
+    }
+
+    /// The base of a lease that must be granted over nothing: now, and nothing that was stored.
+    pub fn granted_over_nothing(&self, key: &StoreKey) -> Epoch {
+        let before = self.store().now().expect("connected");
+        let base = self.granted(key, None);
+        assert!(base.micros() + 1_000_000 > before, "{base:?} is not now");
+        base
     }
 
     pub fn is_held(&self, key: &StoreKey, seen: Option<Epoch>) -> bool {
@@ -127,14 +135,14 @@ impl Caller<'_> {
         }
     }
 
-    pub fn publish(&self, key: &StoreKey, base: Option<Epoch>, value: &[u8]) -> Stored {
+    pub fn publish(&self, key: &StoreKey, base: Epoch, value: &[u8]) -> Stored {
         self.try_publish(key, base, payload(key, value)).unwrap()
     }
 
     pub fn try_publish(
         &self,
         key: &StoreKey,
-        base: Option<Epoch>,
+        base: Epoch,
         payload: Vec<u8>,
     ) -> Result<Stored, StoreError> {
         let publish = Publish {
@@ -147,7 +155,7 @@ impl Caller<'_> {
     }
 
     /// The epoch of a publish that must be accepted.
-    pub fn published(&self, key: &StoreKey, base: Option<Epoch>, value: &[u8]) -> Epoch {
+    pub fn published(&self, key: &StoreKey, base: Epoch, value: &[u8]) -> Epoch {
         match self.publish(key, base, value) {
             Stored::Yes { epoch } => epoch,
             Stored::Refused => panic!("refused"),
