@@ -52,8 +52,8 @@ struct Data {
 }
 
 struct Lease {
-    /// Whose it is, over which base. `None` after a failed load, while nobody may try.
-    holder: Option<(Token, Epoch)>,
+    /// Whose it is, and over which base, unless another load of that was published. `None` after a failed load, while nobody may try.
+    holder: Option<(Token, Option<Epoch>)>,
     until: Tick,
 }
 
@@ -242,7 +242,7 @@ impl Store for MemoryStore {
                 if let Some(lease) = state.leases.get(key) {
                     let left = Duration::from_nanos(lease.until - now);
                     match lease.holder {
-                        Some((holder, base)) if holder == ask.token => known = known.or(Some(base)),
+                        Some((holder, base)) if holder == ask.token => known = known.or(base),
                         Some(_) => return Ok(Acquired::Held { left }),
                         None => return Ok(Acquired::Cooling { left }),
                     }
@@ -252,7 +252,7 @@ impl Store for MemoryStore {
                     None => self.next_epoch(state, key)?,
                 };
                 let lease = Lease {
-                    holder: Some((ask.token, base)),
+                    holder: Some((ask.token, Some(base))),
                     until: now.saturating_add(ticks(ask.lease)),
                 };
                 state.leases.insert(key.clone(), lease);
@@ -273,7 +273,7 @@ impl Store for MemoryStore {
                 let lease = state.leases.get(key).and_then(|lease| lease.holder);
                 let accepted = match state.stored(key) {
                     Some(stored) => publish.base == stored,
-                    None => lease == Some((publish.token, publish.base)),
+                    None => lease == Some((publish.token, Some(publish.base))),
                 };
                 let ours = state.is_held_by(key, publish.token);
                 let stored = match accepted {
@@ -286,8 +286,14 @@ impl Store for MemoryStore {
                     }
                     false => Stored::Refused,
                 };
-                if ours {
-                    state.leases.remove(key);
+                match state.leases.get_mut(key) {
+                    _ if ours => drop(state.leases.remove(key)),
+                    // Who was overtaken goes on loading, alone, and will publish nothing.
+                    Some(Lease {
+                        holder: Some((_, base)),
+                        ..
+                    }) if stored != Stored::Refused => *base = None,
+                    _ => {}
                 }
                 Ok(stored)
             });

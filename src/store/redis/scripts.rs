@@ -9,7 +9,8 @@ use super::classify::{self, Trouble};
 use super::line::Link;
 
 /// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53. A lease is the token of
-/// its holder, 16 bytes, and its base in decimal.
+/// its holder, 16 bytes, and its base in decimal; who was overtaken keeps
+/// the lease, so that nobody else loads, and loses the base, so that nothing comes of it.
 const PRELUDE: &str = r"
 local END = 9007199254740991
 local function stored()
@@ -64,7 +65,11 @@ if accepted then
   store(ARGV[4], ARGV[3], epoch)
   tell(ARGV[5], ARGV[6], epoch)
 end
-if holds(lease, ARGV[2]) then redis.call('DEL', KEYS[2]) end
+if holds(lease, ARGV[2]) then
+  redis.call('DEL', KEYS[2])
+elseif accepted and lease and #lease > 16 then
+  redis.call('SET', KEYS[2], string.sub(lease, 1, 16), 'KEEPTTL')
+end
 return accepted and epoch
 ";
 

@@ -170,6 +170,22 @@ pub fn an_overtaken_lease_stays_until_its_holder_is_done(world: &dyn World) {
     assert_eq!(c.granted(&k, Some(second)), second);
 }
 
+pub fn an_overtaken_lease_publishes_nothing(world: &dyn World) {
+    let (k, a, b) = (key("a"), caller(world, 1), caller(world, 2));
+    let first = a.set(&k, b"one");
+    let slow = a.granted(&k, Some(first));
+    world.lose_lease(&k);
+    let other = b.granted(&k, Some(first));
+    assert_eq!(slow, other);
+    a.published(&k, slow, b"slow");
+    // Not even when what overtook it is gone: there would be two successors of the first.
+    world.lose_data(&k);
+    assert!(b.renew(&k, MINUTE));
+    assert_eq!(b.publish(&k, other, b"second"), Stored::Refused);
+    assert_eq!(a.read(&k), None);
+    assert_eq!(world.lease_left(&k), None);
+}
+
 pub fn what_was_evicted_is_published_under_the_lease(world: &dyn World) {
     let (k, a) = (key("a"), caller(world, 1));
     let first = a.set(&k, b"one");

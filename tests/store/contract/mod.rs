@@ -26,6 +26,7 @@ macro_rules! contracts {
             a_base_outlives_its_lease
             a_lost_lease_is_overtaken
             an_overtaken_lease_stays_until_its_holder_is_done
+            an_overtaken_lease_publishes_nothing
             what_was_evicted_is_published_under_the_lease
             a_released_lease_is_free
             a_failed_load_cools_down
