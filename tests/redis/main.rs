@@ -9,4 +9,5 @@ mod contract;
 mod server;
 
 mod contracts;
+mod differential;
 mod faults;
