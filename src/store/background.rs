@@ -7,7 +7,7 @@ use std::thread::Thread;
 use crossbeam::queue::SegQueue;
 
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, lock};
+use crate::sync::{Arc, AtomicU8, Mutex, OnceLock, Ordering, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.
 #[derive(Default)]
@@ -18,7 +18,8 @@ struct Shared {
     ready: SegQueue<Arc<Task>>,
     /// `None` if the system has no thread left; the futures then wait for ever, as they may.
     thread: OnceLock<Option<Thread>>,
-    closed: AtomicBool,
+    /// 0 until it is to end.
+    closed: AtomicU8,
 }
 
 struct Task {
@@ -46,7 +47,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         // Release: what was pushed before is seen by the thread that sees this.
-        self.0.closed.store(true, Ordering::Release);
+        self.0.closed.store(1, Ordering::Release);
         if let Some(Some(thread)) = self.0.thread.get() {
             thread.unpark();
         }
@@ -55,7 +56,7 @@ impl Drop for Background {
 
 impl Shared {
     fn run(&self) {
-        while !self.closed.load(Ordering::Acquire) {
+        while self.closed.load(Ordering::Acquire) == 0 {
             match self.ready.pop() {
                 Some(task) => task.poll(),
                 // Whoever pushes unparks after it, so nothing that is pushed now is slept over.

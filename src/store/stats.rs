@@ -1,7 +1,7 @@
 //! What a store counts.
 
 use super::error::{ErrorClass, StoreError};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Counter, Ordering};
 
 /// What a store has done since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,12 +38,12 @@ impl StoreStats {
 /// The counters behind [`StoreStats`]. Relaxed: a counter orders nothing.
 #[derive(Debug, Default)]
 pub(crate) struct StoreCounters {
-    reads: AtomicU64,
-    found: AtomicU64,
-    connections: AtomicU64,
-    changes: AtomicU64,
-    changes_foreign: AtomicU64,
-    errors: [AtomicU64; ErrorClass::ALL.len()],
+    reads: Counter,
+    found: Counter,
+    connections: Counter,
+    changes: Counter,
+    changes_foreign: Counter,
+    errors: [Counter; ErrorClass::ALL.len()],
 }
 
 impl StoreCounters {
@@ -62,6 +62,7 @@ impl StoreCounters {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
@@ -84,7 +85,7 @@ impl StoreCounters {
     }
 
     pub(crate) fn snapshot(&self) -> StoreStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |counter: &Counter| counter.load(Ordering::Relaxed);
         StoreStats {
             reads: read(&self.reads),
             found: read(&self.found),
