@@ -31,9 +31,6 @@ pub use native::{
 /// A word that only counts and orders nothing, and so is not part of any model.
 pub use std::sync::atomic::AtomicU64 as Counter;
 
-/// A flag of the second level, of which there are no models at this depth.
-pub use std::sync::atomic::AtomicBool;
-
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

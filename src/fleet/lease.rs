@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::job::Leased;
 use crate::publish::{Interest, Published};
 use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicU8, Ordering};
 
 /// The right of one job to load for the fleet.
 pub(super) struct Lease<K, V> {
@@ -33,13 +33,14 @@ struct Held {
     store: Arc<dyn Store>,
     key: StoreKey,
     token: Token,
-    ended: Arc<AtomicBool>,
+    /// Not 0 once it has.
+    ended: Arc<AtomicU8>,
 }
 
 impl Held {
     fn give_back(&self, cool_down: Option<Duration>) {
         // Relaxed: a renewal too many does no harm.
-        if self.ended.swap(true, Ordering::Relaxed) {
+        if self.ended.swap(1, Ordering::Relaxed) != 0 {
             return;
         }
         let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
@@ -75,7 +76,7 @@ where
                 store: fleet.store.clone(),
                 key,
                 token: grant.token,
-                ended: Arc::new(AtomicBool::new(false)),
+                ended: Arc::new(AtomicU8::new(0)),
             },
         };
         let renewing = lease.renewing(interest);
@@ -95,7 +96,7 @@ where
                 let clock = &fleet.shared.clock;
                 let next = clock.now().saturating_add(ticks(fleet.lease) / 3);
                 clock.sleep_until(next).await;
-                if ended.load(Ordering::Relaxed) {
+                if ended.load(Ordering::Relaxed) != 0 {
                     return;
                 }
                 if !interest.is_live(clock.now()) {
@@ -133,7 +134,7 @@ where
                 return;
             }
         };
-        self.held.ended.store(true, Ordering::Relaxed);
+        self.held.ended.store(1, Ordering::Relaxed);
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         let publish = Publish {
             base: self.grant.base,
@@ -172,7 +173,7 @@ where
         if !self.grant.replaces {
             return;
         }
-        self.held.ended.store(true, Ordering::Relaxed);
+        self.held.ended.store(1, Ordering::Relaxed);
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         self.fleet.in_background(async move {
             let _ = fleet.store.invalidate(&key, fleet.origin).await;

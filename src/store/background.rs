@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, SegQueue, lock};
+use crate::sync::{Arc, AtomicU8, Mutex, OnceLock, Ordering, SegQueue, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.
 #[derive(Default)]
@@ -16,7 +16,8 @@ struct Shared {
     ready: SegQueue<Arc<Task>>,
     /// `None` if the system has no thread left; the futures then wait for ever, as they may.
     thread: OnceLock<Option<Thread>>,
-    closed: AtomicBool,
+    /// 0 until it is to end.
+    closed: AtomicU8,
 }
 
 struct Task {
@@ -44,7 +45,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         // Release: what was pushed before is seen by the thread that sees this.
-        self.0.closed.store(true, Ordering::Release);
+        self.0.closed.store(1, Ordering::Release);
         if let Some(Some(thread)) = self.0.thread.get() {
             thread.unpark();
         }
@@ -53,7 +54,7 @@ impl Drop for Background {
 
 impl Shared {
     fn run(&self) {
-        while !self.closed.load(Ordering::Acquire) {
+        while self.closed.load(Ordering::Acquire) == 0 {
             match self.ready.pop() {
                 Some(task) => task.poll(),
                 // Whoever pushes unparks after it, so nothing that is pushed now is slept over.

@@ -33,6 +33,7 @@ impl Followers {
     }
 
     /// Tells all whose changes arrive again that they do.
+    #[cfg(any(test, feature = "redis", feature = "test-util"))]
     pub(crate) fn reconnected(&self, generation: u64, arrives: impl Fn(&Namespace) -> bool) {
         let told = self.select(|entry| {
             let arrives = arrives(&entry.namespace);

@@ -65,7 +65,7 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A second level: payloads and leases, shared by every process that uses the same one.
 ///
-/// Payloads are made and read by [`envelope`](crate::store::envelope); a store looks only at the epoch in them. No operation waits longer than the
+/// Payloads are made and read by [`envelope`]; a store looks only at the epoch in them. No operation waits longer than the
 /// store's own time limit, whatever happens to its server. All of them may be called from any thread, on any runtime or on
 /// none.
 ///

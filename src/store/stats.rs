@@ -62,6 +62,7 @@ impl StoreCounters {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }

@@ -11,3 +11,4 @@ mod server;
 mod contracts;
 mod differential;
 mod faults;
+mod sentinel;

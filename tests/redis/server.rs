@@ -40,10 +40,7 @@ impl Server {
 
     /// One with these options, as on the command line.
     pub fn with(options: &[&str]) -> Self {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            std::env::temp_dir().join(format!("everfresh-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = temporary();
         let mut options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut tries = 0;
         loop {
@@ -166,7 +163,15 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+/// A folder of one's own.
+pub fn temporary() -> PathBuf {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("everfresh-{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -17,7 +17,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex};
+use crate::sync::{Arc, AtomicU64, Mutex};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 pub struct RedisBuilder {
@@ -90,7 +90,6 @@ impl RedisBuilder {
             limit,
             clock: Clock::precise(),
             offset: Mutex::new(Offset::default()),
-            offset_known: AtomicBool::new(false),
             offset_micros: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             followers: Arc::new(Followers::default()),

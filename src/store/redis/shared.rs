@@ -14,7 +14,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;
@@ -26,9 +26,9 @@ pub(super) struct Shared {
     /// The largest payload.
     pub(super) limit: usize,
     pub(super) clock: Clock,
-    /// What to add to our monotonic clock to get the server's, in microseconds.
+    /// How good the offset is.
     pub(super) offset: Mutex<Offset>,
-    pub(super) offset_known: AtomicBool,
+    /// What to add to our monotonic clock to get the server's, in microseconds; 0 before it is known.
     pub(super) offset_micros: AtomicU64,
     pub(super) generation: AtomicU64,
     pub(super) followers: Arc<Followers>,
@@ -150,12 +150,12 @@ impl Shared {
         let mut offset = lock(&self.offset);
         offset.age += 1;
         // A slow answer says little; but clocks drift, so after a while the best one says less.
-        if offset.age > 20 || took <= offset.took || !self.offset_known.load(Ordering::Relaxed) {
+        if offset.age > 20 || took <= offset.took || self.offset_micros.load(Ordering::Relaxed) == 0
+        {
             *offset = Offset { took, age: 0 };
             let ours = before + took / 2;
             self.offset_micros
-                .store(time.wrapping_sub(ours), Ordering::Relaxed);
-            self.offset_known.store(true, Ordering::Release);
+                .store(time.wrapping_sub(ours).max(1), Ordering::Relaxed);
         }
         Ok(())
     }

@@ -28,11 +28,11 @@ fn bounded<R>(operation: impl FnOnce() -> R) -> R {
     result
 }
 
-fn set(store: &dyn Store, key: &StoreKey, value: &[u8]) -> Result<Epoch, StoreError> {
+pub fn set(store: &dyn Store, key: &StoreKey, value: &[u8]) -> Result<Epoch, StoreError> {
     bounded(|| block_on(store.set(key, payload(key, value), HOUR, Origin(1))))
 }
 
-fn read(store: &dyn Store, key: &StoreKey) -> Result<Option<Vec<u8>>, StoreError> {
+pub fn read(store: &dyn Store, key: &StoreKey) -> Result<Option<Vec<u8>>, StoreError> {
     bounded(|| block_on(store.read(std::slice::from_ref(key)))).remove(0)
 }
 
@@ -49,7 +49,7 @@ fn acquire(store: &dyn Store, key: &StoreKey, seen: Option<Epoch>) -> Result<Acq
     bounded(|| block_on(store.acquire(key, Acquire { seen, token, lease })))
 }
 
-fn class<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorClass {
+pub fn class<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorClass {
     result.unwrap_err().class()
 }
 
@@ -60,7 +60,7 @@ fn is_gone<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 }
 
 /// That everything works.
-fn works(store: &dyn Store, key: &StoreKey) {
+pub fn works(store: &dyn Store, key: &StoreKey) {
     let epoch = set(store, key, b"works").unwrap();
     assert!(read(store, key).unwrap().is_some());
     let granted = Acquired::Granted { base: epoch };
