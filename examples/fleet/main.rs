@@ -12,6 +12,7 @@ mod process;
 #[allow(dead_code)] // what one does not print, the other does
 #[path = "../certify/report.rs"]
 mod report;
+#[allow(dead_code)] // a bench asks it for more
 mod server;
 mod soak;
 mod witness;

@@ -34,6 +34,10 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -110,6 +114,6 @@ fn spawn(port: u16) -> Result<Child, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| {
-            format!("no redis-server: {error}; install it (apt-get install redis-server), or give one with --redis URL")
+            format!("no redis-server in the path: {error} (apt-get install redis-server)")
         })
 }

@@ -11,4 +11,5 @@ mod server;
 mod contracts;
 mod differential;
 mod faults;
+mod fleet;
 mod sentinel;
