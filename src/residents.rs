@@ -403,24 +403,6 @@ impl<K: Eq, V> Residents<K, V> {
         false
     }
 
-    /// The entry of a key whose set is known.
-    pub fn find_in(&self, set: usize, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.table.items(set).find(|(_, entry)| entry.key == *key)
-    }
-
-    /// [`invalidate`](Self::invalidate) of a key whose set is known.
-    pub fn invalidate_in(&self, set: usize, key: &K) {
-        while let Some((place, entry)) = self.find_in(set, key) {
-            if self
-                .take_out(place, entry.arc(), Cause::Invalidated)
-                .is_some()
-            {
-                break;
-            }
-        }
-        self.removals.deliver();
-    }
-
     /// Removes every key that was here when the call began.
     pub fn invalidate_all(&self) {
         // An entry never moves, so whatever was here is met in its way, or was removed.
