@@ -28,6 +28,8 @@ pub struct RedisBuilder {
     database: Option<i64>,
     timeout: Duration,
     limit: usize,
+    #[cfg(feature = "redis-tls")]
+    authority: Option<Vec<u8>>,
 }
 
 impl RedisBuilder {
@@ -40,6 +42,8 @@ impl RedisBuilder {
             database: None,
             timeout: Duration::from_secs(1),
             limit: envelope::LONGEST,
+            #[cfg(feature = "redis-tls")]
+            authority: None,
         }
     }
 
@@ -68,6 +72,13 @@ impl RedisBuilder {
     /// The largest payload that is written or read, in bytes. That of an encoded value of 8 MiB if not given.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
+        self
+    }
+
+    /// Trusts the certificates in this PEM text, instead of those that the system trusts.
+    #[cfg(feature = "redis-tls")]
+    pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authority = Some(pem.into());
         self
     }
 
@@ -163,6 +174,13 @@ impl RedisBuilder {
     fn target(self) -> Result<Target, StoreError> {
         let endpoints = self.urls.iter().map(|url| Endpoint::parse(url));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        #[cfg(feature = "redis-tls")]
+        if let Some(pem) = &self.authority {
+            let tls = super::tls::Tls::trusting(pem)?;
+            for endpoint in &mut endpoints {
+                endpoint.security.trust(&tls);
+            }
+        }
         let ours = |mut settings: redis::RedisConnectionInfo| {
             if let Some(user) = &self.user {
                 settings = settings.set_username(user);

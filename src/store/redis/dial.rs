@@ -144,6 +144,14 @@ pub(super) fn login(settings: RedisConnectionInfo) -> RedisConnectionInfo {
 }
 
 impl Security {
+    /// Takes these settings if it is encrypted.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn trust(&mut self, trusted: &super::tls::Tls) {
+        if let Security::Tls(tls) = self {
+            *tls = trusted.clone();
+        }
+    }
+
     #[cfg(feature = "redis-tls")]
     fn of(tls: bool) -> Result<Self, StoreError> {
         match tls {
