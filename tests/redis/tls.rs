@@ -91,6 +91,7 @@ fn an_encrypted_connection_is_verified() {
     let name = builder("localhost", port).authority(ours.authority());
     assert_eq!(class(name.connect_blocking()), ErrorClass::Denied);
     let plain = builder("127.0.0.1", server.port).authority(ours.authority());
+    let plain = plain.timeout(Duration::from_millis(500));
     assert!(plain.connect_blocking().is_err());
     let nobody = builder("127.0.0.1", port).authority("no certificates");
     assert_eq!(class(nobody.start()), ErrorClass::Setting);

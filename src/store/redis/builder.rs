@@ -8,7 +8,7 @@ use tokio::runtime::Builder as RuntimeBuilder;
 use tokio::sync::Notify;
 
 use super::RedisStore;
-use super::dial::{Endpoint, Target, login};
+use super::dial::{Endpoint, Security, Target, login};
 use super::line::Line;
 use super::scripts::Scripts;
 use super::shared::{Offset, Reads, Shared, Writes};
@@ -171,16 +171,26 @@ impl RedisBuilder {
         block_on(self.connect())
     }
 
+    #[cfg(feature = "redis-tls")]
+    fn encrypted(&self) -> Result<Security, StoreError> {
+        use super::tls::Tls;
+        let tls = match &self.authority {
+            Some(pem) => Tls::trusting(pem),
+            None => Tls::system(),
+        };
+        tls.map(Security::Tls)
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    fn encrypted(&self) -> Result<Security, StoreError> {
+        let text = "rediss:// needs the feature `redis-tls`";
+        Err(StoreError::new(ErrorClass::Setting, text))
+    }
+
     fn target(self) -> Result<Target, StoreError> {
-        let endpoints = self.urls.iter().map(|url| Endpoint::parse(url));
+        let endpoints = self.urls.iter();
+        let endpoints = endpoints.map(|url| Endpoint::parse(url, || self.encrypted()));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        #[cfg(feature = "redis-tls")]
-        if let Some(pem) = &self.authority {
-            let tls = super::tls::Tls::trusting(pem)?;
-            for endpoint in &mut endpoints {
-                endpoint.security.trust(&tls);
-            }
-        }
         let ours = |mut settings: redis::RedisConnectionInfo| {
             if let Some(user) = &self.user {
                 settings = settings.set_username(user);
