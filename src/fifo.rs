@@ -14,14 +14,15 @@
 //! was refreshed or overwritten keeps its residency, its standing and so its token. Queue and table never change together: every step
 //! may find a token dead or a value gone, and none relies on the opposite.
 
-use crossbeam::queue::SegQueue;
+use crossbeam::queue::ArrayQueue;
 
 use crate::clock::Tick;
 use crate::entry::Entry;
+use crate::eviction::Permit;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{Arc, AtomicU8, AtomicU16, AtomicUsize, Held, Ordering};
-use crate::table::{Place, WAYS};
+use crate::sync::{Arc, AtomicU16, AtomicUsize, Held, Ordering};
+use crate::table::{Membership, Place, Table, WAYS};
 
 /// The small queue's share of the capacity.
 const SMALL_SHARE: usize = 10;
@@ -32,12 +33,17 @@ const PROMOTE_AT: u8 = 2;
 /// Values one eviction spares before it takes the next one whatever its uses.
 const PATIENCE: usize = 64;
 
-/// Tokens one enrolment takes from a small queue that is too long, and how much too long that is.
-const TIDY: usize = 2;
+/// How much longer than its share the small queue may be.
 const SLACK: usize = 16;
 
-/// Names one stay of a key in its way. It comes round after 256; a dead token that then matches only costs its value a turn.
+/// Names one stay of a key in its way, nearly always; a dead token that matches all the same only costs a value a turn.
 pub type Residency = u8;
+
+/// Made of what is at hand: a counter would be a line that all inserts write.
+pub fn residency(hash: u64, now: Tick) -> Residency {
+    // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
+    (hash ^ (now >> 20)) as Residency
+}
 
 #[derive(Clone, Copy)]
 struct Token {
@@ -46,10 +52,9 @@ struct Token {
 }
 
 pub struct Queues {
-    small: SegQueue<Token>,
+    small: ArrayQueue<Token>,
     hand: AtomicUsize,
     ghosts: Ghosts,
-    next: AtomicU8,
     small_target: usize,
 }
 
@@ -57,16 +62,11 @@ impl Queues {
     pub fn new(capacity: usize) -> Self {
         let small_target = (capacity / SMALL_SHARE).max(1);
         Queues {
-            small: SegQueue::new(),
+            small: ArrayQueue::new(small_target + SLACK),
             hand: AtomicUsize::new(0),
             ghosts: Ghosts::new(capacity),
-            next: AtomicU8::new(0),
             small_target,
         }
-    }
-
-    pub fn next_residency(&self) -> Residency {
-        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -77,70 +77,70 @@ impl<K, V> Residents<K, V> {
         if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
             return entry.promote();
         }
-        queues.small.push(Token {
+        let token = Token {
             place,
             residency: entry.residency,
-        });
+        };
         // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
-        for _ in 0..TIDY {
-            if queues.small.len() <= queues.small_target + SLACK {
-                break;
-            }
-            let moved = queues.small.pop().and_then(|token| self.value_of(token));
-            if let Some(entry) = moved {
-                entry.move_on();
-            }
+        if let Some((entry, _)) =
+            (queues.small.force_push(token)).and_then(|old| self.value_of(old))
+        {
+            entry.move_on();
         }
     }
 
-    /// Evicts one value by S3-FIFO; false if it found none.
-    pub fn evict_by_queue(&self, now: Tick) -> bool {
+    /// Evicts one value by S3-FIFO, whose permit passes to the caller; `None` if it found none.
+    pub fn evict_by_queue(&self, now: Tick) -> Option<Permit<'_>> {
         let queues = &self.queues;
         // As long as the small queue has its share, the victim comes from there; its promoted ones make the main queue longer.
         while queues.small.len() >= queues.small_target {
             let Some(token) = queues.small.pop() else {
                 break;
             };
-            if self.evict_token(token, now) {
-                return true;
+            if let Some(freed) = self.evict_token(token, now) {
+                return Some(freed);
             }
         }
-        self.evict_by_hand(now)
-            || std::iter::from_fn(|| queues.small.pop()).any(|token| self.evict_token(token, now))
+        self.evict_by_hand(now).or_else(|| {
+            std::iter::from_fn(|| queues.small.pop()).find_map(|token| self.evict_token(token, now))
+        })
     }
 
-    /// Promotes or evicts the value of a token from the small queue; true if it left.
-    fn evict_token(&self, token: Token, now: Tick) -> bool {
-        let Some(entry) = self.value_of(token) else {
-            return false;
-        };
-        if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-            entry.promote();
-            return false;
+    /// Promotes or evicts the value of a token from the small queue; its permit if it left.
+    fn evict_token(&self, token: Token, now: Tick) -> Option<Permit<'_>> {
+        // Again only after a key came to this set or left it.
+        while let Some((entry, seen)) = self.value_of(token) {
+            if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
+                entry.promote();
+                return None;
+            }
+            let tag = self.table.tag_at(token.place);
+            if let Some(freed) = self.evict(token.place, entry, seen, now) {
+                self.queues.ghosts.add(token.place.set(), tag);
+                return Some(freed);
+            }
         }
-        let tag = self.table.tag_at(token.place);
-        let evicted = self.evict(token.place, &entry, now);
-        if evicted {
-            self.queues.ghosts.add(token.place.set(), tag);
-        }
-        evicted
+        None
     }
 
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
-    fn evict_by_hand(&self, now: Tick) -> bool {
+    fn evict_by_hand(&self, now: Tick) -> Option<Permit<'_>> {
         let sets = self.table.sets();
         // Two threads may go over the same ground at once; the values there then lose two uses.
         let hand = self.queues.hand.load(Ordering::Relaxed);
         let mut spared = 0;
         for step in 0..=sets {
             let (first_set, first_way) = (hand / WAYS, hand % WAYS);
-            let items = self.table.items((first_set + step) % sets);
-            let ahead = |place: Place| match step {
+            let places = Table::<Entry<K, V>>::places((first_set + step) % sets);
+            let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
                 _ => true,
             };
-            for (place, entry) in items.filter(|(place, _)| ahead(*place)) {
+            for place in places.filter(ahead) {
+                let Some((entry, seen)) = self.table.seen_at(place) else {
+                    continue;
+                };
                 if entry.is_loading() || !entry.is_promoted() {
                     continue;
                 }
@@ -148,28 +148,42 @@ impl<K, V> Residents<K, V> {
                 if uses > 0 && entry.is_servable(now) && spared < PATIENCE {
                     entry.settle_uses(uses - 1);
                     spared += 1;
-                } else if self.evict(place, &entry, now) {
+                } else if let Some(freed) = self.evict(place, entry, seen, now) {
                     let next = place.set() * WAYS + place.way() + 1;
                     self.queues
                         .hand
                         .store(next % (sets * WAYS), Ordering::Relaxed);
-                    return true;
+                    return Some(freed);
                 }
             }
         }
-        false
+        None
     }
 
-    fn evict(&self, place: Place, entry: &Held<Entry<K, V>>, now: Tick) -> bool {
-        self.take_out(place, entry.arc(), Cause::of(entry, now))
-            .is_some()
+    /// Removes a value if its set has not changed since it was seen; its permit passes to the caller.
+    fn evict(
+        &self,
+        place: Place,
+        entry: Held<Entry<K, V>>,
+        seen: Membership,
+        now: Tick,
+    ) -> Option<Permit<'_>> {
+        let cause = Cause::of(&entry, now);
+        // Not held while it leaves, or whoever empties the way would have to count this reference.
+        drop(entry);
+        let removed = self.table.remove_seen(place, seen)?;
+        let permit = Permit::inherit(&self.limit, removed.weight);
+        self.removals.push(&removed, cause);
+        // Before the permit is returned: a user's value may panic when it is dropped, and the permit is then given back.
+        drop(removed);
+        Some(permit)
     }
 
     /// The value of a token, if it is still the resident one and not promoted already.
-    fn value_of(&self, token: Token) -> Option<Held<Entry<K, V>>> {
-        let held = self.table.item_at(token.place)?;
+    fn value_of(&self, token: Token) -> Option<(Held<Entry<K, V>>, Membership)> {
+        let (held, seen) = self.table.seen_at(token.place)?;
         let live = !held.is_loading() && !held.is_promoted() && held.residency == token.residency;
-        live.then_some(held)
+        live.then_some((held, seen))
     }
 
     /// A successor takes over the standing of a value in the queues.
