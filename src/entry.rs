@@ -15,6 +15,10 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 /// How often an entry can be seen used; a saturated count writes nothing any more.
 pub const USES_MAX: u8 = 3;
 
+/// In the main queue; the same, and spared once since its last use although it had none (see `fifo`).
+const PROMOTED: u8 = 1;
+const FREE_TURN_TAKEN: u8 = 2;
+
 /// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
 /// most addresses, and nothing before the value is padding.
 #[repr(C)]
@@ -238,18 +242,26 @@ impl<K, V> Entry<K, V> {
 
     /// Puts it into the main queue, where its uses count anew. Relaxed, like all that eviction goes by.
     pub fn promote(&self) {
-        self.promoted.store(1, Ordering::Relaxed);
+        self.move_on();
         self.uses.store(0, Ordering::Relaxed);
     }
 
     /// Puts it into the main queue with the uses it has.
     pub fn move_on(&self) {
-        self.promoted.store(1, Ordering::Relaxed);
+        self.promoted.store(PROMOTED, Ordering::Relaxed);
     }
 
     /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.
     pub fn settle_uses(&self, uses: u8) {
         self.uses.store(uses, Ordering::Relaxed);
+        self.move_on();
+    }
+
+    /// Takes the one turn that a value of the main queue may have without a use; false if it had it since its last use.
+    pub fn take_free_turn(&self) -> bool {
+        let had = self.promoted.load(Ordering::Relaxed) == FREE_TURN_TAKEN;
+        self.promoted.store(FREE_TURN_TAKEN, Ordering::Relaxed);
+        !had
     }
 
     /// Remembers a use for eviction.

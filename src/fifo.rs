@@ -7,8 +7,10 @@
 //! meets, and evicts one that has none left. A queue with reinsertion is a clock; this one needs no memory for its order.
 //!
 //! Before the cache is full nothing is evicted, and the small queue would grow to all of it. It gives its overflow to the main queue instead,
-//! unproven. That bounds the tokens to a tenth of the values. It also keeps part of a loop resident that is larger than the cache,
+//! unproven. That bounds the tokens to an eighth of the values. It also keeps part of a loop resident that is larger than the cache,
 //! where S3-FIFO proper keeps nothing, and costs less than half a point elsewhere.
+//!
+//! A value that is dear to load, by the measured cost of its last loads, is spared by the hand once more than its uses say.
 //!
 //! A token says "the value that lives in this way under this residency". A value that was removed leaves a dead token behind, one that
 //! was refreshed or overwritten keeps its residency, its standing and so its token. Queue and table never change together: every step
@@ -21,17 +23,21 @@ use crate::entry::Entry;
 use crate::eviction::Permit;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{Arc, AtomicU16, AtomicUsize, Held, Ordering};
+use crate::sync::{Arc, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::table::{Membership, Place, Table, WAYS};
 
-/// The small queue's share of the capacity.
-const SMALL_SHARE: usize = 10;
+/// The small queue's share of the capacity: one in so many.
+const SMALL_SHARE: usize = 8;
 
 /// A value with at least this many uses is promoted.
 const PROMOTE_AT: u8 = 2;
 
 /// Values one eviction spares before it takes the next one whatever its uses.
-const PATIENCE: usize = 64;
+const PATIENCE: usize = 16;
+
+/// A value is dear if its load costs more than this many times the mean; the mean moves by a part of each cost.
+const DEAR: u64 = 2;
+const MEAN_OVER: u64 = 64;
 
 /// How much longer than its share the small queue may be.
 const SLACK: usize = 16;
@@ -56,6 +62,7 @@ pub struct Queues {
     hand: AtomicUsize,
     ghosts: Ghosts,
     small_target: usize,
+    mean_cost: AtomicU64,
 }
 
 impl Queues {
@@ -66,7 +73,23 @@ impl Queues {
             hand: AtomicUsize::new(0),
             ghosts: Ghosts::new(capacity),
             small_target,
+            mean_cost: AtomicU64::new(0),
         }
+    }
+
+    // Relaxed, by load and store: a cost that is lost to another thread's changes a mean by nothing.
+    fn count_cost(&self, cost: Tick) {
+        if cost > 0 {
+            let mean = match self.mean_cost.load(Ordering::Relaxed) {
+                0 => cost,
+                mean => mean - mean / MEAN_OVER + cost / MEAN_OVER,
+            };
+            self.mean_cost.store(mean, Ordering::Relaxed);
+        }
+    }
+
+    fn is_dear(&self, cost: Tick) -> bool {
+        cost > DEAR * self.mean_cost.load(Ordering::Relaxed)
     }
 }
 
@@ -74,6 +97,7 @@ impl<K, V> Residents<K, V> {
     /// Queues a value that has just become resident.
     pub fn enrol(&self, place: Place, entry: &Entry<K, V>) {
         let queues = &self.queues;
+        queues.count_cost(entry.times.cost());
         if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
             return entry.promote();
         }
@@ -144,9 +168,7 @@ impl<K, V> Residents<K, V> {
                 if entry.is_loading() || !entry.is_promoted() {
                     continue;
                 }
-                let uses = entry.uses();
-                if uses > 0 && entry.is_servable(now) && spared < PATIENCE {
-                    entry.settle_uses(uses - 1);
+                if spared < PATIENCE && entry.is_servable(now) && self.spares(&entry) {
                     spared += 1;
                 } else if let Some(freed) = self.evict(place, entry, seen, now) {
                     let next = place.set() * WAYS + place.way() + 1;
@@ -158,6 +180,18 @@ impl<K, V> Residents<K, V> {
             }
         }
         None
+    }
+
+    /// Takes a use off a promoted value, or its free turn; false if there is neither.
+    fn spares(&self, entry: &Entry<K, V>) -> bool {
+        let uses = entry.uses();
+        match uses {
+            0 => self.queues.is_dear(entry.times.cost()) && entry.take_free_turn(),
+            _ => {
+                entry.settle_uses(uses - 1);
+                true
+            }
+        }
     }
 
     /// Removes a value if its set has not changed since it was seen; its permit passes to the caller.
