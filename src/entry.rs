@@ -240,10 +240,10 @@ impl<K, V> Entry<K, V> {
         self.promoted.load(Ordering::Relaxed) != 0
     }
 
-    /// Puts it into the main queue, where its uses count anew. Relaxed, like all that eviction goes by.
-    pub fn promote(&self) {
+    /// Puts it into the main queue with this many uses. Relaxed, like all that eviction goes by.
+    pub fn promote(&self, uses: u8) {
         self.move_on();
-        self.uses.store(0, Ordering::Relaxed);
+        self.uses.store(uses, Ordering::Relaxed);
     }
 
     /// Puts it into the main queue with the uses it has.

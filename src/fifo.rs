@@ -26,7 +26,7 @@ use crate::residents::Residents;
 use crate::sync::{Arc, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::table::{Membership, Place, Table, WAYS};
 
-/// The small queue's share of the capacity: one in so many.
+/// The small queue holds one value in so many.
 const SMALL_SHARE: usize = 8;
 
 /// A value with at least this many uses is promoted.
@@ -99,7 +99,7 @@ impl<K, V> Residents<K, V> {
         let queues = &self.queues;
         queues.count_cost(entry.times.cost());
         if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
-            return entry.promote();
+            return self.promote(place, entry);
         }
         let token = Token {
             place,
@@ -135,7 +135,7 @@ impl<K, V> Residents<K, V> {
         // Again only after a key came to this set or left it.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-                entry.promote();
+                self.promote(token.place, &entry);
                 return None;
             }
             let tag = self.table.tag_at(token.place);
@@ -182,6 +182,17 @@ impl<K, V> Residents<K, V> {
         None
     }
 
+    /// Puts a value into the main queue, where its uses count anew.
+    ///
+    /// In a queue it would be met after one round. The hand meets it after half a round on average; those that it would meet in the
+    /// first half get one more round, so the average is one round again.
+    fn promote(&self, place: Place, entry: &Entry<K, V>) {
+        let ways = self.table.sets() * WAYS;
+        let hand = self.queues.hand.load(Ordering::Relaxed);
+        let ahead = (place.set() * WAYS + place.way() + ways - hand) % ways;
+        entry.promote(u8::from(ahead < ways / 2));
+    }
+
     /// Takes a use off a promoted value, or its free turn; false if there is neither.
     fn spares(&self, entry: &Entry<K, V>) -> bool {
         let uses = entry.uses();
@@ -225,7 +236,7 @@ impl<K, V> Residents<K, V> {
     /// It was made with what was known when its load ended; a promotion since then has used up the token.
     pub fn hand_over(&self, old: &Arc<Entry<K, V>>, new: &Arc<Entry<K, V>>) {
         if old.is_promoted() && !new.is_promoted() {
-            new.promote();
+            new.promote(0);
         }
     }
 }
