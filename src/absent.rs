@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use moka::Expiry;
-use moka::sync::Cache;
 
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicU8, NoteCache, Ordering, SetOnce};
 
 /// How much longer than it says a note of a failure is kept, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
@@ -30,11 +29,11 @@ const AT_MOST: Duration = Duration::from_secs(365 * 86_400);
 
 pub(crate) struct Absent<K> {
     /// Made for the first note: a cache whose loader always succeeds has none, asks nothing, and pays no memory.
-    notes: OnceLock<Notes<K>>,
+    notes: SetOnce<Notes<K>>,
     capacity: u64,
 }
 
-type Notes<K> = Cache<K, Arc<Note>, RandomState>;
+type Notes<K> = NoteCache<K, Arc<Note>, RandomState>;
 
 /// Why a key has no value, and until when that is believed.
 pub(crate) struct Note {
@@ -42,7 +41,7 @@ pub(crate) struct Note {
     until: Tick,
     lasts: Duration,
     failures: u32,
-    confirmed: AtomicBool,
+    confirmed: AtomicU8,
 }
 
 /// What is known of a key.
@@ -56,7 +55,7 @@ pub(crate) enum Known {
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
     pub(crate) fn new(capacity: u64) -> Self {
         Absent {
-            notes: OnceLock::new(),
+            notes: SetOnce::new(),
             capacity,
         }
     }
@@ -70,7 +69,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
     }
 
     fn make_notes(&self) -> Notes<K> {
-        Cache::builder()
+        NoteCache::builder()
             .max_capacity(self.capacity)
             .expire_after(Lasting)
             .build_with_hasher(RandomState::default())
@@ -83,7 +82,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
     {
         match self.notes().and_then(|notes| notes.get(key)) {
             // Acquire pairs with the confirmation: who believes the note also sees its entry gone.
-            Some(note) if !note.confirmed.load(Ordering::Acquire) => Known::Failures(0),
+            Some(note) if note.confirmed.load(Ordering::Acquire) == 0 => Known::Failures(0),
             Some(note) if now < note.until => Known::Absent(note.error.clone()),
             Some(note) => Known::Failures(note.failures),
             None => Known::Failures(0),
@@ -105,7 +104,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Absent<K> {
             lasts: (Duration::from_nanos(until.saturating_sub(now)) * REMEMBER)
                 .clamp(AT_LEAST, AT_MOST),
             failures,
-            confirmed: AtomicBool::new(false),
+            confirmed: AtomicU8::new(0),
         });
         let notes = self.notes.get_or_init(|| self.make_notes());
         notes.insert(key.clone(), note.clone());
@@ -141,7 +140,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Written<'_, K> {
     pub(crate) fn settle(self, removed: bool) {
         if removed {
             // Release: see `known`.
-            self.note.confirmed.store(true, Ordering::Release);
+            self.note.confirmed.store(1, Ordering::Release);
         } else if self
             .notes
             .get(&self.key)

@@ -88,6 +88,11 @@ impl Claims {
         (Claims(AtomicU64::new(word)), Right(word))
     }
 
+    /// A word that nobody can claim.
+    pub fn spent() -> Self {
+        Claims(AtomicU64::new(pack(SPENT, 0, TIME_MASK)))
+    }
+
     /// Acquire: whoever sees `Spent` or `Cooling` also sees what the claimant wrote before it,
     /// the flight's outcome above all.
     #[inline(always)]

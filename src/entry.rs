@@ -15,9 +15,11 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 /// How often an entry can be seen used; a saturated count writes nothing any more.
 pub const USES_MAX: u8 = 3;
 
-/// In the main queue; the same, and spared once since its last use although it had none (see `fifo`).
+/// Where an entry is for eviction: in the small queue at first, in the main queue, there and spared once since its last use although it
+/// had none (see `fifo`), or in neither because its successor is in the table.
 const PROMOTED: u8 = 1;
 const FREE_TURN_TAKEN: u8 = 2;
+const SUCCEEDED: u8 = 3;
 
 /// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
 /// most addresses, and nothing before the value is padding.
@@ -25,7 +27,7 @@ const FREE_TURN_TAKEN: u8 = 2;
 pub struct Entry<K, V> {
     pub times: Times,
     uses: AtomicU8,
-    promoted: AtomicU8,
+    mark: AtomicU8,
     pub residency: Residency,
     pub weight: Weight,
     pub key: K,
@@ -171,7 +173,7 @@ impl<K, V> Entry<K, V> {
             claims: Claims::idle(),
             flight: Slot::new(None),
             uses: AtomicU8::new(uses.min(USES_MAX)),
-            promoted: AtomicU8::new(promoted.into()),
+            mark: AtomicU8::new(promoted.into()),
         }
     }
 
@@ -194,9 +196,24 @@ impl<K, V> Entry<K, V> {
             claims,
             flight: Slot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
-            promoted: AtomicU8::new(0),
+            mark: AtomicU8::new(0),
         };
         (entry, right, flight)
+    }
+
+    /// Stands for a moment where a value was that leaves without a successor; `flight` says why. Nobody can claim it.
+    pub fn vacant(key: K, flight: Arc<Flight<K, V>>) -> Self {
+        Entry {
+            residency: 0,
+            weight: Weight::ZERO,
+            key,
+            value: None,
+            times: Times::placeholder(),
+            claims: Claims::spent(),
+            flight: Slot::new(Some(flight)),
+            uses: AtomicU8::new(0),
+            mark: AtomicU8::new(0),
+        }
     }
 
     /// What a successor starts with; its weight is its own.
@@ -213,7 +230,7 @@ impl<K, V> Entry<K, V> {
     pub fn succeed(&mut self, old: &Self) {
         let standing = old.standing(self.weight);
         self.uses = AtomicU8::new(standing.uses);
-        self.promoted = AtomicU8::new(standing.promoted.into());
+        self.mark = AtomicU8::new(standing.promoted.into());
         self.residency = standing.residency;
     }
 
@@ -237,31 +254,48 @@ impl<K, V> Entry<K, V> {
 
     /// Whether it is in the main queue.
     pub fn is_promoted(&self) -> bool {
-        self.promoted.load(Ordering::Relaxed) != 0
+        is_in_main(self.mark.load(Ordering::Relaxed))
     }
 
-    /// Puts it into the main queue with this many uses. Relaxed, like all that eviction goes by.
-    pub fn promote(&self, uses: u8) {
-        self.move_on();
+    /// Puts it into the main queue with this many uses; false if it has a successor, which is then to be promoted.
+    pub fn promote(&self, uses: u8) -> bool {
+        let alone = self.move_on();
         self.uses.store(uses, Ordering::Relaxed);
+        alone
     }
 
-    /// Puts it into the main queue with the uses it has.
-    pub fn move_on(&self) {
-        self.promoted.store(PROMOTED, Ordering::Relaxed);
+    /// Puts it into the main queue with the uses it has; false as in [`promote`](Self::promote).
+    pub fn move_on(&self) -> bool {
+        // Acquire pairs with the release in `retire`: who comes after it finds the successor in the table.
+        self.mark.swap(PROMOTED, Ordering::AcqRel) != SUCCEEDED
+    }
+
+    /// Says that its successor is in the table; returns whether it was promoted before.
+    ///
+    /// Of this exchange and that in `move_on` one is the later, and sees the other.
+    pub fn retire(&self) -> bool {
+        is_in_main(self.mark.swap(SUCCEEDED, Ordering::AcqRel))
     }
 
     /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.
     pub fn settle_uses(&self, uses: u8) {
         self.uses.store(uses, Ordering::Relaxed);
-        self.move_on();
+        // The look first, because nearly always there is nothing to change.
+        if self.mark.load(Ordering::Relaxed) == FREE_TURN_TAKEN {
+            self.exchange_mark(FREE_TURN_TAKEN, PROMOTED);
+        }
     }
 
     /// Takes the one turn that a value of the main queue may have without a use; false if it had it since its last use.
     pub fn take_free_turn(&self) -> bool {
-        let had = self.promoted.load(Ordering::Relaxed) == FREE_TURN_TAKEN;
-        self.promoted.store(FREE_TURN_TAKEN, Ordering::Relaxed);
-        !had
+        self.exchange_mark(PROMOTED, FREE_TURN_TAKEN)
+    }
+
+    /// An exchange, so that it never hides a successor. Relaxed: neither mark says anything about the table.
+    fn exchange_mark(&self, from: u8, to: u8) -> bool {
+        self.mark
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Remembers a use for eviction.
@@ -275,4 +309,8 @@ impl<K, V> Entry<K, V> {
             self.uses.store(uses + 1, Ordering::Relaxed);
         }
     }
+}
+
+fn is_in_main(mark: u8) -> bool {
+    matches!(mark, PROMOTED | FREE_TURN_TAKEN)
 }

@@ -16,14 +16,12 @@
 //! was refreshed or overwritten keeps its residency, its standing and so its token. Queue and table never change together: every step
 //! may find a token dead or a value gone, and none relies on the opposite.
 
-use crossbeam::queue::ArrayQueue;
-
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::eviction::Permit;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{Arc, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
+use crate::sync::{ArrayQueue, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::table::{Membership, Place, Table, WAYS};
 
 /// The small queue holds one value in so many.
@@ -40,7 +38,11 @@ const DEAR: u64 = 2;
 const MEAN_OVER: u64 = 64;
 
 /// How much longer than its share the small queue may be.
-const SLACK: usize = 16;
+const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
+    2
+} else {
+    16
+};
 
 /// Names one stay of a key in its way, nearly always; a dead token that matches all the same only costs a value a turn.
 pub type Residency = u8;
@@ -98,18 +100,19 @@ impl<K, V> Residents<K, V> {
     pub fn enrol(&self, place: Place, entry: &Entry<K, V>) {
         let queues = &self.queues;
         queues.count_cost(entry.times.cost());
-        if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
-            return self.promote(place, entry);
-        }
         let token = Token {
             place,
             residency: entry.residency,
         };
+        if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
+            return self.promote(token, entry);
+        }
         // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
-        if let Some((entry, _)) =
-            (queues.small.force_push(token)).and_then(|old| self.value_of(old))
-        {
-            entry.move_on();
+        let Some(token) = queues.small.force_push(token) else {
+            return;
+        };
+        if let Some((entry, _)) = self.value_of(token) {
+            self.mark(token, &entry, Entry::move_on);
         }
     }
 
@@ -135,7 +138,7 @@ impl<K, V> Residents<K, V> {
         // Again only after a key came to this set or left it.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-                self.promote(token.place, &entry);
+                self.promote(token, &entry);
                 return None;
             }
             let tag = self.table.tag_at(token.place);
@@ -186,11 +189,13 @@ impl<K, V> Residents<K, V> {
     ///
     /// In a queue it would be met after one round. The hand meets it after half a round on average; those that it would meet in the
     /// first half get one more round, so the average is one round again.
-    fn promote(&self, place: Place, entry: &Entry<K, V>) {
+    fn promote(&self, token: Token, entry: &Entry<K, V>) {
+        let Token { place, .. } = token;
         let ways = self.table.sets() * WAYS;
         let hand = self.queues.hand.load(Ordering::Relaxed);
         let ahead = (place.set() * WAYS + place.way() + ways - hand) % ways;
-        entry.promote(u8::from(ahead < ways / 2));
+        let uses = u8::from(ahead < ways / 2);
+        self.mark(token, entry, |entry| entry.promote(uses));
     }
 
     /// Takes a use off a promoted value, or its free turn; false if there is neither.
@@ -205,7 +210,7 @@ impl<K, V> Residents<K, V> {
         }
     }
 
-    /// Removes a value if its set has not changed since it was seen; its permit passes to the caller.
+    /// Removes a value, or its successor, if its set has not changed since it was seen; the permit passes to the caller.
     fn evict(
         &self,
         place: Place,
@@ -217,6 +222,10 @@ impl<K, V> Residents<K, V> {
         // Not held while it leaves, or whoever empties the way would have to count this reference.
         drop(entry);
         let removed = self.table.remove_seen(place, seen)?;
+        if removed.is_loading() {
+            // The value was about to leave without a successor, and who made it leave gives its permit back.
+            return None;
+        }
         let permit = Permit::inherit(&self.limit, removed.weight);
         self.removals.push(&removed, cause);
         // Before the permit is returned: a user's value may panic when it is dropped, and the permit is then given back.
@@ -231,12 +240,22 @@ impl<K, V> Residents<K, V> {
         live.then_some((held, seen))
     }
 
-    /// A successor takes over the standing of a value in the queues.
+    /// Puts the value of a token into the main queue, or its successor where that took its place meanwhile.
+    fn mark(&self, token: Token, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
+        let mut done = put(entry);
+        while !done {
+            done = self.value_of(token).is_none_or(|(entry, _)| put(&entry));
+        }
+    }
+
+    /// A successor that is in the table takes over the standing of a value in the queues.
     ///
     /// It was made with what was known when its load ended; a promotion since then has used up the token.
-    pub fn hand_over(&self, old: &Arc<Entry<K, V>>, new: &Arc<Entry<K, V>>) {
-        if old.is_promoted() && !new.is_promoted() {
-            new.promote(0);
+    pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
+        if old.retire() && !new.is_promoted() {
+            let residency = new.residency;
+            let token = Token { place, residency };
+            self.mark(token, new, |entry| entry.promote(0));
         }
     }
 }
@@ -249,7 +268,13 @@ struct Ghosts {
 }
 
 /// Cells in a bucket.
-const BUCKET: usize = 16;
+///
+/// Under the model checker there is one: every order of every cell would be too much.
+const BUCKET: usize = if cfg!(all(loom, feature = "loom")) {
+    1
+} else {
+    16
+};
 
 impl Ghosts {
     fn new(capacity: usize) -> Self {

@@ -6,12 +6,11 @@
 use std::cell::Cell;
 use std::fmt;
 
-use crossbeam::queue::SegQueue;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
 use crate::nesting::Frame;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, SegQueue, lock};
 
 /// How urgent a load is, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@
 //! - *Fail* and *rest* deliver before the claim is given up: whoever sees the entry cooling finds
 //!   the error in its flight, and the next claimant a flight that has ended.
 //! - A placeholder that failed is spent before it is removed: a claimant that took over owns it.
+//! - A value that leaves without a successor is first exchanged for one that is vacant: an `insert` that
+//!   overwrites it at that moment would otherwise leave with it (P4).
 
 use crate::claim::{Right, failures_before};
 use crate::clock::Tick;
@@ -98,13 +100,17 @@ impl<K, V> Claim<K, V> {
     /// Replaces the claimed entry by `new`, if it is still this claim's to replace.
     ///
     /// Whoever waits for this flight gets `new` in any case: they asked before whatever overtook it.
-    pub fn publish(mut self, new: Arc<Entry<K, V>>, now: Tick) -> Published {
+    pub fn publish(mut self, new: Arc<Entry<K, V>>, now: Tick) -> Published
+    where
+        K: Clone,
+    {
         let Some(residents) = self.residents.upgrade() else {
             self.end(Outcome::Published(new));
             return Published::Overtaken;
         };
-        // Before spending, because evicting drops a user's value, which may panic.
+        // Before spending, because evicting drops a user's value, which may panic, and so may the clone of a key.
         let permit = residents.admit_successor(self.place, &self.entry, &new, now);
+        let vacant = permit.is_none().then(|| self.vacant()).flatten();
         if !self.entry.claims.spend(self.right) {
             drop(permit);
             self.end(Outcome::Published(new));
@@ -115,7 +121,7 @@ impl<K, V> Claim<K, V> {
             Some(permit) => self.replace(&residents, permit, &new),
             None => {
                 // It cannot stay, but what it replaces must not stay either.
-                residents.take_out(self.place, &self.entry, Cause::Size);
+                self.depart(&residents, vacant, Cause::Size);
                 Published::NotKept
             }
         };
@@ -155,16 +161,44 @@ impl<K, V> Claim<K, V> {
     ///
     /// `settle` gets true if this removed exactly the claimed entry, so that nothing happened to its key since the claim.
     /// It is called before anybody is released: whoever gets the error and reads again finds what it remembers.
-    pub fn leave(mut self, error: Error, settle: impl FnOnce(bool)) {
+    pub fn leave(mut self, error: Error, settle: impl FnOnce(bool))
+    where
+        K: Clone,
+    {
+        let vacant = self.vacant();
         let left = self.entry.claims.spend(self.right)
-            && self.residents.upgrade().is_some_and(|residents| {
-                let gone = residents.take_out(self.place, &self.entry, Cause::Invalidated);
-                gone.is_some_and(|gone| Arc::ptr_eq(&gone, &self.entry))
-            });
+            && (self.residents.upgrade())
+                .is_some_and(|residents| self.depart(&residents, vacant, Cause::Invalidated));
         settle(left);
         self.end(Outcome::Failed(error));
         if let Some(residents) = self.residents.upgrade() {
             residents.removals.deliver();
+        }
+    }
+
+    /// What stands for a claimed value while that leaves; readers that meet it wait for this attempt to end.
+    fn vacant(&self) -> Option<Arc<Entry<K, V>>>
+    where
+        K: Clone,
+    {
+        let value = (!self.entry.is_loading()).then_some(&self.entry)?;
+        Some(Arc::new(Entry::vacant(
+            value.key.clone(),
+            self.flight.clone(),
+        )))
+    }
+
+    /// Takes exactly the claimed entry out; false if it was no longer there.
+    fn depart(
+        &self,
+        residents: &Residents<K, V>,
+        vacant: Option<Arc<Entry<K, V>>>,
+        cause: Cause,
+    ) -> bool {
+        match vacant {
+            Some(vacant) => residents.vacate(self.place, &self.entry, vacant, cause),
+            // A placeholder is replaced by nobody else.
+            None => (residents.take_out(self.place, &self.entry, cause)).is_some(),
         }
     }
 

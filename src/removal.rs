@@ -6,11 +6,9 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crossbeam::queue::SegQueue;
-
 use crate::clock::Tick;
 use crate::entry::Entry;
-use crate::sync::Arc;
+use crate::sync::{Arc, SegQueue};
 
 /// Why a value left the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -438,6 +438,25 @@ impl<K, V> Residents<K, V> {
         Some(removed)
     }
 
+    /// Removes exactly `value` and gives its permit back; false if it was no longer here.
+    ///
+    /// `vacant` takes its place first: a successor, which an `insert` may put there at that moment, must not leave with it.
+    pub fn vacate(
+        &self,
+        place: Place,
+        value: &Arc<Entry<K, V>>,
+        vacant: Arc<Entry<K, V>>,
+        cause: Cause,
+    ) -> bool {
+        let vacated = self.table.replace(place, value, vacant.clone());
+        if vacated {
+            self.limit.release(Need::entry(value.weight));
+            self.removals.push(value, cause);
+            self.table.remove(place, &vacant);
+        }
+        vacated
+    }
+
     /// A permit for the successor of a value, or for the first value of a placeholder.
     pub fn admit_successor(
         &self,
@@ -462,7 +481,7 @@ impl<K, V> Residents<K, V> {
         if replaced && !old.is_loading() {
             self.limit.release(Need::beyond(old.weight, new.weight));
             self.removals.push(old, Cause::Replaced);
-            self.hand_over(old, new);
+            self.hand_over(place, old, new);
         }
         replaced
     }

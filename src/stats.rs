@@ -13,7 +13,7 @@ use crate::clock::Tick;
 use crate::pool::Class;
 use crate::publish::Published;
 use crate::residents::Condition;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Counter, Mutex, Ordering, lock};
 
 /// Buckets of a histogram: one for each power of two of nanoseconds.
 const BUCKETS: usize = 64;
@@ -24,18 +24,18 @@ const BATCH: u64 = 64;
 #[derive(Default)]
 pub(crate) struct Counters {
     local: ThreadLocal<CachePadded<Local>>,
-    coalesced: AtomicU64,
-    loads: AtomicU64,
-    refreshes_stale: AtomicU64,
-    refreshes_early: AtomicU64,
-    published: AtomicU64,
-    failed: AtomicU64,
-    shed_early: AtomicU64,
-    shed_stale: AtomicU64,
-    rejected: AtomicU64,
-    discarded_overtaken: AtomicU64,
-    discarded_taken_over: AtomicU64,
-    not_kept: AtomicU64,
+    coalesced: Counter,
+    loads: Counter,
+    refreshes_stale: Counter,
+    refreshes_early: Counter,
+    published: Counter,
+    failed: Counter,
+    shed_early: Counter,
+    shed_stale: Counter,
+    rejected: Counter,
+    discarded_overtaken: Counter,
+    discarded_taken_over: Counter,
+    not_kept: Counter,
     load_time: Buckets,
     /// What `reset` subtracts from then on.
     baseline: Mutex<Stats>,
@@ -44,18 +44,18 @@ pub(crate) struct Counters {
 /// Written by one thread.
 #[derive(Default)]
 struct Local {
-    fresh: AtomicU64,
-    early: AtomicU64,
-    misses: AtomicU64,
-    stale_claimed: AtomicU64,
+    fresh: Counter,
+    early: Counter,
+    misses: Counter,
+    stale_claimed: Counter,
     stale_age: Buckets,
 }
 
-struct Buckets([AtomicU64; BUCKETS]);
+struct Buckets([Counter; BUCKETS]);
 
 impl Default for Buckets {
     fn default() -> Self {
-        Buckets(std::array::from_fn(|_| AtomicU64::new(0)))
+        Buckets(std::array::from_fn(|_| Counter::new(0)))
     }
 }
 
@@ -66,12 +66,12 @@ fn bucket(ticks: Tick) -> usize {
 
 /// Adds to a counter that no other thread writes: no locked instruction.
 #[inline]
-fn bump(counter: &AtomicU64, by: u64) {
+fn bump(counter: &Counter, by: u64) {
     counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// Adds one to a counter that all threads write. Relaxed: a counter orders nothing.
-fn add(counter: &AtomicU64) {
+fn add(counter: &Counter) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -180,7 +180,7 @@ impl Counters {
     }
 
     fn totals(&self) -> Stats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |counter: &Counter| counter.load(Ordering::Relaxed);
         let mut stats = Stats {
             // Ends before starts, so that no snapshot shows a load that ended but never started.
             published: read(&self.published),

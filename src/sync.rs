@@ -18,13 +18,18 @@ pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
 pub use model::{
-    AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch, yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
+    Slot, Watch, yield_now,
 };
 
 #[cfg(not(all(loom, feature = "loom")))]
 pub use native::{
-    AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Slot, Watch, yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
+    Slot, Watch, yield_now,
 };
+
+/// A word that only counts and orders nothing, and so is not part of any model.
+pub use std::sync::atomic::AtomicU64 as Counter;
 
 /// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,7 +46,10 @@ mod native {
     use arc_swap::{ArcSwapOption, Guard};
 
     use super::Arc;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
+    pub use crossbeam::queue::{ArrayQueue, SegQueue};
+    pub use moka::sync::Cache as NoteCache;
+    pub use std::sync::OnceLock as SetOnce;
+    pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
     pub use std::thread::yield_now;
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::protocol::{AtomicU64, Slot};
+use everfresh::protocol::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -169,5 +169,93 @@ fn a_slot_publishes() {
         seen,
         BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
         "a slot's pointer came before what was written before it"
+    );
+}
+
+/// A queue that is full gives its oldest item for a new one, in one step.
+#[test]
+fn steps_of_a_full_queue() {
+    let seen = outcomes(|| {
+        let queue = Arc::new(ArrayQueue::new(1));
+        let other = spawn({
+            let queue = queue.clone();
+            move || queue.force_push(1)
+        });
+        let mine = queue.force_push(2);
+        (mine, other.join().unwrap(), queue.pop(), queue.len())
+    });
+    let expected = [(None, Some(2), Some(1), 0), (Some(1), None, Some(2), 0)];
+    assert_eq!(seen, BTreeSet::from(expected));
+}
+
+/// A pop comes before or after the two pushes of another thread, or between them; a look at the length too.
+#[test]
+fn steps_of_a_queue() {
+    let seen = outcomes(|| {
+        let queue = Arc::new(SegQueue::new());
+        let other = spawn({
+            let queue = queue.clone();
+            move || (1..=2).for_each(|item| queue.push(item))
+        });
+        let seen = (queue.pop(), queue.len());
+        other.join().unwrap();
+        seen
+    });
+    let before = [(None, 0), (None, 1), (None, 2)];
+    let after = [(Some(1), 0), (Some(1), 1)];
+    assert_eq!(seen, before.into_iter().chain(after).collect());
+}
+
+/// What was written before a push is visible to whoever pops the item, and only to that one.
+#[test]
+fn a_queue_publishes() {
+    let seen = outcomes(|| {
+        let queue = Arc::new(SegQueue::new());
+        let data = Arc::new(AtomicU64::new(0));
+        let other = spawn({
+            let (queue, data) = (queue.clone(), data.clone());
+            move || {
+                data.store(1, Relaxed);
+                queue.push(1);
+            }
+        });
+        let (pushed, popped) = match queue.len() {
+            0 => (false, queue.pop()),
+            _ => (true, None),
+        };
+        let received = data.load(Relaxed);
+        other.join().unwrap();
+        (pushed, popped.is_some(), received)
+    });
+    assert!(seen.contains(&(false, true, 1)));
+    assert!(!seen.contains(&(false, true, 0)), "an item came too early");
+    assert!(
+        seen.contains(&(true, false, 0)),
+        "the model is stronger than a queue"
+    );
+}
+
+/// A cell that is set once is found empty or set, and set with all that it holds.
+#[test]
+fn a_cell_that_is_set() {
+    let seen = outcomes(|| {
+        let cell = Arc::new(SetOnce::new());
+        let data = Arc::new(AtomicU64::new(0));
+        let other = spawn({
+            let (cell, data) = (cell.clone(), data.clone());
+            move || {
+                data.store(1, Relaxed);
+                *cell.get_or_init(|| 1)
+            }
+        });
+        let found = cell.get().is_some();
+        let received = data.load(Relaxed);
+        other.join().unwrap();
+        (found, received)
+    });
+    assert_eq!(
+        seen,
+        BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
+        "a cell's value came before what was written before it"
     );
 }

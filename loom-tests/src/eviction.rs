@@ -5,7 +5,7 @@ use std::sync::Arc;
 use everfresh::protocol::Table;
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -46,7 +46,7 @@ fn limit_against_an_observer() {
 /// The limit: two inserts for one free permit.
 #[test]
 fn two_inserts_for_one_permit() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = with_capacity(1);
         let other = spawn({
             let cache = cache.clone();
@@ -55,6 +55,44 @@ fn two_inserts_for_one_permit() {
         assert!(put(&cache, 3, 30, CREATED));
         assert!(other.join().unwrap());
         assert!(cache.limit.entries() <= 1, "more values than the limit");
+        assert_exact(&cache);
+    });
+}
+
+/// The limits: an insert has the permit of a heavier victim, and gives back what it does not need, while an invalidation is after the
+/// same victim.
+#[test]
+fn permit_passed_on_against_invalidate() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, 1, 10, 3, CREATED));
+        let invalidator = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, 1)
+        });
+        assert!(put_weighing(&cache, 2, 20, 1, STALE));
+        assert!(cache.limit.weight() <= 3, "heavier than the limit");
+        invalidator.join().unwrap();
+        assert_eq!((peek(&cache, 1), peek(&cache, 2)), (None, Some(20)));
+        assert_exact(&cache);
+    });
+}
+
+/// The limits: the permit of a victim is too small for an insert, which gives it back and goes on.
+#[test]
+fn permit_too_small_against_invalidate() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, 1, 10, 1, CREATED));
+        assert!(put_weighing(&cache, 2, 20, 1, CREATED));
+        let invalidator = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, 2)
+        });
+        assert!(put_weighing(&cache, 3, 30, 3, STALE));
+        assert!(cache.limit.weight() <= 3, "heavier than the limit");
+        invalidator.join().unwrap();
+        assert_eq!(peek(&cache, 3), Some(30));
         assert_exact(&cache);
     });
 }

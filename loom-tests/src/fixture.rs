@@ -5,7 +5,7 @@ use std::sync::Arc;
 use everfresh::Error;
 use everfresh::protocol::{
     Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Outcome, Place, Published, Read, Removals,
-    Residents, Standing, Table, Times, Timing, Weight,
+    Residents, Standing, Table, Times, Timing, Weight, residency,
 };
 use loom::future::block_on;
 
@@ -38,14 +38,6 @@ const TIMING: Timing = Timing {
     rest_for: SECOND,
 };
 
-/// Of a value nobody has used.
-const STANDING: Standing = Standing {
-    uses: 0,
-    promoted: false,
-    residency: 0,
-    weight: Weight::ZERO,
-};
-
 /// One set with two ways, and no limit on the weight.
 fn limits(entries: usize) -> Limits {
     Limits {
@@ -66,6 +58,15 @@ pub fn with_capacity(capacity: usize) -> Arc<Cache> {
         TIMING,
         Removals::new(None),
     ))
+}
+
+/// A cache of two ways whose values may weigh so much together.
+pub fn with_max_weight(weight: u64) -> Arc<Cache> {
+    let limits = Limits {
+        weight,
+        ..limits(2)
+    };
+    Arc::new(Residents::new(limits, TIMING, Removals::new(None)))
 }
 
 /// A cache that holds `KEY`, and whose claims rest no time when given back.
@@ -89,26 +90,53 @@ pub fn filled() -> Arc<Cache> {
     cache
 }
 
-/// Never zero, so that no tag looks like that of an empty way.
-pub fn hash(key: u8) -> u64 {
-    u64::from(key) + 1
-}
-
-pub fn item(key: u8, value: u64, created: u64) -> Arc<Item> {
-    let times = Times::new(Lifetime {
+fn times(created: u64) -> Times {
+    Times::new(Lifetime {
         created,
         fresh_for: 10 * SECOND,
         stale_for: 10 * SECOND,
         error_for: 10 * SECOND,
         early_for: 0,
         cost: 0,
-    });
-    Arc::new(Entry::ready(key, value, times, STANDING))
+    })
+}
+
+/// Never zero, so that no tag looks like that of an empty way.
+pub fn hash(key: u8) -> u64 {
+    u64::from(key) + 1
+}
+
+/// A value nobody has used.
+fn weighing(key: u8, value: u64, weight: u32, created: u64, residency: u8) -> Arc<Item> {
+    let standing = Standing {
+        uses: 0,
+        promoted: false,
+        residency,
+        weight: Weight::new(weight),
+    };
+    Arc::new(Entry::ready(key, value, times(created), standing))
 }
 
 /// A user's insert.
 pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
-    cache.insert(hash(key), &mut item(key, value, now), now)
+    put_weighing(cache, key, value, 0, now)
+}
+
+pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -> bool {
+    let residency = residency(hash(key), now);
+    let mut new = weighing(key, value, weight, now, residency);
+    cache.insert(hash(key), &mut new, now)
+}
+
+/// Makes a value one that eviction promotes.
+pub fn use_often(cache: &Cache, key: u8) {
+    let (_, entry) = find(cache, key).expect("the value is there");
+    (0..3).for_each(|_| entry.touch());
+}
+
+/// Evicts one value, whose permit is given back; false if it found none.
+pub fn evict(cache: &Cache, now: u64) -> bool {
+    cache.evict_by_queue(now).is_some()
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
@@ -169,8 +197,22 @@ pub fn ours(begun: Begun<u8, u64>) -> Option<Claim<u8, u64>> {
 }
 
 pub fn publish(claim: Claim<u8, u64>, value: u64, now: u64) -> Published {
-    let key = claim.entry().key;
-    claim.publish(item(key, value, now), now)
+    publish_weighing(claim, value, 0, now)
+}
+
+/// What a job does when its load returns.
+pub fn publish_weighing(claim: Claim<u8, u64>, value: u64, weight: u32, now: u64) -> Published {
+    let old = claim.entry();
+    let standing = old.standing(Weight::new(weight));
+    let new = Entry::ready(old.key, value, times(now), standing);
+    claim.publish(Arc::new(new), now)
+}
+
+/// Ends a claim as a load that found no value; returns whether exactly the claimed entry left.
+pub fn leave(cache: &Cache, claim: Claim<u8, u64>) -> bool {
+    let mut left = None;
+    claim.leave(cache.timed_out(), |it| left = Some(it));
+    left.expect("it is told")
 }
 
 /// Ends a claim as a load that failed.
@@ -255,10 +297,34 @@ pub fn residents(cache: &Cache) -> Vec<Held<Item>> {
 /// its set.
 pub fn assert_exact(cache: &Cache) {
     let residents = residents(cache);
-    let values = residents.iter().filter(|entry| !entry.is_loading()).count();
-    assert_eq!(cache.limit.entries(), values, "a permit for each value");
+    let values = || residents.iter().filter(|entry| !entry.is_loading());
+    assert_eq!(
+        cache.limit.entries(),
+        values().count(),
+        "a permit for each value"
+    );
+    let weight: u64 = values().map(|entry| entry.weight.get()).sum();
+    assert_eq!(
+        cache.limit.weight(),
+        weight,
+        "a permit for all that they weigh"
+    );
     let mut keys: Vec<u8> = residents.iter().map(|entry| entry.key).collect();
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), residents.len(), "a key is twice in its set");
+}
+
+/// What holds besides: each value is in one of the queues, so eviction comes to it sooner or later.
+pub fn assert_evictable(cache: &Cache, now: u64) {
+    // Every pass takes a use off what it spares.
+    for _ in 0..8 {
+        while evict(cache, now) {}
+    }
+    let mut left = residents(cache).into_iter();
+    assert!(
+        left.all(|entry| entry.is_loading()),
+        "a value is in neither queue"
+    );
+    assert_exact(cache);
 }

@@ -5,9 +5,11 @@
 //! costs nothing. Times are plain numbers: no model has a clock.
 #![cfg(all(test, loom))]
 
+mod absent;
 mod canaries;
 mod claim;
 mod eviction;
+mod fifo;
 mod fixture;
 mod flight;
 mod load;
@@ -23,6 +25,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 enum Threads {
     /// Explored completely.
     Two,
+    /// Both do a lot, like making room again and again until there is some. Explored up to three preemptions.
+    TwoBusy,
     /// Explored up to three preemptions: all of it would be too much.
     Three,
 }
@@ -32,7 +36,7 @@ enum Threads {
 fn run_model(threads: Threads, model: impl Fn() + Sync + Send + 'static) {
     let bound = match threads {
         Threads::Two => None,
-        Threads::Three => Some(3),
+        Threads::TwoBusy | Threads::Three => Some(3),
     };
     let executions = Arc::new(AtomicUsize::new(0));
     let mut checker = loom::model::Builder::new();

@@ -3,7 +3,7 @@
 use everfresh::protocol::Published;
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -48,6 +48,78 @@ fn against_insert() {
         assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
         refresher.join().unwrap();
         assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        assert_exact(&cache);
+    });
+}
+
+/// P4: a refresh that found no value does not take along what a user puts in meanwhile.
+#[test]
+fn departure_against_insert() {
+    run_model(TwoBusy, || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let refresher = spawn({
+            let cache = cache.clone();
+            move || leave(&cache, claim)
+        });
+        assert!(put(&cache, KEY, 9, STALE));
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// P4: nor does one whose value is too heavy to stay.
+#[test]
+fn too_heavy_against_insert() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish_weighing(claim, 1, 4, STALE));
+        assert!(put_weighing(&cache, KEY, 9, 2, STALE));
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        assert_eq!(refresher.join().unwrap(), Published::NotKept);
+        assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// The entry limit: a value leaves once, because its refresh found none or because it is invalidated.
+#[test]
+fn departure_against_invalidate() {
+    run_model(Two, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
+        let claim = claim(&cache, STALE);
+        let refresher = spawn({
+            let cache = cache.clone();
+            move || leave(&cache, claim)
+        });
+        let invalidated = invalidate(&cache, KEY);
+        assert_eq!(peek(&cache, KEY), None);
+        let left = refresher.join().unwrap();
+        assert!(left || invalidated, "it left");
+        assert_exact(&cache);
+    });
+}
+
+/// P3: a caller that comes while the value leaves is told what its refresh found, or begins the next load.
+#[test]
+fn departure_against_a_caller() {
+    run_model(Two, || {
+        let cache = filled();
+        let claim = claim(&cache, EXPIRING);
+        let refresher = spawn({
+            let cache = cache.clone();
+            move || leave(&cache, claim)
+        });
+        let called = get(&cache, KEY, EXPIRED, |claim| {
+            publish(claim, 2, EXPIRED);
+        });
+        assert!(refresher.join().unwrap());
+        assert!(called.ended().is_ok_and(|value| value == 2) || peek(&cache, KEY).is_none());
         assert_exact(&cache);
     });
 }

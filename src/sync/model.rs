@@ -15,14 +15,18 @@
 //!    sits behind a *std* mutex that is never held across a loom operation and so hides no
 //!    ordering. The orderings are the weakest that `arc_swap` promises. Reclamation is not
 //!    modelled; the tests check drops on the real type.
+//! 3. `crossbeam`, `moka` and `OnceLock` cannot either; for them see `ordered`.
 //!
-//! The canaries in `loom-tests` fail if either repair stops working.
+//! The canaries in `loom-tests` fail if one of these repairs stops working.
+
+mod ordered;
 
 use std::ops::Deref;
 use std::sync::Mutex;
 
 use loom::sync::atomic;
 pub use loom::thread::yield_now;
+pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
 
 use super::{Arc, Ordering, lock};
 
@@ -118,15 +122,9 @@ macro_rules! shadowed {
     };
 }
 
-// Counters are made by default and shown by tests; neither is part of a model.
+// A clock is shown by tests, which is not part of a model.
 macro_rules! plain {
     ($name:ident) => {
-        impl Default for $name {
-            fn default() -> Self {
-                $name::new(0)
-            }
-        }
-
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(stringify!($name))
@@ -139,8 +137,6 @@ plain!(AtomicU8);
 plain!(AtomicU16);
 plain!(AtomicU64);
 plain!(AtomicUsize);
-/// Not part of any model.
-pub use std::sync::atomic::AtomicBool;
 
 shadowed!(AtomicU8, atomic::AtomicU8, u8);
 shadowed!(AtomicU16, atomic::AtomicU16, u16);

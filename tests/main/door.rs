@@ -26,7 +26,14 @@ fn code(line: &str) -> &str {
 }
 
 /// What only the door may name.
-const BEHIND_THE_DOOR: [&str; 4] = ["std::sync", "core::sync", "arc_swap", "loom::"];
+const BEHIND_THE_DOOR: [&str; 6] = [
+    "std::sync",
+    "core::sync",
+    "arc_swap",
+    "crossbeam::queue",
+    "moka::sync",
+    "loom::",
+];
 
 fn named(text: &str) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();

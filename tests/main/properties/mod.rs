@@ -4,12 +4,14 @@
 //!   is exactly repeatable. Each step is compared with a sequential [`model`] that predicts it, and judged by the
 //!   [`promises`] alone, which know nothing about claims: a fault that model and cache share is still a broken promise.
 //! - [`histories`]: real threads on one table; what they saw must fit some order of their operations.
+//! - [`accounting`]: one thread again, with eviction: what is resident is counted and weighed exactly, and told of once when it leaves.
 //! - [`loads`]: the same with reads that load, each load taken as two steps.
 //!
 //! `PROPTEST_CASES` says how many programs (400 if not given) and `EVERFRESH_SEED` which ones (random if not given; a failure
 //! prints it with the smallest program that still fails). To repeat: `EVERFRESH_SEED=7 PROPTEST_CASES=10000 cargo test properties`.
 //! The order in which real threads run is not in the seed, so a failure of a history may need several runs.
 
+mod accounting;
 mod histories;
 mod loads;
 mod model;
