@@ -106,6 +106,21 @@ fn hand_against_refresh() {
     });
 }
 
+/// Another key comes to the set of the value that eviction has chosen, whose token is out of the queue by then.
+#[test]
+fn eviction_against_a_neighbour() {
+    run_model(Two, || {
+        let cache = filled();
+        let neighbour = spawn({
+            let cache = cache.clone();
+            move || put(&cache, 2, 20, STALE)
+        });
+        assert!(evict(&cache, STALE), "there was a value all the time");
+        assert!(neighbour.join().unwrap());
+        assert_evictable(&cache, STALE);
+    });
+}
+
 /// An insert takes over from the value that eviction has chosen.
 #[test]
 fn eviction_against_overwrite() {
