@@ -19,6 +19,7 @@ use crate::loader::{
     AsyncLoader, BoxFuture, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
 };
 use crate::removal::{Cause, Listener};
+use crate::store::SecondLevel;
 
 type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Start<K, V>, BuildError>>;
 
@@ -43,6 +44,7 @@ pub struct Builder<K, V, S = RandomState> {
     clock: Option<Clock>,
     weigher: Option<(u64, Weigher<K, V>)>,
     listener: Option<Listener<K, V>>,
+    level: Option<SecondLevel<K, V>>,
     loader: Option<MakeStart<K, V>>,
 }
 
@@ -71,6 +73,7 @@ impl<K, V> Cache<K, V> {
             clock: None,
             weigher: None,
             listener: None,
+            level: None,
             loader: None,
         }
     }
@@ -207,6 +210,13 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// A second level, in which values outlive the process and which a fleet of processes shares: one refresh in all of them. None if
+    /// not given. See [`docs::store`](crate::docs::store).
+    pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
+        self.level = Some(level);
+        self
+    }
+
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
     /// With the feature `tokio`, the runtime in which [`build`](Self::build) is called if not given.
@@ -233,6 +243,7 @@ impl<K, V, S> Builder<K, V, S> {
             clock: self.clock,
             weigher: self.weigher,
             listener: self.listener,
+            level: self.level,
             loader: self.loader,
         }
     }

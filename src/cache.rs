@@ -1,5 +1,7 @@
 //! The faces of the cache: threads and tasks share one core.
 
+mod everywhere;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -10,6 +12,7 @@ use crate::cached::{Cached, Source};
 use crate::entry::{Entry, Standing};
 use crate::error::Error;
 use crate::fifo::residency;
+use crate::fleet::Told;
 use crate::loader::Loaded;
 use crate::read::{Core, Looked, Missed};
 use crate::reader::{Pinned, Reader};
@@ -189,6 +192,9 @@ where
     /// It wins against every load and refresh that began before it: their results are discarded. Callers that were already
     /// waiting for one still get its result. The value counts as free to recompute until it was refreshed once.
     ///
+    /// A store is told in the background, again and again until it knows; [`insert_everywhere`](Self::insert_everywhere) waits for
+    /// that.
+    ///
     /// # Example
     ///
     /// ```
@@ -199,13 +205,15 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn insert(&self, key: K, value: impl Into<Loaded<V>>) {
+        self.put(key, value.into());
+    }
+
+    fn put(&self, key: K, mut loaded: Loaded<V>) -> Option<Told<K, V>> {
         let core = &*self.0;
         let hash = core.hasher.hash_one(&key);
         let now = core.shared.clock.now();
-        let mut loaded = value.into();
         let Some(value) = loaded.value.take() else {
-            self.invalidate(&key);
-            return;
+            return self.remove(&key).1;
         };
         let policy = &core.shared.policy;
         let standing = Standing {
@@ -216,15 +224,22 @@ where
         };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
         let mut entry = Arc::new(Entry::ready(key, value, times, standing));
+        // Before the table: see `fleet::tell`.
+        let set = core.residents.table.set_of(hash);
+        let told = (core.fleet.as_ref()).and_then(|fleet| fleet.set(&entry, set));
         core.residents.insert(hash, &mut entry, now);
         // After the table: see `absent`.
         core.shared.absent.forget(&entry.key);
+        told
     }
 
     /// Removes a key; returns whether it had a value.
     ///
     /// It wins against every load and refresh that began before it: their results are discarded, whether the key was
     /// resident or absent. Callers that were already waiting get the old answer, callers that come later start a new load.
+    ///
+    /// A store is told in the background, as by [`insert`](Self::insert); [`invalidate_everywhere`](Self::invalidate_everywhere) waits
+    /// for that.
     ///
     /// # Example
     ///
@@ -239,22 +254,37 @@ where
     pub fn invalidate<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.remove(key).0
+    }
+
+    fn remove<Q>(&self, key: &Q) -> (bool, Option<Told<K, V>>)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let core = &*self.0;
         let hash = core.hasher.hash_one(key);
+        // Before the table: see `fleet::tell`.
+        let set = core.residents.table.set_of(hash);
+        let told = (core.fleet.as_ref()).and_then(|fleet| fleet.invalidate(&key.to_owned(), set));
         let had_a_value = core
             .residents
             .invalidate(hash, |other| other.borrow() == key);
         // After the table: see `absent`.
         core.shared.absent.forget(key);
-        had_a_value
+        (had_a_value, told)
     }
 
     /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
     ///
-    /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set.
+    /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set. With a store, every key that
+    /// this process knows is removed there too; for all others take a new namespace.
     pub fn invalidate_all(&self) {
+        if let Some(fleet) = &self.0.fleet {
+            fleet.invalidate_all();
+        }
         self.0.residents.invalidate_all();
         self.0.shared.absent.forget_all();
     }

@@ -46,13 +46,14 @@ impl Stamp {
     const SOURCE_BITS: u32 = 3;
     /// 73 years of ticks.
     const LATEST: Tick = u64::MAX >> Self::SOURCE_BITS;
-    const SOURCES: [Source; 6] = [
+    const SOURCES: [Source; 7] = [
         Source::Fresh,
         Source::Early,
         Source::Stale,
         Source::AfterFailure,
         Source::Loaded,
         Source::Coalesced,
+        Source::Store,
     ];
 
     #[inline]
@@ -152,6 +153,8 @@ pub enum Source {
     Loaded,
     /// This read waited while another caller loaded or refreshed it.
     Coalesced,
+    /// This read waited for the store, where another process, or an earlier one, had put it.
+    Store,
 }
 
 impl From<Condition> for Source {

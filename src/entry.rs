@@ -10,6 +10,7 @@ use crate::clock::Tick;
 use crate::compact::{Cost, Span, Weight};
 use crate::fifo::Residency;
 use crate::flight::Flight;
+use crate::store::Terms;
 use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 
 /// How often an entry can be seen used; a saturated count writes nothing any more.
@@ -140,6 +141,24 @@ impl Times {
     pub fn expires(&self) -> Tick {
         let longest = self.stale_for.ticks().max(self.error_for.ticks());
         self.fresh_until().saturating_add(longest)
+    }
+
+    /// The same for a store, whose clock is another.
+    pub fn terms(&self) -> Terms {
+        let duration = |ticks: Tick| match ticks {
+            Tick::MAX => Duration::MAX,
+            _ => Duration::from_nanos(ticks),
+        };
+        let fresh_for = match self.fresh_until() {
+            Tick::MAX => Tick::MAX,
+            until => until.saturating_sub(self.created()),
+        };
+        Terms {
+            fresh_for: duration(fresh_for),
+            stale_for: duration(self.stale_for.ticks()),
+            stale_if_error_for: duration(self.error_for.ticks()),
+            cost: duration(self.cost()),
+        }
     }
 
     pub fn age(&self, now: Tick) -> Duration {

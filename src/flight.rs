@@ -23,17 +23,26 @@ use crate::sync::{Arc, Event, OnceLock, Slot};
 /// What an attempt came to.
 pub enum Outcome<K, V> {
     /// The entry it made, whether or not it became resident.
-    Published(Arc<Entry<K, V>>),
+    Published(Arc<Entry<K, V>>, Made),
     /// Why there is none.
     Failed(Error),
     /// The entry was no longer resident, nothing was tried: read again.
     Superseded,
 }
 
+/// Who made a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The loader, in this process.
+    Here,
+    /// Another process; it came from the store.
+    Elsewhere,
+}
+
 impl<K, V> Clone for Outcome<K, V> {
     fn clone(&self) -> Self {
         match self {
-            Outcome::Published(entry) => Outcome::Published(entry.clone()),
+            Outcome::Published(entry, made) => Outcome::Published(entry.clone(), *made),
             Outcome::Failed(error) => Outcome::Failed(error.clone()),
             Outcome::Superseded => Outcome::Superseded,
         }

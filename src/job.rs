@@ -6,15 +6,17 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::absent::Absent;
 use crate::clock::{Clock, Tick, ticks};
 use crate::compact::Weight;
-use crate::entry::Entry;
+use crate::entry::{Entry, Times};
 use crate::error::Error;
-use crate::loader::{AsyncLoader, BoxFuture, Request, Returned};
+use crate::flight::Made;
+use crate::loader::{AsyncLoader, BoxFuture, Loaded, Request, Returned};
 use crate::pool::{Class, Pool, Task};
-use crate::publish::{Claim, Published};
+use crate::publish::{Claim, Interest, Published};
 use crate::schedule::{Policy, with_rng};
 use crate::stats::Counters;
 use crate::sync::Arc;
@@ -57,11 +59,22 @@ impl<K, V> Shared<K, V> {
     }
 }
 
+/// The right to load for a fleet, which ends with the job; dropped, it is given back.
+pub(crate) trait Leased<K, V>: Send {
+    /// The loader made this entry, which is, or is not, resident.
+    fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
+    /// The loader failed, and is asked again after `rest`.
+    fn failed(self: Box<Self>, rest: Duration);
+    /// The loader says that the key has no value.
+    fn absent(self: Box<Self>);
+}
+
 /// One load or refresh on its way through the loader.
 pub(crate) struct Job<K, V> {
     claim: Claim<K, V>,
     class: Class,
     shared: Arc<Shared<K, V>>,
+    lease: Option<Box<dyn Leased<K, V>>>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -70,6 +83,79 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             claim,
             class,
             shared,
+            lease: None,
+        }
+    }
+
+    /// Under a lease, whose end is that of the job.
+    pub(crate) fn under(mut self, lease: Box<dyn Leased<K, V>>) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    pub(crate) fn key(&self) -> &K {
+        &self.claim.entry().key
+    }
+
+    /// The set of the table in which the key lives.
+    pub(crate) fn set(&self) -> usize {
+        self.claim.place().set()
+    }
+
+    /// Whether the key has no value here.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.claim.entry().is_loading()
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.claim.is_wanted()
+    }
+
+    pub(crate) fn interest(&self) -> Interest<K, V> {
+        self.claim.interest()
+    }
+
+    /// Ends with a value that another process made.
+    pub(crate) fn found(self, value: V, times: Times, now: Tick) -> (Arc<Entry<K, V>>, Published) {
+        self.publish(value, times, Made::Elsewhere, now)
+    }
+
+    fn publish(
+        self,
+        value: V,
+        times: Times,
+        made: Made,
+        now: Tick,
+    ) -> (Arc<Entry<K, V>>, Published) {
+        let Job {
+            claim,
+            shared,
+            lease,
+            ..
+        } = self;
+        let old = claim.entry();
+        let standing = old.standing(shared.weigh(&old.key, &value));
+        let new = Arc::new(Entry::ready(old.key.clone(), value, times, standing));
+        let failed_before = claim.failures() > 0;
+        let published = claim.publish(new.clone(), made, now);
+        shared.counters.published(published);
+        if failed_before && published == Published::Yes {
+            // The next failure of this key is the first again.
+            shared.absent.forget(&new.key);
+        }
+        if let Some(lease) = lease {
+            lease.publish(new.clone(), published);
+        }
+        (new, published)
+    }
+
+    /// Ends untried, because another process failed: rests like after a failure, which is not counted.
+    pub(crate) fn cool(self, error: Error, rest: Tick) {
+        let Job { claim, shared, .. } = self;
+        let now = shared.clock.now();
+        match claim.entry().is_loading() {
+            true => shared.remember(claim, error, now, rest, 0),
+            false => claim.rest(error, now.saturating_add(rest)),
         }
     }
 
@@ -119,36 +205,30 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>, started: Tick) {
-        let Job { claim, shared, .. } = self;
-        let took = shared.clock.exact().saturating_sub(started);
-        let now = shared.clock.now();
-        shared.counters.took(took);
+        let took = self.shared.clock.exact().saturating_sub(started);
+        let now = self.shared.clock.now();
+        self.shared.counters.took(took);
         let error = match returned {
             Ok(Ok(mut loaded)) => {
                 let Some(value) = loaded.value.take() else {
-                    let rest = loaded.fresh_for.map_or(shared.policy.absent_for, ticks);
-                    return shared.remember(claim, Error::absent(), now, rest, 0);
+                    return self.absent(&loaded, now);
                 };
-                let old = claim.entry();
+                let policy = &self.shared.policy;
+                let old = self.claim.entry();
                 let cost = (!old.is_loading()).then(|| old.times.cost());
-                let times =
-                    with_rng(|rng| shared.policy.times(&loaded, now, cost, Some(took), rng));
-                let weight = shared.weigh(&old.key, &value);
-                let standing = old.standing(weight);
-                let new = Entry::ready(old.key.clone(), value, times, standing);
-                let failed_before = claim.failures() > 0;
-                let new = Arc::new(new);
-                let published = claim.publish(new.clone(), now);
-                shared.counters.published(published);
-                if failed_before && published == Published::Yes {
-                    // The next failure of this key is the first again.
-                    shared.absent.forget(&new.key);
-                }
+                let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
+                self.publish(value, times, Made::Here, now);
                 return;
             }
             Ok(Err(error)) => error,
             Err(panic) => Error::panicked(&*panic),
         };
+        let Job {
+            claim,
+            shared,
+            lease,
+            ..
+        } = self;
         shared.counters.failed();
         let failures = claim.failures();
         let rest = with_rng(|rng| shared.policy.backoff(failures, rng));
@@ -156,14 +236,32 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             true => shared.remember(claim, error, now, rest, failures + 1),
             false => claim.fail(error, now.saturating_add(rest)),
         }
+        if let Some(lease) = lease {
+            lease.failed(Duration::from_nanos(rest));
+        }
+    }
+
+    fn absent(self, loaded: &Loaded<V>, now: Tick) {
+        let Job {
+            claim,
+            shared,
+            lease,
+            ..
+        } = self;
+        let rest = loaded.fresh_for.map_or(shared.policy.absent_for, ticks);
+        shared.remember(claim, Error::absent(), now, rest, 0);
+        if let Some(lease) = lease {
+            lease.absent();
+        }
     }
 
     /// Gives the claim back untried, because the loader has no room.
-    fn shed(self) {
+    pub(crate) fn shed(self) {
         let Job {
             claim,
             class,
             shared,
+            ..
         } = self;
         let rest = with_rng(|rng| shared.policy.backoff(0, rng));
         shared.counters.shed(class);

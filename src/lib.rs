@@ -72,6 +72,7 @@ mod entry;
 mod error;
 mod eviction;
 mod fifo;
+mod fleet;
 mod flight;
 mod fresh;
 mod job;
@@ -85,6 +86,7 @@ mod removal;
 mod residents;
 mod schedule;
 mod stats;
+pub mod store;
 mod sync;
 mod table;
 #[cfg(any(test, feature = "test-util"))]
@@ -114,6 +116,8 @@ pub mod docs {
     pub mod choosing {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("docs/store.md")]
+    pub mod store {}
 }
 
 /// The protocol without policy and loader, for the models in `loom-tests`.
@@ -124,7 +128,8 @@ pub mod protocol {
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
     pub use crate::fifo::residency;
-    pub use crate::flight::{Flight, Outcome};
+    pub use crate::fleet::Gathering;
+    pub use crate::flight::{Flight, Made, Outcome};
     pub use crate::publish::{Claim, Published};
     pub use crate::removal::Removals;
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};

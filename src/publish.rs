@@ -16,7 +16,7 @@ use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::eviction::Permit;
-use crate::flight::{Flight, Outcome};
+use crate::flight::{Flight, Made, Outcome};
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{Arc, Weak};
@@ -32,6 +32,22 @@ pub struct Claim<K, V> {
     /// When a claim that is dropped may be taken again.
     rests_until: Tick,
     ended: bool,
+}
+
+/// Whether the result of a claim is still wanted.
+pub struct Interest<K, V> {
+    residents: Weak<Residents<K, V>>,
+    entry: Arc<Entry<K, V>>,
+    right: Right,
+}
+
+impl<K, V> Interest<K, V> {
+    /// Whether the claim is held, within its deadline, and the cache still exists.
+    pub fn is_live(&self, now: Tick) -> bool {
+        now < self.right.deadline()
+            && self.residents.strong_count() > 0
+            && self.entry.claims.current() == Some(self.right)
+    }
 }
 
 /// What became of a result.
@@ -80,6 +96,20 @@ impl<K, V> Claim<K, V> {
         &self.flight
     }
 
+    /// Where the entry lives.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What tells, without holding the claim, whether its result is still wanted.
+    pub fn interest(&self) -> Interest<K, V> {
+        Interest {
+            residents: self.residents.clone(),
+            entry: self.entry.clone(),
+            right: self.right,
+        }
+    }
+
     /// Consecutive failures before this attempt.
     pub fn failures(&self) -> u32 {
         failures_before(self.right)
@@ -100,12 +130,12 @@ impl<K, V> Claim<K, V> {
     /// Replaces the claimed entry by `new`, if it is still this claim's to replace.
     ///
     /// Whoever waits for this flight gets `new` in any case: they asked before whatever overtook it.
-    pub fn publish(mut self, new: Arc<Entry<K, V>>, now: Tick) -> Published
+    pub fn publish(mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published
     where
         K: Clone,
     {
         let Some(residents) = self.residents.upgrade() else {
-            self.end(Outcome::Published(new));
+            self.end(Outcome::Published(new, made));
             return Published::Overtaken;
         };
         // Before spending, because evicting drops a user's value, which may panic, and so may the clone of a key.
@@ -113,7 +143,7 @@ impl<K, V> Claim<K, V> {
         let vacant = permit.is_none().then(|| self.vacant()).flatten();
         if !self.entry.claims.spend(self.right) {
             drop(permit);
-            self.end(Outcome::Published(new));
+            self.end(Outcome::Published(new, made));
             residents.removals.deliver();
             return Published::TakenOver;
         }
@@ -125,7 +155,7 @@ impl<K, V> Claim<K, V> {
                 Published::NotKept
             }
         };
-        self.end(Outcome::Published(new));
+        self.end(Outcome::Published(new, made));
         // From here on waiters read the table again; and the old entry lets go of the new one.
         self.entry.flight.swap(Some(residents.closed.clone()));
         residents.removals.deliver();

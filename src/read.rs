@@ -10,7 +10,8 @@ use crate::cached::{Cached, Kept, Source};
 use crate::clock::Tick;
 use crate::entry::{Entry, Times};
 use crate::error::Error;
-use crate::flight::{Flight, Outcome};
+use crate::fleet::Fleet;
+use crate::flight::{Flight, Made, Outcome};
 use crate::job::{Job, Shared, Start};
 use crate::nesting::Frame;
 use crate::pool::Class;
@@ -27,6 +28,8 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) residents: Arc<Residents<K, V>>,
     pub(crate) shared: Arc<Shared<K, V>>,
     pub(crate) start: Start<K, V>,
+    /// The second level, which `start` goes through if there is one.
+    pub(crate) fleet: Option<Arc<Fleet<K, V>>>,
 }
 
 /// A value that lives shorter than this may expire while it is handed over, and goes to those who waited all the same:
@@ -199,8 +202,12 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let result = self.obtain(key, hash, looked).await;
-        let waited =
-            |kept: &Kept<V, K>| matches!(kept.source(), Source::Loaded | Source::Coalesced);
+        let waited = |kept: &Kept<V, K>| {
+            matches!(
+                kept.source(),
+                Source::Loaded | Source::Coalesced | Source::Store
+            )
+        };
         if result.as_ref().map_or(true, waited) {
             self.shared.counters.missed();
         }
@@ -255,7 +262,11 @@ where
             match looked {
                 Looked::Failed(error) => return Err(error),
                 Looked::Wait(flight, fallback, source) => match self.wait(&flight, source).await? {
-                    Outcome::Published(entry) => {
+                    Outcome::Published(entry, made) => {
+                        let source = match made {
+                            Made::Here => source,
+                            Made::Elsewhere => Source::Store,
+                        };
                         let now = self.shared.clock.now();
                         if entry.is_servable(now) || entry.times.life() < HANDING_OVER {
                             return Ok(Kept::new(entry, now, source));

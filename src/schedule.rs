@@ -13,6 +13,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use crate::clock::{Tick, ticks};
 use crate::entry::{Lifetime, Times};
 use crate::loader::Loaded;
+use crate::store::Terms;
 
 /// `ln(1e9)`: a draw matters with a chance above 1e-9 only this many `beta * cost` before the soft limit.
 const WINDOW: f64 = 20.723_265_836_946_41;
@@ -60,13 +61,41 @@ impl Policy {
             true => (fresh_for as f64 * (1.0 - self.jitter * rng.random::<f64>())) as Tick,
             false => fresh_for,
         };
-        let window = (WINDOW * self.beta * cost as f64).min(WINDOW_CAP * fresh_for as f64);
         Times::new(Lifetime {
             created,
             fresh_for,
             stale_for: loaded.stale_for.map_or(self.stale_for, ticks),
             error_for: loaded.stale_if_error_for.map_or(self.error_for, ticks),
-            early_for: window as Tick,
+            early_for: self.early_for(fresh_for, cost),
+            cost,
+        })
+    }
+
+    fn early_for(&self, fresh_for: Tick, cost: Tick) -> Tick {
+        (WINDOW * self.beta * cost as f64).min(WINDOW_CAP * fresh_for as f64) as Tick
+    }
+
+    /// The times of an entry that another process made `age` ago.
+    pub(crate) fn restored(&self, terms: &Terms, age: Tick, now: Tick) -> Times {
+        // The clock of this process may have begun after that: what it cannot express is taken off the limits.
+        let created = now.saturating_sub(age);
+        let before = age - (now - created);
+        let (fresh_for, cost) = (ticks(terms.fresh_for), ticks(terms.cost));
+        let less = |limit: Tick| match limit {
+            Tick::MAX => limit,
+            _ => limit.saturating_sub(before.saturating_sub(fresh_for)),
+        };
+        let early_for = self.early_for(fresh_for, cost);
+        let fresh_for = match fresh_for {
+            Tick::MAX => fresh_for,
+            _ => fresh_for.saturating_sub(before),
+        };
+        Times::new(Lifetime {
+            created,
+            fresh_for,
+            stale_for: less(ticks(terms.stale_for)),
+            error_for: less(ticks(terms.stale_if_error_for)),
+            early_for,
             cost,
         })
     }

@@ -3,7 +3,7 @@
 # toolchain (rustup's is best), and network for the crates on the first run.
 #
 # It installs, where missing: rustfmt and clippy (rustup), the minimum Rust version (rustup, else
-# Debian's rustc-web), a C linker (apt-get, on Debian as root).
+# Debian's rustc-web), a C linker and redis-server (apt-get, on Debian as root).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -23,11 +23,15 @@ step() { # NAME COMMAND...
     fi
 }
 
+all=tokio,test-util,redis,json,msgpack,lz4
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 
 install_tools() {
     if ! command -v cc >/dev/null && command -v apt-get >/dev/null; then
         apt-get update -q && apt-get install -yq --no-install-recommends gcc libc6-dev || return 1
+    fi
+    if ! command -v redis-server >/dev/null && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -yq --no-install-recommends redis-server redis-sentinel || return 1
     fi
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return 1
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || return 1
@@ -56,18 +60,19 @@ minimum_version() {
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
     cp -r Cargo.toml README.md src tests examples benches loom-tests "$copy/tree" || return 1
-    for features in "" "tokio" "tokio,test-util"; do
+    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
     done
 }
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features tokio,test-util; }
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$all"; }
 
 lints() {
     cargo clippy --all-targets -- -D warnings &&
         cargo clippy -p everfresh-benches -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
+        cargo clippy --lib --features redis -- -D warnings &&
         RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
             --target-dir target-loom -- -D warnings
 }
@@ -79,8 +84,8 @@ step "documentation" documentation
 step "package" cargo package --allow-dirty --quiet
 step "minimum Rust version $minimum" minimum_version
 
-step "tests, doctests and examples" cargo test --all-targets --features tokio,test-util
-step "documentation tests" cargo test --doc --features tokio,test-util
+step "tests, doctests and examples" cargo test --all-targets --features "$all"
+step "documentation tests" cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use everfresh::Error;
 use everfresh::protocol::{
-    Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Outcome, Place, Published, Read, Removals,
-    Residents, Standing, Table, Times, Timing, Weight, residency,
+    Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Made, Outcome, Place, Published, Read,
+    Removals, Residents, Standing, Table, Times, Timing, Weight, residency,
 };
 use loom::future::block_on;
 
@@ -205,7 +205,7 @@ pub fn publish_weighing(claim: Claim<u8, u64>, value: u64, weight: u32, now: u64
     let old = claim.entry();
     let standing = old.standing(Weight::new(weight));
     let new = Entry::ready(old.key, value, times(now), standing);
-    claim.publish(Arc::new(new), now)
+    claim.publish(Arc::new(new), Made::Here, now)
 }
 
 /// Ends a claim as a load that found no value; returns whether exactly the claimed entry left.
@@ -279,7 +279,7 @@ impl Called {
 
 fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
     match outcome {
-        Outcome::Published(entry) => Ok(*entry.value().expect("a load makes a value")),
+        Outcome::Published(entry, _) => Ok(*entry.value().expect("a load makes a value")),
         Outcome::Failed(error) => Err(error),
         Outcome::Superseded => unreachable!("no model removes an entry that it waits for"),
     }

@@ -12,6 +12,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod gather;
 mod load;
 mod publish;
 mod table;

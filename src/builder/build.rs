@@ -9,7 +9,8 @@ use crate::absent::Absent;
 use crate::cache::Cache;
 use crate::clock::{Clock, Tick, ticks};
 use crate::error::BuildError;
-use crate::job::Shared;
+use crate::fleet::Fleet;
+use crate::job::{Shared, Start};
 use crate::loader::BoxFuture;
 use crate::pool::Pool;
 use crate::read::Core;
@@ -83,18 +84,31 @@ where
             weight: max_weight,
             ways: self.capacity * WAYS_PER_ENTRY,
         };
+        let removals = Removals::new(self.listener);
+        let residents = Arc::new(Residents::new(limits, timing, removals));
+        let shared = Arc::new(Shared {
+            policy,
+            clock,
+            counters: Counters::default(),
+            weigher,
+            absent: Absent::new(absent_capacity),
+        });
+        let (start, fleet) = match self.level {
+            None => (start, None),
+            Some(level) => {
+                let fleet = Fleet::new(level, self.capacity, &residents, shared.clone(), start);
+                let starts = fleet.clone();
+                let start: Start<K, V> = Box::new(move |job| starts.start(job));
+                (start, Some(fleet))
+            }
+        };
         Ok(Cache::new(Core {
             name,
             hasher: self.hasher,
-            residents: Arc::new(Residents::new(limits, timing, Removals::new(self.listener))),
-            shared: Arc::new(Shared {
-                policy,
-                clock,
-                counters: Counters::default(),
-                weigher,
-                absent: Absent::new(absent_capacity),
-            }),
+            residents,
+            shared,
             start,
+            fleet,
         }))
     }
 

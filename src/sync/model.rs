@@ -75,6 +75,12 @@ macro_rules! shadowed {
             shadow: Shadow,
         }
 
+        impl Default for $name {
+            fn default() -> Self {
+                $name::new(<$value>::default())
+            }
+        }
+
         #[allow(dead_code)]
         impl $name {
             pub fn new(value: $value) -> Self {

@@ -85,7 +85,12 @@ impl<S> Steps<S> {
 /// The stand-in for `crossbeam`'s queue.
 pub struct SegQueue<T>(Steps<VecDeque<Posted<T>>>);
 
-#[allow(clippy::new_without_default)]
+impl<T> Default for SegQueue<T> {
+    fn default() -> Self {
+        SegQueue::new()
+    }
+}
+
 impl<T> SegQueue<T> {
     pub fn new() -> Self {
         SegQueue(Steps::new(VecDeque::new()))

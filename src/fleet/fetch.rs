@@ -1,0 +1,325 @@
+//! The way of a job through the store: wait for what this process has not told yet, read, ask for the lease, and only then load.
+//!
+//! | what it meets | what it does |
+//! |---|---|
+//! | a write of this process that the store does not know yet | waits for it; if that fails, loads without the store (P4) |
+//! | a payload that may be served | installs it, loads nothing |
+//! | a stale payload, for a key that is resident | asks for the lease, to refresh it |
+//! | nothing, or something that cannot be read | asks for the lease |
+//! | the lease | loads, publishes, tells the fleet |
+//! | a lease of somebody else | waits for the change, at most until the lease ends (nobody waits who has a stale value) |
+//! | a fleet that cools down | fails like a load that failed, or goes on serving the stale value |
+//! | no store | loads without a lease (P7, D) |
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use futures_lite::future;
+
+use super::lease::{Grant, Lease};
+use super::ledger::Telling;
+use super::{Fleet, Underway};
+use crate::clock::{Tick, ticks};
+use crate::error::Error;
+use crate::job::Job;
+use crate::publish::Published;
+use crate::store::envelope::{self, Opened};
+use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
+use crate::sync::{Arc, Ordering, lock};
+
+/// Keys that are read from the store in one request.
+const TOGETHER: usize = 64;
+
+/// One job on its way.
+struct Asking<K, V> {
+    job: Job<K, V>,
+    key: StoreKey,
+    _underway: Underway<K, V>,
+}
+
+/// What a payload was good for.
+enum Use<K, V> {
+    /// The job is done.
+    Installed,
+    /// Not to be served, or not instead of a refresh; its epoch, if it has one, is what the store holds.
+    Refresh(Job<K, V>, Option<Epoch>),
+}
+
+impl<K, V> Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Starts a job: what a cache with a store does instead of running the loader.
+    pub(crate) fn start(self: &Arc<Self>, job: Job<K, V>) {
+        if self.asking.bring(job) {
+            self.store.spawn(Box::pin(self.clone().gather()));
+        }
+    }
+
+    /// Until the result is dropped, jobs are only collected.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold<K, V> {
+        self.asking.hold();
+        Hold(self.clone())
+    }
+
+    async fn gather(self: Arc<Self>) {
+        loop {
+            let jobs = std::iter::from_fn(|| self.asking.next()).take(TOGETHER);
+            let batch: Vec<_> = jobs.filter_map(|job| self.prepare(job)).collect();
+            if !batch.is_empty() {
+                self.read(batch);
+            } else if self.asking.stops() {
+                return;
+            }
+        }
+    }
+
+    /// Names the key; a job that cannot be named, or is one too many, ends here.
+    fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<Asking<K, V>> {
+        let Some(key) = self.name(job.key()) else {
+            self.unleased(job);
+            return None;
+        };
+        let Some(underway) = self.enter() else {
+            job.shed();
+            return None;
+        };
+        self.track(&key, job.key(), job.set());
+        Some(Asking {
+            job,
+            key,
+            _underway: underway,
+        })
+    }
+
+    /// Reads the keys that are absent here, together; everything else is done one by one, at the same time.
+    fn read(self: &Arc<Self>, batch: Vec<Asking<K, V>>) {
+        let (absent, others): (Vec<_>, Vec<_>) = (batch.into_iter())
+            .partition(|asking| asking.job.is_cold() && self.is_told(asking.key.hash()));
+        for asking in others {
+            let fleet = self.clone();
+            self.store
+                .spawn(Box::pin(async move { fleet.ask(asking, None).await }));
+        }
+        if absent.is_empty() {
+            return;
+        }
+        // In a task of its own: the next batch need not wait for this answer.
+        let fleet = self.clone();
+        self.store.spawn(Box::pin(async move {
+            let keys: Vec<StoreKey> = absent.iter().map(|asking| asking.key.clone()).collect();
+            let answers = fleet.store.read(&keys).await;
+            for (asking, answer) in absent.into_iter().zip(answers) {
+                fleet.answered(asking, answer);
+            }
+        }));
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        asking: Asking<K, V>,
+        answer: Result<Option<Vec<u8>>, StoreError>,
+    ) {
+        let Asking {
+            job,
+            key,
+            _underway,
+        } = asking;
+        let (job, seen) = match answer {
+            Ok(Some(payload)) => match self.install(job, &key, &payload) {
+                Use::Installed => return,
+                Use::Refresh(job, epoch) => (job, epoch),
+            },
+            Ok(None) => {
+                self.counters.misses.add();
+                (job, None)
+            }
+            // What is stored is not a payload, or the store cannot be asked.
+            Err(_) => return self.unleased(job),
+        };
+        let fleet = self.clone();
+        let asking = Asking {
+            job,
+            key,
+            _underway,
+        };
+        self.store
+            .spawn(Box::pin(async move { fleet.ask(asking, seen).await }));
+    }
+
+    /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is an epoch that was read and is of no use.
+    async fn ask(self: Arc<Self>, asking: Asking<K, V>, unusable: Option<Epoch>) {
+        let Asking {
+            mut job,
+            key,
+            _underway,
+        } = asking;
+        let hash = key.hash();
+        let token = Token {
+            origin: self.origin,
+            serial: self.serial.fetch_add(1, Ordering::Relaxed),
+        };
+        // What this process has; a placeholder has nothing.
+        let resident = (!job.is_cold())
+            .then(|| self.ledger.installed(hash))
+            .flatten();
+        let mut seen = unusable.or(resident);
+        loop {
+            if !self.told(hash).await {
+                return self.unleased(job);
+            }
+            if !job.is_wanted() {
+                return;
+            }
+            // Before asking, so that no change after the answer is missed.
+            let changed = self.ledger.event(hash).map(|event| event.listen());
+            let ask = Acquire {
+                seen,
+                token,
+                lease: self.lease,
+            };
+            match self.store.acquire(&key, ask).await {
+                Ok(Acquired::Stored(payload)) => match self.install(job, &key, &payload) {
+                    Use::Installed => return,
+                    Use::Refresh(back, None) => return self.unleased(back),
+                    Use::Refresh(back, epoch) => {
+                        job = back;
+                        seen = epoch;
+                    }
+                },
+                Ok(Acquired::Granted { base }) => {
+                    self.counters.leases_granted.add();
+                    let grant = Grant {
+                        token,
+                        base,
+                        replaces: seen == Some(base),
+                    };
+                    let lease = Lease::granted(&self, key, grant, job.interest());
+                    return (self.load)(job.under(Box::new(lease)));
+                }
+                Ok(Acquired::Held { left }) => {
+                    self.counters.leases_denied.add();
+                    let ends = self.wait_until(left);
+                    match changed {
+                        Some(changed) => future::or(changed, ends).await,
+                        None => ends.await,
+                    }
+                }
+                Ok(Acquired::Cooling { left }) => {
+                    return job.cool(Error::failed(FleetCools), ticks(left));
+                }
+                Err(_) => return self.unleased(job),
+            }
+        }
+    }
+
+    async fn wait_until(&self, left: Duration) {
+        let clock = &self.shared.clock;
+        let until = clock.now().saturating_add(ticks(left).max(1_000_000));
+        clock.sleep_until(until).await;
+    }
+
+    /// Loads without the store.
+    fn unleased(&self, job: Job<K, V>) {
+        self.counters.unleased.add();
+        (self.load)(job);
+    }
+
+    fn is_told(&self, hash: u128) -> bool {
+        matches!(self.ledger.telling(hash, None), Telling::Told)
+    }
+
+    /// Waits until the store knows what this process wrote; false if it could not be told.
+    async fn told(&self, hash: u128) -> bool {
+        loop {
+            let Some(event) = self.ledger.event(hash) else {
+                return true;
+            };
+            let changed = event.listen();
+            match self.ledger.telling(hash, None) {
+                Telling::Told => return true,
+                Telling::Failed(_) => return false,
+                Telling::Underway => changed.await,
+            }
+        }
+    }
+
+    /// Makes a payload the value of the job's key, if it may be served.
+    fn install(&self, job: Job<K, V>, key: &StoreKey, payload: &[u8]) -> Use<K, V> {
+        let hash = key.hash();
+        let opened = match self.format.open(key, payload) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.counters.unreadable(reason);
+                return Use::Refresh(job, envelope::epoch(payload));
+            }
+        };
+        let Opened {
+            value,
+            epoch,
+            terms,
+        } = opened;
+        if !self.ledger.accepts(hash, epoch) || self.distrusts(epoch) {
+            self.counters.outdated.add();
+            return Use::Refresh(job, Some(epoch));
+        }
+        let now = self.shared.clock.now();
+        let times = self.shared.policy.restored(&terms, self.age(epoch), now);
+        let fresh = now < times.fresh_until();
+        // Past the hard limit; or stale, and the job is to refresh a value that is here.
+        if now >= times.expires() || !(fresh || job.is_cold()) {
+            return Use::Refresh(job, Some(epoch));
+        }
+        match fresh {
+            true => self.counters.hits.add(),
+            false => self.counters.stale.add(),
+        }
+        let (entry, published) = job.found(value, times, now);
+        // Whoever heard of something later in the meantime found nothing to take out, perhaps.
+        if published == Published::Yes && !self.ledger.install(hash, epoch) {
+            self.take_out(hash, &entry);
+        }
+        Use::Installed
+    }
+
+    fn distrusts(&self, epoch: Epoch) -> bool {
+        epoch.micros() <= *lock(&self.distrusted)
+    }
+
+    /// By the store's clock, whatever this machine's clock says.
+    fn age(&self, epoch: Epoch) -> Tick {
+        let now = self.store.now().unwrap_or(epoch.micros());
+        now.saturating_sub(epoch.micros()).saturating_mul(1_000)
+    }
+}
+
+/// Jobs that begin while this lives travel together.
+pub(crate) struct Hold<K, V>(Arc<Fleet<K, V>>)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static;
+
+impl<K, V> Drop for Hold<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        if self.0.asking.let_go() {
+            self.0.store.spawn(Box::pin(self.0.clone().gather()));
+        }
+    }
+}
+
+/// Another process of the fleet tried to load the key and failed.
+#[derive(Debug)]
+struct FleetCools;
+
+impl std::fmt::Display for FleetCools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("another process failed to load this key a moment ago; it is tried again soon")
+    }
+}
+
+impl std::error::Error for FleetCools {}

@@ -1,0 +1,158 @@
+//! What other processes change.
+
+use std::hash::Hash;
+
+use futures_lite::future;
+
+use super::Fleet;
+use super::ledger::Telling;
+use crate::entry::Entry;
+use crate::flight::Flight;
+use crate::job::Job;
+use crate::pool::Class;
+use crate::removal::Cause;
+use crate::residents::{Claimed, Residents};
+use crate::store::envelope;
+use crate::store::{Change, ChangeKind, Follower};
+use crate::sync::{Arc, Held};
+use crate::table::Place;
+
+/// Keys that are compared with the store in one request after a gap, and refreshed at once.
+const COMPARED: usize = 64;
+
+impl<K, V> Follower for Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn changed(&self, change: &Change) {
+        let ours = change.origin == self.origin;
+        // First what is known, then what is resident: see the ledger.
+        let later = change
+            .epoch
+            .is_some_and(|epoch| self.ledger.raise(change.hash, epoch));
+        if !ours {
+            self.counters.heard.add();
+            if later {
+                self.counters.followed_changes.add();
+                self.follow(change);
+            }
+        }
+        // Who waits for a lease tries again.
+        self.ledger.notify(change.hash);
+    }
+
+    fn reconnected(&self, _: u64) {
+        let Some(fleet) = self.me() else { return };
+        if fleet.ledger.len() > 0 {
+            fleet.counters.rechecks.add();
+            self.store.spawn(Box::pin(fleet.recheck()));
+        }
+    }
+}
+
+impl<K, V> Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn me(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
+    fn follow(&self, change: &Change) {
+        let Some((key, set)) = self.ledger.key(change.hash) else {
+            return;
+        };
+        match change.kind {
+            ChangeKind::Invalidated | ChangeKind::Set => {
+                if let Some(residents) = self.residents.upgrade() {
+                    residents.invalidate_in(set, &key);
+                }
+                self.shared.absent.forget(&key);
+            }
+            ChangeKind::Refreshed => {
+                self.shared.absent.forget(&key);
+                self.catch_up(set, &key);
+            }
+            ChangeKind::Released => {}
+        }
+    }
+
+    /// Takes over what another process refreshed; the value that is here is served until then.
+    fn catch_up(&self, set: usize, key: &K) -> Option<Arc<Flight<K, V>>> {
+        let residents = self.residents.upgrade()?;
+        let (place, entry) = residents.find_in(set, key)?;
+        if entry.is_loading() {
+            // It waits for a change, and was told of this one.
+            return None;
+        }
+        match residents.claim_now(place, &entry, self.shared.clock.now()) {
+            Claimed::Ours(claim) => {
+                let flight = claim.flight().clone();
+                let job = Job::new(claim, Class::Early, self.shared.clone());
+                self.me()?.start(job);
+                Some(flight)
+            }
+            Claimed::Theirs(_) | Claimed::Changed => None,
+        }
+    }
+
+    /// After a gap: compares what is resident with the store, and refreshes what differs. Meanwhile it is served.
+    ///
+    /// What the store no longer has was invalidated, or expired, or the store lost it. None of the three can be told apart, so it is loaded again, a few
+    /// keys at a time.
+    async fn recheck(self: Arc<Self>) {
+        let generation = self.store.generation();
+        for hashes in self.ledger.hashes().chunks(COMPARED) {
+            if self.store.generation() != generation || self.residents.strong_count() == 0 {
+                return;
+            }
+            let known = |hash: &u128| {
+                let (key, set) = self.ledger.key(*hash)?;
+                // What was never stored cannot have changed there, and what is untold will.
+                self.ledger.installed(*hash)?;
+                matches!(self.ledger.telling(*hash, None), Telling::Told)
+                    .then(|| Some((self.name(&key)?, key, set)))
+                    .flatten()
+            };
+            let keys: Vec<_> = hashes.iter().filter_map(known).collect();
+            let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
+            let mut refreshed = Vec::new();
+            for ((name, key, set), answer) in keys.iter().zip(self.store.read(&names).await) {
+                let Ok(stored) = answer else { continue };
+                let stored = stored.as_deref().and_then(envelope::epoch);
+                if let Some(epoch) = stored {
+                    self.ledger.raise(name.hash(), epoch);
+                }
+                if stored.is_none() || stored != self.ledger.installed(name.hash()) {
+                    refreshed.extend(self.catch_up(*set, key));
+                }
+            }
+            for flight in refreshed {
+                let ends = self.shared.clock.sleep_until(flight.right.deadline());
+                future::or(async { _ = flight.wait().await }, ends).await;
+            }
+        }
+    }
+}
+
+impl<K: Eq, V> Residents<K, V> {
+    /// The entry of a key whose set is known.
+    pub(super) fn find_in(&self, set: usize, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
+        self.table.items(set).find(|(_, entry)| entry.key == *key)
+    }
+
+    /// [`Residents::invalidate`] of a key whose set is known.
+    fn invalidate_in(&self, set: usize, key: &K) {
+        while let Some((place, entry)) = self.find_in(set, key) {
+            if self
+                .take_out(place, entry.arc(), Cause::Invalidated)
+                .is_some()
+            {
+                break;
+            }
+        }
+        self.removals.deliver();
+    }
+}

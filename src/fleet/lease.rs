@@ -1,0 +1,182 @@
+//! The lease of one load: renewed while the loader runs, ended by its result.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use super::Fleet;
+use crate::clock::ticks;
+use crate::entry::Entry;
+use crate::job::Leased;
+use crate::publish::{Interest, Published};
+use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
+use crate::sync::{Arc, AtomicU8, Ordering};
+
+/// The right of one job to load for the fleet.
+pub(super) struct Lease<K, V> {
+    fleet: Arc<Fleet<K, V>>,
+    grant: Grant,
+    held: Held,
+}
+
+/// What the store granted.
+#[derive(Clone, Copy)]
+pub(super) struct Grant {
+    pub(super) token: Token,
+    pub(super) base: Epoch,
+    /// Whether a payload is stored, which the result replaces.
+    pub(super) replaces: bool,
+}
+
+/// A lease in the store, given back when dropped, unless it ended otherwise: its job was shed, taken over, or dropped with its
+/// runtime.
+struct Held {
+    store: Arc<dyn Store>,
+    key: StoreKey,
+    token: Token,
+    /// Not 0 once it has.
+    ended: Arc<AtomicU8>,
+}
+
+impl Held {
+    fn give_back(&self, cool_down: Option<Duration>) {
+        // Relaxed: a renewal too many does no harm.
+        if self.ended.swap(1, Ordering::Relaxed) != 0 {
+            return;
+        }
+        let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
+        self.store.spawn(Box::pin(async move {
+            // If it cannot be told, the lease ends by itself.
+            let _ = store.release(&key, token, cool_down).await;
+        }));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back(None);
+    }
+}
+
+impl<K, V> Lease<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// A lease that was just granted; renewed until it ends or nobody wants its result any more.
+    pub(super) fn granted(
+        fleet: &Arc<Fleet<K, V>>,
+        key: StoreKey,
+        grant: Grant,
+        interest: Interest<K, V>,
+    ) -> Self {
+        let lease = Lease {
+            fleet: fleet.clone(),
+            grant,
+            held: Held {
+                store: fleet.store.clone(),
+                key,
+                token: grant.token,
+                ended: Arc::new(AtomicU8::new(0)),
+            },
+        };
+        let renewing = lease.renewing(interest);
+        fleet.store.spawn(Box::pin(renewing));
+        lease
+    }
+
+    /// At a third of the lease, so that one lost attempt does not lose it.
+    fn renewing(
+        &self,
+        interest: Interest<K, V>,
+    ) -> impl Future<Output = ()> + Send + 'static + use<K, V> {
+        let (fleet, key, token) = (self.fleet.clone(), self.held.key.clone(), self.held.token);
+        let ended = self.held.ended.clone();
+        async move {
+            loop {
+                let clock = &fleet.shared.clock;
+                let next = clock.now().saturating_add(ticks(fleet.lease) / 3);
+                clock.sleep_until(next).await;
+                if ended.load(Ordering::Relaxed) != 0 {
+                    return;
+                }
+                if !interest.is_live(clock.now()) {
+                    // Past its deadline, taken over, or nobody has the cache any more. The loader may go on, but not for the fleet.
+                    let _ = fleet.store.release(&key, token, None).await;
+                    return;
+                }
+                match fleet.store.renew(&key, token, fleet.lease).await {
+                    Ok(true) => fleet.counters.leases_renewed.add(),
+                    Ok(false) => return fleet.counters.leases_lost.add(),
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl<K, V> Leased<K, V> for Lease<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Callers have the value already. If the store refuses it, it is out of date and leaves this process too.
+    fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published) {
+        if published == Published::TakenOver {
+            return;
+        }
+        let Some(value) = entry.value() else { return };
+        let terms = entry.times.terms();
+        let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
+            Ok(payload) => payload,
+            Err(reason) => {
+                self.fleet.counters.unreadable(reason);
+                self.fleet.counters.not_stored.add();
+                return;
+            }
+        };
+        self.held.ended.store(1, Ordering::Relaxed);
+        let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
+        let publish = Publish {
+            base: self.grant.base,
+            token: self.grant.token,
+            payload,
+            ttl: super::ttl(&terms),
+        };
+        let token = self.grant.token;
+        self.fleet.in_background(async move {
+            match fleet.store.publish(&key, publish).await {
+                Ok(Stored::Yes { epoch }) => {
+                    fleet.counters.published.add();
+                    // What is later than it may have been told before it was known to be resident.
+                    if !fleet.ledger.install(key.hash(), epoch) {
+                        fleet.take_out(key.hash(), &entry);
+                    }
+                }
+                Ok(Stored::Refused) => {
+                    fleet.counters.refused.add();
+                    fleet.take_out(key.hash(), &entry);
+                }
+                Err(_) => {
+                    fleet.counters.not_stored.add();
+                    let _ = fleet.store.release(&key, token, None).await;
+                }
+            }
+        });
+    }
+
+    fn failed(self: Box<Self>, rest: Duration) {
+        self.held.give_back(Some(rest));
+    }
+
+    /// Then the store must not have one either.
+    fn absent(self: Box<Self>) {
+        if !self.grant.replaces {
+            return;
+        }
+        self.held.ended.store(1, Ordering::Relaxed);
+        let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
+        self.fleet.in_background(async move {
+            let _ = fleet.store.invalidate(&key, fleet.origin).await;
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! What this process knows of keys in the store: the latest epoch, what is resident of it, and what the store has not been told yet.
+//!
+//! Never touched by a hit. Locks are held for a few instructions each, never while anything else runs.
+//!
+//! Invariants:
+//!
+//! 1. `latest` only grows. A payload older than it is never installed; one that was installed while it grew is taken out again by whoever
+//!    installed it (P4). So a reader of a change and an installer meet in one of two orders, and the value is gone after both.
+//! 2. A key with a write that the store has not been told of is not read from the store, and nothing loaded before that write is
+//!    published: what the store holds is older than what this process has said.
+//! 3. A key is forgotten only when it is neither resident nor being loaded nor waiting to be told.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::store::{Epoch, StoreError};
+use crate::sync::{Arc, Event, Mutex, MutexGuard, lock};
+
+/// Parts that are locked apart from each other.
+const SHARDS: usize = 64;
+
+/// What the store is to be told of a key.
+#[derive(Clone)]
+pub(super) enum Write {
+    Set {
+        payload: Vec<u8>,
+        ttl: std::time::Duration,
+    },
+    Invalidate,
+}
+
+/// One key.
+pub(super) struct Known<K> {
+    pub(super) key: K,
+    /// The set of the table in which it lives.
+    pub(super) set: usize,
+    /// The latest epoch heard of.
+    latest: Option<Epoch>,
+    /// The epoch of the resident value, if the store has it.
+    installed: Option<Epoch>,
+    untold: Option<Untold>,
+    /// How many writes there were so far.
+    writes: u64,
+    /// Notified after every change of what is known.
+    event: Arc<Event>,
+}
+
+struct Untold {
+    write: Write,
+    /// Whether a task is busy telling it.
+    failed: Option<StoreError>,
+}
+
+/// How far a write of this process has come.
+pub(super) enum Telling {
+    /// The store knows it, or a later one.
+    Told,
+    /// It is on its way.
+    Underway,
+    /// It could not be told yet, and is tried again.
+    Failed(StoreError),
+}
+
+pub(super) struct Ledger<K> {
+    shards: Box<[Mutex<Shard<K>>]>,
+    /// How many keys a shard holds before it looks for some to forget.
+    prune_from: usize,
+}
+
+struct Shard<K> {
+    known: HashMap<u128, Known<K>>,
+    prune_at: usize,
+}
+
+impl<K: Clone> Ledger<K> {
+    pub(super) fn new(capacity: usize) -> Self {
+        let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
+        let shard = || {
+            Mutex::new(Shard {
+                known: HashMap::new(),
+                prune_at: prune_from,
+            })
+        };
+        Ledger {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            prune_from,
+        }
+    }
+
+    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K>> {
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+
+    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Known<K>) -> R) -> Option<R> {
+        self.shard(hash).known.get_mut(&hash).map(look)
+    }
+
+    /// Makes sure that a key is known. `in_use` says whether a known key, in its set, is still needed.
+    pub(super) fn track(
+        &self,
+        hash: u128,
+        key: &K,
+        set: usize,
+        in_use: impl Fn(usize, &K) -> bool,
+    ) {
+        let mut shard = self.shard(hash);
+        if shard.known.len() >= shard.prune_at {
+            shard.known.retain(|_, known| {
+                known.untold.is_some()
+                    || Arc::strong_count(&known.event) > 1
+                    || in_use(known.set, &known.key)
+            });
+            shard.prune_at = self.prune_from.max(2 * shard.known.len());
+        }
+        if let Entry::Vacant(vacant) = shard.known.entry(hash) {
+            vacant.insert(Known {
+                key: key.clone(),
+                set,
+                latest: None,
+                installed: None,
+                untold: None,
+                writes: 0,
+                event: Arc::new(Event::new()),
+            });
+        }
+    }
+
+    /// The key behind a hash, and its set.
+    pub(super) fn key(&self, hash: u128) -> Option<(K, usize)> {
+        self.with(hash, |known| (known.key.clone(), known.set))
+    }
+
+    /// Every hash that is known.
+    pub(super) fn hashes(&self) -> Vec<u128> {
+        let hashes = |shard: &Mutex<Shard<K>>| lock(shard).known.keys().copied().collect();
+        self.shards.iter().flat_map::<Vec<_>, _>(hashes).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).known.len())
+            .sum()
+    }
+
+    /// Notified after every change of what is known of the key.
+    pub(super) fn event(&self, hash: u128) -> Option<Arc<Event>> {
+        self.with(hash, |known| known.event.clone())
+    }
+
+    pub(super) fn notify(&self, hash: u128) {
+        if let Some(event) = self.event(hash) {
+            event.notify(usize::MAX);
+        }
+    }
+
+    pub(super) fn installed(&self, hash: u128) -> Option<Epoch> {
+        self.with(hash, |known| known.installed).flatten()
+    }
+
+    /// Hears of an epoch; true if the key is known and it is later than any before.
+    pub(super) fn raise(&self, hash: u128, epoch: Epoch) -> bool {
+        let raised = self.with(hash, |known| {
+            let later = known.latest.is_none_or(|latest| latest < epoch);
+            if later {
+                known.latest = Some(epoch);
+            }
+            later
+        });
+        raised.unwrap_or(false)
+    }
+
+    /// Whether a payload of this epoch may be served: nothing later was heard of and nothing is untold.
+    pub(super) fn accepts(&self, hash: u128, epoch: Epoch) -> bool {
+        self.with(hash, |known| {
+            known.untold.is_none() && known.latest.is_none_or(|latest| latest <= epoch)
+        })
+        .unwrap_or(true)
+    }
+
+    /// Notes that the value of this epoch is resident; false if something later was heard of meanwhile.
+    pub(super) fn install(&self, hash: u128, epoch: Epoch) -> bool {
+        let accepted = self.with(hash, |known| {
+            let current = known.latest.is_none_or(|latest| latest <= epoch);
+            if current {
+                known.latest = Some(epoch);
+                known.installed = Some(epoch);
+            }
+            current && known.untold.is_none()
+        });
+        accepted.unwrap_or(true)
+    }
+
+    /// Puts a write down, over one that is untold; returns its number, and whether nobody is telling this key's writes yet.
+    pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
+        self.with(hash, |known| {
+            known.writes += 1;
+            let before = known.untold.replace(Untold {
+                write,
+                failed: None,
+            });
+            (known.writes, before.is_none())
+        })
+    }
+
+    /// The write to tell now, with its number; `None` if all is told.
+    pub(super) fn next_write(&self, hash: u128) -> Option<(u64, Write)> {
+        self.with(hash, |known| {
+            let untold = known.untold.as_ref()?;
+            Some((known.writes, untold.write.clone()))
+        })
+        .flatten()
+    }
+
+    /// The store was told write `number`.
+    pub(super) fn told(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
+        self.with(hash, |known| {
+            known.latest = known.latest.max(epoch);
+            if known.writes == number {
+                let set = matches!(
+                    &known.untold,
+                    Some(Untold {
+                        write: Write::Set { .. },
+                        ..
+                    })
+                );
+                known.installed = epoch.filter(|_| set);
+                known.untold = None;
+            }
+        });
+        self.notify(hash);
+    }
+
+    /// The store could not be told write `number`.
+    pub(super) fn untold(&self, hash: u128, number: u64, error: StoreError) {
+        self.with(hash, |known| {
+            if let (true, Some(untold)) = (known.writes == number, &mut known.untold) {
+                untold.failed = Some(error);
+            }
+        });
+        self.notify(hash);
+    }
+
+    /// How far write `number` has come; of the latest one if not given.
+    pub(super) fn telling(&self, hash: u128, number: Option<u64>) -> Telling {
+        let telling = self.with(hash, |known| match &known.untold {
+            Some(untold) if number.is_none_or(|number| known.writes == number) => {
+                match &untold.failed {
+                    Some(error) => Telling::Failed(error.clone()),
+                    None => Telling::Underway,
+                }
+            }
+            // A later one is untold: that one tells both.
+            Some(untold) => match &untold.failed {
+                Some(error) => Telling::Failed(error.clone()),
+                None => Telling::Underway,
+            },
+            None => Telling::Told,
+        });
+        telling.unwrap_or(Telling::Told)
+    }
+}

@@ -1,0 +1,417 @@
+//! A store that fails as it is told, for tests of code that uses one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, pending};
+use std::time::Duration;
+
+use futures_lite::future::block_on;
+
+use super::error::{ErrorClass, StoreError};
+use super::followers::Followers;
+use super::key::{Namespace, StoreKey};
+use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::stats::{StoreCounters, StoreStats};
+use super::{Change, Follower, Reply, Store, StoreState};
+use crate::loader::BoxFuture;
+use crate::sync::{Arc, Event, Mutex, MutexGuard, Weak, lock};
+
+/// An operation of a [`Store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// [`Store::read`]
+    Read,
+    /// [`Store::acquire`]
+    Acquire,
+    /// [`Store::publish`]
+    Publish,
+    /// [`Store::renew`]
+    Renew,
+    /// [`Store::release`]
+    Release,
+    /// [`Store::set`]
+    Set,
+    /// [`Store::invalidate`]
+    Invalidate,
+}
+
+/// What happens to an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not done, and fails.
+    Fail(ErrorClass),
+    /// It is done, and its answer is lost on the way back.
+    Lose(ErrorClass),
+    /// It is not done, and never answered.
+    Hang,
+    /// It waits until [`ChaosStore::let_go`], and is done then.
+    Hold,
+    /// It is done; its answer waits until [`ChaosStore::let_go`].
+    HoldAnswer,
+    /// It is done; the payloads in its answer are damaged: one bit of their last byte.
+    Corrupt,
+}
+
+/// A wrapper around any [`Store`] that fails as a test tells it to, without any waiting for time to pass.
+///
+/// # Example
+///
+/// ```
+/// use std::sync::Arc;
+/// use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Namespace, Op, Store, StoreKey};
+///
+/// let store = ChaosStore::new(Arc::new(MemoryStore::new()));
+/// let key = StoreKey::new(&Namespace::new("squares:v1")?, b"12");
+/// store.next(Op::Read, Fault::Fail(ErrorClass::TimedOut));
+/// # futures_lite::future::block_on(async {
+/// let answer = store.read(std::slice::from_ref(&key)).await;
+/// assert_eq!(answer[0].as_ref().unwrap_err().class(), ErrorClass::TimedOut);
+/// assert_eq!(store.read(&[key]).await, [Ok(None)]); // it was only the next
+/// # });
+/// assert_eq!(store.calls(Op::Read), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ChaosStore(Arc<Shared>);
+
+struct Shared {
+    inner: Arc<dyn Store>,
+    script: Mutex<Script>,
+    /// A call came in, or calls were let go.
+    moved: Event,
+    followers: Followers,
+    counters: StoreCounters,
+    /// Keeps the follower of each namespace in the inner store alive.
+    listening: Mutex<HashMap<Namespace, Arc<Ear>>>,
+}
+
+#[derive(Default)]
+struct Script {
+    next: HashMap<Op, Vec<Fault>>,
+    always: HashMap<Op, Fault>,
+    calls: HashMap<Op, usize>,
+    down: Option<StoreError>,
+    /// Counts the times that held calls were let go.
+    releases: u64,
+    /// Changes that are held back; `None` if they are not.
+    held_changes: Option<Vec<(Namespace, Change)>>,
+    deaf: bool,
+    generations: u64,
+}
+
+/// Hears the changes of one namespace in the inner store.
+struct Ear {
+    namespace: Namespace,
+    store: Weak<Shared>,
+}
+
+impl ChaosStore {
+    /// Wraps a store; nothing fails yet.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        ChaosStore(Arc::new(Shared {
+            inner,
+            script: Mutex::default(),
+            moved: Event::new(),
+            followers: Followers::default(),
+            counters: StoreCounters::default(),
+            listening: Mutex::default(),
+        }))
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        lock(&self.0.script)
+    }
+
+    /// What happens to the next operation of this kind that has no fault yet.
+    pub fn next(&self, op: Op, fault: Fault) {
+        self.script().next.entry(op).or_default().push(fault);
+    }
+
+    /// What happens to every operation of this kind that has no other fault; `None` for nothing.
+    pub fn always(&self, op: Op, fault: Option<Fault>) {
+        let mut script = self.script();
+        match fault {
+            Some(fault) => script.always.insert(op, fault),
+            None => script.always.remove(&op),
+        };
+    }
+
+    /// Lets go everything that is held now.
+    pub fn let_go(&self) {
+        self.script().releases += 1;
+        self.0.moved.notify(usize::MAX);
+    }
+
+    /// Takes the connection away: everything fails, and no change is told.
+    pub fn disconnect(&self) {
+        self.script().down = Some(StoreError::new(ErrorClass::Unavailable, "chaos"));
+    }
+
+    /// Brings the connection back: a new generation, and changes from now on.
+    pub fn reconnect(&self) {
+        let generation = {
+            let mut script = self.script();
+            script.down = None;
+            script.generations += 1;
+            self.0.inner.generation() + script.generations
+        };
+        self.0.followers.reconnected(generation, |_| true);
+    }
+
+    /// Loses changes on their way to the followers, or no longer. Nobody notices.
+    pub fn lose_changes(&self, lose: bool) {
+        self.script().deaf = lose;
+    }
+
+    /// Holds changes back on their way to the followers.
+    pub fn hold_changes(&self) {
+        self.script().held_changes.get_or_insert_default();
+    }
+
+    /// Tells the changes that were held back, in their order, and holds no more.
+    pub fn let_changes_go(&self) {
+        let held = self.script().held_changes.take();
+        for (namespace, change) in held.into_iter().flatten() {
+            self.0.followers.tell(namespace.as_str(), &change);
+        }
+    }
+
+    /// How many operations of this kind were asked for.
+    pub fn calls(&self, op: Op) -> usize {
+        self.script().calls.get(&op).copied().unwrap_or(0)
+    }
+
+    /// Blocks until so many operations of this kind were asked for.
+    pub fn wait_for_calls(&self, op: Op, calls: usize) {
+        while self.calls(op) < calls {
+            let moved = self.0.moved.listen();
+            if self.calls(op) < calls {
+                block_on(moved);
+            }
+        }
+    }
+
+    /// Does one operation with the fault that is its turn.
+    async fn run<R>(
+        &self,
+        op: Op,
+        run: impl Future<Output = R>,
+        corrupt: impl FnOnce(R) -> R,
+        fail: impl Fn(StoreError) -> R,
+    ) -> R {
+        let (fault, releases, down) = {
+            let mut script = self.script();
+            *script.calls.entry(op).or_default() += 1;
+            let next = script.next.get_mut(&op).filter(|next| !next.is_empty());
+            let next = next.map(|next| next.remove(0));
+            let fault = next.or_else(|| script.always.get(&op).cloned());
+            (fault, script.releases, script.down.clone())
+        };
+        self.0.moved.notify(usize::MAX);
+        let error = |class| StoreError::new(class, "chaos");
+        if let Some(down) = down {
+            return fail(down);
+        }
+        match fault {
+            None => run.await,
+            Some(Fault::Fail(class)) => fail(error(class)),
+            Some(Fault::Lose(class)) => {
+                run.await;
+                fail(error(class))
+            }
+            Some(Fault::Hang) => pending().await,
+            Some(Fault::Hold) => {
+                self.released(releases).await;
+                run.await
+            }
+            Some(Fault::HoldAnswer) => {
+                let answer = run.await;
+                self.released(releases).await;
+                answer
+            }
+            Some(Fault::Corrupt) => corrupt(run.await),
+        }
+    }
+
+    async fn released(&self, seen: u64) {
+        while self.script().releases == seen {
+            let moved = self.0.moved.listen();
+            if self.script().releases == seen {
+                moved.await;
+            }
+        }
+    }
+
+    async fn one<T>(
+        &self,
+        op: Op,
+        run: impl Future<Output = Result<T, StoreError>>,
+        corrupt: impl FnOnce(T) -> T,
+    ) -> Result<T, StoreError> {
+        let result = self.run(op, run, |result| result.map(corrupt), Err).await;
+        self.0.counters.result(result)
+    }
+}
+
+fn damaged(mut payload: Vec<u8>) -> Vec<u8> {
+    if let Some(last) = payload.last_mut() {
+        *last ^= 1;
+    }
+    payload
+}
+
+impl Store for ChaosStore {
+    fn read<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
+        type Answers = Vec<Result<Option<Vec<u8>>, StoreError>>;
+        let corrupt = |answers: Answers| {
+            let answers = answers.into_iter();
+            answers
+                .map(|answer| answer.map(|payload| payload.map(damaged)))
+                .collect()
+        };
+        let fail = |error: StoreError| keys.iter().map(|_| Err(error.clone())).collect();
+        Box::pin(async move {
+            let answers = self
+                .run(Op::Read, self.0.inner.read(keys), corrupt, fail)
+                .await;
+            self.0.counters.read(&answers);
+            answers
+        })
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ask: Acquire,
+    ) -> Reply<'a, Result<Acquired, StoreError>> {
+        let corrupt = |acquired| match acquired {
+            Acquired::Stored(payload) => Acquired::Stored(damaged(payload)),
+            other => other,
+        };
+        Box::pin(self.one(Op::Acquire, self.0.inner.acquire(key, ask), corrupt))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        publish: Publish,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        let run = self.0.inner.publish(key, publish);
+        Box::pin(self.one(Op::Publish, run, |stored| stored))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        lease: Duration,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        let run = self.0.inner.renew(key, token, lease);
+        Box::pin(self.one(Op::Renew, run, |renewed| renewed))
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        cool_down: Option<Duration>,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        let run = self.0.inner.release(key, token, cool_down);
+        Box::pin(self.one(Op::Release, run, |released| released))
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        payload: Vec<u8>,
+        ttl: Duration,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        let run = self.0.inner.set(key, payload, ttl, origin);
+        Box::pin(self.one(Op::Set, run, |epoch| epoch))
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        let run = self.0.inner.invalidate(key, origin);
+        Box::pin(self.one(Op::Invalidate, run, |epoch| epoch))
+    }
+
+    fn now(&self) -> Option<u64> {
+        self.0.inner.now()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.inner.generation() + self.script().generations
+    }
+
+    fn state(&self) -> StoreState {
+        match &self.script().down {
+            Some(error) => StoreState::Down(error.clone()),
+            None => self.0.inner.state(),
+        }
+    }
+
+    /// Errors and reads as its callers saw them.
+    fn stats(&self) -> StoreStats {
+        self.0.counters.snapshot()
+    }
+
+    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
+        self.0.followers.add(namespace, follower);
+        let mut listening = lock(&self.0.listening);
+        listening.entry(namespace.clone()).or_insert_with(|| {
+            let ear = Arc::new(Ear {
+                namespace: namespace.clone(),
+                store: Arc::downgrade(&self.0),
+            });
+            let follower: Arc<dyn Follower> = ear.clone();
+            self.0.inner.follow(namespace, Arc::downgrade(&follower));
+            ear
+        });
+        drop(listening);
+        self.0.followers.greet(self.generation(), |_| true);
+    }
+
+    fn spawn(&self, work: BoxFuture) {
+        self.0.inner.spawn(work);
+    }
+}
+
+impl Follower for Ear {
+    fn changed(&self, change: &Change) {
+        let Some(store) = self.store.upgrade() else {
+            return;
+        };
+        {
+            let mut script = lock(&store.script);
+            if script.deaf || script.down.is_some() {
+                return;
+            }
+            if let Some(held) = &mut script.held_changes {
+                held.push((self.namespace.clone(), *change));
+                return;
+            }
+        }
+        store.counters.changed(true);
+        store.followers.tell(self.namespace.as_str(), change);
+    }
+
+    fn reconnected(&self, generation: u64) {
+        if let Some(store) = self.store.upgrade() {
+            let generation = generation + lock(&store.script).generations;
+            store.followers.reconnected(generation, |_| true);
+        }
+    }
+}
+
+impl fmt::Debug for ChaosStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChaosStore").field(&self.0.inner).finish()
+    }
+}

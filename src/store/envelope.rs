@@ -1,0 +1,383 @@
+//! What a payload looks like: a header of fixed size, then the encoded value.
+//!
+//! ```text
+//! at  bytes
+//!  0    3   "EVF"
+//!  3    1   version, 1
+//!  4    8   epoch                      written by the store
+//! 12    8   2^53 - 1 - epoch           written by the store
+//! 20    8   checksum: xxh3-64 of everything after it, seeded with the first four bytes
+//! 28    8   key check: a second hash of the key
+//! 36    8   fresh for, microseconds    all ones: for ever
+//! 44    8   stale for
+//! 52    8   stale for, when refreshing fails
+//! 60    8   cost: the moving average of the load time, microseconds
+//! 68    4   schema
+//! 72    4   length of the encoded value, before compression
+//! 76    1   codec
+//! 77    1   flags: 1 is lz4
+//! 78        the encoded value
+//! ```
+//!
+//! Numbers are big-endian. The first 20 bytes are the same in every version, so that a store can read the epoch of a payload that
+//! is newer than itself. The epoch is given by the store, after the checksum was made; its second copy guards it instead.
+//!
+//! A payload is not trusted: sizes are checked before anything is allocated, and the checksum before the codec sees a byte. (Of payloads
+//! with random bytes changed, every codec tried accepted between 5 and 23 %.) The checksum finds accidents; it is no defence against somebody
+//! who can write to the store.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::codec::{Codec, Rejected};
+use super::key::StoreKey;
+use super::lease::Epoch;
+use super::unreadable::Unreadable;
+
+/// How many bytes a payload has at least.
+pub const HEADER: usize = 78;
+
+/// How many bytes begin every payload of every version: up to the second copy of the epoch.
+pub(crate) const PREFIX: usize = 20;
+
+/// Where the epoch and its second copy are.
+pub(crate) const EPOCH_AT: usize = 4;
+
+pub(crate) const MAGIC: &[u8; 3] = b"EVF";
+const VERSION: u8 = 1;
+const CHECKED_FROM: usize = 28;
+const LZ4: u8 = 1;
+
+/// The longest payload that a store keeps unless told otherwise: one of a value as large as a [`Format`] allows by itself.
+pub(crate) const LONGEST: usize = longest(DEFAULT_LIMIT);
+
+const DEFAULT_LIMIT: u32 = 8 << 20;
+
+/// Data that cannot be compressed grows a little, by less than this.
+const fn longest(limit: u32) -> usize {
+    HEADER + limit as usize + limit as usize / 128 + 64
+}
+
+/// How long a value may be used, and what it cost: what travels with it.
+///
+/// In whole microseconds; [`Duration::MAX`] is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The soft limit, from its epoch on.
+    pub fresh_for: Duration,
+    /// After that: served while a refresh runs.
+    pub stale_for: Duration,
+    /// After the soft limit: served when refreshing fails.
+    pub stale_if_error_for: Duration,
+    /// The moving average of the load time.
+    pub cost: Duration,
+}
+
+impl Terms {
+    /// The hard limit, from its epoch on: how long a store keeps it.
+    pub fn ttl(&self) -> Duration {
+        let longest = self.stale_for.max(self.stale_if_error_for);
+        self.fresh_for.saturating_add(longest)
+    }
+}
+
+/// A payload that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened<V> {
+    /// The value.
+    pub value: V,
+    /// When it was stored, by the store's clock.
+    pub epoch: Epoch,
+    /// How long it may be used.
+    pub terms: Terms,
+}
+
+/// How the values of one cache are written and read.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "json")] {
+/// use std::time::Duration;
+/// use everfresh::store::{Format, Json, Namespace, StoreKey, Terms};
+///
+/// let format: Format<u64> = Format::new(Json).schema(1);
+/// let key = StoreKey::new(&Namespace::new("squares:v1").unwrap(), b"12");
+/// let second = Duration::from_secs(1);
+/// let terms = Terms { fresh_for: second, stale_for: second, stale_if_error_for: second, cost: second };
+/// let payload = format.seal(&key, &144, &terms).unwrap();
+/// // Without an epoch, which the store writes, it is not a payload yet.
+/// assert!(format.open(&key, &payload).is_err());
+/// # }
+/// ```
+pub struct Format<V> {
+    codec: Box<dyn Codec<V>>,
+    schema: u32,
+    limit: u32,
+    #[cfg(feature = "lz4")]
+    compress_from: Option<usize>,
+}
+
+impl<V: 'static> Format<V> {
+    /// Values as this codec writes them.
+    pub fn new(codec: impl Codec<V>) -> Self {
+        Format {
+            codec: Box::new(codec),
+            schema: 0,
+            limit: DEFAULT_LIMIT,
+            #[cfg(feature = "lz4")]
+            compress_from: None,
+        }
+    }
+
+    /// A number for the meaning of the value's fields. Payloads with another one are not read. 0 if not given.
+    pub fn schema(mut self, schema: u32) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// The largest encoded value, in bytes before compression; larger ones are neither written nor read. 8 MiB if not given;
+    /// the store has a limit of its own.
+    pub fn limit(mut self, bytes: u32) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Compresses encoded values of at least this size, about 1 KiB is sensible. Not compressed if not given.
+    ///
+    /// Payloads that are compressed are read whether this is set or not.
+    #[cfg(feature = "lz4")]
+    pub fn compress_from(mut self, bytes: usize) -> Self {
+        self.compress_from = Some(bytes);
+        self
+    }
+
+    /// Makes a payload, whose epoch is still missing: the store writes it.
+    ///
+    /// # Errors
+    ///
+    /// If the codec fails or panics, or the encoded value is too large.
+    pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, Unreadable> {
+        let mut payload = vec![0; HEADER];
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.codec.encode(value, &mut payload)));
+        accepted(encoded)?;
+        // A codec may do anything with the buffer it is given.
+        let length = payload.len().checked_sub(HEADER).ok_or(Unreadable::Codec)?;
+        let length = u32::try_from(length).map_err(|_| Unreadable::TooLarge)?;
+        if length > self.limit {
+            return Err(Unreadable::TooLarge);
+        }
+        let flags = self.compress(&mut payload);
+        let mut header = Writer(&mut payload, 0);
+        header.put(MAGIC);
+        header.put(&[VERSION]);
+        header.put(&[0; CHECKED_FROM - EPOCH_AT]);
+        header.put(&key.check().to_be_bytes());
+        for time in [
+            terms.fresh_for,
+            terms.stale_for,
+            terms.stale_if_error_for,
+            terms.cost,
+        ] {
+            header.put(&micros(time).to_be_bytes());
+        }
+        header.put(&self.schema.to_be_bytes());
+        header.put(&length.to_be_bytes());
+        header.put(&[self.codec.id(), flags]);
+        let sum = checksum(&payload);
+        Writer(&mut payload, PREFIX).put(&sum.to_be_bytes());
+        Ok(payload)
+    }
+
+    /// Reads a payload. No bytes make it panic, or allocate more than the limit.
+    ///
+    /// # Errors
+    ///
+    /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into it, or the codec cannot read
+    /// it. Then it is as if nothing were stored; [`epoch`] may still tell its epoch.
+    pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, Unreadable> {
+        if payload.len() > longest(self.limit) {
+            return Err(Unreadable::TooLarge);
+        }
+        let mut header = Reader(payload);
+        if header.take::<3>()? != *MAGIC {
+            return Err(Unreadable::Foreign);
+        }
+        if header.take::<1>()? != [VERSION] {
+            return Err(Unreadable::Version);
+        }
+        if payload.len() < HEADER {
+            return Err(Unreadable::Short);
+        }
+        let epoch = epoch(payload).ok_or(Unreadable::Epoch)?;
+        header.take::<16>()?;
+        let sum = header.u64()?;
+        let check = header.u64()?;
+        let terms = Terms {
+            fresh_for: duration(header.u64()?),
+            stale_for: duration(header.u64()?),
+            stale_if_error_for: duration(header.u64()?),
+            cost: duration(header.u64()?),
+        };
+        let schema = header.u32()?;
+        let length = header.u32()?;
+        let [codec, flags] = header.take()?;
+        if check != key.check() {
+            return Err(Unreadable::Key);
+        }
+        if sum != checksum(payload) {
+            return Err(Unreadable::Checksum);
+        }
+        if schema != self.schema {
+            return Err(Unreadable::Schema);
+        }
+        if codec != self.codec.id() {
+            return Err(Unreadable::Codec);
+        }
+        if length > self.limit {
+            return Err(Unreadable::TooLarge);
+        }
+        let value = catch_unwind(AssertUnwindSafe(|| {
+            self.decode(header.0, length as usize, flags)
+        }));
+        let value = value.unwrap_or(Err(Unreadable::Panicked))?;
+        Ok(Opened {
+            value,
+            epoch,
+            terms,
+        })
+    }
+
+    fn decode(&self, body: &[u8], length: usize, flags: u8) -> Result<V, Unreadable> {
+        let codec = |bytes: &[u8]| self.codec.decode(bytes).map_err(|_| Unreadable::Codec);
+        match flags {
+            0 if body.len() == length => codec(body),
+            0 => Err(Unreadable::Length),
+            LZ4 => codec(&decompress(body, length)?),
+            _ => Err(Unreadable::Version),
+        }
+    }
+
+    #[cfg(feature = "lz4")]
+    fn compress(&self, payload: &mut Vec<u8>) -> u8 {
+        let body = &payload[HEADER..];
+        if self.compress_from.is_none_or(|from| body.len() < from) {
+            return 0;
+        }
+        let compressed = lz4_flex::block::compress(body);
+        if compressed.len() >= body.len() {
+            return 0;
+        }
+        payload.truncate(HEADER);
+        payload.extend_from_slice(&compressed);
+        LZ4
+    }
+
+    #[cfg(not(feature = "lz4"))]
+    fn compress(&self, _: &mut Vec<u8>) -> u8 {
+        0
+    }
+}
+
+#[cfg(feature = "lz4")]
+fn decompress(body: &[u8], length: usize) -> Result<Vec<u8>, Unreadable> {
+    match lz4_flex::block::decompress(body, length) {
+        Ok(raw) if raw.len() == length => Ok(raw),
+        _ => Err(Unreadable::Length),
+    }
+}
+
+#[cfg(not(feature = "lz4"))]
+fn decompress(_: &[u8], _: usize) -> Result<Vec<u8>, Unreadable> {
+    Err(Unreadable::Compressed)
+}
+
+impl<V: 'static> std::fmt::Debug for Format<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Format")
+            .field("codec", &self.codec.id())
+            .field("schema", &self.schema)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+fn accepted(result: std::thread::Result<Result<(), Rejected>>) -> Result<(), Unreadable> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Unreadable::Codec),
+        Err(_) => Err(Unreadable::Panicked),
+    }
+}
+
+/// The epoch of a payload of any version; `None` if it has none, or is no payload at all.
+pub fn epoch(payload: &[u8]) -> Option<Epoch> {
+    let mut prefix = Reader(payload);
+    if prefix.take::<3>().ok()? != *MAGIC {
+        return None;
+    }
+    prefix.take::<1>().ok()?;
+    let (micros, inverse) = (prefix.u64().ok()?, prefix.u64().ok()?);
+    let epoch = Epoch::from_micros(micros)?;
+    (Epoch::MAX - micros == inverse).then_some(epoch)
+}
+
+/// Writes the epoch into a payload, as a store does. False if the payload is too short to be one.
+pub(crate) fn stamp(payload: &mut [u8], epoch: Epoch) -> bool {
+    if payload.len() < HEADER || !payload.starts_with(MAGIC) {
+        return false;
+    }
+    let mut prefix = Writer(payload, EPOCH_AT);
+    prefix.put(&epoch.micros().to_be_bytes());
+    prefix.put(&(Epoch::MAX - epoch.micros()).to_be_bytes());
+    true
+}
+
+fn checksum(payload: &[u8]) -> u64 {
+    let seed = payload[..4]
+        .iter()
+        .fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    xxh3_64_with_seed(&payload[CHECKED_FROM..], seed)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn duration(micros: u64) -> Duration {
+    match micros {
+        u64::MAX => Duration::MAX,
+        _ => Duration::from_micros(micros),
+    }
+}
+
+/// Takes fields off the front of what was read.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Unreadable> {
+        let (field, rest) = self.0.split_first_chunk().ok_or(Unreadable::Short)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn u64(&mut self) -> Result<u64, Unreadable> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Unreadable> {
+        self.take().map(u32::from_be_bytes)
+    }
+}
+
+/// Writes fields into a header whose room is there.
+struct Writer<'a>(&'a mut [u8], usize);
+
+impl Writer<'_> {
+    fn put(&mut self, field: &[u8]) {
+        self.0[self.1..][..field.len()].copy_from_slice(field);
+        self.1 += field.len();
+    }
+}

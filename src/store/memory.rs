@@ -1,0 +1,491 @@
+//! The store in memory: the contracts without a server.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use super::background::Background;
+use super::envelope;
+use super::error::{ErrorClass, StoreError};
+use super::followers::Followers;
+use super::key::{Namespace, StoreKey};
+use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::stats::{StoreCounters, StoreStats};
+use super::{Change, ChangeKind, Follower, Reply, Store, StoreState};
+use crate::clock::{Clock, Tick, ticks};
+use crate::loader::BoxFuture;
+use crate::sync::{AtomicU64, Mutex, Ordering, Weak, lock};
+
+/// What the clock of every store in memory adds, so that its epochs look like a server's: some day in 2023.
+const YEAR_2023: u64 = 1_700_000_000_000_000;
+
+/// A [`Store`] in this process: several caches that share one behave like a fleet.
+///
+/// For tests, and for programs that want the second level's encoding and fencing without a server. It keeps what a server would keep, up
+/// to each payload's hard limit; the number of payloads is not limited. Changes are told before the operation that made them is answered.
+pub struct MemoryStore {
+    clock: Clock,
+    limit: usize,
+    state: Mutex<State>,
+    /// Told one after the other, in the order of the changes.
+    telling: Mutex<()>,
+    followers: Followers,
+    generation: AtomicU64,
+    counters: StoreCounters,
+    background: Background,
+}
+
+#[derive(Default)]
+struct State {
+    data: HashMap<StoreKey, Data>,
+    leases: HashMap<StoreKey, Lease>,
+    /// Changes that are to be told.
+    changes: VecDeque<(Namespace, Change)>,
+    last: Option<Epoch>,
+    /// How many payloads and leases there may be before the expired ones are looked for.
+    sweep_at: usize,
+}
+
+struct Data {
+    payload: Vec<u8>,
+    expires: Tick,
+}
+
+struct Lease {
+    /// Whose it is, and over which base, unless another load of that was published. `None` after a failed load, while nobody may try.
+    holder: Option<(Token, Option<Epoch>)>,
+    until: Tick,
+}
+
+impl Lease {
+    fn is_of(&self, token: Token) -> bool {
+        self.holder.is_some_and(|(holder, _)| holder == token)
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::with_clock(Clock::precise())
+    }
+
+    /// An empty store whose times pass by this clock.
+    pub fn with_clock(clock: impl Into<Clock>) -> Self {
+        MemoryStore {
+            clock: clock.into(),
+            limit: envelope::LONGEST,
+            state: Mutex::default(),
+            telling: Mutex::new(()),
+            followers: Followers::default(),
+            generation: AtomicU64::new(1),
+            counters: StoreCounters::default(),
+            background: Background::default(),
+        }
+    }
+
+    /// The largest payload it stores or gives back, in bytes. That of an encoded value of 8 MiB if not given.
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    fn micros(&self) -> u64 {
+        YEAR_2023 + self.clock.exact() / 1_000
+    }
+
+    /// Runs one operation, which nothing can come between, and then tells what it changed.
+    fn step<R>(&self, step: impl FnOnce(&mut State, Tick) -> R) -> R {
+        let result = {
+            let mut state = lock(&self.state);
+            let now = self.clock.exact();
+            state.sweep(now);
+            step(&mut state, now)
+        };
+        self.tell();
+        result
+    }
+
+    fn tell(&self) {
+        // If somebody else is telling, it will find this change as well, for it looks again after it gave up the lock.
+        while !lock(&self.state).changes.is_empty() {
+            let Ok(_telling) = self.telling.try_lock() else {
+                return;
+            };
+            loop {
+                let next = lock(&self.state).changes.pop_front();
+                let Some((namespace, change)) = next else {
+                    break;
+                };
+                self.followers.tell(namespace.as_str(), &change);
+                self.counters.changed(true);
+            }
+        }
+    }
+
+    /// Later than what is stored and than every epoch before, also while the clock stands still.
+    fn next_epoch(&self, state: &mut State, key: &StoreKey) -> Result<Epoch, StoreError> {
+        let stored = state.stored(key).map_or(0, Epoch::micros);
+        let last = state.last.map_or(0, Epoch::micros);
+        // One payload may come from somebody whose clock is far ahead; it is no reason to leave the time behind for all keys.
+        let epoch = self.micros().max(last + 1);
+        let far = stored.max(epoch - 1) + 1;
+        if far == epoch {
+            state.last = Epoch::from_micros(epoch);
+        }
+        Epoch::from_micros(far)
+            .ok_or_else(|| StoreError::new(ErrorClass::Other, "the clock is past the year 2255"))
+    }
+
+    /// Stores a payload under a new epoch.
+    fn store(
+        &self,
+        state: &mut State,
+        key: &StoreKey,
+        mut payload: Vec<u8>,
+        expires: Tick,
+    ) -> Result<Epoch, StoreError> {
+        let epoch = self.next_epoch(state, key)?;
+        if payload.len() > self.limit {
+            return Err(StoreError::new(ErrorClass::TooLarge, ""));
+        }
+        if !envelope::stamp(&mut payload, epoch) {
+            return Err(StoreError::new(ErrorClass::Protocol, "not an envelope"));
+        }
+        let data = Data { payload, expires };
+        state.data.insert(key.clone(), data);
+        Ok(epoch)
+    }
+}
+
+impl State {
+    /// The epoch of what is stored, if it can be used.
+    fn stored(&self, key: &StoreKey) -> Option<Epoch> {
+        self.data
+            .get(key)
+            .and_then(|data| envelope::epoch(&data.payload))
+    }
+
+    fn is_held_by(&self, key: &StoreKey, token: Token) -> bool {
+        let lease = self.leases.get(key);
+        lease.is_some_and(|lease| lease.is_of(token))
+    }
+
+    fn changed(&mut self, key: &StoreKey, kind: ChangeKind, epoch: Option<Epoch>, origin: Origin) {
+        let change = Change {
+            kind,
+            epoch,
+            hash: key.hash(),
+            origin,
+        };
+        self.changes.push_back((key.namespace().clone(), change));
+    }
+
+    /// Forgets what has expired, of one key always and of all now and then.
+    fn sweep(&mut self, now: Tick) {
+        let size = self.data.len() + self.leases.len();
+        if size >= self.sweep_at {
+            self.data.retain(|_, data| now < data.expires);
+            self.leases.retain(|_, lease| now < lease.until);
+            self.sweep_at = (self.data.len() + self.leases.len()) * 2 + 64;
+        }
+    }
+
+    fn expire(&mut self, key: &StoreKey, now: Tick) {
+        if self.data.get(key).is_some_and(|data| now >= data.expires) {
+            self.data.remove(key);
+        }
+        if self.leases.get(key).is_some_and(|lease| now >= lease.until) {
+            self.leases.remove(key);
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn read<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
+        Box::pin(async move {
+            let answers: Vec<_> = self.step(|state, now| {
+                let answer = |key| {
+                    state.expire(key, now);
+                    match state.data.get(key) {
+                        Some(data) if data.payload.len() > self.limit => {
+                            Err(StoreError::new(ErrorClass::TooLarge, ""))
+                        }
+                        data => Ok(data.map(|data| data.payload.clone())),
+                    }
+                };
+                keys.iter().map(answer).collect()
+            });
+            self.counters.read(&answers);
+            answers
+        })
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ask: Acquire,
+    ) -> Reply<'a, Result<Acquired, StoreError>> {
+        Box::pin(async move {
+            let acquired = self.step(|state, now| {
+                state.expire(key, now);
+                let stored = state.stored(key);
+                if let Some(data) = state.data.get(key) {
+                    // One that is too large to be given back is to be replaced.
+                    if stored.is_some() && stored != ask.seen && data.payload.len() <= self.limit {
+                        return Ok(Acquired::Stored(data.payload.clone()));
+                    }
+                }
+                let mut known = stored;
+                if let Some(lease) = state.leases.get(key) {
+                    let left = Duration::from_nanos(lease.until - now);
+                    match lease.holder {
+                        Some((holder, base)) if holder == ask.token => known = known.or(base),
+                        Some(_) => return Ok(Acquired::Held { left }),
+                        None => return Ok(Acquired::Cooling { left }),
+                    }
+                }
+                let base = match known {
+                    Some(base) => base,
+                    None => self.next_epoch(state, key)?,
+                };
+                let lease = Lease {
+                    holder: Some((ask.token, Some(base))),
+                    until: now.saturating_add(ticks(ask.lease)),
+                };
+                state.leases.insert(key.clone(), lease);
+                Ok(Acquired::Granted { base })
+            });
+            self.counters.result(acquired)
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        publish: Publish,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let stored = self.step(|state, now| {
+                state.expire(key, now);
+                let lease = state.leases.get(key).and_then(|lease| lease.holder);
+                let accepted = match state.stored(key) {
+                    Some(stored) => publish.base == stored,
+                    None => lease == Some((publish.token, Some(publish.base))),
+                };
+                let ours = state.is_held_by(key, publish.token);
+                let stored = match accepted {
+                    true => {
+                        let expires = now.saturating_add(ticks(publish.ttl));
+                        let epoch = self.store(state, key, publish.payload, expires)?;
+                        let origin = publish.token.origin;
+                        state.changed(key, ChangeKind::Refreshed, Some(epoch), origin);
+                        Stored::Yes { epoch }
+                    }
+                    false => Stored::Refused,
+                };
+                match state.leases.get_mut(key) {
+                    _ if ours => drop(state.leases.remove(key)),
+                    // Who was overtaken goes on loading, alone, and will publish nothing.
+                    Some(Lease {
+                        holder: Some((_, base)),
+                        ..
+                    }) if stored != Stored::Refused => *base = None,
+                    _ => {}
+                }
+                Ok(stored)
+            });
+            self.counters.result(stored)
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        lease: Duration,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            Ok(self.step(|state, now| {
+                state.expire(key, now);
+                match state.leases.get_mut(key) {
+                    Some(held) if held.is_of(token) => {
+                        held.until = now.saturating_add(ticks(lease));
+                        true
+                    }
+                    _ => false,
+                }
+            }))
+        })
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        cool_down: Option<Duration>,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            Ok(self.step(|state, now| {
+                state.expire(key, now);
+                if !state.is_held_by(key, token) {
+                    return false;
+                }
+                state.leases.remove(key);
+                if let Some(cool_down) = cool_down {
+                    let lease = Lease {
+                        holder: None,
+                        until: now.saturating_add(ticks(cool_down)),
+                    };
+                    state.leases.insert(key.clone(), lease);
+                }
+                state.changed(key, ChangeKind::Released, None, token.origin);
+                true
+            }))
+        })
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        payload: Vec<u8>,
+        ttl: Duration,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            let epoch = self.step(|state, now| {
+                state.expire(key, now);
+                let expires = now.saturating_add(ticks(ttl));
+                let epoch = self.store(state, key, payload, expires)?;
+                state.leases.remove(key);
+                state.changed(key, ChangeKind::Set, Some(epoch), origin);
+                Ok(epoch)
+            });
+            self.counters.result(epoch)
+        })
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            let epoch = self.step(|state, now| {
+                state.expire(key, now);
+                let epoch = self.next_epoch(state, key)?;
+                state.data.remove(key);
+                state.leases.remove(key);
+                state.changed(key, ChangeKind::Invalidated, Some(epoch), origin);
+                Ok(epoch)
+            });
+            self.counters.result(epoch)
+        })
+    }
+
+    fn now(&self) -> Option<u64> {
+        Some(self.micros())
+    }
+
+    fn generation(&self) -> u64 {
+        // Acquire: who sees a generation sees what its writer did before.
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn state(&self) -> StoreState {
+        StoreState::Up
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.counters.snapshot()
+    }
+
+    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
+        self.followers.add(namespace, follower);
+        self.followers.greet(self.generation(), |_| true);
+    }
+
+    fn spawn(&self, work: BoxFuture) {
+        self.background.spawn(work);
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+/// What happens to servers.
+#[cfg(any(test, feature = "test-util"))]
+impl MemoryStore {
+    /// Puts any bytes under a key, for as long as the store lives, and tells nobody.
+    pub fn plant(&self, key: &StoreKey, bytes: Vec<u8>) {
+        let data = Data {
+            payload: bytes,
+            expires: Tick::MAX,
+        };
+        lock(&self.state).data.insert(key.clone(), data);
+    }
+
+    /// Loses a lease, as a server that evicts does.
+    pub fn lose_lease(&self, key: &StoreKey) {
+        lock(&self.state).leases.remove(key);
+    }
+
+    /// Loses a payload, as a server that evicts does, and tells nobody.
+    pub fn lose_data(&self, key: &StoreKey) {
+        lock(&self.state).data.remove(key);
+    }
+
+    /// How long a lease or a cool-down still lasts.
+    pub fn lease_left(&self, key: &StoreKey) -> Option<Duration> {
+        let state = lock(&self.state);
+        let lease = state.leases.get(key)?;
+        self.left(lease.until)
+    }
+
+    /// How long a payload is still kept.
+    pub fn data_left(&self, key: &StoreKey) -> Option<Duration> {
+        let state = lock(&self.state);
+        let data = state.data.get(key)?;
+        self.left(data.expires)
+    }
+
+    fn left(&self, until: Tick) -> Option<Duration> {
+        let left = until.saturating_sub(self.clock.exact());
+        (left > 0).then(|| Duration::from_nanos(left))
+    }
+
+    /// How many payloads it holds, those included that have expired and were not yet found out.
+    pub fn len(&self) -> usize {
+        lock(&self.state).data.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Loses everything, and tells nobody.
+    pub fn flush(&self) {
+        let mut state = lock(&self.state);
+        state.data.clear();
+        state.leases.clear();
+    }
+
+    /// Behaves as after a connection that was lost and made again.
+    pub fn reconnect(&self) {
+        // Release: see `generation`.
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.followers.reconnected(generation, |_| true);
+    }
+}

@@ -1,0 +1,205 @@
+//! The settings of a store in Redis.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_lite::future::{block_on, or, zip};
+use tokio::runtime::Builder as RuntimeBuilder;
+use tokio::sync::Notify;
+
+use super::RedisStore;
+use super::dial::{Endpoint, Target, login};
+use super::line::Line;
+use super::scripts::Scripts;
+use super::shared::{Offset, Reads, Shared, Writes};
+use crate::clock::Clock;
+use crate::store::error::{ErrorClass, StoreError};
+use crate::store::followers::Followers;
+use crate::store::stats::StoreCounters;
+use crate::store::{Store, StoreState, envelope};
+use crate::sync::{Arc, AtomicU64, Mutex};
+
+/// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
+pub struct RedisBuilder {
+    urls: Vec<String>,
+    master: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    database: Option<i64>,
+    timeout: Duration,
+    limit: usize,
+}
+
+impl RedisBuilder {
+    pub(super) fn new(urls: Vec<String>, master: Option<String>) -> Self {
+        RedisBuilder {
+            urls,
+            master,
+            user: None,
+            password: None,
+            database: None,
+            timeout: Duration::from_secs(1),
+            limit: envelope::LONGEST,
+        }
+    }
+
+    /// User and password, instead of those in the URL; an empty user is the default one.
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user = Some(user.into()).filter(|user| !user.is_empty());
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The number of the database, instead of that in the URL. 0 if neither says.
+    pub fn database(mut self, number: u32) -> Self {
+        self.database = Some(number.into());
+        self
+    }
+
+    /// The longest that any operation, or an attempt to connect, may wait. 1 s if not given, 10 ms at least.
+    ///
+    /// A third of it lies between heartbeats. A payload that takes longer than two thirds of it on the network looks like a
+    /// server that hangs.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The largest payload that is written or read, in bytes. That of an encoded value of 8 MiB if not given.
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Starts without waiting for the server: it may come up later.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is wrong, or the system has no thread left.
+    pub fn start(self) -> Result<RedisStore, StoreError> {
+        if self.timeout < Duration::from_millis(10) {
+            let text = "the timeout must be 10 ms or more";
+            return Err(StoreError::new(ErrorClass::Setting, text));
+        }
+        let (limit, timeout) = (self.limit, self.timeout);
+        let target = self.target()?;
+        let shared = Arc::new(Shared {
+            reads: Line::new(),
+            scripts: Line::new(),
+            verbs: Scripts::new(),
+            limit,
+            clock: Clock::precise(),
+            offset: Mutex::new(Offset::default()),
+            offset_micros: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            followers: Arc::new(Followers::default()),
+            subscribed: Mutex::default(),
+            counters: Arc::new(StoreCounters::default()),
+        });
+        let no_thread = |error: std::io::Error| {
+            StoreError::new(ErrorClass::Setting, format!("no thread: {}", error.kind()))
+        };
+        let runtime = RuntimeBuilder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(no_thread)?;
+        let handle = runtime.handle().clone();
+        let closed = Arc::new(Notify::new());
+        let (line, close) = (shared.clone(), closed.clone());
+        let keep_up = async move {
+            let (reads, writes) = (Reads(line.clone()), Writes(line.clone()));
+            let reads = line.reads.supervise(&target, timeout, &reads);
+            let writes = line.scripts.supervise(&target, timeout, &writes);
+            let both = async {
+                zip(reads, writes).await;
+            };
+            or(both, close.notified()).await;
+        };
+        std::thread::Builder::new()
+            .name("everfresh-redis".to_owned())
+            .spawn(move || runtime.block_on(keep_up))
+            .map_err(no_thread)?;
+        Ok(RedisStore {
+            shared,
+            runtime: handle,
+            closed,
+        })
+    }
+
+    /// Starts, and waits for the first attempt to connect.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start), and if that attempt fails; nothing is left of it then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing is left of it.
+    pub async fn connect(self) -> Result<RedisStore, StoreError> {
+        let store = self.start()?;
+        loop {
+            let lines = [&store.shared.reads, &store.shared.scripts];
+            let changed = lines.map(|line| line.changed.listen());
+            match store.state() {
+                StoreState::Up => return Ok(store),
+                StoreState::Down(error) => return Err(error),
+                StoreState::Connecting => {
+                    let [reads, scripts] = changed;
+                    or(reads, scripts).await;
+                }
+            }
+        }
+    }
+
+    /// The same as [`connect`](Self::connect), from a thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn connect_blocking(self) -> Result<RedisStore, StoreError> {
+        block_on(self.connect())
+    }
+
+    fn target(self) -> Result<Target, StoreError> {
+        let endpoints = self.urls.iter().map(|url| Endpoint::parse(url));
+        let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let ours = |mut settings: redis::RedisConnectionInfo| {
+            if let Some(user) = &self.user {
+                settings = settings.set_username(user);
+            }
+            if let Some(password) = &self.password {
+                settings = settings.set_password(password);
+            }
+            if let Some(database) = self.database {
+                settings = settings.set_db(database);
+            }
+            login(settings)
+        };
+        let Some(first) = endpoints.first_mut() else {
+            let text = "at least one sentinel must be given";
+            return Err(StoreError::new(ErrorClass::Setting, text));
+        };
+        Ok(match self.master {
+            None => {
+                first.login = ours(first.login.clone());
+                Target::Standalone(endpoints.swap_remove(0))
+            }
+            Some(master) => Target::Sentinel {
+                master,
+                login: ours(redis::RedisConnectionInfo::default()),
+                security: first.security.clone(),
+                sentinels: endpoints,
+            },
+        })
+    }
+}
+
+// No URL: there may be a password in it.
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder")
+            .field("timeout", &self.timeout)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

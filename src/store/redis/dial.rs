@@ -1,0 +1,290 @@
+//! How a connection is made: standalone, or to the master that the sentinels name.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    RedisConnectionInfo, Value,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::classify;
+use crate::loader::BoxFuture;
+use crate::store::error::{ErrorClass, StoreError};
+use crate::sync::Arc;
+
+/// Where the server is, and who we are there.
+pub(super) enum Target {
+    Standalone(Endpoint),
+    Sentinel {
+        sentinels: Vec<Endpoint>,
+        master: String,
+        /// Who we are on the master, and how it is reached.
+        login: RedisConnectionInfo,
+        security: Security,
+    },
+}
+
+/// One server.
+pub(super) struct Endpoint {
+    pub(super) host: Host,
+    pub(super) security: Security,
+    pub(super) login: RedisConnectionInfo,
+}
+
+pub(super) enum Host {
+    Tcp(String, u16),
+    #[cfg_attr(not(unix), allow(dead_code))]
+    Unix(PathBuf),
+}
+
+/// Whether the connection is encrypted. If it is, it is verified; there is no middle.
+#[derive(Clone, Default)]
+pub(super) enum Security {
+    #[default]
+    Plain,
+    #[cfg(feature = "redis-tls")]
+    Tls(super::tls::Tls),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What hears the pushes of a connection.
+pub(super) type Ear = Arc<dyn Fn(PushInfo) + Send + Sync>;
+
+/// A connection, and the future that keeps it going.
+pub(super) type Dialled = (MultiplexedConnection, BoxFuture);
+
+fn setting(text: &'static str) -> StoreError {
+    StoreError::new(ErrorClass::Setting, text)
+}
+
+impl Endpoint {
+    /// Reads a URL: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database as usual.
+    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+        let (plain, tls) = match url.split_once("://") {
+            Some(("rediss" | "valkeys", rest)) => (format!("redis://{rest}"), true),
+            _ => (url.to_owned(), false),
+        };
+        if plain.contains('#') {
+            return Err(setting(
+                "the URL must have no fragment; TLS is always verified",
+            ));
+        }
+        let parsed = plain.into_connection_info().map_err(|_| {
+            // Not the client's words: they may have the URL in them, with the password.
+            setting("the URL must look like redis://user:password@host:6379/0, rediss:// or unix:///path")
+        })?;
+        let host = match parsed.addr() {
+            ConnectionAddr::Tcp(host, port) => Host::Tcp(host.clone(), *port),
+            ConnectionAddr::Unix(path) => Host::Unix(path.clone()),
+            _ => return Err(setting("the URL must be redis://, rediss:// or unix://")),
+        };
+        Ok(Endpoint {
+            host,
+            security: Security::of(tls)?,
+            login: login(parsed.redis_settings().clone()),
+        })
+    }
+
+    async fn dial(&self, patience: Duration, ear: Option<Ear>) -> Result<Dialled, StoreError> {
+        let stream = self.stream().await?;
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(patience))
+            // The heartbeat bounds every command: no timer for each.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1_024)
+            .set_write_backpressure_boundary(64 << 10);
+        if let Some(ear) = ear {
+            config = config.set_push_sender(move |push| {
+                ear(push);
+                Ok::<(), ()>(())
+            });
+        }
+        let dialled = MultiplexedConnection::new_with_config(&self.login, stream, config).await;
+        let (connection, driver) = dialled.map_err(|error| classify::client(error).error)?;
+        Ok((connection, Box::pin(driver)))
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Stream>, StoreError> {
+        match &self.host {
+            Host::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(|error| classify::io(&error))?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(|error| classify::io(&error))?;
+                match &self.security {
+                    Security::Plain => Ok(Box::new(stream)),
+                    #[cfg(feature = "redis-tls")]
+                    Security::Tls(tls) => Ok(Box::new(tls.connect(host, stream).await?)),
+                }
+            }
+            #[cfg(unix)]
+            Host::Unix(path) => {
+                let stream = tokio::net::UnixStream::connect(path).await;
+                Ok(Box::new(stream.map_err(|error| classify::io(&error))?))
+            }
+            #[cfg(not(unix))]
+            Host::Unix(_) => Err(setting("unix sockets exist on Unix only")),
+        }
+    }
+}
+
+/// What every connection asks for: pushes need the third protocol; the name of the client library is nobody's business.
+pub(super) fn login(settings: RedisConnectionInfo) -> RedisConnectionInfo {
+    settings
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name()
+}
+
+impl Security {
+    #[cfg(feature = "redis-tls")]
+    fn of(tls: bool) -> Result<Self, StoreError> {
+        match tls {
+            true => super::tls::Tls::system().map(Security::Tls),
+            false => Ok(Security::Plain),
+        }
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    fn of(tls: bool) -> Result<Self, StoreError> {
+        match tls {
+            true => Err(setting("rediss:// needs the feature `redis-tls`")),
+            false => Ok(Security::Plain),
+        }
+    }
+}
+
+impl Target {
+    /// Connects to the master, and makes sure that it is one.
+    pub(super) async fn dial(
+        &self,
+        patience: Duration,
+        ear: Option<Ear>,
+        spawn: impl FnOnce(BoxFuture) -> Driver,
+    ) -> Result<(MultiplexedConnection, Driver), StoreError> {
+        let (mut connection, driver) = match self {
+            Target::Standalone(endpoint) => endpoint.dial(patience, ear).await?,
+            Target::Sentinel {
+                sentinels,
+                master,
+                login,
+                security,
+            } => {
+                let (host, port) = ask_sentinels(sentinels, master, patience).await?;
+                let endpoint = Endpoint {
+                    host: Host::Tcp(host, port),
+                    security: security.clone(),
+                    login: login.clone(),
+                };
+                endpoint.dial(patience, ear).await?
+            }
+        };
+        let driver = spawn(driver);
+        check(&mut connection).await?;
+        Ok((connection, driver))
+    }
+}
+
+/// The task that keeps a connection going; the connection ends with it.
+pub(super) struct Driver(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// That it is a master which has its data. `HELLO` needs no rights.
+async fn check(connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
+    let hello = ask(connection, redis::cmd("HELLO")).await?;
+    let Value::Map(fields) = hello else {
+        return Err(classify::nonsense().error);
+    };
+    let is = |value: &Value, text: &[u8]| match value {
+        Value::BulkString(bytes) => bytes == text,
+        Value::SimpleString(string) => string.as_bytes() == text,
+        _ => false,
+    };
+    let role = fields.iter().find(|(name, _)| is(name, b"role"));
+    if !role.is_some_and(|(_, role)| is(role, b"master")) {
+        return Err(StoreError::new(ErrorClass::Refused, "not a master"));
+    }
+    match ask(connection, redis::cmd("PING")).await {
+        // Says that it cannot write to its disk: it can still be read.
+        Err(error) if error.class() == ErrorClass::Refused => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+/// One command on a connection that nobody else uses yet.
+async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, StoreError> {
+    match connection.send_packed_command(&command).await {
+        Ok(Value::ServerError(error)) => Err(classify::server(&error).error),
+        Ok(value) => Ok(value),
+        Err(error) => Err(classify::client(error).error),
+    }
+}
+
+/// Where the master is, from the first sentinel that knows.
+async fn ask_sentinels(
+    sentinels: &[Endpoint],
+    master: &str,
+    patience: Duration,
+) -> Result<(String, u16), StoreError> {
+    let mut last = setting("no sentinel was given");
+    for sentinel in sentinels {
+        // One that hangs must not cost the time of the others.
+        let each = patience / (sentinels.len() as u32 + 1);
+        match tokio::time::timeout(each, ask_sentinel(sentinel, master, each)).await {
+            Ok(Ok(address)) => return Ok(address),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = StoreError::new(ErrorClass::TimedOut, "sentinel"),
+        }
+    }
+    Err(last)
+}
+
+async fn ask_sentinel(
+    sentinel: &Endpoint,
+    master: &str,
+    patience: Duration,
+) -> Result<(String, u16), StoreError> {
+    let (mut connection, driver) = sentinel.dial(patience, None).await?;
+    let _driver = Driver(tokio::spawn(driver));
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) => Some(text.clone()),
+        _ => None,
+    };
+    match ask(&mut connection, command).await? {
+        Value::Array(parts) => match &parts[..] {
+            [host, port] => text(host).zip(text(port).and_then(|port| port.parse().ok())),
+            _ => None,
+        }
+        .ok_or_else(|| classify::nonsense().error),
+        Value::Nil => Err(StoreError::new(
+            ErrorClass::Unavailable,
+            "the sentinels know no master of that name",
+        )),
+        _ => Err(classify::nonsense().error),
+    }
+}
+
+// Addresses and logins stay out of logs.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Standalone(_) => "Standalone",
+            Target::Sentinel { .. } => "Sentinel",
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! One connection that is always there or being made: the supervisor.
+//!
+//! States: connecting, up, down. A task owns them; callers find the connection or fail at once. While it is up a heartbeat goes over the
+//! connection itself. Answers come in order, so a heartbeat that is answered says that everything asked before it was; one that
+//! is not ends the connection, and with it everything in flight. So no command needs a timer, and none waits longer than
+//! from one heartbeat to the end of the next.
+
+use std::time::Duration;
+
+use futures_lite::future;
+use rand::RngExt;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::classify::{self, Trouble};
+use super::dial::{Driver, Ear, Target};
+use crate::schedule::with_rng;
+use crate::store::StoreState;
+use crate::store::error::{ErrorClass, StoreError};
+use crate::sync::{Arc, Event, Mutex, OnceLock, Slot, lock};
+
+/// The first and the longest pause between attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A connection that is up.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// Why it ended; set before it does.
+    fate: OnceLock<StoreError>,
+    /// A caller was answered that a new connection is needed.
+    suspect: Notify,
+}
+
+/// A connection that is always there or being made.
+pub(super) struct Line {
+    link: Slot<Link>,
+    state: Mutex<StoreState>,
+    /// The state has changed.
+    pub(super) changed: Event,
+    /// There is something to do on the connection that is up.
+    pub(super) poke: Notify,
+}
+
+/// What is done on a connection besides keeping it up.
+pub(super) trait Duty: Send + Sync {
+    /// Hears pushes, if anything is to be heard.
+    fn ear(&self) -> Option<Ear>;
+
+    /// Before callers may use it, and whenever the line is poked.
+    fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// It is prepared; its callers may use it right after.
+    fn is_up(&self);
+
+    /// A heartbeat: asks for something that a server always answers.
+    fn beat(&self, link: &Link) -> impl Future<Output = Result<(), Trouble>> + Send;
+}
+
+impl Link {
+    /// Asks one thing. An error that the server answers is a value.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Trouble> {
+        let mut connection = self.connection.clone();
+        let answer = connection.send_packed_command(command).await;
+        answer.map_err(|error| self.trouble(error))
+    }
+
+    /// Asks many things at once.
+    pub(super) async fn send_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Trouble> {
+        let mut connection = self.connection.clone();
+        let answers = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        answers.await.map_err(|error| self.trouble(error))
+    }
+
+    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), Trouble> {
+        let mut connection = self.connection.clone();
+        let subscribed = connection.subscribe(channels).await;
+        subscribed.map_err(|error| self.trouble(error))
+    }
+
+    fn trouble(&self, error: redis::RedisError) -> Trouble {
+        let trouble = classify::client(error);
+        match self.fate.get() {
+            Some(fate) if trouble.reconnect => Trouble {
+                error: fate.clone(),
+                reconnect: true,
+            },
+            _ => trouble,
+        }
+    }
+
+    /// The error for a caller; a new connection is made if it takes one.
+    pub(super) fn report(&self, trouble: Trouble) -> StoreError {
+        if trouble.reconnect {
+            self.suspect.notify_one();
+        }
+        trouble.error
+    }
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Line {
+            link: Slot::new(None),
+            state: Mutex::new(StoreState::Connecting),
+            changed: Event::new(),
+            poke: Notify::new(),
+        }
+    }
+
+    /// The connection, or why there is none. Never waits.
+    pub(super) fn link(&self) -> Result<Arc<Link>, StoreError> {
+        match self.link.load() {
+            Some(link) => Ok(link.arc().clone()),
+            None => Err(match self.state() {
+                StoreState::Down(error) => error,
+                _ => StoreError::new(ErrorClass::Unavailable, "not connected yet"),
+            }),
+        }
+    }
+
+    pub(super) fn state(&self) -> StoreState {
+        lock(&self.state).clone()
+    }
+
+    fn set_state(&self, state: StoreState) {
+        *lock(&self.state) = state;
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Keeps the line up, for ever.
+    pub(super) async fn supervise(&self, target: &Target, limit: Duration, duty: &impl Duty) {
+        let mut pause = PAUSES.0;
+        loop {
+            let error = match timeout(limit, self.connect(target, limit, duty)).await {
+                Ok(Ok((link, driver))) => {
+                    duty.is_up();
+                    self.link.swap(Some(link.clone()));
+                    self.set_state(StoreState::Up);
+                    let (error, beats) = self.watch(&link, driver, limit, duty).await;
+                    if beats > 0 {
+                        pause = PAUSES.0;
+                    }
+                    error
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::new(ErrorClass::TimedOut, "connecting"),
+            };
+            self.set_state(StoreState::Down(error));
+            // Less up to a half, so that a fleet does not come back in step.
+            sleep(pause.mul_f64(with_rng(|rng| rng.random_range(0.5..1.0)))).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn connect(
+        &self,
+        target: &Target,
+        limit: Duration,
+        duty: &impl Duty,
+    ) -> Result<(Arc<Link>, Driver), StoreError> {
+        let spawn = |driver| Driver(tokio::spawn(driver));
+        let (connection, driver) = target.dial(limit, duty.ear(), spawn).await?;
+        let link = Arc::new(Link {
+            connection,
+            fate: OnceLock::new(),
+            suspect: Notify::new(),
+        });
+        let prepared = async {
+            duty.beat(&link).await?;
+            duty.prepare(&link).await
+        };
+        prepared.await.map_err(|trouble| trouble.error)?;
+        Ok((link, driver))
+    }
+
+    /// Returns when the connection is of no more use, why, and after how many heartbeats. Nothing is in flight on it then.
+    async fn watch(
+        &self,
+        link: &Link,
+        mut driver: Driver,
+        limit: Duration,
+        duty: &impl Duty,
+    ) -> (StoreError, u64) {
+        enum Seen {
+            Ended,
+            Suspect,
+            Poked,
+            Time,
+        }
+        let mut beats = 0;
+        let error = loop {
+            let ended = async {
+                let _ = (&mut driver.0).await;
+                Seen::Ended
+            };
+            let suspect = async {
+                link.suspect.notified().await;
+                Seen::Suspect
+            };
+            let poked = async {
+                self.poke.notified().await;
+                Seen::Poked
+            };
+            let time = async {
+                sleep(limit / 3).await;
+                Seen::Time
+            };
+            let seen = future::or(future::or(ended, suspect), future::or(poked, time)).await;
+            let done = match seen {
+                Seen::Ended => break StoreError::new(ErrorClass::Unavailable, "connection lost"),
+                Seen::Suspect => {
+                    break StoreError::new(
+                        ErrorClass::Refused,
+                        "not the master any more, or not logged in",
+                    );
+                }
+                Seen::Poked => timeout(limit * 2 / 3, duty.prepare(link)).await,
+                Seen::Time => timeout(limit * 2 / 3, duty.beat(link)).await,
+            };
+            match done {
+                Err(_) => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
+                Ok(Err(trouble)) if trouble.reconnect => break trouble.error,
+                Ok(_) => beats += 1,
+            }
+        };
+        // First nobody finds it any more, then what is in flight learns why, then it ends.
+        self.link.swap(None);
+        let _ = link.fate.set(error.clone());
+        drop(driver);
+        (error, beats)
+    }
+}

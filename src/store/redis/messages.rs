@@ -1,0 +1,74 @@
+//! What is told to the fleet: 33 bytes on the channel of the namespace.
+//!
+//! Kind (1 byte), origin (8), hash of the key (16), epoch (8, written by the script; 0 for none). Big-endian.
+
+use redis::{PushInfo, PushKind, Value};
+
+use crate::store::followers::Followers;
+use crate::store::key::StoreKey;
+use crate::store::lease::{Epoch, Origin};
+use crate::store::stats::StoreCounters;
+use crate::store::{Change, ChangeKind};
+
+const SUFFIX: &str = ":c";
+
+/// The channel of a namespace.
+pub(super) fn channel(namespace: &str) -> String {
+    [namespace, SUFFIX].concat()
+}
+
+/// The message without its epoch.
+pub(super) fn message(kind: ChangeKind, origin: Origin, key: &StoreKey) -> [u8; 25] {
+    let mut message = [0; 25];
+    message[0] = match kind {
+        ChangeKind::Refreshed => 1,
+        ChangeKind::Set => 2,
+        ChangeKind::Invalidated => 3,
+        ChangeKind::Released => 4,
+    };
+    message[1..9].copy_from_slice(&origin.0.to_be_bytes());
+    message[9..].copy_from_slice(&key.hash().to_be_bytes());
+    message
+}
+
+fn parse(message: &[u8]) -> Option<Change> {
+    let message: &[u8; 33] = message.try_into().ok()?;
+    let (kind, rest) = message.split_first()?;
+    let (origin, rest) = rest.split_first_chunk()?;
+    let (hash, epoch) = rest.split_first_chunk()?;
+    let epoch = u64::from_be_bytes(epoch.try_into().ok()?);
+    Some(Change {
+        kind: match kind {
+            1 => ChangeKind::Refreshed,
+            2 => ChangeKind::Set,
+            3 => ChangeKind::Invalidated,
+            4 => ChangeKind::Released,
+            _ => return None,
+        },
+        epoch: match epoch {
+            0 => None,
+            _ => Some(Epoch::from_micros(epoch)?),
+        },
+        hash: u128::from_be_bytes(*hash),
+        origin: Origin(u64::from_be_bytes(*origin)),
+    })
+}
+
+/// Tells the followers what a push says, if it is a change.
+pub(super) fn tell(push: &PushInfo, followers: &Followers, counters: &StoreCounters) {
+    if !matches!(push.kind, PushKind::Message) {
+        return;
+    }
+    let change = match &push.data[..] {
+        [Value::BulkString(channel), Value::BulkString(message)] => {
+            let channel = std::str::from_utf8(channel).ok();
+            let namespace = channel.and_then(|channel| channel.strip_suffix(SUFFIX));
+            namespace.zip(parse(message))
+        }
+        _ => None,
+    };
+    counters.changed(change.is_some());
+    if let Some((namespace, change)) = change {
+        followers.tell(namespace, &change);
+    }
+}

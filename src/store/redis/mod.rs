@@ -1,0 +1,247 @@
+//! The store in Redis or Valkey.
+
+mod builder;
+mod classify;
+mod dial;
+mod line;
+mod messages;
+mod scripts;
+mod shared;
+mod wire;
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+pub use builder::RedisBuilder;
+
+use self::shared::Shared;
+use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
+use super::error::StoreError;
+use super::key::{Namespace, StoreKey};
+use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::stats::StoreStats;
+use super::{ChangeKind, Follower, Reply, Store, StoreState};
+use crate::loader::BoxFuture;
+use crate::sync::{Arc, Ordering, Weak};
+
+/// A [`Store`] in Redis (6 or later) or Valkey: standalone, or behind sentinels.
+///
+/// It owns one thread, which keeps two connections: one for reads, one for everything else and for changes. It may be used from any runtime and
+/// from plain threads. A connection that is lost is made again for as long as the store lives; meanwhile every operation fails
+/// at once. None waits longer than the store's [`timeout`](RedisBuilder::timeout).
+///
+/// A user of the server needs these rights, for namespaces that begin with `shop:` for example:
+///
+/// ```text
+/// -@all +ping +get +getrange +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe
+/// resetkeys ~shop:* resetchannels &shop:*
+/// ```
+///
+/// # Example
+///
+/// ```no_run
+/// use everfresh::store::{RedisStore, Store};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::builder("redis://127.0.0.1/").connect().await?;
+/// assert!(store.state().is_up());
+/// # Ok(())
+/// # }
+/// ```
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    runtime: Handle,
+    /// Ends the thread.
+    closed: Arc<Notify>,
+}
+
+impl RedisStore {
+    /// Starts to configure a store at a URL: `redis://user:password@host:6379/0`, `rediss://` with the feature `redis-tls`, or
+    /// `unix:///path`.
+    pub fn builder(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::new(vec![url.into()], None)
+    }
+
+    /// Starts to configure a store at the master of this name, which the sentinels at these URLs know.
+    ///
+    /// User and password in the URLs are those of the sentinels; those of the master are set with
+    /// [`login`](RedisBuilder::login). With `rediss://` both are encrypted.
+    pub fn behind_sentinels<U: Into<String>>(
+        sentinels: impl IntoIterator<Item = U>,
+        master: impl Into<String>,
+    ) -> RedisBuilder {
+        let sentinels = sentinels.into_iter().map(Into::into).collect();
+        RedisBuilder::new(sentinels, Some(master.into()))
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.closed.notify_one();
+    }
+}
+
+impl Store for RedisStore {
+    fn read<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
+        Box::pin(self.shared.read(keys))
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ask: Acquire,
+    ) -> Reply<'a, Result<Acquired, StoreError>> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let (seen, token) = (seen(ask.seen), token_bytes(ask.token));
+            let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
+            let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
+            let acquire = &shared.verbs.acquire;
+            shared.run(acquire, key, &arguments, acquired).await
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        publish: Publish,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            shared.check(&publish.payload)?;
+            let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
+            let (ttl, channel) = (
+                millis(publish.ttl),
+                messages::channel(key.namespace().as_str()),
+            );
+            let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
+            let arguments = [
+                base.as_bytes(),
+                &token,
+                ttl.as_bytes(),
+                &publish.payload,
+                channel.as_bytes(),
+                &message,
+            ];
+            let stored = |value| match value {
+                Value::Nil => Some(Stored::Refused),
+                value => epoch(value).map(|epoch| Stored::Yes { epoch }),
+            };
+            shared
+                .run(&shared.verbs.publish, key, &arguments, stored)
+                .await
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        lease: Duration,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let (token, lease) = (token_bytes(token), millis(lease));
+            let arguments: [&[u8]; 2] = [&token, lease.as_bytes()];
+            let renew = &self.shared.verbs.renew;
+            self.shared.run(renew, key, &arguments, yes).await
+        })
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        cool_down: Option<Duration>,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let message = messages::message(ChangeKind::Released, token.origin, key);
+            let channel = messages::channel(key.namespace().as_str());
+            let (token, rest) = (token_bytes(token), cool_down.map_or("0".to_owned(), millis));
+            let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
+            let release = &self.shared.verbs.release;
+            self.shared.run(release, key, &arguments, yes).await
+        })
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        payload: Vec<u8>,
+        ttl: Duration,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            self.shared.check(&payload)?;
+            let message = messages::message(ChangeKind::Set, origin, key);
+            let channel = messages::channel(key.namespace().as_str());
+            let ttl = millis(ttl);
+            let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
+            let set = &self.shared.verbs.set;
+            self.shared.run(set, key, &arguments, epoch).await
+        })
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            let message = messages::message(ChangeKind::Invalidated, origin, key);
+            let channel = messages::channel(key.namespace().as_str());
+            let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
+            let invalidate = &self.shared.verbs.invalidate;
+            self.shared.run(invalidate, key, &arguments, epoch).await
+        })
+    }
+
+    fn now(&self) -> Option<u64> {
+        let shared = &self.shared;
+        // Relaxed: the number stands for itself.
+        match shared.offset_micros.load(Ordering::Relaxed) {
+            0 => None,
+            offset => Some((shared.clock.exact() / 1_000).wrapping_add(offset)),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
+    fn state(&self) -> StoreState {
+        match (self.shared.reads.state(), self.shared.scripts.state()) {
+            (StoreState::Up, other) | (other, StoreState::Up) => other,
+            (StoreState::Down(error), _) | (_, StoreState::Down(error)) => StoreState::Down(error),
+            _ => StoreState::Connecting,
+        }
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.shared.counters.snapshot()
+    }
+
+    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
+        self.shared.followers.add(namespace, follower);
+        self.shared.scripts.poke.notify_one();
+    }
+
+    fn spawn(&self, work: BoxFuture) {
+        self.runtime.spawn(work);
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("state", &self.state())
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}

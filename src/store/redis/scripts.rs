@@ -1,0 +1,187 @@
+//! The verbs of the lease as scripts: each of them one step that nothing can come between.
+//!
+//! The contracts are in [`Store`](crate::store::Store). The scripts declare no flags, so that one that does not need memory (an invalidation)
+//! works when the server has none left, and only the ones that store fail.
+
+use redis::{Cmd, Script, Value};
+
+use super::classify::{self, Trouble};
+use super::line::Link;
+
+/// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53. A lease is the token of
+/// its holder, 16 bytes, and its base in decimal; who was overtaken keeps
+/// the lease, so that nobody else loads, and loses the base, so that nothing comes of it.
+const PRELUDE: &str = r"
+local END = 9007199254740991
+local function stored()
+  local head = redis.call('GETRANGE', KEYS[1], 0, 19)
+  if #head < 20 or string.sub(head, 1, 3) ~= 'EVF' then return 0 end
+  local epoch, inverse = struct.unpack('>I8I8', string.sub(head, 5, 20))
+  if epoch < 1 or epoch >= END or epoch + inverse ~= END then return 0 end
+  return epoch
+end
+local function later(epoch)
+  local time = redis.call('TIME')
+  return math.max(epoch + 1, time[1] * 1000000 + time[2])
+end
+local function store(payload, ttl, epoch)
+  redis.call('SET', KEYS[1], payload, 'PX', ttl)
+  redis.call('SETRANGE', KEYS[1], 4, struct.pack('>I8I8', epoch, END - epoch))
+end
+local function holds(lease, token)
+  return lease and string.sub(lease, 1, 16) == token
+end
+local function tell(channel, message, epoch)
+  redis.call('PUBLISH', channel, message .. struct.pack('>I8', epoch))
+end
+";
+
+/// Arguments: the epoch seen or 0, the token, the lease in ms, the largest payload.
+const ACQUIRE: &str = r"
+local base = stored()
+if base ~= 0 and base ~= tonumber(ARGV[1]) and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[4]) then
+  return redis.call('GETRANGE', KEYS[1], 0, -1)
+end
+local lease = redis.call('GET', KEYS[2])
+if holds(lease, ARGV[2]) then
+  if base == 0 then base = tonumber(string.sub(lease, 17)) or 0 end
+elseif lease then
+  local left = redis.call('PTTL', KEYS[2])
+  if left >= 0 then return {lease == 'cooling' and 2 or 1, left} end
+end
+if base == 0 then base = later(0) end
+redis.call('SET', KEYS[2], ARGV[2] .. string.format('%.0f', base), 'PX', ARGV[3])
+return {0, base}
+";
+
+/// Arguments: the base, the token, the hard limit in ms, the payload, the channel, the message.
+const PUBLISH: &str = r"
+local epoch = stored()
+local lease = redis.call('GET', KEYS[2])
+local accepted = lease == ARGV[2] .. ARGV[1]
+if epoch ~= 0 then accepted = epoch == tonumber(ARGV[1]) end
+if accepted then
+  epoch = later(epoch)
+  store(ARGV[4], ARGV[3], epoch)
+  tell(ARGV[5], ARGV[6], epoch)
+end
+if holds(lease, ARGV[2]) then
+  redis.call('DEL', KEYS[2])
+elseif accepted and lease and #lease > 16 then
+  redis.call('SET', KEYS[2], string.sub(lease, 1, 16), 'KEEPTTL')
+end
+return accepted and epoch
+";
+
+/// Arguments: the hard limit in ms, the payload, the channel, the message.
+const SET: &str = r"
+local epoch = later(stored())
+store(ARGV[2], ARGV[1], epoch)
+redis.call('DEL', KEYS[2])
+tell(ARGV[3], ARGV[4], epoch)
+return epoch
+";
+
+/// Arguments: the channel, the message.
+const INVALIDATE: &str = r"
+local epoch = later(stored())
+redis.call('DEL', KEYS[1], KEYS[2])
+tell(ARGV[1], ARGV[2], epoch)
+return epoch
+";
+
+/// Arguments: the token, the lease in ms.
+const RENEW: &str = r"
+if not holds(redis.call('GET', KEYS[2]), ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+";
+
+/// Arguments: the token, the cool-down in ms or 0, the channel, the message.
+const RELEASE: &str = r"
+if not holds(redis.call('GET', KEYS[2]), ARGV[1]) then return 0 end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[2], 'cooling', 'PX', ARGV[2])
+else
+  redis.call('DEL', KEYS[2])
+end
+tell(ARGV[3], ARGV[4], 0)
+return 1
+";
+
+/// The scripts, with the names under which a server remembers them.
+pub(super) struct Scripts {
+    pub(super) acquire: Verb,
+    pub(super) publish: Verb,
+    pub(super) set: Verb,
+    pub(super) invalidate: Verb,
+    pub(super) renew: Verb,
+    pub(super) release: Verb,
+}
+
+pub(super) struct Verb {
+    code: String,
+    sha: String,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        let verb = |body: &str| {
+            let code = [PRELUDE, body].concat();
+            let sha = Script::new(&code).get_hash().to_owned();
+            Verb { code, sha }
+        };
+        Scripts {
+            acquire: verb(ACQUIRE),
+            publish: verb(PUBLISH),
+            set: verb(SET),
+            invalidate: verb(INVALIDATE),
+            renew: verb(RENEW),
+            release: verb(RELEASE),
+        }
+    }
+}
+
+/// The two keys of a script.
+pub(super) struct Keys {
+    pub(super) data: String,
+    pub(super) lease: String,
+}
+
+impl Verb {
+    /// Runs it by its name, and in full if the server does not remember it: after a restart, a failover or `SCRIPT FLUSH`.
+    pub(super) async fn run(
+        &self,
+        link: &Link,
+        keys: &Keys,
+        arguments: &[&[u8]],
+    ) -> Result<Value, Trouble> {
+        let short = self.command("EVALSHA", &self.sha, keys, arguments);
+        match link.send(&short).await? {
+            Value::ServerError(error) if error.code() == "NOSCRIPT" => {
+                let full = self.command("EVAL", &self.code, keys, arguments);
+                match link.send(&full).await? {
+                    Value::ServerError(error) => Err(classify::server(&error)),
+                    value => Ok(value),
+                }
+            }
+            Value::ServerError(error) => Err(classify::server(&error)),
+            value => Ok(value),
+        }
+    }
+
+    fn command(&self, name: &str, script: &str, keys: &Keys, arguments: &[&[u8]]) -> Cmd {
+        let payload: usize = arguments.iter().map(|argument| argument.len()).sum();
+        let size = script.len() + keys.data.len() + keys.lease.len() + payload + 16;
+        let mut command = Cmd::with_capacity(arguments.len() + 5, size);
+        command
+            .arg(name)
+            .arg(script)
+            .arg(2)
+            .arg(&keys.data)
+            .arg(&keys.lease);
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        command
+    }
+}

@@ -1,0 +1,67 @@
+//! How names, arguments and answers are written.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::store::key::StoreKey;
+use crate::store::lease::{Acquired, Epoch, Token};
+
+pub(super) fn data(key: &StoreKey) -> String {
+    format!("{}:d:{{{:032x}}}", key.namespace().as_str(), key.hash())
+}
+
+pub(super) fn lease(key: &StoreKey) -> String {
+    format!("{}:l:{{{:032x}}}", key.namespace().as_str(), key.hash())
+}
+
+pub(super) fn token_bytes(token: Token) -> [u8; 16] {
+    (u128::from(token.origin.0) << 64 | u128::from(token.serial)).to_be_bytes()
+}
+
+/// Milliseconds for a server: at least one, at most a century.
+pub(super) fn millis(duration: Duration) -> String {
+    const CENTURY: u128 = 3_155_760_000_000;
+    duration.as_millis().clamp(1, CENTURY).to_string()
+}
+
+pub(super) fn seen(epoch: Option<Epoch>) -> String {
+    epoch.map_or(0, Epoch::micros).to_string()
+}
+
+pub(super) fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn epoch(value: Value) -> Option<Epoch> {
+    number(&value).and_then(Epoch::from_micros)
+}
+
+pub(super) fn yes(value: Value) -> Option<bool> {
+    number(&value).map(|number| number != 0)
+}
+
+pub(super) fn acquired(value: Value) -> Option<Acquired> {
+    let parts = match value {
+        Value::BulkString(payload) => return Some(Acquired::Stored(payload)),
+        Value::Array(parts) => parts,
+        _ => return None,
+    };
+    let [kind, number_of] = &parts[..] else {
+        return None;
+    };
+    let number_of = number(number_of)?;
+    let left = Duration::from_millis(number_of);
+    match number(kind)? {
+        0 => Some(Acquired::Granted {
+            base: Epoch::from_micros(number_of)?,
+        }),
+        1 => Some(Acquired::Held { left }),
+        2 => Some(Acquired::Cooling { left }),
+        _ => None,
+    }
+}

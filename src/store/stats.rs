@@ -1,0 +1,98 @@
+//! What a store counts.
+
+use super::error::{ErrorClass, StoreError};
+use crate::sync::{Counter, Ordering};
+
+/// What a store has done since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Keys that were asked for.
+    pub reads: u64,
+    /// Of those, how many were stored.
+    pub found: u64,
+    /// Connections made, the first among them.
+    pub connections: u64,
+    /// Changes that were received.
+    pub changes: u64,
+    /// Changes that were received and could not be understood.
+    pub changes_foreign: u64,
+    /// Errors that were returned, by class.
+    errors: [u64; ErrorClass::ALL.len()],
+}
+
+impl StoreStats {
+    /// How many errors of a class were returned.
+    pub fn errors(&self, class: ErrorClass) -> u64 {
+        self.errors[class as usize]
+    }
+
+    /// Each class of errors with how many were returned.
+    pub fn errors_by_class(&self) -> impl Iterator<Item = (ErrorClass, u64)> + '_ {
+        ErrorClass::ALL
+            .into_iter()
+            .map(|class| (class, self.errors(class)))
+    }
+}
+
+/// The counters behind [`StoreStats`]. Relaxed: a counter orders nothing.
+#[derive(Debug, Default)]
+pub(crate) struct StoreCounters {
+    reads: Counter,
+    found: Counter,
+    connections: Counter,
+    changes: Counter,
+    changes_foreign: Counter,
+    errors: [Counter; ErrorClass::ALL.len()],
+}
+
+impl StoreCounters {
+    pub(crate) fn read(&self, answers: &[Result<Option<Vec<u8>>, StoreError>]) {
+        let found = answers
+            .iter()
+            .filter(|answer| matches!(answer, Ok(Some(_))));
+        let found = found.count() as u64;
+        self.reads
+            .fetch_add(answers.len() as u64, Ordering::Relaxed);
+        if found > 0 {
+            self.found.fetch_add(found, Ordering::Relaxed);
+        }
+        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            self.failed(error);
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn changed(&self, understood: bool) {
+        let counter = match understood {
+            true => &self.changes,
+            false => &self.changes_foreign,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, error: &StoreError) {
+        self.errors[error.class() as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the error of a result on its way out.
+    pub(crate) fn result<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.inspect_err(|error| self.failed(error))
+    }
+
+    pub(crate) fn snapshot(&self) -> StoreStats {
+        let read = |counter: &Counter| counter.load(Ordering::Relaxed);
+        StoreStats {
+            reads: read(&self.reads),
+            found: read(&self.found),
+            connections: read(&self.connections),
+            changes: read(&self.changes),
+            changes_foreign: read(&self.changes_foreign),
+            errors: std::array::from_fn(|class| read(&self.errors[class])),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Processes of a fleet, played by caches.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use everfresh::store::{ChaosStore, FleetStats, MemoryStore, SecondLevel, Store};
+use everfresh::{Cache, ManualClock};
+
+pub const FRESH: Duration = Duration::from_secs(10);
+pub const STALE: Duration = Duration::from_secs(100);
+/// Nothing here takes this long; it only ends a test that has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition that other threads bring about.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A door in the loaders, to stop them at.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn shut(&self) {
+        *self.0.0.lock().unwrap() = true;
+    }
+
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = false;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let shut = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(shut, |shut| *shut).unwrap());
+    }
+}
+
+/// The origin of all values, the same for the whole fleet: counts loads, and says how many there were before.
+#[derive(Clone, Default)]
+pub struct Origin {
+    loads: Arc<AtomicU64>,
+    pub gate: Gate,
+    failing: Arc<Mutex<bool>>,
+}
+
+impl Origin {
+    pub fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    pub fn fail(&self, fails: bool) {
+        *self.failing.lock().unwrap() = fails;
+    }
+
+    fn load(&self) -> Result<u64, &'static str> {
+        let number = self.loads.fetch_add(1, Ordering::SeqCst);
+        self.gate.pass();
+        match *self.failing.lock().unwrap() {
+            true => Err("the origin is down"),
+            false => Ok(number),
+        }
+    }
+}
+
+pub struct Fleet {
+    pub clock: ManualClock,
+    pub memory: Arc<MemoryStore>,
+    pub origin: Origin,
+}
+
+/// One process: its cache, and the store as it sees it.
+pub struct Process {
+    pub cache: Cache<u64, u64>,
+    pub chaos: Arc<ChaosStore>,
+}
+
+impl Fleet {
+    pub fn new() -> Self {
+        let clock = ManualClock::new();
+        Fleet {
+            memory: Arc::new(MemoryStore::with_clock(&clock)),
+            clock,
+            origin: Origin::default(),
+        }
+    }
+
+    pub fn process(&self) -> Process {
+        self.process_with(SecondLevel::lease, Duration::from_secs(3))
+    }
+
+    pub fn process_with<T>(
+        &self,
+        set: impl FnOnce(SecondLevel<u64, u64>, T) -> SecondLevel<u64, u64>,
+        to: T,
+    ) -> Process {
+        let memory: Arc<dyn Store> = self.memory.clone();
+        let chaos = Arc::new(ChaosStore::new(memory));
+        let level = set(SecondLevel::new(chaos.clone(), "test:v1").unwrap(), to);
+        let origin = self.origin.clone();
+        let cache = Cache::builder()
+            .capacity(1_000)
+            .clock(&self.clock)
+            .fresh_for(FRESH)
+            .stale_for(STALE)
+            .beta(0.0)
+            .threads(2)
+            .store(level)
+            .try_compute(move |_: &u64| origin.load())
+            .build()
+            .unwrap();
+        Process { cache, chaos }
+    }
+}
+
+impl Process {
+    pub fn get(&self, key: u64) -> u64 {
+        *self.cache.get_blocking(&key).unwrap()
+    }
+
+    pub fn stats(&self) -> FleetStats {
+        self.cache.store_stats().unwrap()
+    }
+
+    /// Waits until what was loaded is in the store.
+    pub fn published(&self, count: u64) {
+        until("published", || self.stats().published >= count);
+    }
+}

@@ -1,0 +1,171 @@
+//! The cache survives its store (P7).
+
+use std::sync::Arc;
+
+use everfresh::Cache;
+use everfresh::store::{
+    Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel, Unreadable,
+};
+use futures_lite::future::block_on;
+
+use crate::support::{FRESH, Fleet, until};
+
+#[test]
+fn without_a_store_values_are_loaded_here() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.chaos.disconnect();
+    b.chaos.disconnect();
+    assert_eq!((a.get(1), b.get(1)), (0, 1));
+    assert_eq!(a.stats().unleased, 1);
+    fleet.clock.advance(FRESH);
+    assert_eq!(a.get(1), 0, "stale is served");
+    until("refreshed", || a.get(1) > 1);
+}
+
+#[test]
+fn a_store_that_does_not_answer_blocks_no_read_of_a_resident_key() {
+    let fleet = Fleet::new();
+    let a = fleet.process();
+    a.get(1);
+    a.published(1);
+    for op in [Op::Read, Op::Acquire, Op::Publish] {
+        a.chaos.always(op, Some(Fault::Hang));
+    }
+    fleet.clock.advance(FRESH);
+    for _ in 0..100 {
+        assert_eq!(a.get(1), 0);
+    }
+    a.chaos.always(Op::Acquire, None);
+    a.chaos.always(Op::Publish, None);
+    a.chaos.let_go();
+}
+
+#[test]
+fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
+    let fleet = Fleet::new();
+    let a = fleet.process();
+    a.get(1);
+    a.published(1);
+    let b = fleet.process();
+    b.chaos.next(Op::Read, Fault::Corrupt);
+    b.chaos.next(Op::Acquire, Fault::Corrupt);
+    assert_eq!(b.get(1), 1);
+    let broken = Unreadable::ALL
+        .iter()
+        .map(|reason| b.stats().unreadable(*reason));
+    assert!(broken.sum::<u64>() > 0);
+    b.published(1);
+    assert_eq!(fleet.process().get(1), 1);
+}
+
+#[test]
+fn a_result_that_cannot_be_stored_is_served_all_the_same() {
+    let fleet = Fleet::new();
+    let a = fleet.process();
+    a.chaos.next(Op::Publish, Fault::Fail(ErrorClass::Refused));
+    assert_eq!(a.get(1), 0);
+    until("counted", || a.stats().not_stored == 1);
+    assert_eq!(a.get(1), 0);
+}
+
+/// Writes and reads nothing.
+struct Broken;
+
+impl Codec<u64> for Broken {
+    fn id(&self) -> u8 {
+        99
+    }
+
+    fn encode(&self, _: &u64, _: &mut Vec<u8>) -> Result<(), Rejected> {
+        panic!("a codec may panic")
+    }
+
+    fn decode(&self, _: &[u8]) -> Result<u64, Rejected> {
+        Err("never".into())
+    }
+}
+
+#[test]
+fn codecs_that_fail_cost_the_second_level_only() {
+    let fleet = Fleet::new();
+    let build = |level| {
+        let cache: Cache<u64, u64> = Cache::builder()
+            .store(level)
+            .compute(|n: &u64| n * n)
+            .build()
+            .unwrap();
+        cache
+    };
+    let namespace = Namespace::new("broken:v1").unwrap();
+    let memory = Arc::clone(&fleet.memory);
+    let keys = build(SecondLevel::with(
+        memory,
+        namespace.clone(),
+        Format::new(Postcard),
+        Broken,
+    ));
+    assert_eq!(*keys.get_blocking(&5).unwrap(), 25);
+    keys.insert(5, 1);
+    assert_eq!(*keys.get_blocking(&5).unwrap(), 1);
+    assert!(keys.invalidate(&5));
+    let memory = Arc::clone(&fleet.memory);
+    let values = build(SecondLevel::with(
+        memory,
+        namespace,
+        Format::new(Broken),
+        Postcard,
+    ));
+    assert_eq!(*values.get_blocking(&5).unwrap(), 25);
+    block_on(values.insert_everywhere(5, 1)).unwrap();
+    assert_eq!(*values.get_blocking(&5).unwrap(), 1);
+    until("both counted", || {
+        let stats = values.store_stats().unwrap();
+        stats.unreadable(Unreadable::Panicked) == 2
+    });
+}
+
+#[test]
+fn changes_that_were_missed_are_found_after_the_gap() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    for key in 0..3 {
+        a.get(key);
+    }
+    a.published(3);
+    for key in 0..3 {
+        b.get(key);
+    }
+    b.chaos.lose_changes(true);
+    block_on(a.cache.insert_everywhere(0, 700)).unwrap();
+    block_on(a.cache.invalidate_everywhere(&1)).unwrap();
+    assert_eq!((b.get(0), b.get(1)), (0, 1), "it does not know");
+    b.chaos.lose_changes(false);
+    b.chaos.disconnect();
+    b.chaos.reconnect();
+    until("overwritten", || b.get(0) == 700);
+    until("invalidated", || b.get(1) == 3);
+    assert_eq!(b.get(2), 2);
+    assert_eq!(fleet.origin.loads(), 4);
+}
+
+#[test]
+fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.get(1);
+    a.published(1);
+    // Known to b before, so that it follows the key.
+    b.get(1);
+    block_on(b.cache.refresh(&1)).unwrap();
+    b.published(1);
+    let before = b.get(1);
+    b.chaos.next(Op::Read, Fault::Hold);
+    b.cache.invalidate(&1);
+    until("told", || b.stats().untold == 0);
+    b.cache.insert(1, 42);
+    until("told", || b.stats().untold == 0);
+    assert_ne!(b.get(1), before);
+    b.chaos.let_go();
+    assert_eq!(b.get(1), 42);
+}

@@ -1,0 +1,114 @@
+//! What others leave under our keys and on our channels.
+
+use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store};
+
+use super::{acquire, class, invalidate, read, set, works};
+use crate::contract::world::{Heard, caller, key, namespace};
+use crate::server::{Answer, OnServer, data, lease};
+
+#[test]
+fn another_type_is_left_alone() {
+    let world = OnServer::hurried();
+    let (k, other) = (key("a"), key("b"));
+    world.server.ask(&["RPUSH", &data(&k), "theirs"]);
+    let epoch = set(&world.store, &other, b"ours").unwrap();
+    assert_eq!(class(read(&world.store, &k)), ErrorClass::Foreign);
+    assert_eq!(class(acquire(&world.store, &k, None)), ErrorClass::Foreign);
+    assert_eq!(class(set(&world.store, &k, b"no")), ErrorClass::Foreign);
+    assert_eq!(class(invalidate(&world.store, &k)), ErrorClass::Foreign);
+    let publish =
+        caller(&world, 1).try_publish(&k, epoch, crate::contract::world::payload(&k, b"no"));
+    assert_eq!(class(publish), ErrorClass::Foreign);
+    assert_eq!(world.server.ask(&["LLEN", &data(&k)]), Answer::Number(1));
+    assert_eq!(world.store.stats().errors(ErrorClass::Foreign), 5);
+    // Among others it is one answer of many.
+    let keys = [other.clone(), k.clone(), other];
+    let answers = futures_lite::future::block_on(world.store.read(&keys));
+    let classes = answers
+        .into_iter()
+        .map(|answer| answer.map_err(|error| error.class()));
+    let found: Vec<_> = classes
+        .map(|answer| answer.map(|payload| payload.is_some()))
+        .collect();
+    assert_eq!(found, [Ok(true), Err(ErrorClass::Foreign), Ok(true)]);
+    assert!(world.store.state().is_up());
+    // A lease of another type as well.
+    world.server.ask(&["DEL", &data(&k)]);
+    world.server.ask(&["RPUSH", &lease(&k), "theirs"]);
+    assert_eq!(class(acquire(&world.store, &k, None)), ErrorClass::Foreign);
+    works(&world.store, &key("c"));
+}
+
+#[test]
+fn a_lease_without_an_end_is_no_lease() {
+    let world = OnServer::hurried();
+    let k = key("a");
+    world.server.ask(&["SET", &lease(&k), "somebody"]);
+    assert!(matches!(
+        acquire(&world.store, &k, None),
+        Ok(Acquired::Granted { .. })
+    ));
+}
+
+#[test]
+fn a_huge_value_is_not_fetched() {
+    let world = OnServer::hurried();
+    let k = key("a");
+    world
+        .server
+        .ask(&["SETRANGE", &data(&k), &(64 << 20).to_string(), "x"]);
+    for _ in 0..20 {
+        assert_eq!(class(read(&world.store, &k)), ErrorClass::TooLarge);
+    }
+    assert!(matches!(
+        acquire(&world.store, &k, None),
+        Ok(Acquired::Granted { .. })
+    ));
+    set(&world.store, &k, b"ours").unwrap();
+    works(&world.store, &k);
+}
+
+#[test]
+fn noise_on_the_channel_is_counted_and_passed_over() {
+    let world = OnServer::hurried();
+    let heard = Heard::of(&world.store, &namespace());
+    let channel = format!("{}:c", namespace().as_str());
+    let mut talk = world.server.talk();
+    let short = [3_u8; 32];
+    let kind = [9_u8; 33];
+    let mut epoch = [1_u8; 33];
+    epoch[25..].fill(0xff);
+    for noise in [&b""[..], b"hello", &short, &kind, &epoch] {
+        talk.ask(&[b"PUBLISH".as_slice(), channel.as_bytes(), noise])
+            .unwrap();
+    }
+    invalidate(&world.store, &key("a")).unwrap();
+    let changes = heard.wait_for(1);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].kind, ChangeKind::Invalidated);
+    assert_eq!(world.store.stats().changes_foreign, 5);
+}
+
+#[test]
+fn scripts_that_the_server_forgot_are_sent_again() {
+    let world = OnServer::hurried();
+    for _ in 0..3 {
+        world.server.ask(&["SCRIPT", "FLUSH"]);
+        works(&world.store, &key("a"));
+    }
+}
+
+#[test]
+fn a_flush_is_only_nothing() {
+    let world = OnServer::hurried();
+    let (k, a) = (key("a"), caller(&world, 1));
+    let epoch = a.set(&k, b"one");
+    a.granted(&k, Some(epoch));
+    world.server.ask(&["FLUSHALL"]);
+    assert_eq!(
+        a.publish(&k, epoch, b"two"),
+        everfresh::store::Stored::Refused
+    );
+    let base = a.granted_over_nothing(&k);
+    assert!(a.published(&k, base, b"three") > epoch);
+}

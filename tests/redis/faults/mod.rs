@@ -1,0 +1,70 @@
+//! What happens to servers, one by one. In every case nothing waits past its limit, nothing panics, errors have their class, and the store is
+//! back by itself.
+
+mod access;
+mod crashes;
+mod data;
+mod network;
+mod pauses;
+mod proxy;
+mod refusals;
+
+use std::time::{Duration, Instant};
+
+use everfresh::store::{
+    Acquire, Acquired, Epoch, ErrorClass, Origin, Store, StoreError, StoreKey, Token,
+};
+use futures_lite::future::block_on;
+
+use crate::contract::world::{HOUR, MINUTE, payload};
+
+/// Long enough for the slowest machine, and short of "for ever". The stores' own limit is 0.3 s.
+const BOUND: Duration = Duration::from_secs(20);
+
+fn bounded<R>(operation: impl FnOnce() -> R) -> R {
+    let started = Instant::now();
+    let result = operation();
+    assert!(started.elapsed() < BOUND, "it took {:?}", started.elapsed());
+    result
+}
+
+pub fn set(store: &dyn Store, key: &StoreKey, value: &[u8]) -> Result<Epoch, StoreError> {
+    bounded(|| block_on(store.set(key, payload(key, value), HOUR, Origin(1))))
+}
+
+pub fn read(store: &dyn Store, key: &StoreKey) -> Result<Option<Vec<u8>>, StoreError> {
+    bounded(|| block_on(store.read(std::slice::from_ref(key)))).remove(0)
+}
+
+fn invalidate(store: &dyn Store, key: &StoreKey) -> Result<Epoch, StoreError> {
+    bounded(|| block_on(store.invalidate(key, Origin(1))))
+}
+
+fn acquire(store: &dyn Store, key: &StoreKey, seen: Option<Epoch>) -> Result<Acquired, StoreError> {
+    let token = Token {
+        origin: Origin(1),
+        serial: 1,
+    };
+    let lease = MINUTE;
+    bounded(|| block_on(store.acquire(key, Acquire { seen, token, lease })))
+}
+
+pub fn class<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorClass {
+    result.unwrap_err().class()
+}
+
+/// That the connection is gone, for one reason or the other.
+fn is_gone<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
+    let gone = [ErrorClass::Unavailable, ErrorClass::TimedOut];
+    result.is_err_and(|error| gone.contains(&error.class()))
+}
+
+/// That everything works.
+pub fn works(store: &dyn Store, key: &StoreKey) {
+    let epoch = set(store, key, b"works").unwrap();
+    assert!(read(store, key).unwrap().is_some());
+    let granted = Acquired::Granted { base: epoch };
+    assert_eq!(acquire(store, key, Some(epoch)), Ok(granted));
+    invalidate(store, key).unwrap();
+    assert_eq!(read(store, key), Ok(None));
+}

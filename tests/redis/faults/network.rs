@@ -1,0 +1,123 @@
+//! Networks that lose, cut, stall and damage.
+
+use std::time::Duration;
+
+use everfresh::store::{ErrorClass, RedisStore, Store};
+
+use super::proxy::{Mood, Proxy};
+use super::{is_gone, read, set, works};
+use crate::contract::world::{Heard, LIMIT, key, namespace, until};
+use crate::server::Server;
+
+fn through(proxy: &Proxy) -> RedisStore {
+    RedisStore::builder(format!("redis://127.0.0.1:{}/", proxy.port))
+        .timeout(Duration::from_millis(300))
+        .limit(LIMIT)
+        .connect_blocking()
+        .unwrap()
+}
+
+/// After so many connections were made.
+fn is_up_again(store: &RedisStore, connections: u64) {
+    until("the store is up", || {
+        store.stats().connections >= connections && store.state().is_up()
+    });
+    works(store, &key("a"));
+}
+
+#[test]
+fn a_cut_line() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy);
+    let heard = Heard::of(&store, &namespace());
+    set(&store, &key("a"), b"one").unwrap();
+    proxy.mood(Mood::Cut);
+    // On both connections.
+    until("it is noticed", || {
+        is_gone(read(&store, &key("a"))) && is_gone(set(&store, &key("a"), b"no"))
+    });
+    assert!(!store.state().is_up());
+    proxy.mood(Mood::Pass);
+    is_up_again(&store, 4);
+    assert_eq!(heard.generations().len() as u64, store.generation() - 1);
+}
+
+#[test]
+fn a_black_hole() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy);
+    set(&store, &key("a"), b"one").unwrap();
+    proxy.mood(Mood::Stall);
+    assert!(is_gone(read(&store, &key("a"))));
+    assert!(is_gone(set(&store, &key("a"), b"two")));
+    assert!(store.stats().errors(ErrorClass::TimedOut) > 0);
+    proxy.mood(Mood::Pass);
+    is_up_again(&store, 4);
+}
+
+#[test]
+fn one_of_two_connections_in_a_black_hole() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy);
+    set(&store, &key("a"), b"one").unwrap();
+    // The second of the two; and it cannot be replaced.
+    proxy.only_from(1, Mood::Stall);
+    until("it is noticed", || !store.state().is_up());
+    let (reads, writes) = (read(&store, &key("a")), set(&store, &key("a"), b"two"));
+    assert!(
+        reads.is_ok() != writes.is_ok(),
+        "one of them works: {reads:?} {writes:?}"
+    );
+    proxy.mood(Mood::Pass);
+    is_up_again(&store, 3);
+}
+
+#[test]
+fn a_wrong_byte() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy);
+    for turn in 1..=5 {
+        set(&store, &key("a"), b"one").unwrap();
+        let connections = store.stats().connections;
+        proxy.mood(Mood::Corrupt);
+        // Whoever's answer it hits: a heartbeat's, or one of these.
+        until("an answer is damaged", || {
+            let _ = read(&store, &key("a"));
+            proxy.corrupted() == turn
+        });
+        is_up_again(&store, connections + 1);
+    }
+}
+
+#[test]
+fn a_slow_line_is_only_slow() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let url = format!("redis://127.0.0.1:{}/", proxy.port);
+    let store = RedisStore::builder(url)
+        .timeout(Duration::from_secs(10))
+        .connect_blocking()
+        .unwrap();
+    proxy.mood(Mood::Delay(Duration::from_millis(50)));
+    works(&store, &key("a"));
+    assert_eq!(store.generation(), 1);
+    assert!(store.state().is_up());
+}
+
+#[test]
+fn a_subscription_that_is_lost_is_a_gap() {
+    let server = Server::start();
+    let store = server.builder().connect_blocking().unwrap();
+    let heard = Heard::of(&store, &namespace());
+    let generation = store.generation();
+    server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the gap is told", || {
+        heard.generations() == [generation + 1]
+    });
+    set(&store, &key("a"), b"one").unwrap();
+    heard.wait_for(1);
+}

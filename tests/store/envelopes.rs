@@ -1,0 +1,209 @@
+//! What payloads say, and what is not read.
+
+use std::time::Duration;
+
+use everfresh::store::{
+    Codec, Epoch, Format, Namespace, Postcard, Rejected, StoreKey, Terms, Unreadable, envelope,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::contract::world::{Raw, key, raw, terms};
+
+/// Writes an epoch as a store does.
+pub fn stamped(mut payload: Vec<u8>, epoch: u64) -> Vec<u8> {
+    payload[4..12].copy_from_slice(&epoch.to_be_bytes());
+    payload[12..20].copy_from_slice(&((1_u64 << 53) - 1 - epoch).to_be_bytes());
+    payload
+}
+
+pub fn stored(value: &[u8]) -> Vec<u8> {
+    let payload = raw().seal(&key("a"), &value.to_vec(), &terms()).unwrap();
+    stamped(payload, 1_700_000_000_000_000)
+}
+
+#[test]
+fn what_is_sealed_is_opened() {
+    for value in [&b""[..], b"x", &[7; 5_000]] {
+        let payload = stored(value);
+        assert_eq!(payload.len(), envelope::HEADER + value.len());
+        let opened = raw().open(&key("a"), &payload).unwrap();
+        assert_eq!(opened.value, value);
+        assert_eq!(opened.terms, terms());
+        assert_eq!(opened.epoch.micros(), 1_700_000_000_000_000);
+        assert_eq!(envelope::epoch(&payload), Some(opened.epoch));
+    }
+}
+
+#[test]
+fn times_are_whole_microseconds_and_for_ever_stays() {
+    let given = Terms {
+        fresh_for: Duration::from_nanos(1_999),
+        stale_for: Duration::MAX,
+        stale_if_error_for: Duration::ZERO,
+        cost: Duration::from_secs(u64::MAX / 1_000_000 + 1),
+    };
+    let payload = stamped(raw().seal(&key("a"), &vec![1], &given).unwrap(), 5);
+    let read = raw().open(&key("a"), &payload).unwrap().terms;
+    assert_eq!(read.fresh_for, Duration::from_micros(1));
+    assert_eq!(read.stale_for, Duration::MAX);
+    assert_eq!(read.stale_if_error_for, Duration::ZERO);
+    assert_eq!(read.cost, Duration::MAX);
+    assert_eq!(read.ttl(), Duration::MAX);
+    assert_eq!(terms().ttl(), Duration::from_secs(3660));
+}
+
+#[test]
+fn it_has_no_epoch_before_it_is_stored() {
+    let payload = raw().seal(&key("a"), &vec![1], &terms()).unwrap();
+    assert_eq!(envelope::epoch(&payload), None);
+    assert_eq!(
+        raw().open(&key("a"), &payload).unwrap_err(),
+        Unreadable::Epoch
+    );
+}
+
+#[test]
+fn each_kind_of_damage_has_its_name() {
+    let whole = stored(b"value");
+    let with = |at: usize, byte: u8| {
+        let mut payload = whole.clone();
+        payload[at] ^= byte;
+        raw().open(&key("a"), &payload).unwrap_err()
+    };
+    assert_eq!(with(0, 1), Unreadable::Foreign);
+    assert_eq!(with(3, 2), Unreadable::Version);
+    assert_eq!(with(11, 1), Unreadable::Epoch);
+    assert_eq!(with(19, 1), Unreadable::Epoch);
+    assert_eq!(with(20, 1), Unreadable::Checksum);
+    assert_eq!(with(28, 1), Unreadable::Key);
+    for at in 36..whole.len() {
+        assert_eq!(with(at, 0x80), Unreadable::Checksum, "{at}");
+    }
+    for short in 0..envelope::HEADER {
+        let error = raw().open(&key("a"), &whole[..short]).unwrap_err();
+        assert_eq!(error, Unreadable::Short, "{short}");
+    }
+    let cut = raw().open(&key("a"), &whole[..whole.len() - 1]);
+    assert_eq!(cut.unwrap_err(), Unreadable::Checksum);
+    let longer = [&whole[..], b"!"].concat();
+    assert_eq!(
+        raw().open(&key("a"), &longer).unwrap_err(),
+        Unreadable::Checksum
+    );
+    assert_eq!(raw().open(&key("a"), b"").unwrap_err(), Unreadable::Short);
+}
+
+#[test]
+fn another_key_schema_or_codec_is_not_read() {
+    let payload = stored(b"value");
+    assert_eq!(
+        raw().open(&key("b"), &payload).unwrap_err(),
+        Unreadable::Key
+    );
+    // The namespace is in the name it is stored under, not in the payload.
+    let elsewhere = StoreKey::new(&Namespace::new("other").unwrap(), b"a");
+    raw().open(&elsewhere, &payload).unwrap();
+    let schema = raw().schema(1).open(&key("a"), &payload);
+    assert_eq!(schema.unwrap_err(), Unreadable::Schema);
+    let codec = Format::<Vec<u8>>::new(Postcard).open(&key("a"), &payload);
+    assert_eq!(codec.unwrap_err(), Unreadable::Codec);
+}
+
+#[test]
+fn sizes_are_limited_both_ways() {
+    let format = raw().limit(100);
+    let seal = |size| format.seal(&key("a"), &vec![1; size], &terms());
+    assert_eq!(seal(101).unwrap_err(), Unreadable::TooLarge);
+    let exact = stamped(seal(100).unwrap(), 5);
+    format.open(&key("a"), &exact).unwrap();
+    let smaller = raw().limit(99).open(&key("a"), &exact);
+    assert_eq!(smaller.unwrap_err(), Unreadable::TooLarge);
+    // Not even looked at.
+    let error = format.open(&key("a"), &vec![0; 1_000]).unwrap_err();
+    assert_eq!(error, Unreadable::TooLarge);
+}
+
+#[test]
+fn what_is_compressed_is_read_by_everybody() {
+    let text = b"again and ".repeat(1_000);
+    let format = raw().compress_from(1_024);
+    let payload = stamped(format.seal(&key("a"), &text, &terms()).unwrap(), 5);
+    assert!(payload.len() < 500, "{}", payload.len());
+    assert_eq!(raw().open(&key("a"), &payload).unwrap().value, text);
+    // Not what is short, and not what only grows.
+    let short = format.seal(&key("a"), &text[..1_000].to_vec(), &terms());
+    assert_eq!(short.unwrap().len(), envelope::HEADER + 1_000);
+    let noise: Vec<u8> = (0..4_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let noise = format.seal(&key("a"), &noise, &terms()).unwrap();
+    assert!(noise.len() <= envelope::HEADER + 4_000);
+    // The limit is that of the value, not of what travels.
+    let error = raw().limit(9_999).open(&key("a"), &payload).unwrap_err();
+    assert_eq!(error, Unreadable::TooLarge);
+}
+
+struct Moody;
+
+impl Codec<Vec<u8>> for Moody {
+    fn id(&self) -> u8 {
+        Codec::id(&Raw)
+    }
+
+    fn encode(&self, value: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), Rejected> {
+        match value[..] {
+            [0] => panic!("told to"),
+            [1] => Err("told to".into()),
+            [2] => {
+                out.clear();
+                Ok(())
+            }
+            _ => Raw.encode(value, out),
+        }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Vec<u8>, Rejected> {
+        match bytes {
+            [0] => panic!("told to"),
+            [1] => Err("told to".into()),
+            _ => Raw.decode(bytes),
+        }
+    }
+}
+
+#[test]
+fn a_codec_that_fails_or_panics_ends_nothing() {
+    let moody = Format::new(Moody);
+    let seal = |value| moody.seal(&key("a"), &vec![value], &terms());
+    assert_eq!(seal(0).unwrap_err(), Unreadable::Panicked);
+    assert_eq!(seal(1).unwrap_err(), Unreadable::Codec);
+    assert_eq!(seal(2).unwrap_err(), Unreadable::Codec);
+    seal(3).unwrap();
+    assert_eq!(
+        moody.open(&key("a"), &stored(&[0])).unwrap_err(),
+        Unreadable::Panicked
+    );
+    assert_eq!(
+        moody.open(&key("a"), &stored(&[1])).unwrap_err(),
+        Unreadable::Codec
+    );
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Prediction {
+    home: f64,
+    away: f64,
+}
+
+#[test]
+fn a_type_of_ones_own_by_the_default_codec() {
+    let format = Format::new(Postcard);
+    let value = Prediction {
+        home: 0.1,
+        away: f64::INFINITY,
+    };
+    let payload = stamped(format.seal(&key("a"), &value, &terms()).unwrap(), 5);
+    let opened = format.open(&key("a"), &payload).unwrap();
+    assert_eq!(opened.value, value);
+    assert_eq!(Some(opened.epoch), Epoch::from_micros(5));
+}

@@ -1,0 +1,109 @@
+//! Payloads of every version that ever was, byte by byte. These files never change: what is in somebody's store has to be read.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use everfresh::store::{Format, Json, MessagePack, Postcard, StoreKey, Terms};
+use serde::{Deserialize, Serialize};
+
+use crate::contract::world::{Raw, namespace};
+use crate::envelopes::stamped;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Prediction {
+    home: f64,
+    away: f64,
+    note: Option<String>,
+}
+
+fn prediction() -> Prediction {
+    Prediction {
+        home: 0.1,
+        away: 1.0 / 3.0,
+        note: Some("derby".to_owned()),
+    }
+}
+
+fn terms() -> Terms {
+    Terms {
+        fresh_for: Duration::from_secs(5),
+        stale_for: Duration::from_secs(115),
+        stale_if_error_for: Duration::MAX,
+        cost: Duration::from_micros(1_234),
+    }
+}
+
+fn key() -> StoreKey {
+    StoreKey::new(&namespace(), b"ManCity-Liverpool")
+}
+
+const EPOCH: u64 = 1_700_000_000_123_456;
+
+/// Compares with the file of this name, both ways.
+fn is_as_ever<V: PartialEq + std::fmt::Debug + 'static>(name: &str, format: Format<V>, value: V) {
+    let written = stamped(format.seal(&key(), &value, &terms()).unwrap(), EPOCH);
+    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(written, golden(name), "{name} is now written as {hex}");
+    is_read_as_ever(name, format, value);
+}
+
+fn is_read_as_ever<V: PartialEq + std::fmt::Debug + 'static>(
+    name: &str,
+    format: Format<V>,
+    value: V,
+) {
+    let opened = format.open(&key(), &golden(name)).unwrap();
+    assert_eq!(opened.value, value);
+    assert_eq!(opened.terms, terms());
+    assert_eq!(opened.epoch.micros(), EPOCH);
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/store/golden")
+        .join(name);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn version_1_raw() {
+    is_as_ever(
+        "v1-raw.hex",
+        Format::new(Raw).schema(7),
+        b"the value".to_vec(),
+    );
+}
+
+#[test]
+fn version_1_postcard() {
+    is_as_ever("v1-postcard.hex", Format::new(Postcard), prediction());
+}
+
+#[test]
+fn version_1_json() {
+    is_as_ever("v1-json.hex", Format::new(Json), prediction());
+}
+
+#[test]
+fn version_1_message_pack() {
+    is_as_ever("v1-msgpack.hex", Format::new(MessagePack), prediction());
+}
+
+#[test]
+fn version_1_lz4() {
+    let text = b"again and ".repeat(100);
+    // What the compressor makes of it may change.
+    is_read_as_ever("v1-lz4.hex", Format::new(Raw), text);
+}
+
+#[test]
+fn keys_are_named_as_ever() {
+    assert_eq!(key().hash(), 279209068016316794664801462967849367197);
+    assert_eq!(key().check(), 2382409379335623142);
+}

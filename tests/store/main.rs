@@ -1,0 +1,15 @@
+//! Stores without a server: the contracts on the store in memory, envelopes, codecs, and a store that fails as it is told.
+//!
+//! No test sleeps or depends on real time.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod contract;
+
+mod chaos;
+mod codecs;
+mod envelopes;
+mod golden;
+mod hostile;
+mod memory;
+mod names;
+mod protocol;

@@ -1,0 +1,470 @@
+//! The lease protocol, every interleaving of it: processes, a network that delays, repeats and loses, a store that expires and evicts.
+//!
+//! The contracts of a store are modelled, not its source; `contract` and the differential test tie the two together. Claims A and B of the
+//! protocol are looked at in every state that can be reached. Five protocols that look right are models that must fail.
+
+use std::collections::BTreeSet;
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+type Epoch = u8;
+type Token = u8;
+
+/// What is done differently from what the contracts say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Protocol {
+    /// Nothing.
+    AsSpecified,
+    /// Nothing stored then and nothing stored now counts as unchanged.
+    NothingIsABase,
+    /// The base is what the process has seen last, not what was stored when it was granted the lease.
+    BaseSeenElsewhere,
+    /// A lease knows its holder, and not what was stored when it was granted.
+    LeaseWithoutItsBase,
+    /// A lease that was overtaken still holds for what it was granted over.
+    LeaseKeepsItsBase,
+    /// A set or an invalidation leaves the lease to its holder.
+    LeaseSurvivesInvalidation,
+}
+
+struct Fleet {
+    protocol: Protocol,
+    /// How often each process may try to load.
+    attempts: Vec<u8>,
+    /// Whether it may ask twice in one try, for an answer that does not come.
+    repeats: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct World {
+    data: Option<Epoch>,
+    lease: Option<(Token, Option<Epoch>)>,
+    clock: Epoch,
+    /// Sets and invalidations so far.
+    changes: u8,
+    evictions: u8,
+    processes: Vec<Process>,
+    network: BTreeSet<Message>,
+    /// The bases that were published over.
+    succeeded: BTreeSet<Epoch>,
+    /// A base had a second successor.
+    twice: bool,
+    /// What was loaded before a change was published after it.
+    late: bool,
+    /// Something was published at all.
+    published: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Process {
+    seen: Option<Epoch>,
+    attempts: u8,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Phase {
+    #[default]
+    Idle,
+    Asking {
+        token: Token,
+        repeated: bool,
+    },
+    Loading {
+        token: Token,
+        base: Option<Epoch>,
+        /// The changes there were when the load began.
+        since: u8,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Message {
+    Acquire {
+        process: usize,
+        token: Token,
+        seen: Option<Epoch>,
+        /// The second of the same.
+        repeated: bool,
+    },
+    Granted {
+        process: usize,
+        token: Token,
+        base: Option<Epoch>,
+    },
+    Stored {
+        process: usize,
+        token: Token,
+        epoch: Epoch,
+    },
+    Publish {
+        token: Token,
+        base: Option<Epoch>,
+        since: u8,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Action {
+    Read(usize),
+    Ask(usize),
+    Repeat(usize),
+    Finish(usize),
+    Crash(usize),
+    Deliver(Message),
+    ExpireLease,
+    Evict,
+    Set,
+    Invalidate,
+}
+
+impl Model for Fleet {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let world = World {
+            clock: 1,
+            processes: vec![Process::default(); self.attempts.len()],
+            ..World::default()
+        };
+        let filled = World {
+            data: Some(1),
+            clock: 2,
+            ..world.clone()
+        };
+        vec![world, filled]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        for (number, process) in world.processes.iter().enumerate() {
+            let again = process.attempts < self.attempts[number];
+            match process.phase {
+                Phase::Idle if again => {
+                    if process.seen != world.data {
+                        actions.push(Action::Read(number));
+                    }
+                    actions.push(Action::Ask(number));
+                }
+                Phase::Idle => {}
+                Phase::Asking { repeated, .. } => {
+                    if self.repeats && !repeated {
+                        actions.push(Action::Repeat(number));
+                    }
+                    if again {
+                        actions.push(Action::Crash(number));
+                    }
+                }
+                Phase::Loading { .. } => {
+                    let elsewhere = self.protocol == Protocol::BaseSeenElsewhere;
+                    if elsewhere && process.seen != world.data {
+                        actions.push(Action::Read(number));
+                    }
+                    actions.push(Action::Finish(number));
+                    if again {
+                        actions.push(Action::Crash(number));
+                    }
+                }
+            }
+        }
+        // What is never delivered is lost.
+        for message in &world.network {
+            actions.push(Action::Deliver(message.clone()));
+        }
+        if world.lease.is_some() {
+            actions.push(Action::ExpireLease);
+        }
+        if world.data.is_some() && world.evictions == 0 {
+            actions.push(Action::Evict);
+        }
+        if world.changes == 0 {
+            actions.push(Action::Set);
+            actions.push(Action::Invalidate);
+        }
+    }
+
+    fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let mut world = last.clone();
+        match action {
+            Action::Read(number) => world.processes[number].seen = world.data,
+            Action::Ask(number) => {
+                let process = &mut world.processes[number];
+                let token = number as u8 * 10 + process.attempts;
+                process.attempts += 1;
+                process.phase = Phase::Asking {
+                    token,
+                    repeated: false,
+                };
+                world.acquire(number, token, false);
+            }
+            Action::Repeat(number) => {
+                let Phase::Asking { token, repeated } = &mut world.processes[number].phase else {
+                    return None;
+                };
+                *repeated = true;
+                let token = *token;
+                world.acquire(number, token, true);
+            }
+            Action::Finish(number) => {
+                let process = &mut world.processes[number];
+                let Phase::Loading { token, base, since } = process.phase else {
+                    return None;
+                };
+                process.phase = Phase::Idle;
+                let base = match self.protocol {
+                    Protocol::BaseSeenElsewhere => process.seen,
+                    _ => base,
+                };
+                world
+                    .network
+                    .insert(Message::Publish { token, base, since });
+            }
+            Action::Crash(number) => world.processes[number].phase = Phase::Idle,
+            Action::Deliver(message) => {
+                world.network.remove(&message);
+                self.deliver(&mut world, message);
+            }
+            Action::ExpireLease => world.lease = None,
+            Action::Evict => {
+                world.data = None;
+                world.evictions += 1;
+            }
+            Action::Set => {
+                world.data = Some(world.tick());
+                self.fence(&mut world);
+            }
+            Action::Invalidate => {
+                world.data = None;
+                self.fence(&mut world);
+            }
+        }
+        world.forget_unheard();
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("A: one successor of each epoch", |_, world: &World| {
+                !world.twice
+            }),
+            Property::always("B: nothing late is published", |_, world: &World| {
+                !world.late
+            }),
+            Property::sometimes("something is published", |_, world: &World| world.published),
+            Property::sometimes("over something evicted", |_, world: &World| {
+                world.published && world.evictions > 0 && world.data.is_some()
+            }),
+        ]
+    }
+}
+
+impl World {
+    fn tick(&mut self) -> Epoch {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// An answer that nobody waits for changes nothing.
+    fn forget_unheard(&mut self) {
+        let processes = &self.processes;
+        self.network.retain(|message| match message {
+            Message::Granted { process, token, .. } | Message::Stored { process, token, .. } => {
+                let phase = &processes[*process].phase;
+                matches!(phase, Phase::Asking { token: asked, .. } if asked == token)
+            }
+            _ => true,
+        });
+    }
+
+    fn acquire(&mut self, process: usize, token: Token, repeated: bool) {
+        let seen = self.processes[process].seen;
+        self.network.insert(Message::Acquire {
+            process,
+            token,
+            seen,
+            repeated,
+        });
+    }
+}
+
+impl Fleet {
+    fn fence(&self, world: &mut World) {
+        world.changes += 1;
+        if self.protocol != Protocol::LeaseSurvivesInvalidation {
+            world.lease = None;
+        }
+    }
+
+    fn deliver(&self, world: &mut World, message: Message) {
+        match message {
+            Message::Acquire {
+                process,
+                token,
+                seen,
+                ..
+            } => {
+                if let Some(epoch) = world.data.filter(|epoch| Some(*epoch) != seen) {
+                    let stored = Message::Stored {
+                        process,
+                        token,
+                        epoch,
+                    };
+                    world.network.insert(stored);
+                    return;
+                }
+                let mine = world.lease.filter(|(holder, _)| *holder == token);
+                if world.lease.is_some() && mine.is_none() {
+                    return;
+                }
+                let base = match self.protocol {
+                    Protocol::NothingIsABase => world.data,
+                    // Nothing that is stored has a name of its own, each time it is granted.
+                    _ => {
+                        let known = world.data.or(mine.and_then(|(_, base)| base));
+                        Some(known.unwrap_or_else(|| world.tick()))
+                    }
+                };
+                world.lease = Some((token, base));
+                world.network.insert(Message::Granted {
+                    process,
+                    token,
+                    base,
+                });
+            }
+            Message::Granted {
+                process,
+                token,
+                base,
+            } => {
+                let since = world.changes;
+                let process = &mut world.processes[process];
+                if matches!(process.phase, Phase::Asking { token: asked, .. } if asked == token) {
+                    process.phase = Phase::Loading { token, base, since };
+                }
+            }
+            Message::Stored {
+                process,
+                token,
+                epoch,
+            } => {
+                let process = &mut world.processes[process];
+                if matches!(process.phase, Phase::Asking { token: asked, .. } if asked == token) {
+                    process.phase = Phase::Idle;
+                    process.seen = Some(epoch);
+                }
+            }
+            Message::Publish { token, base, since } => {
+                let ours = match self.protocol {
+                    Protocol::LeaseWithoutItsBase | Protocol::BaseSeenElsewhere => {
+                        world.lease.is_some_and(|(holder, _)| holder == token)
+                    }
+                    _ => world.lease == Some((token, base)),
+                };
+                let accepted = match world.data {
+                    Some(stored) => base == Some(stored),
+                    None if self.protocol == Protocol::NothingIsABase => base.is_none() || ours,
+                    None => ours,
+                };
+                match &mut world.lease {
+                    Some((holder, _)) if *holder == token => world.lease = None,
+                    // Its holder goes on loading, and will publish nothing.
+                    Some((_, base)) if accepted && self.protocol != Protocol::LeaseKeepsItsBase => {
+                        *base = None;
+                    }
+                    _ => {}
+                }
+                if accepted {
+                    world.data = Some(world.tick());
+                    world.published = true;
+                    world.late |= since < world.changes;
+                    if let Some(base) = base {
+                        world.twice |= !world.succeeded.insert(base);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Looks at every state, until a claim fails; says how many there were and which claim failed.
+fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'static str>) {
+    let attempts = attempts.to_vec();
+    let fleet = Fleet {
+        protocol,
+        attempts,
+        repeats,
+    };
+    let checker = fleet.checker().finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.threads(2).spawn_bfs().join();
+    let failed = checker.discoveries().into_iter();
+    let failed = failed.filter(|(name, _)| name.starts_with(['A', 'B']));
+    let failed: Vec<_> = failed
+        .map(|(name, path)| {
+            println!("{name}: {:?}", path.into_actions());
+            name
+        })
+        .collect();
+    if failed.is_empty() {
+        for property in ["something is published", "over something evicted"] {
+            assert!(checker.discovery(property).is_some(), "never: {property}");
+        }
+    }
+    (checker.unique_state_count(), failed)
+}
+
+/// That all claims hold in every state, and that there are enough of them.
+fn holds(attempts: &[u8], repeats: bool) {
+    let (states, failed) = check(Protocol::AsSpecified, attempts, repeats);
+    println!("{states} states");
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(states > 10_000, "only {states} states");
+}
+
+fn fails(protocol: Protocol) {
+    let repeats = protocol == Protocol::LeaseWithoutItsBase;
+    let (states, failed) = check(protocol, &[2, 1], repeats);
+    println!("{protocol:?}: {failed:?} after {states} states");
+    assert!(!failed.is_empty(), "{protocol:?} is found to be right");
+}
+
+#[test]
+fn two_processes_keep_the_claims() {
+    holds(&[2, 1], false);
+}
+
+#[test]
+fn three_processes_keep_the_claims() {
+    holds(&[1, 1, 1], false);
+}
+
+#[test]
+fn two_processes_that_repeat_themselves_keep_the_claims() {
+    holds(&[1, 1], true);
+}
+
+#[test]
+fn nothing_is_no_base() {
+    fails(Protocol::NothingIsABase);
+}
+
+#[test]
+fn a_base_comes_from_the_grant_and_from_nowhere_else() {
+    fails(Protocol::BaseSeenElsewhere);
+}
+
+#[test]
+fn a_lease_knows_its_base() {
+    // A repeated try arrives late, after an invalidation, and gives the lease to who was loading before it.
+    fails(Protocol::LeaseWithoutItsBase);
+}
+
+#[test]
+fn an_overtaken_lease_loses_its_base() {
+    // Otherwise, after an eviction, it publishes a second successor of the same epoch.
+    fails(Protocol::LeaseKeepsItsBase);
+}
+
+#[test]
+fn a_change_takes_the_lease_away() {
+    fails(Protocol::LeaseSurvivesInvalidation);
+}
