@@ -8,7 +8,7 @@ use crate::clock::Tick;
 use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::eviction::{Limit, Need, Permit};
-use crate::fifo::Queues;
+use crate::fifo::{Queues, residency};
 use crate::flight::{Flight, Outcome};
 use crate::publish::Claim;
 use crate::removal::{Cause, Removals};
@@ -298,7 +298,7 @@ impl<K: Eq, V> Residents<K, V> {
     pub fn begin(self: &Arc<Self>, key: K, hash: u64, failures: u32, now: Tick) -> Begun<K, V> {
         let (entry, right, flight) = Entry::loading(
             key,
-            self.queues.next_residency(),
+            residency(hash, now),
             failures,
             now,
             self.timing.claim_for,
@@ -401,24 +401,6 @@ impl<K: Eq, V> Residents<K, V> {
             }
         }
         false
-    }
-
-    /// The entry of a key whose set is known.
-    pub fn find_in(&self, set: usize, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.table.items(set).find(|(_, entry)| entry.key == *key)
-    }
-
-    /// [`invalidate`](Self::invalidate) of a key whose set is known.
-    pub fn invalidate_in(&self, set: usize, key: &K) {
-        while let Some((place, entry)) = self.find_in(set, key) {
-            if self
-                .take_out(place, entry.arc(), Cause::Invalidated)
-                .is_some()
-            {
-                break;
-            }
-        }
-        self.removals.deliver();
     }
 
     /// Removes every key that was here when the call began.

@@ -31,7 +31,7 @@ fn bring(gathering: &Gathering<u8>, done: &AtomicUsize) {
 #[test]
 fn work_against_the_end_of_the_task() {
     run_model(Two, || {
-        let shared = Arc::new((Gathering::new(), AtomicUsize::new(0)));
+        let shared = Arc::new((Gathering::default(), AtomicUsize::new(0)));
         let other = spawn({
             let shared = shared.clone();
             move || bring(&shared.0, &shared.1)
@@ -47,7 +47,7 @@ fn work_against_the_end_of_the_task() {
 #[test]
 fn work_against_letting_go() {
     run_model(Three, || {
-        let shared = Arc::new((Gathering::new(), AtomicUsize::new(0)));
+        let shared = Arc::new((Gathering::default(), AtomicUsize::new(0)));
         let threads: Vec<_> = (0..2)
             .map(|_| {
                 let shared = shared.clone();

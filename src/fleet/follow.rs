@@ -6,13 +6,16 @@ use futures_lite::future;
 
 use super::Fleet;
 use super::ledger::Telling;
+use crate::entry::Entry;
 use crate::flight::Flight;
 use crate::job::Job;
 use crate::pool::Class;
-use crate::residents::Claimed;
+use crate::removal::Cause;
+use crate::residents::{Claimed, Residents};
 use crate::store::envelope;
 use crate::store::{Change, ChangeKind, Follower};
-use crate::sync::Arc;
+use crate::sync::{Arc, Held};
+use crate::table::Place;
 
 /// Keys that are compared with the store in one request after a gap, and refreshed at once.
 const COMPARED: usize = 64;
@@ -131,5 +134,25 @@ where
                 future::or(async { _ = flight.wait().await }, ends).await;
             }
         }
+    }
+}
+
+impl<K: Eq, V> Residents<K, V> {
+    /// The entry of a key whose set is known.
+    pub(super) fn find_in(&self, set: usize, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
+        self.table.items(set).find(|(_, entry)| entry.key == *key)
+    }
+
+    /// [`Residents::invalidate`] of a key whose set is known.
+    fn invalidate_in(&self, set: usize, key: &K) {
+        while let Some((place, entry)) = self.find_in(set, key) {
+            if self
+                .take_out(place, entry.arc(), Cause::Invalidated)
+                .is_some()
+            {
+                break;
+            }
+        }
+        self.removals.deliver();
     }
 }

@@ -13,15 +13,17 @@ pub struct Gathering<T> {
     held: AtomicUsize,
 }
 
-impl<T> Gathering<T> {
-    pub fn new() -> Self {
+impl<T> Default for Gathering<T> {
+    fn default() -> Self {
         Gathering {
             waiting: SegQueue::new(),
             busy: AtomicU8::new(0),
             held: AtomicUsize::new(0),
         }
     }
+}
 
+impl<T> Gathering<T> {
     /// Brings work; true if the caller is to start the task.
     #[must_use]
     pub fn bring(&self, work: T) -> bool {

@@ -173,7 +173,7 @@ where
             residents: Arc::downgrade(residents),
             shared,
             load,
-            asking: Gathering::new(),
+            asking: Gathering::default(),
             in_flight: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
             distrusted: Mutex::new(0),

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 
 use loom::sync::atomic;
 pub use loom::thread::yield_now;
-pub use ordered::{NoteCache, SegQueue, SetOnce};
+pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
 
 use super::{Arc, Ordering, lock};
 
@@ -73,6 +73,12 @@ macro_rules! shadowed {
         pub struct $name {
             value: $inner,
             shadow: Shadow,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name::new(<$value>::default())
+            }
         }
 
         #[allow(dead_code)]

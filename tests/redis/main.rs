@@ -13,3 +13,4 @@ mod differential;
 mod faults;
 mod fleet;
 mod sentinel;
+mod tls;
