@@ -29,6 +29,8 @@ struct Origin {
     clock: ManualClock,
     loads: Arc<AtomicU64>,
     gate: Arc<(Mutex<bool>, Condvar)>,
+    /// Leases are short, where some are lost; otherwise they outlast the test.
+    hurried: bool,
 }
 
 struct Process {
@@ -73,6 +75,10 @@ impl Origin {
     fn process_at(&self, builder: RedisBuilder) -> Process {
         let store = Arc::new(builder.start().unwrap());
         let origin = self.clone();
+        let lease = match self.hurried {
+            true => Duration::from_millis(500),
+            false => MINUTE,
+        };
         let level = SecondLevel::new(store.clone(), NAMESPACE).unwrap();
         let cache = Cache::builder()
             .capacity(1_000)
@@ -81,7 +87,7 @@ impl Origin {
             .stale_for(HOUR)
             .beta(0.0)
             .threads(2)
-            .store(level.lease(MINUTE))
+            .store(level.lease(lease))
             .compute_with(move |request: &Request<u64, u64>| {
                 Ok::<_, std::convert::Infallible>(origin.load(request))
             })

@@ -1,5 +1,7 @@
 //! A server in trouble: reads of what is resident go on, and everything is well again by itself (P7).
 
+use std::time::Duration;
+
 use everfresh::Source;
 use everfresh::store::{ErrorClass, Store};
 use futures_lite::future::block_on;
@@ -16,6 +18,8 @@ fn refreshed(origin: &Origin, process: &Process, after: u64) {
     for key in 0..KEYS {
         until("refreshed", || {
             let (value, source) = process.resident(key);
+            // What an attempt that was cut off has left behind ends by the clock in our hands.
+            origin.clock.advance(Duration::from_millis(1));
             // A refresh of an earlier moment may have come in between.
             if value < after && source == Source::Fresh {
                 origin.grow_stale();
@@ -35,7 +39,11 @@ fn survives(
     mends: impl FnOnce(&mut Server),
     counted: &[ErrorClass],
 ) {
-    let (origin, mut server) = (Origin::default(), Server::start());
+    let hurried = Origin {
+        hurried: true,
+        ..Origin::default()
+    };
+    let (origin, mut server) = (hurried, Server::start());
     let process = origin.connected(&server);
     for key in 0..KEYS {
         process.get(key);
@@ -144,7 +152,7 @@ fn what_was_missed_takes_effect_after_the_gap() {
     let proxy = Proxy::to(server.port);
     let near = origin.connected(&server);
     let url = format!("redis://127.0.0.1:{}/", proxy.port);
-    let limits = std::time::Duration::from_millis(300);
+    let limits = Duration::from_millis(300);
     let far = everfresh::store::RedisStore::builder(url).timeout(limits);
     let far = origin.process_at(far);
     far.wait_until_up();
@@ -179,7 +187,7 @@ fn an_invalidation_while_the_server_is_away() {
     server.signal("CONT");
     until("told", || {
         // The pauses between attempts are by the clock in our hands.
-        origin.clock.advance(std::time::Duration::from_millis(1));
+        origin.clock.advance(Duration::from_millis(1));
         first.stats().untold == 0
     });
     until("heard", || second.get(1) != 0);
