@@ -3,7 +3,7 @@
 # toolchain (rustup's is best), and network for the crates on the first run.
 #
 # It installs, where missing: rustfmt and clippy (rustup), the minimum Rust version (rustup, else
-# Debian's rustc-web), a C linker and redis-server (apt-get, on Debian as root).
+# Debian's rustc-web), a C linker, redis-server and openssl (apt-get, on Debian as root).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -23,15 +23,15 @@ step() { # NAME COMMAND...
     fi
 }
 
-all=tokio,test-util,redis,json,msgpack,lz4
+all=tokio,test-util,redis-tls,json,msgpack,lz4
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 
 install_tools() {
     if ! command -v cc >/dev/null && command -v apt-get >/dev/null; then
         apt-get update -q && apt-get install -yq --no-install-recommends gcc libc6-dev || return 1
     fi
-    if ! command -v redis-server >/dev/null && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -yq --no-install-recommends redis-server redis-sentinel || return 1
+    if ! { command -v redis-server && command -v openssl; } >/dev/null && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -yq --no-install-recommends redis-server openssl || return 1
     fi
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return 1
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || return 1
@@ -73,6 +73,7 @@ lints() {
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
         cargo clippy --lib --features redis -- -D warnings &&
+        cargo clippy --lib --features redis-tls -- -D warnings &&
         RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
             --target-dir target-loom -- -D warnings
 }

@@ -1,11 +1,12 @@
 //! One thread that runs futures which wait, for stores without a runtime of their own.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, AtomicU8, Mutex, OnceLock, Ordering, SegQueue, lock};
+use crate::sync::{Arc, Mutex, OnceLock, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.
 #[derive(Default)]
@@ -13,11 +14,11 @@ pub(crate) struct Background(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    ready: SegQueue<Arc<Task>>,
+    ready: Mutex<VecDeque<Arc<Task>>>,
     /// `None` if the system has no thread left; the futures then wait for ever, as they may.
     thread: OnceLock<Option<Thread>>,
-    /// 0 until it is to end.
-    closed: AtomicU8,
+    /// Set when it is to end.
+    closed: OnceLock<()>,
 }
 
 struct Task {
@@ -28,7 +29,7 @@ struct Task {
 impl Background {
     pub(crate) fn spawn(&self, future: BoxFuture) {
         let shared = &self.0;
-        shared.ready.push(Arc::new(Task {
+        shared.push(Arc::new(Task {
             future: Mutex::new(Some(future)),
             shared: shared.clone(),
         }));
@@ -44,8 +45,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Release: what was pushed before is seen by the thread that sees this.
-        self.0.closed.store(1, Ordering::Release);
+        let _ = self.0.closed.set(());
         if let Some(Some(thread)) = self.0.thread.get() {
             thread.unpark();
         }
@@ -53,16 +53,29 @@ impl Drop for Background {
 }
 
 impl Shared {
+    fn push(&self, task: Arc<Task>) {
+        // After its end it would stay in the queue, which it refers to, for ever.
+        if self.closed.get().is_none() {
+            lock(&self.ready).push_back(task);
+        }
+    }
+
+    fn pop(&self) -> Option<Arc<Task>> {
+        lock(&self.ready).pop_front()
+    }
+
     fn run(&self) {
-        while self.closed.load(Ordering::Acquire) == 0 {
-            match self.ready.pop() {
+        while self.closed.get().is_none() {
+            match self.pop() {
                 Some(task) => task.poll(),
                 // Whoever pushes unparks after it, so nothing that is pushed now is slept over.
                 None => std::thread::park(),
             }
         }
         // A task refers to the queue and the queue to the task; so nothing may stay in it.
-        while self.ready.pop().is_some() {}
+        while let Some(task) = self.pop() {
+            drop(task);
+        }
     }
 }
 
@@ -82,7 +95,7 @@ impl Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let shared = self.shared.clone();
-        shared.ready.push(self);
+        shared.push(self);
         if let Some(Some(thread)) = shared.thread.get() {
             thread.unpark();
         }

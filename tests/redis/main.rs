@@ -12,3 +12,4 @@ mod contracts;
 mod differential;
 mod faults;
 mod sentinel;
+mod tls;

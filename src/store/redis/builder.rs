@@ -8,7 +8,7 @@ use tokio::runtime::Builder as RuntimeBuilder;
 use tokio::sync::Notify;
 
 use super::RedisStore;
-use super::dial::{Endpoint, Target, login};
+use super::dial::{Endpoint, Security, Target, login};
 use super::line::Line;
 use super::scripts::Scripts;
 use super::shared::{Offset, Reads, Shared, Writes};
@@ -28,6 +28,8 @@ pub struct RedisBuilder {
     database: Option<i64>,
     timeout: Duration,
     limit: usize,
+    #[cfg(feature = "redis-tls")]
+    authority: Option<Vec<u8>>,
 }
 
 impl RedisBuilder {
@@ -40,6 +42,8 @@ impl RedisBuilder {
             database: None,
             timeout: Duration::from_secs(1),
             limit: envelope::LONGEST,
+            #[cfg(feature = "redis-tls")]
+            authority: None,
         }
     }
 
@@ -68,6 +72,13 @@ impl RedisBuilder {
     /// The largest payload that is written or read, in bytes. That of an encoded value of 8 MiB if not given.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
+        self
+    }
+
+    /// Trusts the certificates in this PEM text, instead of those that the system trusts.
+    #[cfg(feature = "redis-tls")]
+    pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authority = Some(pem.into());
         self
     }
 
@@ -160,8 +171,25 @@ impl RedisBuilder {
         block_on(self.connect())
     }
 
+    #[cfg(feature = "redis-tls")]
+    fn encrypted(&self) -> Result<Security, StoreError> {
+        use super::tls::Tls;
+        let tls = match &self.authority {
+            Some(pem) => Tls::trusting(pem),
+            None => Tls::system(),
+        };
+        tls.map(Security::Tls)
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    fn encrypted(&self) -> Result<Security, StoreError> {
+        let text = "rediss:// needs the feature `redis-tls`";
+        Err(StoreError::new(ErrorClass::Setting, text))
+    }
+
     fn target(self) -> Result<Target, StoreError> {
-        let endpoints = self.urls.iter().map(|url| Endpoint::parse(url));
+        let endpoints = self.urls.iter();
+        let endpoints = endpoints.map(|url| Endpoint::parse(url, || self.encrypted()));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         let ours = |mut settings: redis::RedisConnectionInfo| {
             if let Some(user) = &self.user {

@@ -65,8 +65,11 @@ fn setting(text: &'static str) -> StoreError {
 }
 
 impl Endpoint {
-    /// Reads a URL: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database as usual.
-    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+    /// Reads a URL: `redis://`, `rediss://` (then `encrypted` says how) or `unix://`, with user, password and database as usual.
+    pub(super) fn parse(
+        url: &str,
+        encrypted: impl FnOnce() -> Result<Security, StoreError>,
+    ) -> Result<Self, StoreError> {
         let (plain, tls) = match url.split_once("://") {
             Some(("rediss" | "valkeys", rest)) => (format!("redis://{rest}"), true),
             _ => (url.to_owned(), false),
@@ -87,7 +90,10 @@ impl Endpoint {
         };
         Ok(Endpoint {
             host,
-            security: Security::of(tls)?,
+            security: match tls {
+                true => encrypted()?,
+                false => Security::Plain,
+            },
             login: login(parsed.redis_settings().clone()),
         })
     }
@@ -141,24 +147,6 @@ pub(super) fn login(settings: RedisConnectionInfo) -> RedisConnectionInfo {
     settings
         .set_protocol(ProtocolVersion::RESP3)
         .set_skip_set_lib_name()
-}
-
-impl Security {
-    #[cfg(feature = "redis-tls")]
-    fn of(tls: bool) -> Result<Self, StoreError> {
-        match tls {
-            true => super::tls::Tls::system().map(Security::Tls),
-            false => Ok(Security::Plain),
-        }
-    }
-
-    #[cfg(not(feature = "redis-tls"))]
-    fn of(tls: bool) -> Result<Self, StoreError> {
-        match tls {
-            true => Err(setting("rediss:// needs the feature `redis-tls`")),
-            false => Ok(Security::Plain),
-        }
-    }
 }
 
 impl Target {

@@ -7,6 +7,8 @@ mod line;
 mod messages;
 mod scripts;
 mod shared;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod wire;
 
 use std::fmt;
