@@ -11,6 +11,7 @@ use foldhash::quality::RandomState;
 use crate::cached::{Cached, Source};
 use crate::entry::{Entry, Standing};
 use crate::error::Error;
+use crate::fifo::residency;
 use crate::fleet::Told;
 use crate::loader::Loaded;
 use crate::read::{Core, Looked, Missed};
@@ -218,7 +219,7 @@ where
         let standing = Standing {
             uses: 0,
             promoted: false,
-            residency: core.residents.queues.next_residency(),
+            residency: residency(hash, now),
             weight: core.shared.weigh(&key, &value),
         };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));

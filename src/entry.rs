@@ -16,9 +16,11 @@ use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 /// How often an entry can be seen used; a saturated count writes nothing any more.
 pub const USES_MAX: u8 = 3;
 
-/// The marks of an entry: it is in the main queue, or its successor is in the table. At first it has none.
+/// Where an entry is for eviction: in the small queue at first, in the main queue, there and spared once since its last use although it
+/// had none (see `fifo`), or in neither because its successor is in the table.
 const PROMOTED: u8 = 1;
-const SUCCEEDED: u8 = 2;
+const FREE_TURN_TAKEN: u8 = 2;
+const SUCCEEDED: u8 = 3;
 
 /// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
 /// most addresses, and nothing before the value is padding.
@@ -271,13 +273,13 @@ impl<K, V> Entry<K, V> {
 
     /// Whether it is in the main queue.
     pub fn is_promoted(&self) -> bool {
-        self.mark.load(Ordering::Relaxed) == PROMOTED
+        is_in_main(self.mark.load(Ordering::Relaxed))
     }
 
-    /// Puts it into the main queue, where its uses count anew; false if it has a successor, which is then to be promoted.
-    pub fn promote(&self) -> bool {
+    /// Puts it into the main queue with this many uses; false if it has a successor, which is then to be promoted.
+    pub fn promote(&self, uses: u8) -> bool {
         let alone = self.move_on();
-        self.uses.store(0, Ordering::Relaxed);
+        self.uses.store(uses, Ordering::Relaxed);
         alone
     }
 
@@ -291,12 +293,28 @@ impl<K, V> Entry<K, V> {
     ///
     /// Of this exchange and that in `move_on` one is the later, and sees the other.
     pub fn retire(&self) -> bool {
-        self.mark.swap(SUCCEEDED, Ordering::AcqRel) == PROMOTED
+        is_in_main(self.mark.swap(SUCCEEDED, Ordering::AcqRel))
     }
 
     /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.
     pub fn settle_uses(&self, uses: u8) {
         self.uses.store(uses, Ordering::Relaxed);
+        // The look first, because nearly always there is nothing to change.
+        if self.mark.load(Ordering::Relaxed) == FREE_TURN_TAKEN {
+            self.exchange_mark(FREE_TURN_TAKEN, PROMOTED);
+        }
+    }
+
+    /// Takes the one turn that a value of the main queue may have without a use; false if it had it since its last use.
+    pub fn take_free_turn(&self) -> bool {
+        self.exchange_mark(PROMOTED, FREE_TURN_TAKEN)
+    }
+
+    /// An exchange, so that it never hides a successor. Relaxed: neither mark says anything about the table.
+    fn exchange_mark(&self, from: u8, to: u8) -> bool {
+        self.mark
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Remembers a use for eviction.
@@ -310,4 +328,8 @@ impl<K, V> Entry<K, V> {
             self.uses.store(uses + 1, Ordering::Relaxed);
         }
     }
+}
+
+fn is_in_main(mark: u8) -> bool {
+    matches!(mark, PROMOTED | FREE_TURN_TAKEN)
 }

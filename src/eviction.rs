@@ -126,7 +126,24 @@ impl Need {
 /// The right to make a value resident; given back when dropped.
 pub struct Permit<'a>(&'a Limit, Option<Need>);
 
-impl Permit<'_> {
+impl<'a> Permit<'a> {
+    /// The permit of a value that was removed, now its remover's.
+    pub fn inherit(limit: &'a Limit, removed: Weight) -> Self {
+        Permit(limit, Some(Need::entry(removed)))
+    }
+
+    /// Makes it a permit for `need`, giving back what is left over; `None` if it is too small.
+    fn reuse(mut self, need: Need) -> Option<Self> {
+        let has = self.1?;
+        let left = Need {
+            entries: has.entries.checked_sub(need.entries)?,
+            weight: has.weight.checked_sub(need.weight)?,
+        };
+        self.0.release(left);
+        self.1 = Some(need);
+        Some(self)
+    }
+
     /// The value is in the table; whoever removes it gives the permit back.
     pub fn keep(mut self) {
         self.1 = None;
@@ -148,8 +165,12 @@ impl<K, V> Residents<K, V> {
     pub fn admit(&self, set: usize, need: Need, now: Tick) -> Permit<'_> {
         let mut fruitless = 0;
         while !self.limit.take(need) {
-            if self.evict_by_queue(now) {
-                continue;
+            if let Some(freed) = self.evict_by_queue(now) {
+                // Passed on, not given back and taken again: the count is a line that all inserts write.
+                match freed.reuse(need) {
+                    Some(permit) => return permit,
+                    None => continue,
+                }
             }
             let sets = self.table.sets();
             match self.evict_value((set + fruitless) % sets, now) {

@@ -7,8 +7,10 @@
 //! meets, and evicts one that has none left. A queue with reinsertion is a clock; this one needs no memory for its order.
 //!
 //! Before the cache is full nothing is evicted, and the small queue would grow to all of it. It gives its overflow to the main queue instead,
-//! unproven. That bounds the tokens to a tenth of the values. It also keeps part of a loop resident that is larger than the cache,
+//! unproven. That bounds the tokens to an eighth of the values. It also keeps part of a loop resident that is larger than the cache,
 //! where S3-FIFO proper keeps nothing, and costs less than half a point elsewhere.
+//!
+//! A value that is dear to load, by the measured cost of its last loads, is spared by the hand once more than its uses say.
 //!
 //! A token says "the value that lives in this way under this residency". A value that was removed leaves a dead token behind, one that
 //! was refreshed or overwritten keeps its residency, its standing and so its token. Queue and table never change together: every step
@@ -16,30 +18,40 @@
 
 use crate::clock::Tick;
 use crate::entry::Entry;
+use crate::eviction::Permit;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{AtomicU8, AtomicU16, AtomicUsize, Held, Ordering, SegQueue};
-use crate::table::{Place, WAYS};
+use crate::sync::{ArrayQueue, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
+use crate::table::{Membership, Place, Table, WAYS};
 
-/// The small queue's share of the capacity.
-const SMALL_SHARE: usize = 10;
+/// The small queue holds one value in so many.
+const SMALL_SHARE: usize = 8;
 
 /// A value with at least this many uses is promoted.
 const PROMOTE_AT: u8 = 2;
 
 /// Values one eviction spares before it takes the next one whatever its uses.
-const PATIENCE: usize = 64;
+const PATIENCE: usize = 16;
 
-/// Tokens one enrolment takes from a small queue that is too long, and how much too long that is.
-const TIDY: usize = 2;
+/// A value is dear if its load costs more than this many times the mean; the mean moves by a part of each cost.
+const DEAR: u64 = 2;
+const MEAN_OVER: u64 = 64;
+
+/// How much longer than its share the small queue may be.
 const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
     2
 } else {
     16
 };
 
-/// Names one stay of a key in its way. It comes round after 256; a dead token that then matches only costs its value a turn.
+/// Names one stay of a key in its way, nearly always; a dead token that matches all the same only costs a value a turn.
 pub type Residency = u8;
+
+/// Made of what is at hand: a counter would be a line that all inserts write.
+pub fn residency(hash: u64, now: Tick) -> Residency {
+    // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
+    (hash ^ (now >> 20)) as Residency
+}
 
 #[derive(Clone, Copy)]
 struct Token {
@@ -48,27 +60,38 @@ struct Token {
 }
 
 pub struct Queues {
-    small: SegQueue<Token>,
+    small: ArrayQueue<Token>,
     hand: AtomicUsize,
     ghosts: Ghosts,
-    next: AtomicU8,
     small_target: usize,
+    mean_cost: AtomicU64,
 }
 
 impl Queues {
     pub fn new(capacity: usize) -> Self {
         let small_target = (capacity / SMALL_SHARE).max(1);
         Queues {
-            small: SegQueue::new(),
+            small: ArrayQueue::new(small_target + SLACK),
             hand: AtomicUsize::new(0),
             ghosts: Ghosts::new(capacity),
-            next: AtomicU8::new(0),
             small_target,
+            mean_cost: AtomicU64::new(0),
         }
     }
 
-    pub fn next_residency(&self) -> Residency {
-        self.next.fetch_add(1, Ordering::Relaxed)
+    // Relaxed, by load and store: a cost that is lost to another thread's changes a mean by nothing.
+    fn count_cost(&self, cost: Tick) {
+        if cost > 0 {
+            let mean = match self.mean_cost.load(Ordering::Relaxed) {
+                0 => cost,
+                mean => mean - mean / MEAN_OVER + cost / MEAN_OVER,
+            };
+            self.mean_cost.store(mean, Ordering::Relaxed);
+        }
+    }
+
+    fn is_dear(&self, cost: Tick) -> bool {
+        cost > DEAR * self.mean_cost.load(Ordering::Relaxed)
     }
 }
 
@@ -76,112 +99,152 @@ impl<K, V> Residents<K, V> {
     /// Queues a value that has just become resident.
     pub fn enrol(&self, place: Place, entry: &Entry<K, V>) {
         let queues = &self.queues;
+        queues.count_cost(entry.times.cost());
         let token = Token {
             place,
             residency: entry.residency,
         };
         if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
-            return self.mark(token, entry, Entry::promote);
+            return self.promote(token, entry);
         }
-        queues.small.push(token);
         // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
-        for _ in 0..TIDY {
-            if queues.small.len() <= queues.small_target + SLACK {
-                break;
-            }
-            let Some(token) = queues.small.pop() else {
-                break;
-            };
-            if let Some(entry) = self.value_of(token) {
-                self.mark(token, &entry, Entry::move_on);
-            }
+        let Some(token) = queues.small.force_push(token) else {
+            return;
+        };
+        if let Some((entry, _)) = self.value_of(token) {
+            self.mark(token, &entry, Entry::move_on);
         }
     }
 
-    /// Evicts one value by S3-FIFO; false if it found none.
-    pub fn evict_by_queue(&self, now: Tick) -> bool {
+    /// Evicts one value by S3-FIFO, whose permit passes to the caller; `None` if it found none.
+    pub fn evict_by_queue(&self, now: Tick) -> Option<Permit<'_>> {
         let queues = &self.queues;
         // As long as the small queue has its share, the victim comes from there; its promoted ones make the main queue longer.
         while queues.small.len() >= queues.small_target {
             let Some(token) = queues.small.pop() else {
                 break;
             };
-            if self.evict_token(token, now) {
-                return true;
+            if let Some(freed) = self.evict_token(token, now) {
+                return Some(freed);
             }
         }
-        self.evict_by_hand(now)
-            || std::iter::from_fn(|| queues.small.pop()).any(|token| self.evict_token(token, now))
+        self.evict_by_hand(now).or_else(|| {
+            std::iter::from_fn(|| queues.small.pop()).find_map(|token| self.evict_token(token, now))
+        })
     }
 
-    /// Promotes or evicts the value of a token from the small queue; true if it left.
-    fn evict_token(&self, token: Token, now: Tick) -> bool {
-        // Again where a successor took its place meanwhile: nobody else has the token.
-        while let Some(entry) = self.value_of(token) {
+    /// Promotes or evicts the value of a token from the small queue; its permit if it left.
+    fn evict_token(&self, token: Token, now: Tick) -> Option<Permit<'_>> {
+        // Again only after a key came to this set or left it.
+        while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-                self.mark(token, &entry, Entry::promote);
-                return false;
+                self.promote(token, &entry);
+                return None;
             }
             let tag = self.table.tag_at(token.place);
-            if self.evict(token.place, &entry, now) {
+            if let Some(freed) = self.evict(token.place, entry, seen, now) {
                 self.queues.ghosts.add(token.place.set(), tag);
-                return true;
+                return Some(freed);
             }
         }
-        false
+        None
     }
 
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
-    fn evict_by_hand(&self, now: Tick) -> bool {
+    fn evict_by_hand(&self, now: Tick) -> Option<Permit<'_>> {
         let sets = self.table.sets();
         // Two threads may go over the same ground at once; the values there then lose two uses.
         let hand = self.queues.hand.load(Ordering::Relaxed);
         let mut spared = 0;
         for step in 0..=sets {
             let (first_set, first_way) = (hand / WAYS, hand % WAYS);
-            let items = self.table.items((first_set + step) % sets);
-            let ahead = |place: Place| match step {
+            let places = Table::<Entry<K, V>>::places((first_set + step) % sets);
+            let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
                 _ => true,
             };
-            for (place, entry) in items.filter(|(place, _)| ahead(*place)) {
+            for place in places.filter(ahead) {
+                let Some((entry, seen)) = self.table.seen_at(place) else {
+                    continue;
+                };
                 if entry.is_loading() || !entry.is_promoted() {
                     continue;
                 }
-                let uses = entry.uses();
-                if uses > 0 && entry.is_servable(now) && spared < PATIENCE {
-                    entry.settle_uses(uses - 1);
+                if spared < PATIENCE && entry.is_servable(now) && self.spares(&entry) {
                     spared += 1;
-                } else if self.evict(place, &entry, now) {
+                } else if let Some(freed) = self.evict(place, entry, seen, now) {
                     let next = place.set() * WAYS + place.way() + 1;
                     self.queues
                         .hand
                         .store(next % (sets * WAYS), Ordering::Relaxed);
-                    return true;
+                    return Some(freed);
                 }
             }
         }
-        false
+        None
     }
 
-    fn evict(&self, place: Place, entry: &Held<Entry<K, V>>, now: Tick) -> bool {
-        self.take_out(place, entry.arc(), Cause::of(entry, now))
-            .is_some()
+    /// Puts a value into the main queue, where its uses count anew.
+    ///
+    /// In a queue it would be met after one round. The hand meets it after half a round on average; those that it would meet in the
+    /// first half get one more round, so the average is one round again.
+    fn promote(&self, token: Token, entry: &Entry<K, V>) {
+        let Token { place, .. } = token;
+        let ways = self.table.sets() * WAYS;
+        let hand = self.queues.hand.load(Ordering::Relaxed);
+        let ahead = (place.set() * WAYS + place.way() + ways - hand) % ways;
+        let uses = u8::from(ahead < ways / 2);
+        self.mark(token, entry, |entry| entry.promote(uses));
+    }
+
+    /// Takes a use off a promoted value, or its free turn; false if there is neither.
+    fn spares(&self, entry: &Entry<K, V>) -> bool {
+        let uses = entry.uses();
+        match uses {
+            0 => self.queues.is_dear(entry.times.cost()) && entry.take_free_turn(),
+            _ => {
+                entry.settle_uses(uses - 1);
+                true
+            }
+        }
+    }
+
+    /// Removes a value, or its successor, if its set has not changed since it was seen; the permit passes to the caller.
+    fn evict(
+        &self,
+        place: Place,
+        entry: Held<Entry<K, V>>,
+        seen: Membership,
+        now: Tick,
+    ) -> Option<Permit<'_>> {
+        let cause = Cause::of(&entry, now);
+        // Not held while it leaves, or whoever empties the way would have to count this reference.
+        drop(entry);
+        let removed = self.table.remove_seen(place, seen)?;
+        if removed.is_loading() {
+            // The value was about to leave without a successor, and who made it leave gives its permit back.
+            return None;
+        }
+        let permit = Permit::inherit(&self.limit, removed.weight);
+        self.removals.push(&removed, cause);
+        // Before the permit is returned: a user's value may panic when it is dropped, and the permit is then given back.
+        drop(removed);
+        Some(permit)
     }
 
     /// The value of a token, if it is still the resident one and not promoted already.
-    fn value_of(&self, token: Token) -> Option<Held<Entry<K, V>>> {
-        let held = self.table.item_at(token.place)?;
+    fn value_of(&self, token: Token) -> Option<(Held<Entry<K, V>>, Membership)> {
+        let (held, seen) = self.table.seen_at(token.place)?;
         let live = !held.is_loading() && !held.is_promoted() && held.residency == token.residency;
-        live.then_some(held)
+        live.then_some((held, seen))
     }
 
     /// Puts the value of a token into the main queue, or its successor where that took its place meanwhile.
     fn mark(&self, token: Token, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
         let mut done = put(entry);
         while !done {
-            done = self.value_of(token).is_none_or(|entry| put(&entry));
+            done = self.value_of(token).is_none_or(|(entry, _)| put(&entry));
         }
     }
 
@@ -191,7 +254,8 @@ impl<K, V> Residents<K, V> {
     pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
         if old.retire() && !new.is_promoted() {
             let residency = new.residency;
-            self.mark(Token { place, residency }, new, Entry::promote);
+            let token = Token { place, residency };
+            self.mark(token, new, |entry| entry.promote(0));
         }
     }
 }

@@ -127,12 +127,15 @@ pub mod protocol {
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
+    pub use crate::fifo::residency;
     pub use crate::fleet::Gathering;
     pub use crate::flight::{Flight, Made, Outcome};
     pub use crate::publish::{Claim, Published};
     pub use crate::removal::Removals;
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
-    pub use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, Watch};
+    pub use crate::sync::{
+        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, Watch,
+    };
     pub use crate::table::{Inserted, Place, Table};
     pub use crate::watch::Watched;
 }

@@ -8,7 +8,7 @@ use crate::clock::Tick;
 use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::eviction::{Limit, Need, Permit};
-use crate::fifo::Queues;
+use crate::fifo::{Queues, residency};
 use crate::flight::{Flight, Outcome};
 use crate::publish::Claim;
 use crate::removal::{Cause, Removals};
@@ -298,7 +298,7 @@ impl<K: Eq, V> Residents<K, V> {
     pub fn begin(self: &Arc<Self>, key: K, hash: u64, failures: u32, now: Tick) -> Begun<K, V> {
         let (entry, right, flight) = Entry::loading(
             key,
-            self.queues.next_residency(),
+            residency(hash, now),
             failures,
             now,
             self.timing.claim_for,

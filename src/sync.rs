@@ -18,14 +18,14 @@ pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
 pub use model::{
-    AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce, Slot, Watch,
-    yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
+    Slot, Watch, yield_now,
 };
 
 #[cfg(not(all(loom, feature = "loom")))]
 pub use native::{
-    AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce, Slot, Watch,
-    yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
+    Slot, Watch, yield_now,
 };
 
 /// A word that only counts and orders nothing, and so is not part of any model.
@@ -46,7 +46,7 @@ mod native {
     use arc_swap::{ArcSwapOption, Guard};
 
     use super::Arc;
-    pub use crossbeam::queue::SegQueue;
+    pub use crossbeam::queue::{ArrayQueue, SegQueue};
     pub use moka::sync::Cache as NoteCache;
     pub use std::sync::OnceLock as SetOnce;
     pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize};

@@ -63,6 +63,10 @@ pub struct Place {
     way: u8,
 }
 
+/// Which ways of a set were occupied, and since when.
+#[derive(Clone, Copy)]
+pub struct Membership(u64);
+
 /// What became of [`Table::insert_if_absent`].
 pub enum Inserted {
     /// The item is in the table, here.
@@ -200,6 +204,11 @@ impl<T> Table<T> {
 
     /// What the table holds here.
     pub fn item_at(&self, place: Place) -> Option<Held<T>> {
+        self.seen_at(place).map(|(held, _)| held)
+    }
+
+    /// What the table holds here, and the membership under which it does.
+    pub fn seen_at(&self, place: Place) -> Option<(Held<T>, Membership)> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
         while control >> way & 1 == 1 {
@@ -207,11 +216,25 @@ impl<T> Table<T> {
             // As in `find`: between two equal looks at `control` the way was occupied.
             let again = set.control.load(Ordering::Acquire);
             if again == control {
-                return held;
+                return held.map(|held| (held, Membership(control)));
             }
             control = again;
         }
         None
+    }
+
+    /// Removes what was seen here, or what replaced it since; `None` if the membership of its set has changed.
+    ///
+    /// Cheaper than [`remove`](Self::remove): the version says what looking at the slot again would say, and the caller need not hold the item.
+    pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<Arc<T>> {
+        let (set, way) = self.at(place);
+        let cleared = (seen.0 & !(1 << way)).wrapping_add(VERSION);
+        // AcqRel, as in `remove`. On failure nothing is read.
+        let exchanged =
+            set.control
+                .compare_exchange(seen.0, cleared, Ordering::AcqRel, Ordering::Relaxed);
+        // Ours alone now (invariant 3).
+        exchanged.ok().and_then(|_| set.ways[way].swap(None))
     }
 
     /// The slot of a way, and its set's version and bit as far as they concern who watches it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contender::{Config, Reads, Subject, Value, typed};
-use crate::ours::{self, Get, Peek, Pin, Reader};
+use crate::ours::{self, Get, One, Peek, Pin, Reader};
 use crate::pairing::{self, Lane};
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
@@ -22,9 +22,8 @@ struct Plan {
 pub fn run(report: &mut Report, quick: bool) {
     report.note(peers::WITHOUT_CACHEFLIGHT);
     report.note(peers::WITHOUT_HASHERS);
-    report.note("Fresh left out: this version of everfresh does not have it");
     report.note("quick_cache and foyer have no expiry: their hits check none");
-    report.note("pin reads one key all the time; its ratios at many keys compare that with reads of all of them");
+    report.note("pin and Fresh read one value all the time; their ratios at many keys compare that with reads of all of them");
     for keys in [1, 1_000, 100_000, 1_000_000] {
         let plan = |bench| Plan {
             bench,
@@ -59,6 +58,7 @@ pub fn tiers<V: Value>(config: &Config, keys: u64) -> Vec<Lane<dyn Reads>> {
         Lane::new("peek", typed(Peek(cache.clone()))),
         Lane::new("reader", Box::new(Reader(cache.clone()))),
         Lane::new("pin", Box::new(Pin(cache))),
+        Lane::new("Fresh", Box::new(One(ours::build_one::<V>(config)))),
     ]
 }
 

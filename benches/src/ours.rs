@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use everfresh::{Cache, Source};
+use everfresh::{Cache, Fresh, Source};
 
 use crate::contender::{Config, Contender, Reads, Timed, Value, timed};
 
@@ -16,6 +16,18 @@ pub fn build<V: Value>(config: &Config) -> Cache<u64, V> {
         .stale_for(config.ttl)
         .compute(|n: &u64| V::make(*n))
         .build()
+        .expect("the settings are valid")
+}
+
+/// The one value of a `Fresh`, whatever the sequence.
+pub struct One<V>(pub Fresh<V>);
+
+pub fn build_one<V: Value>(config: &Config) -> Fresh<V> {
+    Fresh::builder()
+        .fresh_for(config.ttl)
+        .stale_for(config.ttl)
+        .compute(|&()| V::make(0))
+        .build_fresh()
         .expect("the settings are valid")
 }
 
@@ -94,6 +106,14 @@ impl<V: Value> Reads for Pin<V> {
         let mut pin = self.0.pin(keys[0]);
         timed(keys, window, gate, |_| {
             Some(pin.get_blocking().ok()?.first())
+        })
+    }
+}
+
+impl<V: Value> Reads for One<V> {
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
+        timed(keys, window, gate, |_| {
+            Some(self.0.get_blocking().ok()?.first())
         })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::protocol::{AtomicU64, SegQueue, SetOnce, Slot};
+use everfresh::protocol::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -170,6 +170,22 @@ fn a_slot_publishes() {
         BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
         "a slot's pointer came before what was written before it"
     );
+}
+
+/// A queue that is full gives its oldest item for a new one, in one step.
+#[test]
+fn steps_of_a_full_queue() {
+    let seen = outcomes(|| {
+        let queue = Arc::new(ArrayQueue::new(1));
+        let other = spawn({
+            let queue = queue.clone();
+            move || queue.force_push(1)
+        });
+        let mine = queue.force_push(2);
+        (mine, other.join().unwrap(), queue.pop(), queue.len())
+    });
+    let expected = [(None, Some(2), Some(1), 0), (Some(1), None, Some(2), 0)];
+    assert_eq!(seen, BTreeSet::from(expected));
 }
 
 /// A pop comes before or after the two pushes of another thread, or between them; a look at the length too.

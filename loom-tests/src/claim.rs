@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use everfresh::protocol::{AtomicU64, Claim, Claimed, Published, Read};
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -62,7 +62,7 @@ fn three_readers() {
 /// P1: a reader that kept the old entry through a whole refresh starts nothing, however late it is.
 #[test]
 fn straggler() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         let kept = find(&cache, KEY).expect("it is resident");
         let published = Arc::new(AtomicU64::new(0));

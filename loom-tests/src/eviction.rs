@@ -59,6 +59,44 @@ fn two_inserts_for_one_permit() {
     });
 }
 
+/// The limits: an insert has the permit of a heavier victim, and gives back what it does not need, while an invalidation is after the
+/// same victim.
+#[test]
+fn permit_passed_on_against_invalidate() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, 1, 10, 3, CREATED));
+        let invalidator = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, 1)
+        });
+        assert!(put_weighing(&cache, 2, 20, 1, STALE));
+        assert!(cache.limit.weight() <= 3, "heavier than the limit");
+        invalidator.join().unwrap();
+        assert_eq!((peek(&cache, 1), peek(&cache, 2)), (None, Some(20)));
+        assert_exact(&cache);
+    });
+}
+
+/// The limits: the permit of a victim is too small for an insert, which gives it back and goes on.
+#[test]
+fn permit_too_small_against_invalidate() {
+    run_model(TwoBusy, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, 1, 10, 1, CREATED));
+        assert!(put_weighing(&cache, 2, 20, 1, CREATED));
+        let invalidator = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, 2)
+        });
+        assert!(put_weighing(&cache, 3, 30, 3, STALE));
+        assert!(cache.limit.weight() <= 3, "heavier than the limit");
+        invalidator.join().unwrap();
+        assert_eq!(peek(&cache, 3), Some(30));
+        assert_exact(&cache);
+    });
+}
+
 /// The limit: two loads that end at once where there is room for one value.
 #[test]
 fn two_loads_for_one_permit() {

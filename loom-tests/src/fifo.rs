@@ -19,7 +19,7 @@ fn promotion_against_refresh() {
         use_often(&cache, KEY);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        assert!(cache.evict_by_queue(STALE), "nobody used the other value");
+        assert!(evict(&cache, STALE), "nobody used the other value");
         assert_eq!(refresher.join().unwrap(), Published::Yes);
         assert_eq!(peek(&cache, KEY), Some(1), "a used value was evicted");
         assert_eq!(peek(&cache, 2), None);
@@ -38,7 +38,7 @@ fn promotion_against_overwrite() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(cache.evict_by_queue(STALE), "nobody used the other value");
+        assert!(evict(&cache, STALE), "nobody used the other value");
         assert!(inserter.join().unwrap());
         assert_eq!(peek(&cache, KEY), Some(9), "a used value was evicted");
         assert_evictable(&cache, STALE);
@@ -67,7 +67,7 @@ fn overflow_against_refresh() {
 fn comeback_against_refresh() {
     run_model(Two, || {
         let cache = filled();
-        assert!(cache.evict_by_queue(CREATED));
+        assert!(evict(&cache, CREATED));
         let refresher = spawn({
             let cache = cache.clone();
             move || won(read(&cache, KEY, STALE)).map(|claim| publish(claim, 1, STALE))
@@ -85,10 +85,7 @@ fn eviction_against_refresh() {
         let cache = filled();
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        assert!(
-            cache.evict_by_queue(STALE),
-            "there was a value all the time"
-        );
+        assert!(evict(&cache, STALE), "there was a value all the time");
         refresher.join().unwrap();
         assert_eq!(peek(&cache, KEY), None, "a result undid an eviction");
         assert_evictable(&cache, STALE);
@@ -100,11 +97,26 @@ fn eviction_against_refresh() {
 fn hand_against_refresh() {
     run_model(Two, || {
         let cache = filled();
-        find(&cache, KEY).unwrap().1.promote();
+        find(&cache, KEY).unwrap().1.promote(0);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        cache.evict_by_queue(STALE);
+        evict(&cache, STALE);
         refresher.join().unwrap();
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// Another key comes to the set of the value that eviction has chosen, whose token is out of the queue by then.
+#[test]
+fn eviction_against_a_neighbour() {
+    run_model(Two, || {
+        let cache = filled();
+        let neighbour = spawn({
+            let cache = cache.clone();
+            move || put(&cache, 2, 20, STALE)
+        });
+        assert!(evict(&cache, STALE), "there was a value all the time");
+        assert!(neighbour.join().unwrap());
         assert_evictable(&cache, STALE);
     });
 }
@@ -118,7 +130,7 @@ fn eviction_against_overwrite() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(cache.evict_by_queue(STALE), "there is a value or none yet");
+        assert!(evict(&cache, STALE), "there is a value or none yet");
         assert!(inserter.join().unwrap());
         assert_evictable(&cache, STALE);
     });
@@ -135,10 +147,7 @@ fn token_of_an_earlier_stay() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(
-            cache.evict_by_queue(STALE),
-            "there was a value all the time"
-        );
+        assert!(evict(&cache, STALE), "there was a value all the time");
         assert!(inserter.join().unwrap());
         assert_eq!(peek(&cache, KEY), Some(9), "it was evicted out of turn");
         assert_evictable(&cache, STALE);
@@ -154,8 +163,25 @@ fn eviction_against_invalidate() {
             let cache = cache.clone();
             move || invalidate(&cache, KEY)
         });
-        let evicted = cache.evict_by_queue(STALE);
+        let evicted = evict(&cache, STALE);
         assert!(evicted != other.join().unwrap(), "it left once");
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// A value leaves once, by eviction or because its refresh found that there is none any more: its permit is passed on or given back.
+#[test]
+fn eviction_against_departure() {
+    run_model(Two, || {
+        let cache = filled();
+        let claim = claim(&cache, STALE);
+        let refresher = spawn({
+            let cache = cache.clone();
+            move || leave(&cache, claim)
+        });
+        let evicted = evict(&cache, STALE);
+        assert!(evicted != refresher.join().unwrap(), "it left once");
+        assert_eq!(peek(&cache, KEY), None);
         assert_evictable(&cache, STALE);
     });
 }
@@ -169,7 +195,7 @@ fn enrolment_against_eviction() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        cache.evict_by_queue(STALE);
+        evict(&cache, STALE);
         assert!(inserter.join().unwrap());
         assert_evictable(&cache, STALE);
     });
@@ -182,7 +208,7 @@ fn enrolment_of_a_load_against_eviction() {
         let cache = empty();
         let claim = begin(&cache, KEY, STALE);
         let loader = spawn(move || publish(claim, 1, STALE));
-        let evicted = cache.evict_by_queue(STALE);
+        let evicted = evict(&cache, STALE);
         loader.join().unwrap();
         assert_eq!(peek(&cache, KEY).is_none(), evicted, "a load was evicted");
         assert_evictable(&cache, STALE);
@@ -196,9 +222,9 @@ fn two_evictions() {
         let cache = filled();
         let other = spawn({
             let cache = cache.clone();
-            move || cache.evict_by_queue(STALE)
+            move || evict(&cache, STALE)
         });
-        let mine = cache.evict_by_queue(STALE);
+        let mine = evict(&cache, STALE);
         assert!(mine != other.join().unwrap(), "one value, one eviction");
         assert_evictable(&cache, STALE);
     });
@@ -228,7 +254,7 @@ fn weight_of_a_refresh_against_eviction() {
         assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish_weighing(claim, 1, 2, STALE));
-        cache.evict_by_queue(STALE);
+        evict(&cache, STALE);
         refresher.join().unwrap();
         assert_exact(&cache);
         assert_evictable(&cache, STALE);
@@ -245,7 +271,7 @@ fn weight_of_an_overwrite_against_eviction() {
             let cache = cache.clone();
             move || put_weighing(&cache, KEY, 9, 2, STALE)
         });
-        cache.evict_by_queue(STALE);
+        evict(&cache, STALE);
         assert!(inserter.join().unwrap());
         assert_exact(&cache);
         assert_evictable(&cache, STALE);

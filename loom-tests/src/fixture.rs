@@ -5,7 +5,7 @@ use std::sync::Arc;
 use everfresh::Error;
 use everfresh::protocol::{
     Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Made, Outcome, Place, Published, Read,
-    Removals, Residents, Standing, Table, Times, Timing, Weight,
+    Removals, Residents, Standing, Table, Times, Timing, Weight, residency,
 };
 use loom::future::block_on;
 
@@ -123,7 +123,7 @@ pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
 }
 
 pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -> bool {
-    let residency = cache.queues.next_residency();
+    let residency = residency(hash(key), now);
     let mut new = weighing(key, value, weight, now, residency);
     cache.insert(hash(key), &mut new, now)
 }
@@ -132,6 +132,11 @@ pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -
 pub fn use_often(cache: &Cache, key: u8) {
     let (_, entry) = find(cache, key).expect("the value is there");
     (0..3).for_each(|_| entry.touch());
+}
+
+/// Evicts one value, whose permit is given back; false if it found none.
+pub fn evict(cache: &Cache, now: u64) -> bool {
+    cache.evict_by_queue(now).is_some()
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
@@ -314,7 +319,7 @@ pub fn assert_exact(cache: &Cache) {
 pub fn assert_evictable(cache: &Cache, now: u64) {
     // Every pass takes a use off what it spares.
     for _ in 0..8 {
-        while cache.evict_by_queue(now) {}
+        while evict(cache, now) {}
     }
     let mut left = residents(cache).into_iter();
     assert!(

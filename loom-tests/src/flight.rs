@@ -9,7 +9,7 @@ use everfresh::protocol::{Claim, Claimed, Claims, Flight, Outcome, Published, Re
 use loom::future::block_on;
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -109,7 +109,7 @@ fn joined_and_failed() {
 /// circles, and whoever sees it cool is told why.
 #[test]
 fn told_of_a_failure() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         let loader = spawn({
             let cache = cache.clone();
@@ -130,7 +130,7 @@ fn told_of_a_failure() {
 /// P3, P5: whoever joins a load, before or after another reader takes it over, hears of one of them.
 #[test]
 fn joined_and_taken_over() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         let slow = claim(&cache, EXPIRED);
         let taker = spawn({
@@ -155,7 +155,7 @@ fn joined_and_taken_over() {
 /// P5: a claimant that is taken over before it looked for its flight does not end the other's.
 #[test]
 fn taken_over_before_its_flight() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         let slow = spawn({
             let cache = cache.clone();

@@ -70,6 +70,21 @@ fn departure_against_insert() {
     });
 }
 
+/// The limit on the weight: whoever invalidates a value gives back the weight of its successor, if it removes that.
+#[test]
+fn heavier_against_invalidate() {
+    run_model(Two, || {
+        let cache = with_max_weight(3);
+        assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish_weighing(claim, 1, 2, STALE));
+        assert!(invalidate(&cache, KEY));
+        refresher.join().unwrap();
+        assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
+        assert_exact(&cache);
+    });
+}
+
 /// P4: nor does one whose value is too heavy to stay.
 #[test]
 fn too_heavy_against_insert() {

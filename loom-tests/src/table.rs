@@ -211,6 +211,51 @@ fn remove_against_remove_and_insert() {
     });
 }
 
+/// P4: whoever removes what it saw takes nothing else away, though the same ways are occupied by then; only the version tells.
+#[test]
+fn remove_seen_against_remove_and_insert() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let other = spawn({
+            let table = table.clone();
+            move || {
+                let removed = table.remove(place, &old).is_some();
+                insert(&table, &Arc::new((2, 2))).expect("there is room");
+                removed
+            }
+        });
+        let seen = table.seen_at(place).map(|(held, seen)| (held.1, seen));
+        let mine = seen.and_then(|(item, seen)| {
+            let removed = table.remove_seen(place, seen)?.1;
+            assert_eq!(removed, item, "another item was removed");
+            Some(removed)
+        });
+        let other = other.join().unwrap();
+        assert!((mine == Some(1)) != other, "an item left twice or never");
+        assert_eq!(find(&table, 2).is_none(), mine == Some(2));
+    });
+}
+
+/// P4: a remover of what it saw takes away what has replaced that since, so the key is gone in any case.
+#[test]
+fn remove_seen_against_overwrite() {
+    run_model(Two, || {
+        let old = Arc::new((KEY, 1));
+        let (table, place) = with(&old);
+        let writer = spawn({
+            let table = table.clone();
+            move || table.replace(place, &old, Arc::new((KEY, 2)))
+        });
+        let (_, seen) = table.seen_at(place).expect("an overwrite removes nothing");
+        let removed = table.remove_seen(place, seen).expect("nobody came or left");
+        assert_eq!(find(&table, KEY), None, "an overwrite undid a removal");
+        let replaced = writer.join().unwrap();
+        assert_eq!(removed.1 == 2, replaced, "an item was lost");
+        assert!(everything(&table).is_empty());
+    });
+}
+
 /// Looks twice while an item is removed and another of its key is put in.
 fn two_looks(look: fn(&Table<Pair>, Place) -> Option<u64>) {
     run_model(Two, move || {

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 
 use loom::sync::atomic;
 pub use loom::thread::yield_now;
-pub use ordered::{NoteCache, SegQueue, SetOnce};
+pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
 
 use super::{Arc, Ordering, lock};
 

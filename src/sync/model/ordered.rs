@@ -102,13 +102,16 @@ impl<T> SegQueue<T> {
 
     pub fn pop(&self) -> Option<T> {
         self.0.step(|items| {
-            let popped = items.pop_front();
-            let popped = popped.map(|posted| {
-                self.0.receive(&posted);
-                posted.item
-            });
+            let popped = self.receive_from(items);
             (popped.is_some(), popped)
         })
+    }
+
+    /// Within a step.
+    fn receive_from(&self, items: &mut VecDeque<Posted<T>>) -> Option<T> {
+        let posted = items.pop_front()?;
+        self.0.receive(&posted);
+        Some(posted.item)
     }
 
     pub fn len(&self) -> usize {
@@ -117,6 +120,39 @@ impl<T> SegQueue<T> {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The stand-in for `crossbeam`'s queue of a fixed length.
+pub struct ArrayQueue<T> {
+    items: SegQueue<T>,
+    capacity: usize,
+}
+
+impl<T> ArrayQueue<T> {
+    pub fn new(capacity: usize) -> Self {
+        ArrayQueue {
+            items: SegQueue::new(),
+            capacity,
+        }
+    }
+
+    /// Returns the oldest item if the queue was full.
+    pub fn force_push(&self, item: T) -> Option<T> {
+        self.items.0.change(|items| {
+            let full = items.len() == self.capacity;
+            let oldest = full.then(|| self.items.receive_from(items)).flatten();
+            items.push_back(self.items.0.post(item));
+            oldest
+        })
+    }
+
+    pub fn pop(&self) -> Option<T> {
+        self.items.pop()
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
     }
 }
 
