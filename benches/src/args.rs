@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub const BENCHES: [&str; 10] = [
+pub const BENCHES: [&str; 11] = [
     "hit",
     "hot",
     "stale",
@@ -13,12 +13,14 @@ pub const BENCHES: [&str; 10] = [
     "memory",
     "tail",
     "insert",
+    "store",
 ];
 
 pub const USAGE: &str = "\
 usage: everfresh-benches [BENCH...] [--quick] [--json] [--trace PATH]... [--plot DIR]
 
-BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail, insert, or all (if none is given)
+BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail, insert, store, or all (if none is given);
+              store needs redis-server and redis-benchmark in the path
 --quick       all of it in about two minutes, with more noise
 --json        one line of JSON for each figure
 --trace PATH  a trace for `ratio`, or a folder of them: keys as little-endian u32, compressed by zstd;
@@ -29,6 +31,8 @@ pub struct Args {
     pub benches: Vec<&'static str>,
     /// Whether `ratio` was asked for by its name.
     pub ratio_named: bool,
+    /// And `store` by its.
+    pub store_named: bool,
     pub quick: bool,
     pub json: bool,
     pub traces: Vec<PathBuf>,
@@ -40,6 +44,7 @@ impl Args {
         let mut args = Args {
             benches: Vec::new(),
             ratio_named: false,
+            store_named: false,
             quick: false,
             json: false,
             traces: Vec::new(),
@@ -59,6 +64,7 @@ impl Args {
                 name => match BENCHES.iter().find(|bench| **bench == name) {
                     Some(bench) => {
                         args.ratio_named |= name == "ratio";
+                        args.store_named |= name == "store";
                         args.benches.push(bench);
                     }
                     None => return Err(format!("there is no {name}")),

@@ -17,8 +17,12 @@ mod policies;
 mod ratio;
 mod report;
 mod runtime;
+#[allow(dead_code)] // what a soak does with a server, a bench does not
+#[path = "../../examples/fleet/server.rs"]
+mod server;
 mod stale;
 mod stampede;
+mod store;
 mod tail;
 mod traces;
 
@@ -70,6 +74,14 @@ fn main() -> ExitCode {
                 let measured = ratio::run(&mut report, &args.traces);
                 if !measured && args.ratio_named {
                     code = ExitCode::FAILURE;
+                }
+            }
+            "store" => {
+                if let Err(missing) = store::run(&mut report, args.quick) {
+                    report.note(&format!("store skipped: {missing}"));
+                    if args.store_named {
+                        code = ExitCode::FAILURE;
+                    }
                 }
             }
             other => unreachable!("{other} is not among the benches"),

@@ -79,6 +79,11 @@ impl Figure {
         self.target(what.trim_start().to_owned(), met)
     }
 
+    pub fn at_least(self, what: &str, reached: f64, limit: f64) -> Self {
+        let what = format!("{what} {reached:.2}, at least {limit}");
+        self.target(what.trim_start().to_owned(), reached >= limit)
+    }
+
     pub fn target(mut self, what: String, met: bool) -> Self {
         self.targets.push(what);
         self.met &= met;

@@ -12,6 +12,7 @@ Options:
   --runs N      how often each crowd meets a stale entry, 1 to 1000; the worst run counts
                 [default: 50, fewer where those take longer than 12 s]
   --trace FILE  also replay real accesses: zstd-compressed little-endian u32 keys
+  --redis URL   also lets the crowds loose on a cache with this Redis behind it
   --json        print one JSON object instead of tables
   --help        print this
 
@@ -23,6 +24,7 @@ pub struct Args {
     /// `None`: as many as are usual and do not take too long.
     pub runs: Option<usize>,
     pub trace: Option<PathBuf>,
+    pub redis: Option<String>,
     pub json: bool,
     pub help: bool,
 }
@@ -32,6 +34,7 @@ pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let mut parsed = Args {
         runs: None,
         trace: None,
+        redis: None,
         json: false,
         help: false,
     };
@@ -43,6 +46,7 @@ pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         match arg.to_str() {
             Some("--runs") => parsed.runs = Some(runs(&value()?)?),
             Some("--trace") => parsed.trace = Some(value()?.into()),
+            Some("--redis") => parsed.redis = Some(url(&value()?)?),
             Some("--json") => parsed.json = true,
             Some("--help" | "-h") => parsed.help = true,
             _ => return Err(format!("unknown argument {}", arg.to_string_lossy())),
@@ -60,4 +64,9 @@ fn runs(value: &OsString) -> Result<usize, String> {
             value.to_string_lossy()
         )),
     }
+}
+
+fn url(value: &OsString) -> Result<String, String> {
+    let text = value.to_str().map(str::to_owned);
+    text.ok_or_else(|| "--redis needs a URL".to_owned())
 }

@@ -4,6 +4,8 @@
 //! Association Football Scores and Inefficiencies in the Football Betting Market", 1997). How strong the teams
 //! are is itself uncertain: every simulated match draws their form anew, so there is no closed form to look up.
 
+use serde::{Deserialize, Serialize};
+
 /// One match: who plays at home, and against whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fixture {
@@ -27,7 +29,7 @@ pub const LIGHT: u32 = FULL / 10;
 const SEED: u64 = 1892;
 
 /// How likely each result is, 0 to 1, and what to expect.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     pub home: f64,
     pub draw: f64,

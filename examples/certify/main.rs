@@ -1,6 +1,7 @@
 //! Measures what the cache promises, on this machine, and says PASS or FAIL for each figure.
 //!
-//! `cargo run --release --example certify` needs no server and no argument; `--help` lists what it takes.
+//! `cargo run --release --example certify` needs no server and no argument; with `--redis URL` it
+//! measures the cache on that Redis too. `--help` lists what it takes.
 
 mod args;
 mod crowd;
@@ -10,14 +11,15 @@ mod memory;
 mod report;
 mod stampede;
 mod subject;
+mod through;
 mod trace;
 
+use std::error::Error;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::time::{Duration, Instant};
 
-use everfresh::BuildError;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -26,6 +28,7 @@ use crate::evolution::LOADS;
 use crate::forecast::{FULL, LIGHT, MATCH, forecast};
 use crate::report::{Progress, grouped, micros, print, time, verdict};
 use crate::stampede::Callers;
+use crate::through::Behind;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -76,7 +79,7 @@ fn certify(
     args: &Args,
     trace: Option<&(PathBuf, Vec<u32>)>,
     runtime: &Runtime,
-) -> Result<bool, BuildError> {
+) -> Result<bool, Box<dyn Error>> {
     let began = Instant::now();
     let progress = Progress::new();
     let say = |text: &str| {
@@ -95,11 +98,20 @@ fn certify(
     let mut stale = Vec::new();
     let mut runs = usize::MAX;
     for callers in [Callers::Threads(100), Callers::Tasks(10_000, runtime)] {
-        let row = stampede::stale(&callers, args.runs, &progress)?;
+        let row = stampede::stale(&callers, None, args.runs, &progress)?;
         say(&row.text());
         pass &= row.pass();
         runs = runs.min(row.runs);
         stale.push(row.json());
+    }
+
+    let mut through = Value::Null;
+    if let Some(url) = &args.redis {
+        let behind = Behind::new(url)?;
+        let measured = through::measure(&behind, args.runs, runtime, &progress)?;
+        say(&measured.text());
+        pass &= measured.pass();
+        through = measured.json();
     }
 
     let cold = stampede::cold(100)?;
@@ -129,6 +141,7 @@ fn certify(
     if args.json {
         let figures = json!({
             "stale": stale,
+            "redis": through,
             "cold": cold.json(),
             "evolution": at_once,
             "evolution_in_turn": in_turn,

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use everfresh::BuildError;
+use everfresh::store::SecondLevel;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::crowd::{self, Answer, Seen};
-use crate::forecast::{FULL, MATCH};
+use crate::forecast::{FULL, Fixture, Forecast, MATCH};
 use crate::report::{self, Check, Progress, grouped, micros, percent};
 use crate::subject::{AGE, HARD, SOFT, Subject};
 
@@ -67,6 +68,7 @@ const TIME: Duration = Duration::from_secs(12);
 /// Lets the crowd loose on one stale entry, again and again.
 pub fn stale(
     callers: &Callers,
+    level: Option<SecondLevel<Fixture, Forecast>>,
     runs: Option<usize>,
     progress: &Progress,
 ) -> Result<Row, BuildError> {
@@ -75,7 +77,7 @@ pub fn stale(
         None => (RUNS, TIME),
     };
     let began = Instant::now();
-    let subject = Subject::new(FULL)?;
+    let subject = Subject::on(FULL, level)?;
     subject.prepare();
     let everybody = callers.count();
     let mut row = Row {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use everfresh::store::SecondLevel;
 use everfresh::{BuildError, Cache, ManualClock};
 
 use crate::forecast::{Fixture, Forecast, MATCH, forecast};
@@ -31,10 +32,22 @@ struct Ledger {
 
 impl Subject {
     pub fn new(simulations: u32) -> Result<Subject, BuildError> {
+        Subject::on(simulations, None)
+    }
+
+    /// With a second level behind it, if there is one.
+    pub fn on(
+        simulations: u32,
+        level: Option<SecondLevel<Fixture, Forecast>>,
+    ) -> Result<Subject, BuildError> {
         let clock = ManualClock::new();
         let ledger = Arc::new(Ledger::default());
         let book = ledger.clone();
-        let cache = Cache::builder()
+        let mut builder = Cache::builder();
+        if let Some(level) = level {
+            builder = builder.store(level);
+        }
+        let cache = builder
             .name("certify")
             .capacity(1_000)
             .fresh_for(SOFT)
@@ -86,7 +99,11 @@ impl Subject {
                 + stats.failed
                 + stats.discarded_overtaken
                 + stats.discarded_taken_over;
-            if ended >= runs as u64 && ended == stats.computes() {
+            // What was computed is in the store too, or the next crowd could find it there.
+            let stored = self.cache.store_stats().is_none_or(|store| {
+                store.published + store.refused + store.not_stored + store.unleased >= ended
+            });
+            if ended >= runs as u64 && ended == stats.computes() && stored {
                 return true;
             }
             thread::sleep(Duration::from_micros(200));

@@ -73,14 +73,14 @@ where
             }
             ChangeKind::Refreshed => {
                 self.shared.absent.forget(&key);
-                self.catch_up(set, &key);
+                self.catch_up(set, &key, Class::Early);
             }
             ChangeKind::Released => {}
         }
     }
 
     /// Takes over what another process refreshed; the value that is here is served until then.
-    fn catch_up(&self, set: usize, key: &K) -> Option<Arc<Flight<K, V>>> {
+    fn catch_up(&self, set: usize, key: &K, class: Class) -> Option<Arc<Flight<K, V>>> {
         let residents = self.residents.upgrade()?;
         let (place, entry) = residents.find_in(set, key)?;
         if entry.is_loading() {
@@ -90,7 +90,7 @@ where
         match residents.claim_now(place, &entry, self.shared.clock.now()) {
             Claimed::Ours(claim) => {
                 let flight = claim.flight().clone();
-                let job = Job::new(claim, Class::Early, self.shared.clone());
+                let job = Job::new(claim, class, self.shared.clone());
                 self.me()?.start(job);
                 Some(flight)
             }
@@ -126,7 +126,8 @@ where
                     self.ledger.raise(name.hash(), epoch);
                 }
                 if stored.is_none() || stored != self.ledger.installed(name.hash()) {
-                    refreshed.extend(self.catch_up(*set, key));
+                    // Not as an early refresh, which is left out when the loader is busy: nobody would try again.
+                    refreshed.extend(self.catch_up(*set, key, Class::Stale));
                 }
             }
             for flight in refreshed {

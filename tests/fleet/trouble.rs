@@ -149,6 +149,31 @@ fn changes_that_were_missed_are_found_after_the_gap() {
     assert_eq!(fleet.origin.loads(), 4);
 }
 
+/// More of them than the pool has threads, while these are busy.
+#[test]
+fn every_missed_invalidation_is_found_however_busy_the_loader_is() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    for key in 0..20 {
+        assert_eq!(a.get(key), key);
+    }
+    a.published(20);
+    for key in 0..20 {
+        b.get(key);
+    }
+    b.chaos.disconnect();
+    for key in 0..20 {
+        block_on(a.cache.invalidate_everywhere(&key)).unwrap();
+    }
+    fleet.origin.gate.shut();
+    b.chaos.reconnect();
+    until("both threads are busy", || fleet.origin.loads() == 22);
+    fleet.origin.gate.open();
+    for key in 0..20 {
+        until("invalidated", || b.get(key) >= 20);
+    }
+}
+
 #[test]
 fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed() {
     let fleet = Fleet::new();

@@ -12,5 +12,6 @@ mod cluster;
 mod contracts;
 mod differential;
 mod faults;
+mod fleet;
 mod sentinel;
 mod tls;

@@ -6,7 +6,7 @@ mod crashes;
 mod data;
 mod network;
 mod pauses;
-mod proxy;
+pub mod proxy;
 mod refusals;
 
 use std::time::{Duration, Instant};

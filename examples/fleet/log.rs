@@ -1,0 +1,191 @@
+//! What processes tell of what they do, a line each, and what may be concluded from it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// A line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A load begins: under a lease over the epoch `base`, if it has one, and for a resident value, if there is one.
+    Load {
+        hash: u128,
+        base: Option<u64>,
+        id: u64,
+        previous: Option<u64>,
+        at: u64,
+    },
+    /// The store has taken a result, as the successor of `base`.
+    Published { hash: u128, base: u64, epoch: u64 },
+    /// The store was told of an insert or an invalidation.
+    Wrote { hash: u128, epoch: u64 },
+    /// A key was invalidated at that time by a process that then read this value.
+    After { hash: u128, id: u64, at: u64 },
+}
+
+/// A number, or a dash for none.
+struct Maybe(Option<u64>);
+
+impl fmt::Display for Maybe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(number) => write!(f, "{number}"),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Event::Load {
+                hash,
+                base,
+                id,
+                previous,
+                at,
+            } => {
+                let (base, previous) = (Maybe(base), Maybe(previous));
+                write!(f, "load {hash} {base} {id} {previous} {at}")
+            }
+            Event::Published { hash, base, epoch } => write!(f, "published {hash} {base} {epoch}"),
+            Event::Wrote { hash, epoch } => write!(f, "wrote {hash} {epoch}"),
+            Event::After { hash, id, at } => write!(f, "after {hash} {id} {at}"),
+        }
+    }
+}
+
+impl Event {
+    /// `None` if the line says something else.
+    pub fn parse(line: &str) -> Option<Event> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words.get(at)?.parse::<u64>().ok();
+        let hash = words.get(1)?.parse().ok()?;
+        Some(match words[0] {
+            "load" => Event::Load {
+                hash,
+                base: number(2),
+                id: number(3)?,
+                previous: number(4),
+                at: number(5)?,
+            },
+            "published" => Event::Published {
+                hash,
+                base: number(2)?,
+                epoch: number(3)?,
+            },
+            "wrote" => Event::Wrote {
+                hash,
+                epoch: number(2)?,
+            },
+            "after" => Event::After {
+                hash,
+                id: number(2)?,
+                at: number(3)?,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// An event, and the number of the process that told of it. A process that is started anew has a new number.
+pub type Told = (usize, Event);
+
+/// How often the fleet loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loads {
+    pub loads: usize,
+    /// Stored epochs that were loaded anew, absent ones among them.
+    pub epochs: usize,
+    /// Loads besides the first of each epoch.
+    pub duplicates: usize,
+    /// Loads for which the store could not be asked.
+    pub unleased: usize,
+}
+
+impl Loads {
+    pub fn of(log: &[Told]) -> Loads {
+        let mut seen = HashSet::new();
+        let mut counted = Loads::default();
+        for (_, event) in log {
+            let Event::Load { hash, base, .. } = event else {
+                continue;
+            };
+            counted.loads += 1;
+            match base {
+                None => counted.unleased += 1,
+                Some(base) if seen.insert((*hash, *base)) => counted.epochs += 1,
+                Some(_) => counted.duplicates += 1,
+            }
+        }
+        counted
+    }
+
+    pub fn per_epoch(&self) -> f64 {
+        self.loads as f64 / self.epochs.max(1) as f64
+    }
+}
+
+/// What was claimed and is not so, with the events that show it.
+#[derive(Default)]
+pub struct Broken {
+    /// At most one successor of each stored epoch.
+    pub successors: Vec<String>,
+    /// Nothing loaded before an invalidation or insert is stored, or read by who invalidated, after it.
+    pub overwritten: Vec<String>,
+    /// One refresh of each stale value in each process.
+    pub refreshes: Vec<String>,
+}
+
+impl Broken {
+    pub fn find(log: &[Told]) -> Broken {
+        let mut broken = Broken::default();
+        let mut successors = HashMap::new();
+        let mut refreshed = HashSet::new();
+        let mut writes: HashMap<u128, Vec<u64>> = HashMap::new();
+        let mut begun = HashMap::new();
+        for (process, event) in log {
+            match *event {
+                Event::Wrote { hash, epoch } => writes.entry(hash).or_default().push(epoch),
+                Event::Published { hash, base, epoch } => {
+                    if let Some(other) = successors.insert((hash, base), epoch) {
+                        let text = format!("{event} by {process}, and {other}");
+                        broken.successors.push(text);
+                    }
+                }
+                Event::Load {
+                    hash,
+                    id,
+                    previous,
+                    at,
+                    ..
+                } => {
+                    begun.insert(id, at);
+                    if previous.is_some() && !refreshed.insert((*process, hash, previous)) {
+                        broken.refreshes.push(format!("{event} by {process}"));
+                    }
+                }
+                Event::After { .. } => {}
+            }
+        }
+        // Processes tell of their doings in any order; so all of it is known before this is asked.
+        for (process, event) in log {
+            match *event {
+                Event::Published { hash, base, epoch } => {
+                    let between = |write: &&u64| (base + 1..epoch).contains(*write);
+                    if let Some(write) = writes.get(&hash).and_then(|all| all.iter().find(between))
+                    {
+                        let text = format!("{event} by {process}, but {write} was written");
+                        broken.overwritten.push(text);
+                    }
+                }
+                Event::After { id, at, .. } => {
+                    if begun.get(&id).is_some_and(|begun| *begun < at) {
+                        broken.overwritten.push(format!("{event} by {process}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        broken
+    }
+}

@@ -1,0 +1,159 @@
+//! A store that says what goes through it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use everfresh::BoxFuture;
+use everfresh::store::{
+    Acquire, Acquired, Epoch, Follower, Namespace, Origin, Publish, RedisStore, Reply, Store,
+    StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
+};
+
+use crate::log::Event;
+use crate::process::say;
+
+/// Notes for each lease over what it was granted, and tells of each change that the store confirmed.
+#[derive(Debug)]
+pub struct Witness {
+    store: RedisStore,
+    granted: Mutex<HashMap<u128, Epoch>>,
+}
+
+impl Witness {
+    pub fn new(store: RedisStore) -> Arc<Self> {
+        Arc::new(Witness {
+            store,
+            granted: Mutex::default(),
+        })
+    }
+
+    /// Over which epoch the lease was granted under which a load begins; `None` if it begins without one.
+    pub fn base(&self, hash: u128) -> Option<Epoch> {
+        self.granted().remove(&hash)
+    }
+
+    fn granted(&self) -> MutexGuard<'_, HashMap<u128, Epoch>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wrote(&self, key: &StoreKey, wrote: &Result<Epoch, StoreError>) {
+        if let Ok(epoch) = wrote {
+            say(&Event::Wrote {
+                hash: key.hash(),
+                epoch: epoch.micros(),
+            });
+        }
+    }
+}
+
+impl Store for Witness {
+    fn read<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
+        self.store.read(keys)
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ask: Acquire,
+    ) -> Reply<'a, Result<Acquired, StoreError>> {
+        Box::pin(async move {
+            self.granted().remove(&key.hash());
+            let acquired = self.store.acquire(key, ask).await;
+            if let Ok(Acquired::Granted { base }) = &acquired {
+                self.granted().insert(key.hash(), *base);
+            }
+            acquired
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        publish: Publish,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let base = publish.base;
+            let stored = self.store.publish(key, publish).await;
+            if let Ok(Stored::Yes { epoch }) = &stored {
+                say(&Event::Published {
+                    hash: key.hash(),
+                    base: base.micros(),
+                    epoch: epoch.micros(),
+                });
+            }
+            stored
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        lease: Duration,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        self.store.renew(key, token, lease)
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: Token,
+        cool_down: Option<Duration>,
+    ) -> Reply<'a, Result<bool, StoreError>> {
+        self.store.release(key, token, cool_down)
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        payload: Vec<u8>,
+        ttl: Duration,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            let set = self.store.set(key, payload, ttl, origin).await;
+            self.wrote(key, &set);
+            set
+        })
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        origin: Origin,
+    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        Box::pin(async move {
+            let invalidated = self.store.invalidate(key, origin).await;
+            self.wrote(key, &invalidated);
+            invalidated
+        })
+    }
+
+    fn now(&self) -> Option<u64> {
+        self.store.now()
+    }
+
+    fn generation(&self) -> u64 {
+        self.store.generation()
+    }
+
+    fn state(&self) -> StoreState {
+        self.store.state()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
+        self.store.follow(namespace, follower);
+    }
+
+    fn spawn(&self, work: BoxFuture) {
+        self.store.spawn(work);
+    }
+}

@@ -1,0 +1,144 @@
+//! Caches on a real server: each with a store of its own is a process of a fleet.
+
+mod together;
+mod trouble;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use everfresh::store::{
+    Codec, FleetStats, Namespace, Postcard, RedisBuilder, RedisStore, SecondLevel, Store, StoreKey,
+};
+use everfresh::{Cache, Loaded, ManualClock, Request, Source};
+
+use crate::contract::world::{HOUR, MINUTE, until};
+use crate::server::Server;
+
+const NAMESPACE: &str = "caches:v1";
+
+/// By the clock in our hands.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Keys from here on have values that are stale from the beginning.
+const STALE: u64 = 1_000;
+
+/// The origin of all values, and the clock, of all processes.
+#[derive(Clone, Default)]
+struct Origin {
+    clock: ManualClock,
+    loads: Arc<AtomicU64>,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+    /// Leases are short, where some are lost; otherwise they outlast the test.
+    hurried: bool,
+}
+
+struct Process {
+    cache: Cache<u64, u64>,
+    store: Arc<RedisStore>,
+}
+
+impl Origin {
+    fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    /// Loads that have begun wait.
+    fn shut(&self) {
+        *self.gate.0.lock().unwrap() = true;
+    }
+
+    fn open(&self) {
+        *self.gate.0.lock().unwrap() = false;
+        self.gate.1.notify_all();
+    }
+
+    /// What is resident is stale now.
+    fn grow_stale(&self) {
+        self.clock.advance(FRESH);
+    }
+
+    fn load(&self, request: &Request<u64, u64>) -> Loaded<u64> {
+        let number = self.loads.fetch_add(1, Ordering::SeqCst);
+        let shut = self.gate.0.lock().unwrap();
+        drop(self.gate.1.wait_while(shut, |shut| *shut).unwrap());
+        match *request.key() < STALE {
+            true => Loaded::new(number),
+            false => Loaded::new(number).fresh_for(Duration::ZERO),
+        }
+    }
+
+    fn process(&self, server: &Server) -> Process {
+        self.process_at(server.builder())
+    }
+
+    fn process_at(&self, builder: RedisBuilder) -> Process {
+        let store = Arc::new(builder.start().unwrap());
+        let origin = self.clone();
+        let lease = match self.hurried {
+            true => Duration::from_millis(500),
+            false => MINUTE,
+        };
+        let level = SecondLevel::new(store.clone(), NAMESPACE).unwrap();
+        let cache = Cache::builder()
+            .capacity(1_000)
+            .clock(&self.clock)
+            .fresh_for(FRESH)
+            .stale_for(HOUR)
+            .beta(0.0)
+            .threads(2)
+            .store(level.lease(lease))
+            .compute_with(move |request: &Request<u64, u64>| {
+                Ok::<_, std::convert::Infallible>(origin.load(request))
+            })
+            .build()
+            .unwrap();
+        Process { cache, store }
+    }
+
+    /// One that is connected, and hears changes.
+    fn connected(&self, server: &Server) -> Process {
+        let process = self.process(server);
+        process.wait_until_up();
+        process
+    }
+}
+
+impl Process {
+    fn wait_until_up(&self) {
+        until("the store is up", || self.store.state().is_up());
+        until("changes arrive", || self.store.generation() > 0);
+    }
+
+    fn get(&self, key: u64) -> u64 {
+        *self.cache.get_blocking(&key).unwrap()
+    }
+
+    /// A read that must be served at once, with what is resident.
+    fn resident(&self, key: u64) -> (u64, Source) {
+        let value = self.cache.get_blocking(&key).unwrap();
+        let at_once = [Source::Fresh, Source::Stale, Source::AfterFailure];
+        assert!(
+            at_once.contains(&value.source()),
+            "key {key} had to wait: {:?}",
+            value.source()
+        );
+        (*value, value.source())
+    }
+
+    fn stats(&self) -> FleetStats {
+        self.cache.store_stats().unwrap()
+    }
+
+    /// Waits until so many results are in the store.
+    fn published(&self, count: u64) {
+        until("published", || self.stats().published >= count);
+    }
+}
+
+/// The name that the caches give a key.
+fn name(key: u64) -> StoreKey {
+    let mut encoded = Vec::new();
+    Postcard.encode(&key, &mut encoded).unwrap();
+    StoreKey::new(&Namespace::new(NAMESPACE).unwrap(), &encoded)
+}

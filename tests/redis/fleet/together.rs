@@ -1,0 +1,142 @@
+//! A server that works: what processes have from each other.
+
+use std::thread;
+
+use everfresh::Source;
+use futures_lite::future::block_on;
+
+use super::{Origin, Process, STALE, name};
+use crate::contract::world::until;
+use crate::server::{Server, data, lease};
+
+fn fleet(origin: &Origin, server: &Server, count: usize) -> Vec<Process> {
+    (0..count).map(|_| origin.connected(server)).collect()
+}
+
+#[test]
+fn a_warm_restart_loads_nothing() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let keys: Vec<u64> = (0..10).chain(STALE..STALE + 10).collect();
+    let first = origin.connected(&server);
+    let values: Vec<u64> = keys.iter().map(|key| first.get(*key)).collect();
+    first.published(20);
+    drop(first);
+    let loads = origin.loads();
+
+    let second = origin.connected(&server);
+    for (key, value) in keys.iter().zip(values) {
+        let read = second.cache.get_blocking(key).unwrap();
+        assert_eq!((*read, read.source()), (value, Source::Store));
+        assert_eq!(read.freshness().is_stale(), *key >= STALE);
+    }
+    assert_eq!(origin.loads(), loads);
+    let stats = second.stats();
+    assert_eq!((stats.hits, stats.stale, stats.misses), (10, 10, 0));
+}
+
+#[test]
+fn many_keys_come_back_together() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let keys: Vec<u64> = (0..100).collect();
+    let first = origin.connected(&server);
+    let values: Vec<u64> = keys.iter().map(|key| first.get(*key)).collect();
+    first.published(100);
+    let second = origin.connected(&server);
+    let read = block_on(second.cache.get_many(&keys));
+    let read: Vec<u64> = read.into_iter().map(|value| *value.unwrap()).collect();
+    assert_eq!(read, values);
+    assert_eq!(origin.loads(), 100);
+}
+
+#[test]
+fn a_fleet_loads_once_for_each_stale_epoch() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let fleet = fleet(&origin, &server, 4);
+    for process in &fleet {
+        assert_eq!(process.get(1), 0);
+    }
+    for epoch in 1..=20 {
+        origin.shut();
+        origin.grow_stale();
+        thread::scope(|scope| {
+            for process in &fleet {
+                for _ in 0..2 {
+                    scope.spawn(|| assert_eq!(process.resident(1), (epoch - 1, Source::Stale)));
+                }
+            }
+        });
+        until("one process loads", || origin.loads() > epoch);
+        // The other three have asked, and were told that somebody else loads.
+        until("all have asked", || {
+            let denied = fleet.iter().map(|process| process.stats().leases_denied);
+            denied.sum::<u64>() >= 3 * epoch
+        });
+        origin.open();
+        for process in &fleet {
+            until("all have its result", || process.resident(1).0 == epoch);
+        }
+    }
+    assert_eq!(origin.loads(), 21);
+}
+
+#[test]
+fn an_absent_key_is_loaded_once_for_all() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let fleet = fleet(&origin, &server, 4);
+    for key in 0..20 {
+        thread::scope(|scope| {
+            for process in &fleet {
+                scope.spawn(|| assert_eq!(process.get(key), key));
+            }
+        });
+    }
+    assert_eq!(origin.loads(), 20);
+}
+
+#[test]
+fn an_invalidation_reaches_the_others() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let fleet = fleet(&origin, &server, 3);
+    for process in &fleet {
+        assert_eq!(process.get(1), 0);
+    }
+    assert!(block_on(fleet[0].cache.invalidate_everywhere(&1)).unwrap());
+    for process in &fleet {
+        until("nobody serves it", || process.cache.peek(&1).is_none());
+    }
+    for process in &fleet {
+        assert_eq!(process.get(1), 1);
+    }
+}
+
+#[test]
+fn what_one_inserts_the_others_serve() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let fleet = fleet(&origin, &server, 3);
+    for process in &fleet {
+        assert_eq!(process.get(1), 0);
+    }
+    block_on(fleet[0].cache.insert_everywhere(1, 77)).unwrap();
+    for process in &fleet {
+        until("all serve it", || process.get(1) == 77);
+    }
+    assert_eq!(origin.loads(), 1);
+}
+
+/// The lease and the stored value are lost, and nobody is told: what is loaded then has no place in the store, nor in the process.
+#[test]
+fn a_refused_result_leaves_the_process() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let process = origin.connected(&server);
+    assert_eq!(process.get(1), 0);
+    process.published(1);
+    origin.shut();
+    origin.grow_stale();
+    assert_eq!(process.resident(1).0, 0);
+    until("it loads", || origin.loads() == 2);
+    server.ask(&["DEL", &lease(&name(1)), &data(&name(1))]);
+    origin.open();
+    until("refused", || process.stats().refused == 1);
+    until("gone", || process.cache.peek(&1).is_none());
+    assert_eq!(process.get(1), 2);
+}

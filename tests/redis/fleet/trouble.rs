@@ -1,0 +1,195 @@
+//! A server in trouble: reads of what is resident go on, and everything is well again by itself (P7).
+
+use std::time::Duration;
+
+use everfresh::Source;
+use everfresh::store::{ErrorClass, Store};
+use futures_lite::future::block_on;
+
+use super::{Origin, Process, name};
+use crate::contract::world::until;
+use crate::faults::proxy::{Mood, Proxy};
+use crate::server::{Answer, Server, data};
+
+const KEYS: u64 = 8;
+
+/// Waits until everything resident was loaded after that many loads.
+fn refreshed(origin: &Origin, process: &Process, after: u64) {
+    for key in 0..KEYS {
+        until("refreshed", || {
+            let (value, source) = process.resident(key);
+            // What an attempt that was cut off has left behind ends by the clock in our hands.
+            origin.clock.advance(Duration::from_millis(1));
+            // A refresh of an earlier moment may have come in between.
+            if value < after && source == Source::Fresh {
+                origin.grow_stale();
+            }
+            value >= after
+        });
+    }
+}
+
+fn is_stored(server: &Server, key: u64) -> bool {
+    server.ask(&["EXISTS", &data(&name(key))]) == Answer::Number(1)
+}
+
+/// Breaks the server while values are resident, and mends it again.
+fn survives(
+    breaks: impl FnOnce(&mut Server),
+    mends: impl FnOnce(&mut Server),
+    counted: &[ErrorClass],
+) {
+    let hurried = Origin {
+        hurried: true,
+        ..Origin::default()
+    };
+    let (origin, mut server) = (hurried, Server::start());
+    let process = origin.connected(&server);
+    for key in 0..KEYS {
+        process.get(key);
+    }
+    process.published(KEYS);
+
+    breaks(&mut server);
+    // Nothing can be refreshed: each read is served what is there.
+    origin.shut();
+    origin.grow_stale();
+    let loads = origin.loads();
+    for _ in 0..100 {
+        for key in 0..KEYS {
+            let (value, source) = process.resident(key);
+            assert!(
+                value < loads && source == Source::Stale,
+                "{value} {source:?}"
+            );
+        }
+    }
+    // Whatever the server does, the values are refreshed.
+    origin.open();
+    refreshed(&origin, &process, loads);
+    // And what is absent is loaded.
+    assert!(process.get(KEYS) >= loads);
+
+    mends(&mut server);
+    until("errors are counted", || {
+        let stats = process.store.stats();
+        counted.is_empty() || counted.iter().any(|class| stats.errors(*class) > 0)
+    });
+    process.wait_until_up();
+    until("what is resident is refreshed and stored again", || {
+        let loads = origin.loads();
+        origin.grow_stale();
+        refreshed(&origin, &process, loads);
+        (0..KEYS).all(|key| is_stored(&server, key))
+    });
+    let other = origin.connected(&server);
+    let loads = origin.loads();
+    for key in 0..KEYS {
+        assert!(other.get(key) < loads);
+    }
+    assert_eq!(origin.loads(), loads);
+}
+
+const GONE: &[ErrorClass] = &[ErrorClass::Unavailable, ErrorClass::TimedOut];
+
+#[test]
+fn a_server_that_is_killed() {
+    survives(Server::kill, Server::restart, GONE);
+}
+
+#[test]
+fn a_server_that_hangs() {
+    survives(
+        |server| server.signal("STOP"),
+        |server| server.signal("CONT"),
+        GONE,
+    );
+}
+
+#[test]
+fn a_server_that_restarts_with_nothing() {
+    survives(Server::restart, |_| {}, &[]);
+}
+
+#[test]
+fn a_server_that_loses_everything() {
+    survives(|server| drop(server.ask(&["FLUSHALL"])), |_| {}, &[]);
+}
+
+#[test]
+fn a_server_without_memory() {
+    let limit = |bytes: &'static str| {
+        move |server: &mut Server| drop(server.ask(&["CONFIG", "SET", "maxmemory", bytes]))
+    };
+    survives(limit("1"), limit("0"), &[ErrorClass::Refused]);
+}
+
+#[test]
+fn a_server_that_comes_up_later() {
+    let (origin, mut server) = (Origin::default(), Server::start());
+    server.kill();
+    let (first, second) = (origin.process(&server), origin.process(&server));
+    assert_eq!((first.get(1), second.get(1)), (0, 1));
+    assert_eq!((first.stats().unleased, second.stats().unleased), (1, 1));
+
+    server.restart();
+    first.wait_until_up();
+    second.wait_until_up();
+    assert_eq!(first.get(2), 2);
+    assert_eq!(second.get(2), 2);
+    origin.grow_stale();
+    first.resident(1);
+    until("refreshed", || first.resident(1).0 > 2);
+    until("the other has it too", || {
+        second.resident(1);
+        second.resident(1).0 == first.resident(1).0
+    });
+}
+
+#[test]
+fn what_was_missed_takes_effect_after_the_gap() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let proxy = Proxy::to(server.port);
+    let near = origin.connected(&server);
+    let url = format!("redis://127.0.0.1:{}/", proxy.port);
+    let limits = Duration::from_millis(300);
+    let far = everfresh::store::RedisStore::builder(url).timeout(limits);
+    let far = origin.process_at(far);
+    far.wait_until_up();
+    assert_eq!(
+        (near.get(1), near.get(2), far.get(1), far.get(2)),
+        (0, 1, 0, 1)
+    );
+
+    proxy.mood(Mood::Cut);
+    until("it is cut off", || !far.store.state().is_up());
+    assert!(block_on(near.cache.invalidate_everywhere(&1)).unwrap());
+    assert_eq!(near.get(1), 2);
+    assert_eq!(far.resident(1), (0, Source::Fresh));
+    proxy.mood(Mood::Pass);
+    // It is fresh here, and nobody says anything any more.
+    until("it takes effect", || far.get(1) == 2);
+    assert_eq!(far.resident(2), (1, Source::Fresh));
+    assert_eq!(origin.loads(), 3);
+}
+
+/// A write that could not be told is told when the server is back.
+#[test]
+fn an_invalidation_while_the_server_is_away() {
+    let (origin, mut server) = (Origin::default(), Server::start());
+    let (first, second) = (origin.connected(&server), origin.connected(&server));
+    assert_eq!((first.get(1), second.get(1)), (0, 0));
+    server.signal("STOP");
+    let told = block_on(first.cache.invalidate_everywhere(&1));
+    assert!(told.is_err());
+    assert_eq!(first.cache.peek(&1).map(|value| *value), None);
+    assert_eq!(first.get(1), 1);
+    server.signal("CONT");
+    until("told", || {
+        // The pauses between attempts are by the clock in our hands.
+        origin.clock.advance(Duration::from_millis(1));
+        first.stats().untold == 0
+    });
+    until("heard", || second.get(1) != 0);
+    server.kill();
+}
