@@ -178,10 +178,8 @@ impl Broken {
                         broken.overwritten.push(text);
                     }
                 }
-                Event::After { id, at, .. } => {
-                    if begun.get(&id).is_some_and(|begun| *begun < at) {
-                        broken.overwritten.push(format!("{event} by {process}"));
-                    }
+                Event::After { id, at, .. } if begun.get(&id).is_some_and(|begun| *begun < at) => {
+                    broken.overwritten.push(format!("{event} by {process}"));
                 }
                 _ => {}
             }
