@@ -87,6 +87,7 @@ step "minimum Rust version $minimum" minimum_version
 
 step "tests, doctests and examples" cargo test --all-targets --features "$all"
 step "documentation tests" cargo test --doc --features "$all"
+step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh
 
