@@ -79,7 +79,7 @@ fn certify(
     args: &Args,
     trace: Option<&(PathBuf, Vec<u32>)>,
     runtime: &Runtime,
-) -> Result<bool, Box<dyn Error>> {
+) -> Result<bool, Box<dyn Error + Send + Sync>> {
     let began = Instant::now();
     let progress = Progress::new();
     let say = |text: &str| {

@@ -53,7 +53,7 @@ struct Kept {
     from_store: bool,
 }
 
-type Error = Box<dyn std::error::Error>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl Behind {
     /// A namespace that no other run has: what is stored by one must not be found by the next.
