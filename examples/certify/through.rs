@@ -76,7 +76,9 @@ impl Behind {
 
     fn kept(&self) -> Result<Kept, Error> {
         let mut name = Vec::new();
-        Teams.encode(&MATCH, &mut name)?;
+        Teams
+            .encode(&MATCH, &mut name)
+            .map_err(|error| error.to_string())?;
         let key = StoreKey::new(&self.namespace, &name);
         let stored = format!("{}:d:{{{:032x}}}", self.namespace.as_str(), key.hash());
         let mut connection = redis::Client::open(self.url.as_str())?.get_connection()?;

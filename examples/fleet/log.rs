@@ -14,6 +14,8 @@ pub enum Event {
         previous: Option<u64>,
         at: u64,
     },
+    /// That load ends.
+    Loaded { hash: u128, id: u64 },
     /// The store has taken a result, as the successor of `base`.
     Published { hash: u128, base: u64, epoch: u64 },
     /// The store was told of an insert or an invalidation.
@@ -47,6 +49,7 @@ impl fmt::Display for Event {
                 let (base, previous) = (Maybe(base), Maybe(previous));
                 write!(f, "load {hash} {base} {id} {previous} {at}")
             }
+            Event::Loaded { hash, id } => write!(f, "loaded {hash} {id}"),
             Event::Published { hash, base, epoch } => write!(f, "published {hash} {base} {epoch}"),
             Event::Wrote { hash, epoch } => write!(f, "wrote {hash} {epoch}"),
             Event::After { hash, id, at } => write!(f, "after {hash} {id} {at}"),
@@ -67,6 +70,10 @@ impl Event {
                 id: number(3)?,
                 previous: number(4),
                 at: number(5)?,
+            },
+            "loaded" => Event::Loaded {
+                hash,
+                id: number(2)?,
             },
             "published" => Event::Published {
                 hash,
@@ -132,7 +139,8 @@ pub struct Broken {
     pub successors: Vec<String>,
     /// Nothing loaded before an invalidation or insert is stored, or read by who invalidated, after it.
     pub overwritten: Vec<String>,
-    /// One refresh of each stale value in each process.
+    /// One refresh of a value at a time in each process. (A value may be refreshed again: when the result of the first was refused, and
+    /// the store still has the value.)
     pub refreshes: Vec<String>,
 }
 
@@ -140,7 +148,7 @@ impl Broken {
     pub fn find(log: &[Told]) -> Broken {
         let mut broken = Broken::default();
         let mut successors = HashMap::new();
-        let mut refreshed = HashSet::new();
+        let mut refreshing = HashMap::new();
         let mut writes: HashMap<u128, Vec<u64>> = HashMap::new();
         let mut begun = HashMap::new();
         for (process, event) in log {
@@ -160,10 +168,12 @@ impl Broken {
                     ..
                 } => {
                     begun.insert(id, at);
-                    if previous.is_some() && !refreshed.insert((*process, hash, previous)) {
+                    let refresh = (*process, hash, previous);
+                    if previous.is_some() && refreshing.insert(refresh, id).is_some() {
                         broken.refreshes.push(format!("{event} by {process}"));
                     }
                 }
+                Event::Loaded { id, .. } => refreshing.retain(|_, begun| *begun != id),
                 Event::After { .. } => {}
             }
         }

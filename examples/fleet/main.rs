@@ -233,7 +233,11 @@ fn soak(args: &Args, duration: Duration) -> Result<bool> {
             broken.overwritten.len(),
             0,
         ),
-        Check::exactly("second refreshes in a process", broken.refreshes.len(), 0),
+        Check::exactly(
+            "refreshes of one value at a time, beside the first",
+            broken.refreshes.len(),
+            0,
+        ),
         Check::exactly("reads that failed", seen.failed as usize, 0),
         Check::at_most(
             "until all is well again",
@@ -283,7 +287,7 @@ fn soak(args: &Args, duration: Duration) -> Result<bool> {
             "failed": seen.failed,
             "two_successors": broken.successors.len(),
             "outlived": broken.overwritten.len(),
-            "second_refreshes": broken.refreshes.len(),
+            "overlapping_refreshes": broken.refreshes.len(),
             "recovered_ms": micros(soaked.recovered) / 1e3,
             "pass": pass,
         });

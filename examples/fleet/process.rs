@@ -148,6 +148,7 @@ fn load(
     });
     thread::sleep(if key >= SLOW { SLOW_LOAD } else { LOAD });
     loading.fetch_sub(1, Ordering::SeqCst);
+    say(&Event::Loaded { hash, id });
     let loaded = Loaded::new(id);
     Ok(match (LASTING..SLOW).contains(&key) {
         true => loaded.fresh_for(HOUR),

@@ -8,6 +8,7 @@
 mod contract;
 mod server;
 
+mod cluster;
 mod contracts;
 mod differential;
 mod faults;

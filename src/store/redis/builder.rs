@@ -3,26 +3,28 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_lite::future::{block_on, or, zip};
+use futures_lite::future::{block_on, or};
 use tokio::runtime::Builder as RuntimeBuilder;
 use tokio::sync::Notify;
 
 use super::RedisStore;
+use super::cluster::Cluster;
 use super::dial::{Endpoint, Security, Target, login};
-use super::line::Line;
+use super::node::Node;
 use super::scripts::Scripts;
-use super::shared::{Offset, Reads, Shared, Writes};
+use super::shared::Shared;
+use super::slots::Slots;
 use crate::clock::Clock;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
-use crate::sync::{Arc, AtomicU64, Mutex};
+use crate::sync::{Arc, AtomicU64, Event, Mutex, Slot};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 pub struct RedisBuilder {
     urls: Vec<String>,
-    master: Option<String>,
+    kind: Kind,
     user: Option<String>,
     password: Option<String>,
     database: Option<i64>,
@@ -32,11 +34,25 @@ pub struct RedisBuilder {
     authority: Option<Vec<u8>>,
 }
 
+/// What is at the URLs.
+pub(super) enum Kind {
+    Standalone,
+    /// Sentinels, which know the master of this name.
+    Sentinels(String),
+    Cluster,
+}
+
+/// What is to be kept up.
+enum Place {
+    Single(Target),
+    Cluster(Cluster),
+}
+
 impl RedisBuilder {
-    pub(super) fn new(urls: Vec<String>, master: Option<String>) -> Self {
+    pub(super) fn new(urls: Vec<String>, kind: Kind) -> Self {
         RedisBuilder {
             urls,
-            master,
+            kind,
             user: None,
             password: None,
             database: None,
@@ -93,19 +109,18 @@ impl RedisBuilder {
             return Err(StoreError::new(ErrorClass::Setting, text));
         }
         let (limit, timeout) = (self.limit, self.timeout);
-        let target = self.target()?;
+        let place = self.place()?;
         let shared = Arc::new(Shared {
-            reads: Line::new(),
-            scripts: Line::new(),
+            slots: Slot::new(None),
+            unknown: Mutex::default(),
+            doubt: Notify::new(),
+            changed: Arc::new(Event::new()),
             verbs: Scripts::new(),
             limit,
             clock: Clock::precise(),
-            offset: Mutex::new(Offset::default()),
-            offset_micros: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            followers: Arc::new(Followers::default()),
-            subscribed: Mutex::default(),
-            counters: Arc::new(StoreCounters::default()),
+            followers: Followers::default(),
+            counters: StoreCounters::default(),
         });
         let no_thread = |error: std::io::Error| {
             StoreError::new(ErrorClass::Setting, format!("no thread: {}", error.kind()))
@@ -116,15 +131,19 @@ impl RedisBuilder {
             .map_err(no_thread)?;
         let handle = runtime.handle().clone();
         let closed = Arc::new(Notify::new());
-        let (line, close) = (shared.clone(), closed.clone());
+        let (kept, close) = (shared.clone(), closed.clone());
         let keep_up = async move {
-            let (reads, writes) = (Reads(line.clone()), Writes(line.clone()));
-            let reads = line.reads.supervise(&target, timeout, &reads);
-            let writes = line.scripts.supervise(&target, timeout, &writes);
-            let both = async {
-                zip(reads, writes).await;
+            let keep = async {
+                match place {
+                    Place::Single(target) => {
+                        let node = Arc::new(Node::new(Default::default(), &kept.changed));
+                        kept.slots.swap(Some(Arc::new(Slots::single(node.clone()))));
+                        node.keep(kept, target, timeout).await;
+                    }
+                    Place::Cluster(cluster) => cluster.keep(&kept).await,
+                }
             };
-            or(both, close.notified()).await;
+            or(keep, close.notified()).await;
         };
         std::thread::Builder::new()
             .name("everfresh-redis".to_owned())
@@ -149,15 +168,11 @@ impl RedisBuilder {
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         let store = self.start()?;
         loop {
-            let lines = [&store.shared.reads, &store.shared.scripts];
-            let changed = lines.map(|line| line.changed.listen());
+            let changed = store.shared.changed.listen();
             match store.state() {
                 StoreState::Up => return Ok(store),
                 StoreState::Down(error) => return Err(error),
-                StoreState::Connecting => {
-                    let [reads, scripts] = changed;
-                    or(reads, scripts).await;
-                }
+                StoreState::Connecting => changed.await,
             }
         }
     }
@@ -187,7 +202,7 @@ impl RedisBuilder {
         Err(StoreError::new(ErrorClass::Setting, text))
     }
 
-    fn target(self) -> Result<Target, StoreError> {
+    fn place(self) -> Result<Place, StoreError> {
         let endpoints = self.urls.iter();
         let endpoints = endpoints.map(|url| Endpoint::parse(url, || self.encrypted()));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
@@ -204,20 +219,37 @@ impl RedisBuilder {
             login(settings)
         };
         let Some(first) = endpoints.first_mut() else {
-            let text = "at least one sentinel must be given";
+            let text = "at least one URL must be given";
             return Err(StoreError::new(ErrorClass::Setting, text));
         };
-        Ok(match self.master {
-            None => {
+        Ok(match self.kind {
+            Kind::Standalone => {
                 first.login = ours(first.login.clone());
-                Target::Standalone(endpoints.swap_remove(0))
+                Place::Single(Target::Standalone(endpoints.swap_remove(0)))
             }
-            Some(master) => Target::Sentinel {
+            Kind::Sentinels(master) => Place::Single(Target::Sentinel {
                 master,
                 login: ours(redis::RedisConnectionInfo::default()),
                 security: first.security.clone(),
                 sentinels: endpoints,
-            },
+            }),
+            Kind::Cluster => {
+                let login = ours(first.login.clone());
+                if login.db() != 0 {
+                    let text = "a cluster has database 0 only";
+                    return Err(StoreError::new(ErrorClass::Setting, text));
+                }
+                let security = first.security.clone();
+                for seed in &mut endpoints {
+                    seed.login = login.clone();
+                }
+                Place::Cluster(Cluster {
+                    seeds: endpoints,
+                    login,
+                    security,
+                    limit: self.timeout,
+                })
+            }
         })
     }
 }

@@ -98,7 +98,11 @@ impl Endpoint {
         })
     }
 
-    async fn dial(&self, patience: Duration, ear: Option<Ear>) -> Result<Dialled, StoreError> {
+    pub(super) async fn dial(
+        &self,
+        patience: Duration,
+        ear: Option<Ear>,
+    ) -> Result<Dialled, StoreError> {
         let stream = self.stream().await?;
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
@@ -212,11 +216,22 @@ async fn check(connection: &mut MultiplexedConnection) -> Result<(), StoreError>
 }
 
 /// One command on a connection that nobody else uses yet.
-async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, StoreError> {
+pub(super) async fn ask(
+    connection: &mut MultiplexedConnection,
+    command: Cmd,
+) -> Result<Value, StoreError> {
     match connection.send_packed_command(&command).await {
         Ok(Value::ServerError(error)) => Err(classify::server(&error).error),
         Ok(value) => Ok(value),
         Err(error) => Err(classify::client(error).error),
+    }
+}
+
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) => Some(text.clone()),
+        _ => None,
     }
 }
 
@@ -248,11 +263,6 @@ async fn ask_sentinel(
     let _driver = Driver(tokio::spawn(driver));
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let text = |value: &Value| match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
-    };
     match ask(&mut connection, command).await? {
         Value::Array(parts) => match &parts[..] {
             [host, port] => text(host).zip(text(port).and_then(|port| port.parse().ok())),

@@ -38,7 +38,7 @@ pub(super) struct Line {
     link: Slot<Link>,
     state: Mutex<StoreState>,
     /// The state has changed.
-    pub(super) changed: Event,
+    changed: Arc<Event>,
     /// There is something to do on the connection that is up.
     pub(super) poke: Notify,
 }
@@ -100,11 +100,11 @@ impl Link {
 }
 
 impl Line {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(changed: Arc<Event>) -> Self {
         Line {
             link: Slot::new(None),
             state: Mutex::new(StoreState::Connecting),
-            changed: Event::new(),
+            changed,
             poke: Notify::new(),
         }
     }

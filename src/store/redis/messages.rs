@@ -4,10 +4,10 @@
 
 use redis::{PushInfo, PushKind, Value};
 
-use crate::store::followers::Followers;
+use super::node::Node;
+use super::shared::Shared;
 use crate::store::key::StoreKey;
 use crate::store::lease::{Epoch, Origin};
-use crate::store::stats::StoreCounters;
 use crate::store::{Change, ChangeKind};
 
 const SUFFIX: &str = ":c";
@@ -54,8 +54,10 @@ fn parse(message: &[u8]) -> Option<Change> {
     })
 }
 
-/// Tells the followers what a push says, if it is a change.
-pub(super) fn tell(push: &PushInfo, followers: &Followers, counters: &StoreCounters) {
+/// Tells the followers what a push from a master says, if it is a change of a key of that master.
+///
+/// In a cluster every master tells what was published at any: once is enough, and from the one that knows it first.
+pub(super) fn tell(push: &PushInfo, shared: &Shared, from: &Node) {
     if !matches!(push.kind, PushKind::Message) {
         return;
     }
@@ -67,8 +69,15 @@ pub(super) fn tell(push: &PushInfo, followers: &Followers, counters: &StoreCount
         }
         _ => None,
     };
-    counters.changed(change.is_some());
+    if let Some((_, change)) = &change {
+        let slots = shared.slots.load();
+        let owner = slots.as_ref().and_then(|slots| slots.owner(change.hash));
+        if !owner.is_some_and(|owner| std::ptr::eq(&**owner, from)) {
+            return;
+        }
+    }
+    shared.counters.changed(change.is_some());
     if let Some((namespace, change)) = change {
-        followers.tell(namespace, &change);
+        shared.followers.tell(namespace, &change);
     }
 }

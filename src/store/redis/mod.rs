@@ -2,11 +2,14 @@
 
 mod builder;
 mod classify;
+mod cluster;
 mod dial;
 mod line;
 mod messages;
+mod node;
 mod scripts;
 mod shared;
+mod slots;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod wire;
@@ -18,7 +21,8 @@ use redis::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-pub use builder::RedisBuilder;
+use self::builder::Kind;
+pub use self::builder::RedisBuilder;
 
 use self::shared::Shared;
 use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
@@ -28,11 +32,11 @@ use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, Follower, Reply, Store, StoreState};
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, Ordering, Weak};
+use crate::sync::{Arc, Weak};
 
-/// A [`Store`] in Redis (6 or later) or Valkey: standalone, or behind sentinels.
+/// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
-/// It owns one thread, which keeps two connections: one for reads, one for everything else and for changes. It may be used from any runtime and
+/// It owns one thread, which keeps two connections (in a cluster, to each master): one for reads, one for everything else and for changes. It may be used from any runtime and
 /// from plain threads. A connection that is lost is made again for as long as the store lives; meanwhile every operation fails
 /// at once. None waits longer than the store's [`timeout`](RedisBuilder::timeout).
 ///
@@ -65,7 +69,7 @@ impl RedisStore {
     /// Starts to configure a store at a URL: `redis://user:password@host:6379/0`, `rediss://` with the feature `redis-tls`, or
     /// `unix:///path`.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
-        RedisBuilder::new(vec![url.into()], None)
+        RedisBuilder::new(vec![url.into()], Kind::Standalone)
     }
 
     /// Starts to configure a store at the master of this name, which the sentinels at these URLs know.
@@ -77,7 +81,22 @@ impl RedisStore {
         master: impl Into<String>,
     ) -> RedisBuilder {
         let sentinels = sentinels.into_iter().map(Into::into).collect();
-        RedisBuilder::new(sentinels, Some(master.into()))
+        RedisBuilder::new(sentinels, Kind::Sentinels(master.into()))
+    }
+
+    /// Starts to configure a store in the cluster that has nodes at these URLs; one is enough, more are for when it is down.
+    ///
+    /// User and password are those of the first URL, or are set with [`login`](RedisBuilder::login); with `rediss://` every node's
+    /// certificate must name what the cluster announces it as. The masters are asked for every [`timeout`](RedisBuilder::timeout) and
+    /// after every error, so the user needs the rights `+cluster|info +cluster|slots` as well. While a slot moves, or its master is replaced,
+    /// operations on its keys fail with [`ErrorClass::Busy`](super::ErrorClass::Busy) or [`ErrorClass::Unavailable`](super::ErrorClass::Unavailable);
+    /// they are not redirected.
+    ///
+    /// Epochs of a key come from its own master's clock. The store's [`now`](Store::now) is that of the master that is most ahead, so
+    /// that values look older by as much as the clocks differ, never younger.
+    pub fn cluster<U: Into<String>>(nodes: impl IntoIterator<Item = U>) -> RedisBuilder {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        RedisBuilder::new(nodes, Kind::Cluster)
     }
 }
 
@@ -205,12 +224,7 @@ impl Store for RedisStore {
     }
 
     fn now(&self) -> Option<u64> {
-        let shared = &self.shared;
-        // Relaxed: the number stands for itself.
-        match shared.offset_micros.load(Ordering::Relaxed) {
-            0 => None,
-            offset => Some((shared.clock.exact() / 1_000).wrapping_add(offset)),
-        }
+        self.shared.now()
     }
 
     fn generation(&self) -> u64 {
@@ -218,11 +232,7 @@ impl Store for RedisStore {
     }
 
     fn state(&self) -> StoreState {
-        match (self.shared.reads.state(), self.shared.scripts.state()) {
-            (StoreState::Up, other) | (other, StoreState::Up) => other,
-            (StoreState::Down(error), _) | (_, StoreState::Down(error)) => StoreState::Down(error),
-            _ => StoreState::Connecting,
-        }
+        self.shared.state()
     }
 
     fn stats(&self) -> StoreStats {
@@ -231,7 +241,9 @@ impl Store for RedisStore {
 
     fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
         self.shared.followers.add(namespace, follower);
-        self.shared.scripts.poke.notify_one();
+        for node in self.shared.nodes() {
+            node.scripts.poke.notify_one();
+        }
     }
 
     fn spawn(&self, work: BoxFuture) {

@@ -1,185 +1,165 @@
-//! What keeps the two connections, and what goes over them.
+//! What goes over the connections, and to which master.
 
 use redis::Value;
+use tokio::sync::Notify;
 
-use super::classify::{self, Trouble};
-use super::dial::Ear;
-use super::line::{Duty, Line, Link};
-use super::messages;
+use super::classify;
+use super::line::Link;
+use super::node::Node;
 use super::scripts::{Keys, Scripts, Verb};
+use super::slots::Slots;
 use super::wire;
 use crate::clock::Clock;
+use crate::store::StoreState;
 use crate::store::envelope;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Event, Mutex, Ordering, Slot, lock};
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;
 
+type Payload = Result<Option<Vec<u8>>, StoreError>;
+
 pub(super) struct Shared {
-    pub(super) reads: Line,
-    pub(super) scripts: Line,
+    /// Which master has which slots; of a cluster, nothing before it is known.
+    pub(super) slots: Slot<Slots>,
+    /// Why the cluster could not be asked, before the first time that it could.
+    pub(super) unknown: Mutex<Option<StoreError>>,
+    /// A cluster may have changed.
+    pub(super) doubt: Notify,
+    /// The state may have changed.
+    pub(super) changed: Arc<Event>,
     pub(super) verbs: Scripts,
     /// The largest payload.
     pub(super) limit: usize,
     pub(super) clock: Clock,
-    /// How good the offset is.
-    pub(super) offset: Mutex<Offset>,
-    /// What to add to our monotonic clock to get the server's, in microseconds; 0 before it is known.
-    pub(super) offset_micros: AtomicU64,
     pub(super) generation: AtomicU64,
-    pub(super) followers: Arc<Followers>,
-    /// What the connection for changes is subscribed to.
-    pub(super) subscribed: Mutex<Vec<Namespace>>,
-    pub(super) counters: Arc<StoreCounters>,
-}
-
-/// The best of the last measurements of the server's clock.
-#[derive(Default)]
-pub(super) struct Offset {
-    /// How long the best one took, in microseconds: twice its error at most.
-    took: u64,
-    /// How many there were since.
-    age: u32,
-}
-
-/// The connection for reads.
-pub(super) struct Reads(pub(super) Arc<Shared>);
-
-/// The connection for everything else.
-pub(super) struct Writes(pub(super) Arc<Shared>);
-
-impl Duty for Reads {
-    fn ear(&self) -> Option<Ear> {
-        None
-    }
-
-    async fn prepare(&self, _: &Link) -> Result<(), Trouble> {
-        Ok(())
-    }
-
-    fn is_up(&self) {
-        self.0.counters.connected();
-    }
-
-    async fn beat(&self, link: &Link) -> Result<(), Trouble> {
-        self.0.measure(link).await
-    }
-}
-
-impl Duty for Writes {
-    fn ear(&self) -> Option<Ear> {
-        // Not the whole: it would keep itself alive through its own connection.
-        let (followers, counters) = (self.0.followers.clone(), self.0.counters.clone());
-        // A connection starts without subscriptions.
-        lock(&self.0.subscribed).clear();
-        Some(Arc::new(move |push| {
-            messages::tell(&push, &followers, &counters);
-        }))
-    }
-
-    async fn prepare(&self, link: &Link) -> Result<(), Trouble> {
-        self.0.subscribe(link).await
-    }
-
-    fn is_up(&self) {
-        self.0.counters.connected();
-        // Release: who sees the generation sees that changes arrive.
-        let generation = self.0.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        let subscribed = lock(&self.0.subscribed).clone();
-        let arrives = |namespace: &Namespace| subscribed.contains(namespace);
-        self.0.followers.reconnected(generation, arrives);
-    }
-
-    async fn beat(&self, link: &Link) -> Result<(), Trouble> {
-        self.0.measure(link).await
-    }
+    pub(super) followers: Followers,
+    pub(super) counters: StoreCounters,
 }
 
 impl Shared {
-    /// Subscribes to what is followed and not yet heard.
-    async fn subscribe(&self, link: &Link) -> Result<(), Trouble> {
-        let wanted = {
-            let subscribed = lock(&self.subscribed);
-            let mut wanted = self.followers.namespaces();
-            wanted.retain(|namespace| !subscribed.contains(namespace));
-            wanted
-        };
-        if !wanted.is_empty() {
-            let channels = wanted.iter();
-            let channels = channels.map(|namespace| messages::channel(namespace.as_str()));
-            link.subscribe(channels.collect()).await?;
-            lock(&self.subscribed).extend(wanted);
-        }
-        // Those that came while the connection was up; the others are told when it is.
-        if self
-            .scripts
-            .link()
-            .is_ok_and(|current| std::ptr::eq(&*current, link))
-        {
-            let subscribed = lock(&self.subscribed).clone();
-            let arrives = |namespace: &Namespace| subscribed.contains(namespace);
-            self.followers.greet(self.generation(), arrives);
-        }
-        Ok(())
-    }
-
     pub(super) fn generation(&self) -> u64 {
         // Acquire: the other side of its increment.
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Asks for the server's time, and how far it is from ours.
-    async fn measure(&self, link: &Link) -> Result<(), Trouble> {
-        let before = self.clock.exact() / 1_000;
-        let (seconds, micros) = match link.send(&redis::cmd("TIME")).await? {
-            Value::ServerError(error) => return Err(classify::server(&error)),
-            Value::Array(parts) => match &parts[..] {
-                [seconds, micros] => wire::number(seconds).zip(wire::number(micros)),
-                _ => None,
-            }
-            .ok_or_else(classify::nonsense)?,
-            _ => return Err(classify::nonsense()),
-        };
-        let after = self.clock.exact() / 1_000;
-        let took = after.saturating_sub(before);
-        let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
-        let mut offset = lock(&self.offset);
-        offset.age += 1;
-        // A slow answer says little; but clocks drift, so after a while the best one says less.
-        if offset.age > 20 || took <= offset.took || self.offset_micros.load(Ordering::Relaxed) == 0
-        {
-            *offset = Offset { took, age: 0 };
-            let ours = before + took / 2;
-            self.offset_micros
-                .store(time.wrapping_sub(ours).max(1), Ordering::Relaxed);
-        }
-        Ok(())
+    /// The masters that are known.
+    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+        let slots = self.slots.load();
+        slots.map_or(Vec::new(), |slots| slots.nodes().to_vec())
     }
 
-    pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Result<Option<Vec<u8>>, StoreError>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(TOGETHER) {
-            self.read_some(keys, &mut answers).await;
+    /// Changes may have been missed and arrive now, from `node` as well, whose connection callers find right after.
+    pub(super) fn gap(&self, node: Option<&Node>) {
+        // Release: who sees the generation sees that changes arrive.
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let nodes = self.nodes();
+        self.followers.reconnected(generation, |namespace| {
+            node.is_none_or(|node| node.is_subscribed(namespace)) && arrives(&nodes, namespace)
+        });
+    }
+
+    /// Tells those that do not know yet that their changes arrive.
+    pub(super) fn greet(&self) {
+        let nodes = self.nodes();
+        let arrives = |namespace: &Namespace| arrives(&nodes, namespace);
+        self.followers.greet(self.generation(), arrives);
+    }
+
+    /// The time of the store. Of several masters that which is ahead, so that no age is underestimated.
+    pub(super) fn now(&self) -> Option<u64> {
+        let nodes = self.nodes();
+        let offset = nodes.iter().filter_map(|node| node.offset()).max()?;
+        Some((self.clock.exact() / 1_000).wrapping_add(offset))
+    }
+
+    pub(super) fn state(&self) -> StoreState {
+        let nodes = self.nodes();
+        let unknown = lock(&self.unknown).clone();
+        let mut state = match (nodes.is_empty(), unknown) {
+            (true, Some(error)) => return StoreState::Down(error),
+            (true, None) => return StoreState::Connecting,
+            _ => StoreState::Up,
+        };
+        for line in nodes.iter().flat_map(|node| [&node.reads, &node.scripts]) {
+            state = match (state, line.state()) {
+                (StoreState::Down(error), _) | (_, StoreState::Down(error)) => {
+                    return StoreState::Down(error);
+                }
+                (StoreState::Up, StoreState::Up) => StoreState::Up,
+                _ => StoreState::Connecting,
+            };
         }
+        state
+    }
+
+    /// The master that has a key.
+    fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
+        let Some(slots) = self.slots.load() else {
+            let unknown = lock(&self.unknown).clone();
+            return Err(unknown
+                .unwrap_or_else(|| StoreError::new(ErrorClass::Unavailable, "not connected yet")));
+        };
+        let node = slots.arc().owner(key.hash()).cloned();
+        node.ok_or_else(|| StoreError::new(ErrorClass::Unavailable, "no master has the slot"))
+    }
+
+    /// An error that may mean that the key is elsewhere now.
+    fn suspect(&self, error: &StoreError) {
+        if matches!(error.class(), ErrorClass::Busy | ErrorClass::Unavailable) {
+            self.doubt.notify_one();
+        }
+    }
+
+    /// One round trip for each master that has some of the keys, all at the same time.
+    pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Payload> {
+        let mut answers = vec![Ok(None); keys.len()];
+        // Each master, and the places of its keys.
+        let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            match self.node(key) {
+                Err(error) => answers[place] = Err(error),
+                Ok(node) => match parts
+                    .iter_mut()
+                    .find(|(known, places)| Arc::ptr_eq(known, &node) && places.len() < TOGETHER)
+                {
+                    Some((_, places)) => places.push(place),
+                    None => parts.push((node, vec![place])),
+                },
+            }
+        }
+        let reads = parts.iter().map(|(node, places)| async {
+            let replies = self
+                .read_some(node, places.iter().map(|place| &keys[*place]))
+                .await;
+            places.iter().copied().zip(replies).collect::<Vec<_>>()
+        });
+        for (place, answer) in all(reads).await.into_iter().flatten() {
+            answers[place] = answer;
+        }
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        errors.for_each(|error| self.suspect(error));
         self.counters.read(&answers);
         answers
     }
 
-    async fn read_some(
+    async fn read_some<'a>(
         &self,
-        keys: &[StoreKey],
-        answers: &mut Vec<Result<Option<Vec<u8>>, StoreError>>,
-    ) {
-        let link = match self.reads.link() {
+        node: &Node,
+        keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+    ) -> Vec<Payload> {
+        let count = keys.len();
+        let failed = |error: StoreError| vec![Err(error); count];
+        let link = match node.reads.link() {
             Ok(link) => link,
-            Err(error) => return answers.extend(keys.iter().map(|_| Err(error.clone()))),
+            Err(error) => return failed(error),
         };
         // One byte more than allowed tells that there is more, however much it is.
-        let get = |key: &StoreKey| {
+        let mut commands = keys.map(|key| {
             let mut command = redis::Cmd::with_capacity(4, 64);
             command
                 .arg("GETRANGE")
@@ -187,34 +167,28 @@ impl Shared {
                 .arg(0)
                 .arg(self.limit);
             command
-        };
-        let replies = match keys {
-            [key] => link.send(&get(key)).await.map(|reply| vec![reply]),
-            _ => {
-                let mut pipeline = redis::Pipeline::with_capacity(keys.len());
-                for key in keys {
-                    pipeline.add_command(get(key));
+        });
+        let replies = match (count, commands.next()) {
+            (1, Some(command)) => link.send(&command).await.map(|reply| vec![reply]),
+            (_, first) => {
+                let mut pipeline = redis::Pipeline::with_capacity(count);
+                for command in first.into_iter().chain(commands) {
+                    pipeline.add_command(command);
                 }
                 link.send_all(&pipeline).await
             }
         };
         match replies {
-            Ok(replies) if replies.len() == keys.len() => {
+            Ok(replies) if replies.len() == count => {
                 let replies = replies.into_iter();
-                answers.extend(replies.map(|reply| self.payload(&link, reply)));
+                replies.map(|reply| self.payload(&link, reply)).collect()
             }
-            Ok(_) => {
-                let error = link.report(classify::nonsense());
-                answers.extend(keys.iter().map(|_| Err(error.clone())));
-            }
-            Err(trouble) => {
-                let error = link.report(trouble);
-                answers.extend(keys.iter().map(|_| Err(error.clone())));
-            }
+            Ok(_) => failed(link.report(classify::nonsense())),
+            Err(trouble) => failed(link.report(trouble)),
         }
     }
 
-    fn payload(&self, link: &Link, reply: Value) -> Result<Option<Vec<u8>>, StoreError> {
+    fn payload(&self, link: &Link, reply: Value) -> Payload {
         match reply {
             Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
             Value::BulkString(bytes) if bytes.len() > self.limit => {
@@ -236,7 +210,7 @@ impl Shared {
         understand: impl FnOnce(Value) -> Option<T>,
     ) -> Result<T, StoreError> {
         let result = async {
-            let link = self.scripts.link()?;
+            let link = self.node(key)?.scripts.link()?;
             let keys = Keys {
                 data: wire::data(key),
                 lease: wire::lease(key),
@@ -246,7 +220,11 @@ impl Shared {
                 Err(trouble) => Err(link.report(trouble)),
             }
         };
-        self.counters.result(result.await)
+        let result = result.await;
+        if let Err(error) = &result {
+            self.suspect(error);
+        }
+        self.counters.result(result)
     }
 
     /// That a payload can be stored.
@@ -260,4 +238,34 @@ impl Shared {
         };
         self.counters.result(Err(error))
     }
+}
+
+/// Whether changes of a namespace arrive from all masters that are connected.
+fn arrives(nodes: &[Arc<Node>], namespace: &Namespace) -> bool {
+    nodes.iter().all(|node| node.hears(namespace))
+}
+
+/// Waits for all of them at the same time; mostly it is one.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut done = true;
+        for (future, output) in &mut waiting {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(ready) => *output = Some(ready),
+                    std::task::Poll::Pending => done = false,
+                }
+            }
+        }
+        match done {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    waiting
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }

@@ -129,6 +129,7 @@ pub struct ArrayQueue<T> {
     capacity: usize,
 }
 
+#[allow(clippy::len_without_is_empty)]
 impl<T> ArrayQueue<T> {
     pub fn new(capacity: usize) -> Self {
         ArrayQueue {
