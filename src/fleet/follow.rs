@@ -6,6 +6,7 @@ use futures_lite::future;
 
 use super::Fleet;
 use super::ledger::Telling;
+use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::flight::Flight;
 use crate::job::Job;
@@ -13,12 +14,15 @@ use crate::pool::Class;
 use crate::removal::Cause;
 use crate::residents::{Claimed, Residents};
 use crate::store::envelope;
-use crate::store::{Change, ChangeKind, Follower};
+use crate::store::{Change, ChangeKind, ErrorClass, Follower};
 use crate::sync::{Arc, Held};
 use crate::table::Place;
 
 /// Keys that are compared with the store in one request after a gap, and refreshed at once.
 const COMPARED: usize = 64;
+
+/// The pauses between attempts to compare: from, to.
+const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 impl<K, V> Follower for Fleet<K, V>
 where
@@ -105,36 +109,62 @@ where
     async fn recheck(self: Arc<Self>) {
         let generation = self.store.generation();
         for hashes in self.ledger.hashes().chunks(COMPARED) {
-            if self.store.generation() != generation || self.residents.strong_count() == 0 {
-                return;
-            }
-            let known = |hash: &u128| {
-                let (key, set) = self.ledger.key(*hash)?;
-                // What was never stored cannot have changed there, and what is untold will.
-                self.ledger.installed(*hash)?;
-                matches!(self.ledger.telling(*hash, None), Telling::Told)
-                    .then(|| Some((self.name(&key)?, key, set)))
-                    .flatten()
-            };
-            let keys: Vec<_> = hashes.iter().filter_map(known).collect();
-            let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
-            let mut refreshed = Vec::new();
-            for ((name, key, set), answer) in keys.iter().zip(self.store.read(&names).await) {
-                let Ok(stored) = answer else { continue };
-                let stored = stored.as_deref().and_then(envelope::epoch);
-                if let Some(epoch) = stored {
-                    self.ledger.raise(name.hash(), epoch);
+            let mut pause = PAUSES.0;
+            loop {
+                if self.store.generation() != generation || self.residents.strong_count() == 0 {
+                    return;
                 }
-                if stored.is_none() || stored != self.ledger.installed(name.hash()) {
-                    // Not as an early refresh, which is left out when the loader is busy: nobody would try again.
-                    refreshed.extend(self.catch_up(*set, key, Class::Stale));
+                if self.compare(hashes).await {
+                    break;
                 }
-            }
-            for flight in refreshed {
-                let ends = self.shared.clock.sleep_until(flight.right.deadline());
-                future::or(async { _ = flight.wait().await }, ends).await;
+                // Changes arrive again before reads do, perhaps. A key that was left out would be left out for ever.
+                let clock = &self.shared.clock;
+                clock.sleep_until(clock.now().saturating_add(pause)).await;
+                pause = (2 * pause).min(PAUSES.1);
             }
         }
+    }
+
+    /// Compares some keys with the store, and refreshes what differs; false if the store did not answer for all of them.
+    async fn compare(self: &Arc<Self>, hashes: &[u128]) -> bool {
+        let known = |hash: &u128| {
+            let (key, set) = self.ledger.key(*hash)?;
+            // What was never stored cannot have changed there, and what is untold will.
+            self.ledger.installed(*hash)?;
+            matches!(self.ledger.telling(*hash, None), Telling::Told)
+                .then(|| Some((self.name(&key)?, key, set)))
+                .flatten()
+        };
+        let keys: Vec<_> = hashes.iter().filter_map(known).collect();
+        let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
+        let (mut refreshed, mut answered) = (Vec::new(), true);
+        for ((name, key, set), answer) in keys.iter().zip(self.store.read(&names).await) {
+            let stored = match answer {
+                Ok(stored) => stored.as_deref().and_then(envelope::epoch),
+                // Something that no cache can use is as nothing.
+                Err(error)
+                    if matches!(error.class(), ErrorClass::TooLarge | ErrorClass::Foreign) =>
+                {
+                    None
+                }
+                Err(_) => {
+                    answered = false;
+                    continue;
+                }
+            };
+            if let Some(epoch) = stored {
+                self.ledger.raise(name.hash(), epoch);
+            }
+            if stored.is_none() || stored != self.ledger.installed(name.hash()) {
+                // Not as an early refresh, which is left out when the loader is busy: nobody would try again.
+                refreshed.extend(self.catch_up(*set, key, Class::Stale));
+            }
+        }
+        for flight in refreshed {
+            let ends = self.shared.clock.sleep_until(flight.right.deadline());
+            future::or(async { _ = flight.wait().await }, ends).await;
+        }
+        answered
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cache survives its store (P7).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use everfresh::Cache;
 use everfresh::store::{
@@ -147,6 +148,26 @@ fn changes_that_were_missed_are_found_after_the_gap() {
     until("invalidated", || b.get(1) == 3);
     assert_eq!(b.get(2), 2);
     assert_eq!(fleet.origin.loads(), 4);
+}
+
+#[test]
+fn a_comparison_after_a_gap_that_fails_is_repeated() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.get(1);
+    a.published(1);
+    b.get(1);
+    b.chaos.disconnect();
+    block_on(a.cache.invalidate_everywhere(&1)).unwrap();
+    let class = ErrorClass::Unavailable;
+    b.chaos.next(Op::Read, Fault::Fail(class));
+    b.chaos.next(Op::Read, Fault::Fail(class));
+    b.chaos.reconnect();
+    until("invalidated", || {
+        fleet.clock.advance(Duration::from_millis(1));
+        b.get(1) == 1
+    });
+    assert_eq!(fleet.origin.loads(), 2);
 }
 
 /// More of them than the pool has threads, while these are busy.

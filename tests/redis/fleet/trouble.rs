@@ -29,6 +29,9 @@ fn refreshed(origin: &Origin, process: &Process, after: u64) {
     }
 }
 
+/// Where changes are told.
+const CHANNEL: &str = "caches:v1:c";
+
 fn is_stored(server: &Server, key: u64) -> bool {
     server.ask(&["EXISTS", &data(&name(key))]) == Answer::Number(1)
 }
@@ -162,13 +165,23 @@ fn what_was_missed_takes_effect_after_the_gap() {
     );
 
     proxy.mood(Mood::Cut);
-    until("it is cut off", || !far.store.state().is_up());
+    let heard = ["PUBSUB", "NUMSUB", CHANNEL];
+    until("it is cut off, and the server knows", || {
+        let Answer::Many(parts) = server.ask(&heard) else {
+            return false;
+        };
+        parts.last() == Some(&Answer::Number(1)) && !far.store.state().is_up()
+    });
     assert!(block_on(near.cache.invalidate_everywhere(&1)).unwrap());
     assert_eq!(near.get(1), 2);
     assert_eq!(far.resident(1), (0, Source::Fresh));
     proxy.mood(Mood::Pass);
     // It is fresh here, and nobody says anything any more.
-    until("it takes effect", || far.get(1) == 2);
+    until("it takes effect", || {
+        // The pauses between attempts are by the clock in our hands.
+        origin.clock.advance(Duration::from_micros(100));
+        far.get(1) == 2
+    });
     assert_eq!(far.resident(2), (1, Source::Fresh));
     assert_eq!(origin.loads(), 3);
 }
