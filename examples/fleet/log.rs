@@ -197,3 +197,106 @@ impl Broken {
         broken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(base: u64, id: u64, previous: Option<u64>, at: u64) -> Event {
+        Event::Load {
+            hash: 1,
+            base: Some(base),
+            id,
+            previous,
+            at,
+        }
+    }
+
+    fn published(base: u64, epoch: u64) -> Event {
+        let hash = 1;
+        Event::Published { hash, base, epoch }
+    }
+
+    fn broken(log: &[Told]) -> [usize; 3] {
+        let broken = Broken::find(log);
+        [broken.successors, broken.overwritten, broken.refreshes].map(|lines| lines.len())
+    }
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        let events = [
+            load(7, 8, Some(9), 10),
+            load(7, 8, None, 10),
+            published(1, 2),
+            Event::Wrote { hash: 1, epoch: 2 },
+            Event::After {
+                hash: 1,
+                id: 2,
+                at: 3,
+            },
+        ];
+        for event in events {
+            assert_eq!(Event::parse(&event.to_string()), Some(event));
+        }
+        assert_eq!(Event::parse("seen 1 2 3 4"), None);
+    }
+
+    #[test]
+    fn duplicates_are_counted() {
+        let log = [
+            load(1, 1, None, 0),
+            load(2, 2, Some(1), 0),
+            load(2, 3, Some(1), 0),
+        ];
+        let log: Vec<Told> = log.into_iter().enumerate().collect();
+        let loads = Loads::of(&log);
+        assert_eq!((loads.loads, loads.epochs, loads.duplicates), (3, 2, 1));
+    }
+
+    #[test]
+    fn what_keeps_to_the_claims_is_left_alone() {
+        let log = [
+            (0, load(1, 1, None, 0)),
+            (0, published(1, 5)),
+            (1, Event::Wrote { hash: 1, epoch: 6 }),
+            (0, load(7, 2, Some(1), 9)),
+            (1, load(7, 3, Some(1), 9)),
+            (0, published(7, 8)),
+            (
+                1,
+                Event::After {
+                    hash: 1,
+                    id: 2,
+                    at: 8,
+                },
+            ),
+        ];
+        assert_eq!(broken(&log), [0, 0, 0]);
+    }
+
+    #[test]
+    fn two_successors_of_one_epoch_are_found() {
+        assert_eq!(
+            broken(&[(0, published(1, 5)), (1, published(1, 6))]),
+            [1, 0, 0]
+        );
+    }
+
+    #[test]
+    fn a_result_from_before_an_invalidation_is_found() {
+        let wrote = Event::Wrote { hash: 1, epoch: 4 };
+        assert_eq!(broken(&[(0, published(1, 5)), (1, wrote)]), [0, 1, 0]);
+        let after = Event::After {
+            hash: 1,
+            id: 2,
+            at: 8,
+        };
+        assert_eq!(broken(&[(0, after), (1, load(1, 2, None, 7))]), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_second_refresh_in_a_process_is_found() {
+        let log = [(0, load(1, 1, Some(9), 0)), (0, load(2, 2, Some(9), 0))];
+        assert_eq!(broken(&log), [0, 0, 1]);
+    }
+}
