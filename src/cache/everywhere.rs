@@ -1,10 +1,9 @@
 //! What concerns the second level too: writes that wait for it, and reads of many keys in one request.
 
 use std::borrow::Borrow;
-use std::future::Future;
 use std::hash::{BuildHasher, Hash};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+
+use futures_lite::future;
 
 use super::Cache;
 use crate::cached::Cached;
@@ -123,21 +122,16 @@ where
                 Ok(cached) => Some(Ok(cached)),
                 Err(looked) => {
                     let mut read = core.settle_boxed(key, hash, looked);
-                    // Begun, and nobody is woken by it: it is polled again below.
-                    let mut begun = Context::from_waker(Waker::noop());
-                    match Pin::new(&mut read).poll(&mut begun) {
-                        Poll::Ready(kept) => Some(kept.map(Cached::from)),
-                        Poll::Pending => {
-                            waiting.push((at, read));
-                            None
-                        }
+                    let answer = future::poll_once(&mut read).await;
+                    if answer.is_none() {
+                        waiting.push((at, read));
                     }
+                    answer.map(|kept| kept.map(Cached::from))
                 }
             });
         }
         drop(together);
-        // The last first: what travels together is answered in order, so this wakes up once for all of it.
-        for (at, read) in waiting.into_iter().rev() {
+        for (at, read) in waiting {
             answers[at] = Some(read.await.map(Cached::from));
         }
         // Each is answered: those that were not at once were waited for.
