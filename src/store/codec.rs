@@ -28,7 +28,7 @@ pub trait Codec<V>: Send + Sync + 'static {
     fn decode(&self, bytes: &[u8]) -> Result<V, Rejected>;
 }
 
-/// [postcard](https://docs.rs/postcard): small and fast, its format is stable. Fields are known by their position, so any
+/// The format of the crate `postcard`: small, fast and stable. Fields are known by their position, so any
 /// change of the type needs a new namespace or schema.
 ///
 /// Values that contain themselves (trees) are read however deep they are, until the stack is full; where somebody else may write to the store take
