@@ -86,7 +86,6 @@ step "package" cargo package --allow-dirty --quiet
 step "minimum Rust version $minimum" minimum_version
 
 step "tests, doctests and examples" cargo test --all-targets --features "$all"
-step "a fleet of processes" cargo run --quiet --features "$all" --example fleet -- --processes 4 --epochs 20
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "documentation tests" cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
