@@ -102,6 +102,13 @@ impl Origin {
         process.wait_until_up();
         process
     }
+
+    /// The same where nothing fails, and so nothing need fail soon: on a busy machine an answer may take a while.
+    fn patient(&self, server: &Server) -> Process {
+        let process = self.process_at(server.builder().timeout(Duration::from_secs(10)));
+        process.wait_until_up();
+        process
+    }
 }
 
 impl Process {

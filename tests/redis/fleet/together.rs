@@ -10,20 +10,20 @@ use crate::contract::world::until;
 use crate::server::{Server, data, lease};
 
 fn fleet(origin: &Origin, server: &Server, count: usize) -> Vec<Process> {
-    (0..count).map(|_| origin.connected(server)).collect()
+    (0..count).map(|_| origin.patient(server)).collect()
 }
 
 #[test]
 fn a_warm_restart_loads_nothing() {
     let (origin, server) = (Origin::default(), Server::start());
     let keys: Vec<u64> = (0..10).chain(STALE..STALE + 10).collect();
-    let first = origin.connected(&server);
+    let first = origin.patient(&server);
     let values: Vec<u64> = keys.iter().map(|key| first.get(*key)).collect();
     first.published(20);
     drop(first);
     let loads = origin.loads();
 
-    let second = origin.connected(&server);
+    let second = origin.patient(&server);
     for (key, value) in keys.iter().zip(values) {
         let read = second.cache.get_blocking(key).unwrap();
         assert_eq!((*read, read.source()), (value, Source::Store));
@@ -38,10 +38,10 @@ fn a_warm_restart_loads_nothing() {
 fn many_keys_come_back_together() {
     let (origin, server) = (Origin::default(), Server::start());
     let keys: Vec<u64> = (0..100).collect();
-    let first = origin.connected(&server);
+    let first = origin.patient(&server);
     let values: Vec<u64> = keys.iter().map(|key| first.get(*key)).collect();
     first.published(100);
-    let second = origin.connected(&server);
+    let second = origin.patient(&server);
     let read = block_on(second.cache.get_many(&keys));
     let read: Vec<u64> = read.into_iter().map(|value| *value.unwrap()).collect();
     assert_eq!(read, values);
@@ -127,7 +127,7 @@ fn what_one_inserts_the_others_serve() {
 #[test]
 fn a_refused_result_leaves_the_process() {
     let (origin, server) = (Origin::default(), Server::start());
-    let process = origin.connected(&server);
+    let process = origin.patient(&server);
     assert_eq!(process.get(1), 0);
     process.published(1);
     origin.shut();
