@@ -24,7 +24,7 @@ where
     /// # Errors
     ///
     /// The store could not be told yet. In this process the value is in; the store is told as soon as it can be, and until then this process does
-    /// not read the key from it.
+    /// not read the key from it. If 65 536 other keys wait already it is not told later: see [`docs::store`](crate::docs::store).
     ///
     /// # Cancel safety
     ///

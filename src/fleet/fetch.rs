@@ -227,7 +227,7 @@ where
     }
 
     fn is_told(&self, hash: u128) -> bool {
-        matches!(self.ledger.telling(hash, None), Telling::Told)
+        matches!(self.ledger.telling(hash), Telling::Told)
     }
 
     /// Waits until the store knows what this process wrote; false if it could not be told.
@@ -237,7 +237,7 @@ where
                 return true;
             };
             let changed = event.listen();
-            match self.ledger.telling(hash, None) {
+            match self.ledger.telling(hash) {
                 Telling::Told => return true,
                 Telling::Failed(_) => return false,
                 Telling::Underway => changed.await,

@@ -4,9 +4,8 @@ use std::hash::Hash;
 
 use futures_lite::future;
 
-use super::Fleet;
 use super::ledger::Telling;
-use crate::clock::Tick;
+use super::{Fleet, PAUSES};
 use crate::entry::Entry;
 use crate::flight::Flight;
 use crate::job::Job;
@@ -20,9 +19,6 @@ use crate::table::Place;
 
 /// Keys that are compared with the store in one request after a gap, and refreshed at once.
 const COMPARED: usize = 64;
-
-/// The pauses between attempts to compare: from, to.
-const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 impl<K, V> Follower for Fleet<K, V>
 where
@@ -131,7 +127,7 @@ where
             let (key, set) = self.ledger.key(*hash)?;
             // What was never stored cannot have changed there, and what is untold will.
             self.ledger.installed(*hash)?;
-            matches!(self.ledger.telling(*hash, None), Telling::Told)
+            matches!(self.ledger.telling(*hash), Telling::Told)
                 .then(|| Some((self.name(&key)?, key, set)))
                 .flatten()
         };

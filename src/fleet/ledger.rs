@@ -39,6 +39,8 @@ pub(super) struct Known<K> {
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
     untold: Option<Untold>,
+    /// The last write that was given up, and why.
+    given_up: Option<(u64, StoreError)>,
     /// How many writes there were so far.
     writes: u64,
     /// Notified after every change of what is known.
@@ -57,7 +59,7 @@ pub(super) enum Telling {
     Told,
     /// It is on its way.
     Underway,
-    /// It could not be told yet, and is tried again.
+    /// It could not be told yet, and is tried again; or it was given up.
     Failed(StoreError),
 }
 
@@ -119,6 +121,7 @@ impl<K: Clone> Ledger<K> {
                 latest: None,
                 installed: None,
                 untold: None,
+                given_up: None,
                 writes: 0,
                 event: Arc::new(Event::new()),
             });
@@ -231,6 +234,17 @@ impl<K: Clone> Ledger<K> {
         self.notify(hash);
     }
 
+    /// The store will never be told write `number`, unless a later one tells it.
+    pub(super) fn give_up(&self, hash: u128, number: u64, error: StoreError) {
+        self.with(hash, |known| {
+            known.given_up = Some((number, error));
+            if known.writes == number {
+                known.untold = None;
+            }
+        });
+        self.notify(hash);
+    }
+
     /// The store could not be told write `number`.
     pub(super) fn untold(&self, hash: u128, number: u64, error: StoreError) {
         self.with(hash, |known| {
@@ -241,22 +255,21 @@ impl<K: Clone> Ledger<K> {
         self.notify(hash);
     }
 
-    /// How far write `number` has come; of the latest one if not given.
-    pub(super) fn telling(&self, hash: u128, number: Option<u64>) -> Telling {
+    /// How far the latest write has come, which tells every one before it.
+    pub(super) fn telling(&self, hash: u128) -> Telling {
         let telling = self.with(hash, |known| match &known.untold {
-            Some(untold) if number.is_none_or(|number| known.writes == number) => {
-                match &untold.failed {
-                    Some(error) => Telling::Failed(error.clone()),
-                    None => Telling::Underway,
-                }
-            }
-            // A later one is untold: that one tells both.
-            Some(untold) => match &untold.failed {
-                Some(error) => Telling::Failed(error.clone()),
-                None => Telling::Underway,
-            },
             None => Telling::Told,
+            Some(untold) => match &untold.failed {
+                None => Telling::Underway,
+                Some(error) => Telling::Failed(error.clone()),
+            },
         });
         telling.unwrap_or(Telling::Told)
+    }
+
+    /// Why write `number` was given up, if it was.
+    pub(super) fn given_up(&self, hash: u128, number: u64) -> Option<StoreError> {
+        let given_up = self.with(hash, |known| known.given_up.clone()).flatten();
+        given_up.and_then(|(last, error)| (last == number).then_some(error))
     }
 }

@@ -26,6 +26,7 @@ pub(crate) use self::tell::Told;
 use self::gather::Gathering;
 use self::ledger::Ledger;
 use self::stats::Counters;
+use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::job::{Job, Shared, Start};
 use crate::removal::Cause;
@@ -38,6 +39,9 @@ const LEASE: Duration = Duration::from_secs(3);
 
 /// Distinct keys that ask the store at once, and results that are on their way to it; more are refused, or dropped.
 const IN_FLIGHT: usize = 65_536;
+
+/// The pauses between attempts to reach the store: from, to.
+const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 /// A second level for one cache: the store, the part of it that is the cache's, and how keys and values are written.
 ///

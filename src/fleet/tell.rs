@@ -9,9 +9,8 @@
 
 use std::hash::Hash;
 
-use super::Fleet;
 use super::ledger::{Telling, Write};
-use crate::clock::Tick;
+use super::{Fleet, PAUSES};
 use crate::entry::Entry;
 use crate::schedule::with_rng;
 use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
@@ -19,9 +18,6 @@ use crate::sync::{Arc, Ordering, lock};
 
 /// Writes that may wait to be told.
 const WAITING: usize = 65_536;
-
-/// The pauses between attempts: from, to.
-const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 /// A write that was put down.
 pub(crate) struct Told<K, V> {
@@ -35,15 +31,18 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Waits until the store knows the write; an error says that it does not yet, and is tried again.
+    /// Waits until the store knows the write; an error says that it does not yet, and is tried again, or that it was given up.
     pub(crate) async fn wait(self) -> Result<(), StoreError> {
         loop {
             let Some(event) = self.fleet.ledger.event(self.hash) else {
                 return Ok(());
             };
             let changed = event.listen();
-            match self.fleet.ledger.telling(self.hash, Some(self.number)) {
-                Telling::Told => return Ok(()),
+            match self.fleet.ledger.telling(self.hash) {
+                Telling::Told => {
+                    let given_up = self.fleet.ledger.given_up(self.hash, self.number);
+                    return given_up.map_or(Ok(()), Err);
+                }
                 Telling::Failed(error) => return Err(error),
                 Telling::Underway => changed.await,
             }
@@ -131,7 +130,7 @@ where
                     self.counters.retried.add();
                     if self.untold.load(Ordering::Relaxed) > WAITING {
                         self.give_up();
-                        self.ledger.told(hash, number, None);
+                        self.ledger.give_up(hash, number, error);
                         continue;
                     }
                     self.ledger.untold(hash, number, error);

@@ -95,6 +95,27 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
 }
 
 #[test]
+fn a_write_that_is_given_up_is_an_error_and_nothing_older_is_used() {
+    const WAITING: u64 = 65_536;
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    let last = WAITING + 10;
+    b.get(last);
+    b.published(1);
+    // An epoch may be ahead of a clock that stands still.
+    fleet.clock.advance(Duration::from_millis(1));
+    a.chaos.disconnect();
+    for key in 0..=WAITING {
+        a.cache.invalidate(&key);
+    }
+    until("all have been tried", || a.stats().retried > WAITING);
+    assert!(block_on(a.cache.invalidate_everywhere(&last)).is_err());
+    assert!(a.stats().given_up >= 1);
+    a.chaos.reconnect();
+    assert_eq!(a.get(last), 1, "what the store has is from before that");
+}
+
+#[test]
 fn the_last_of_several_writes_stays() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
