@@ -11,6 +11,9 @@ use std::time::Duration;
 #[cfg(any(test, feature = "test-util"))]
 pub use manual::ManualClock;
 
+use crate::alarm::{self, Nap, Sleeper};
+use crate::sync::{Arc, Event, Weak};
+
 /// Nanoseconds since the origin of a clock.
 pub type Tick = u64;
 
@@ -76,27 +79,29 @@ impl Clock {
         }
     }
 
+    /// Wakes a sleeper when `now` has reached a time, or soon after.
+    pub(crate) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
+        match &self.0 {
+            Source::Coarse | Source::Precise => alarm::set(at, sleeper),
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(clock) => clock.wake_at(at, sleeper),
+        }
+    }
+
     /// Completes when `now` has reached `deadline`.
     pub(crate) async fn sleep_until(&self, deadline: Tick) {
-        match &self.0 {
-            Source::Coarse | Source::Precise => loop {
-                let now = self.exact();
-                // The coarse clock lags; who waits for a deadline compares with `now`.
-                if now >= deadline && self.now() >= deadline {
-                    return;
-                }
-                let left = deadline.saturating_sub(now).max(MILLISECOND);
-                // A timer a day ahead at most: far deadlines exist, timers that far need not.
-                futures_timer::Delay::new(Duration::from_nanos(left.min(DAY))).await;
-            },
-            #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(clock) => clock.sleep_until(deadline).await,
+        let nap = Arc::new(Nap(Event::new()));
+        let sleeper: Arc<dyn Sleeper> = nap.clone();
+        self.wake_at(deadline, Arc::downgrade(&sleeper));
+        loop {
+            let woken = nap.0.listen();
+            if self.now() >= deadline {
+                return;
+            }
+            woken.await;
         }
     }
 }
-
-const MILLISECOND: Tick = 1_000_000;
-const DAY: Tick = 86_400_000_000_000;
 
 #[cfg(any(test, feature = "test-util"))]
 impl From<ManualClock> for Clock {

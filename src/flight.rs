@@ -13,12 +13,14 @@
 //! 4. A published entry refers to no earlier one and, once its flight is closed, to no later one: a
 //!    value that somebody keeps does not keep its successors.
 
+use crate::alarm::Sleeper;
 use crate::claim::Right;
+use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::nesting::Frame;
 use crate::pool::{Task, on_worker};
-use crate::sync::{Arc, Event, OnceLock, Slot};
+use crate::sync::{Arc, AtomicU8, Event, OnceLock, Ordering, Slot};
 
 /// What an attempt came to.
 pub enum Outcome<K, V> {
@@ -53,8 +55,10 @@ pub struct Flight<K, V> {
     pub right: Right,
     outcome: Slot<Outcome<K, V>>,
     event: Event,
-    /// What this attempt itself waits for, to find cycles of loads.
-    pub frame: Arc<Frame>,
+    /// 1 once somebody has seen to it that waiters are woken at the deadline.
+    alarmed: AtomicU8,
+    /// What this attempt itself waits for, to find cycles of loads; made when it is first asked for.
+    frame: OnceLock<Arc<Frame>>,
     /// The queued job, which a worker that waits for it runs itself.
     task: OnceLock<Arc<Task>>,
 }
@@ -65,7 +69,8 @@ impl<K, V> Flight<K, V> {
             right,
             outcome: Slot::new(None),
             event: Event::new(),
-            frame: Arc::new(Frame::new()),
+            alarmed: AtomicU8::new(0),
+            frame: OnceLock::new(),
             task: OnceLock::new(),
         }
     }
@@ -73,6 +78,10 @@ impl<K, V> Flight<K, V> {
     /// The flight of an entry whose attempts are over.
     pub fn closed() -> Self {
         Self::new(Right::NEVER)
+    }
+
+    pub(crate) fn frame(&self) -> &Arc<Frame> {
+        self.frame.get_or_init(|| Arc::new(Frame::new()))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -107,21 +116,46 @@ impl<K, V> Flight<K, V> {
         self.outcome()
     }
 
-    /// Waits for the outcome; a worker of a pool runs the job it waits for if that is still queued.
+    /// Waits for the outcome, at most until the deadline of its claim by this clock; `None` if that came first.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future only removes this waiter.
-    pub async fn wait(&self) -> Outcome<K, V> {
+    pub(crate) async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let deadline = self.right.deadline();
+        // Before it is waited for, and once for all who do. Relaxed: the alarm is set by a thread that is running.
+        if self.alarmed.swap(1, Ordering::Relaxed) == 0 {
+            let sleeper: Arc<dyn Sleeper> = self.clone();
+            clock.wake_at(deadline, Arc::downgrade(&sleeper));
+        }
+        self.wait(|| clock.now() >= deadline).await
+    }
+
+    /// Waits for the outcome, or until whoever wakes this flight has made it be over; a worker of a pool runs the job it
+    /// waits for if that is still queued.
+    pub async fn wait(&self, is_over: impl Fn() -> bool) -> Option<Outcome<K, V>> {
         loop {
             if let Some(outcome) = self.progress() {
-                return outcome;
+                return Some(outcome);
             }
             let listener = self.event.listen();
             if let Some(outcome) = self.progress() {
-                return outcome;
+                return Some(outcome);
+            }
+            if is_over() {
+                return None;
             }
             listener.await;
         }
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync> Sleeper for Flight<K, V> {
+    fn wake(&self) {
+        self.event.notify(usize::MAX);
     }
 }

@@ -162,7 +162,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Runs a function that computes, here and now.
     fn compute(self, f: impl FnOnce(&Request<K, V>) -> Returned<V>) {
         if let Some((job, request, started)) = self.begin() {
-            let entered = job.claim.flight().frame.enter();
+            let entered = job.claim.flight().frame().enter();
             let returned = catch_unwind(AssertUnwindSafe(|| f(&request)));
             drop(entered);
             drop(request);
@@ -177,7 +177,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 // In a block of its own, so that calling the function is caught like polling it.
                 let mut future = pin!(async { loader.load(&request).await });
                 poll_fn(|cx| {
-                    let _entered = job.claim.flight().frame.enter();
+                    let _entered = job.claim.flight().frame().enter();
                     match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                         Ok(Poll::Ready(returned)) => Poll::Ready(Ok(returned)),
                         Ok(Poll::Pending) => Poll::Pending,

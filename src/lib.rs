@@ -62,6 +62,7 @@
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]
 
 mod absent;
+mod alarm;
 mod builder;
 mod cache;
 mod cached;
@@ -124,6 +125,7 @@ pub mod docs {
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
 pub mod protocol {
+    pub use crate::alarm::{Alarms, Sleeper};
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};

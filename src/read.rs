@@ -341,19 +341,23 @@ where
     }
 
     /// Waits for a flight, at most until its claim's deadline.
-    async fn wait(&self, flight: &Flight<K, V>, source: Source) -> Result<Outcome<K, V>, Error> {
+    async fn wait(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        source: Source,
+    ) -> Result<Outcome<K, V>, Error> {
         if source == Source::Coalesced {
             self.shared.counters.coalesced();
         }
         let _edge = match Frame::current() {
             None => None,
-            Some(frame) => Some(frame.wait_for(&flight.frame).ok_or_else(Error::recursive)?),
+            Some(frame) => Some(
+                frame
+                    .wait_for(flight.frame())
+                    .ok_or_else(Error::recursive)?,
+            ),
         };
-        let deadline = async {
-            self.shared.clock.sleep_until(flight.right.deadline()).await;
-            let timed_out = || Outcome::Failed(self.residents.timed_out());
-            flight.outcome().unwrap_or_else(timed_out)
-        };
-        Ok(future::or(flight.wait(), deadline).await)
+        let landed = flight.land(&self.shared.clock).await;
+        Ok(landed.unwrap_or_else(|| Outcome::Failed(self.residents.timed_out())))
     }
 }

@@ -18,14 +18,14 @@ pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
 pub use model::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
-    Slot, Watch, yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, ListMutex, NoteCache, SegQueue,
+    SetOnce, Slot, Watch, yield_now,
 };
 
 #[cfg(not(all(loom, feature = "loom")))]
 pub use native::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, NoteCache, SegQueue, SetOnce,
-    Slot, Watch, yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, ListMutex, NoteCache, SegQueue,
+    SetOnce, Slot, Watch, yield_now,
 };
 
 /// A word that only counts and orders nothing, and so is not part of any model.
@@ -48,6 +48,8 @@ mod native {
     use super::Arc;
     pub use crossbeam::queue::{ArrayQueue, SegQueue};
     pub use moka::sync::Cache as NoteCache;
+    /// A mutex whose order with what comes before and after it matters, and so is part of the models.
+    pub use std::sync::Mutex as ListMutex;
     pub use std::sync::OnceLock as SetOnce;
     pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
     pub use std::thread::yield_now;

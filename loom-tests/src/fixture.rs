@@ -221,7 +221,7 @@ pub fn fail(cache: &Cache, claim: Claim<u8, u64>, until: u64) {
 }
 
 pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
-    block_on(flight.wait())
+    block_on(flight.wait(|| false)).expect("it is never over")
 }
 
 /// A caller of `get`, at the point where it is answered or has to wait.

@@ -6,6 +6,7 @@
 #![cfg(all(test, loom))]
 
 mod absent;
+mod alarm;
 mod canaries;
 mod claim;
 mod eviction;

@@ -2,8 +2,8 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
-
-use futures_lite::future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use super::Cache;
 use crate::cached::Cached;
@@ -122,16 +122,20 @@ where
                 Ok(cached) => Some(Ok(cached)),
                 Err(looked) => {
                     let mut read = core.settle_boxed(key, hash, looked);
-                    let answer = future::poll_once(&mut read).await;
-                    if answer.is_none() {
-                        waiting.push((at, read));
+                    // Begins, and wakes nobody: the task waits for one at a time.
+                    match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(kept) => Some(kept.map(Cached::from)),
+                        Poll::Pending => {
+                            waiting.push((at, read));
+                            None
+                        }
                     }
-                    answer.map(|kept| kept.map(Cached::from))
                 }
             });
         }
         drop(together);
-        for (at, read) in waiting {
+        // From the end, for they are answered in their order: whoever has the last one mostly has them all, after one wake-up.
+        for (at, read) in waiting.into_iter().rev() {
             answers[at] = Some(read.await.map(Cached::from));
         }
         // Each is answered: those that were not at once were waited for.

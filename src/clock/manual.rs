@@ -1,7 +1,9 @@
+use std::fmt;
 use std::time::Duration;
 
 use super::{Clock, Tick, ticks};
-use crate::sync::{Arc, AtomicU64, Event, Ordering};
+use crate::alarm::{Alarms, Sleeper};
+use crate::sync::{Arc, AtomicU64, Ordering, Weak};
 
 /// A clock that moves only when it is told to, for tests.
 ///
@@ -25,13 +27,12 @@ use crate::sync::{Arc, AtomicU64, Event, Ordering};
 /// assert!(cache.get_blocking(&7)?.freshness().is_stale());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ManualClock(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     now: AtomicU64,
-    moved: Event,
+    alarms: Alarms,
 }
 
 impl ManualClock {
@@ -39,7 +40,7 @@ impl ManualClock {
     pub fn new() -> Self {
         ManualClock(Arc::new(Shared {
             now: AtomicU64::new(ticks(Duration::from_secs(1_000_000))),
-            moved: Event::new(),
+            alarms: Alarms::default(),
         }))
     }
 
@@ -47,21 +48,22 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         // AcqRel orders the steps of several threads; a reader gets its value from the load below.
         self.0.now.fetch_add(ticks(by), Ordering::AcqRel);
-        self.0.moved.notify(usize::MAX);
+        self.0.alarms.ring(self.now());
     }
 
     pub(super) fn now(&self) -> Tick {
         self.0.now.load(Ordering::Acquire)
     }
 
-    pub(super) async fn sleep_until(&self, deadline: Tick) {
-        while self.now() < deadline {
-            let moved = self.0.moved.listen();
-            if self.now() >= deadline {
-                return;
-            }
-            moved.await;
-        }
+    pub(super) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
+        // Whoever moves the clock looks at the whole list, whatever it knew; and whoever sleeps looks at the clock after this.
+        let _ = self.0.alarms.set(at, sleeper);
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.now()).finish()
     }
 }
 

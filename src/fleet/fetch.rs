@@ -12,6 +12,7 @@
 //! | no store | loads without a lease (P7, D) |
 
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_lite::future;
@@ -33,7 +34,6 @@ const TOGETHER: usize = 64;
 /// One job on its way.
 struct Asking<K, V> {
     job: Job<K, V>,
-    key: StoreKey,
     _underway: Underway<K, V>,
 }
 
@@ -53,8 +53,12 @@ where
     /// Starts a job: what a cache with a store does instead of running the loader.
     pub(crate) fn start(self: &Arc<Self>, job: Job<K, V>) {
         if self.asking.bring(job) {
-            self.store.spawn(Box::pin(self.clone().gather()));
+            self.start_gathering();
         }
+    }
+
+    fn start_gathering(self: &Arc<Self>) {
+        self.store.spawn(Box::pin(self.clone().gather()));
     }
 
     /// Until the result is dropped, jobs are only collected.
@@ -63,20 +67,33 @@ where
         Hold(self.clone())
     }
 
+    /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
     async fn gather(self: Arc<Self>) {
-        loop {
-            let jobs = std::iter::from_fn(|| self.asking.next()).take(TOGETHER);
-            let batch: Vec<_> = jobs.filter_map(|job| self.prepare(job)).collect();
-            if !batch.is_empty() {
-                self.read(batch);
-            } else if self.asking.stops() {
-                return;
+        let mut batch = Vec::new();
+        let stopped = loop {
+            while let Some(job) = (batch.len() < TOGETHER)
+                .then(|| self.asking.next())
+                .flatten()
+            {
+                // A key's `Eq` may panic; its own job ends with that, and no other.
+                let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(job)));
+                batch.extend(prepared.ok().flatten());
             }
+            if batch.len() == TOGETHER {
+                break false;
+            }
+            if self.asking.stops() {
+                break true;
+            }
+        };
+        if !stopped {
+            self.start_gathering();
         }
+        self.read(batch).await;
     }
 
-    /// Names the key; a job that cannot be named, or is one too many, ends here.
-    fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<Asking<K, V>> {
+    /// Names the key; a job that cannot be named, or is one too many, ends here, and one that cannot be read for asks by itself.
+    fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<(StoreKey, Asking<K, V>)> {
         let Some(key) = self.name(job.key()) else {
             self.unleased(job);
             return None;
@@ -85,47 +102,39 @@ where
             job.shed();
             return None;
         };
-        self.track(&key, job.key(), job.set());
-        Some(Asking {
+        let told = self.track(&key, job.key(), job.set());
+        let asking = Asking {
             job,
-            key,
             _underway: underway,
-        })
+        };
+        if asking.job.is_cold() && told {
+            return Some((key, asking));
+        }
+        self.store
+            .spawn(Box::pin(self.clone().ask(key, asking, None)));
+        None
     }
 
-    /// Reads the keys that are absent here, together; everything else is done one by one, at the same time.
-    fn read(self: &Arc<Self>, batch: Vec<Asking<K, V>>) {
-        let (absent, others): (Vec<_>, Vec<_>) = (batch.into_iter())
-            .partition(|asking| asking.job.is_cold() && self.is_told(asking.key.hash()));
-        for asking in others {
-            let fleet = self.clone();
-            self.store
-                .spawn(Box::pin(async move { fleet.ask(asking, None).await }));
-        }
-        if absent.is_empty() {
+    /// Reads keys that are absent here, together.
+    async fn read(self: &Arc<Self>, batch: Vec<(StoreKey, Asking<K, V>)>) {
+        if batch.is_empty() {
             return;
         }
-        // In a task of its own: the next batch need not wait for this answer.
-        let fleet = self.clone();
-        self.store.spawn(Box::pin(async move {
-            let keys: Vec<StoreKey> = absent.iter().map(|asking| asking.key.clone()).collect();
-            let answers = fleet.store.read(&keys).await;
-            for (asking, answer) in absent.into_iter().zip(answers) {
-                fleet.answered(asking, answer);
-            }
-        }));
+        let (keys, asking): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let answers = self.store.read(&keys).await;
+        for ((key, asking), answer) in keys.into_iter().zip(asking).zip(answers) {
+            // Whatever of the user's panics, the others are answered.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.answered(key, asking, answer)));
+        }
     }
 
     fn answered(
         self: &Arc<Self>,
+        key: StoreKey,
         asking: Asking<K, V>,
         answer: Result<Option<Vec<u8>>, StoreError>,
     ) {
-        let Asking {
-            job,
-            key,
-            _underway,
-        } = asking;
+        let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
             Ok(Some(payload)) => match self.install(job, &key, &payload) {
                 Use::Installed => return,
@@ -138,23 +147,14 @@ where
             // What is stored is not a payload, or the store cannot be asked.
             Err(_) => return self.unleased(job),
         };
-        let fleet = self.clone();
-        let asking = Asking {
-            job,
-            key,
-            _underway,
-        };
+        let asking = Asking { job, _underway };
         self.store
-            .spawn(Box::pin(async move { fleet.ask(asking, seen).await }));
+            .spawn(Box::pin(self.clone().ask(key, asking, seen)));
     }
 
     /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is an epoch that was read and is of no use.
-    async fn ask(self: Arc<Self>, asking: Asking<K, V>, unusable: Option<Epoch>) {
-        let Asking {
-            mut job,
-            key,
-            _underway,
-        } = asking;
+    async fn ask(self: Arc<Self>, key: StoreKey, asking: Asking<K, V>, unusable: Option<Epoch>) {
+        let Asking { mut job, _underway } = asking;
         let hash = key.hash();
         let token = Token {
             origin: self.origin,
@@ -224,10 +224,6 @@ where
     fn unleased(&self, job: Job<K, V>) {
         self.counters.unleased.add();
         (self.load)(job);
-    }
-
-    fn is_told(&self, hash: u128) -> bool {
-        matches!(self.ledger.telling(hash), Telling::Told)
     }
 
     /// Waits until the store knows what this process wrote; false if it could not be told.
@@ -307,7 +303,7 @@ where
 {
     fn drop(&mut self) {
         if self.0.asking.let_go() {
-            self.0.store.spawn(Box::pin(self.0.clone().gather()));
+            self.0.start_gathering();
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::hash::Hash;
 
-use futures_lite::future;
-
 use super::ledger::Telling;
 use super::{Fleet, PAUSES};
 use crate::entry::Entry;
@@ -157,8 +155,7 @@ where
             }
         }
         for flight in refreshed {
-            let ends = self.shared.clock.sleep_until(flight.right.deadline());
-            future::or(async { _ = flight.wait().await }, ends).await;
+            flight.land(&self.shared.clock).await;
         }
         answered
     }

@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use foldhash::quality::RandomState;
+
 use crate::store::{Epoch, StoreError};
 use crate::sync::{Arc, Event, Mutex, MutexGuard, lock};
 
@@ -43,8 +45,8 @@ pub(super) struct Known<K> {
     given_up: Option<(u64, StoreError)>,
     /// How many writes there were so far.
     writes: u64,
-    /// Notified after every change of what is known.
-    event: Arc<Event>,
+    /// Notified after every change of what is known, if somebody ever waited for one.
+    event: Option<Arc<Event>>,
 }
 
 struct Untold {
@@ -70,7 +72,7 @@ pub(super) struct Ledger<K> {
 }
 
 struct Shard<K> {
-    known: HashMap<u128, Known<K>>,
+    known: HashMap<u128, Known<K>, RandomState>,
     prune_at: usize,
 }
 
@@ -79,7 +81,7 @@ impl<K: Clone> Ledger<K> {
         let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
         let shard = || {
             Mutex::new(Shard {
-                known: HashMap::new(),
+                known: HashMap::default(),
                 prune_at: prune_from,
             })
         };
@@ -97,34 +99,40 @@ impl<K: Clone> Ledger<K> {
         self.shard(hash).known.get_mut(&hash).map(look)
     }
 
-    /// Makes sure that a key is known. `in_use` says whether a known key, in its set, is still needed.
+    /// Makes sure that a key is known; false if there is something of it that the store does not know.
+    ///
+    /// `in_use` says whether a known key, in its set, is still needed.
     pub(super) fn track(
         &self,
         hash: u128,
         key: &K,
         set: usize,
         in_use: impl Fn(usize, &K) -> bool,
-    ) {
+    ) -> bool {
         let mut shard = self.shard(hash);
         if shard.known.len() >= shard.prune_at {
             shard.known.retain(|_, known| {
                 known.untold.is_some()
-                    || Arc::strong_count(&known.event) > 1
+                    || (known.event.as_ref()).is_some_and(|event| Arc::strong_count(event) > 1)
                     || in_use(known.set, &known.key)
             });
             shard.prune_at = self.prune_from.max(2 * shard.known.len());
         }
-        if let Entry::Vacant(vacant) = shard.known.entry(hash) {
-            vacant.insert(Known {
-                key: key.clone(),
-                set,
-                latest: None,
-                installed: None,
-                untold: None,
-                given_up: None,
-                writes: 0,
-                event: Arc::new(Event::new()),
-            });
+        match shard.known.entry(hash) {
+            Entry::Occupied(known) => known.get().untold.is_none(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Known {
+                    key: key.clone(),
+                    set,
+                    latest: None,
+                    installed: None,
+                    untold: None,
+                    given_up: None,
+                    writes: 0,
+                    event: None,
+                });
+                true
+            }
         }
     }
 
@@ -148,11 +156,11 @@ impl<K: Clone> Ledger<K> {
 
     /// Notified after every change of what is known of the key.
     pub(super) fn event(&self, hash: u128) -> Option<Arc<Event>> {
-        self.with(hash, |known| known.event.clone())
+        self.with(hash, |known| known.event.get_or_insert_default().clone())
     }
 
     pub(super) fn notify(&self, hash: u128) {
-        if let Some(event) = self.event(hash) {
+        if let Some(event) = self.with(hash, |known| known.event.clone()).flatten() {
             event.notify(usize::MAX);
         }
     }

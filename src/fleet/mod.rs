@@ -195,14 +195,14 @@ where
         written.then(|| StoreKey::new(&self.namespace, &encoded))
     }
 
-    /// Makes sure that changes of a key are followed.
-    fn track(&self, name: &StoreKey, key: &K, set: usize) {
+    /// Makes sure that changes of a key are followed; false if the store does not know yet what this process wrote.
+    fn track(&self, name: &StoreKey, key: &K, set: usize) -> bool {
         let residents = self.residents.upgrade();
         let in_use = |set: usize, key: &K| {
             let residents = residents.as_ref();
             residents.is_some_and(|residents| residents.find_in(set, key).is_some())
         };
-        self.ledger.track(name.hash(), key, set, in_use);
+        self.ledger.track(name.hash(), key, set, in_use)
     }
 
     /// Takes exactly this value out, if it is still resident.

@@ -24,6 +24,7 @@ mod ordered;
 use std::ops::Deref;
 use std::sync::Mutex;
 
+pub use loom::sync::Mutex as ListMutex;
 use loom::sync::atomic;
 pub use loom::thread::yield_now;
 pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
@@ -104,6 +105,10 @@ macro_rules! shadowed {
 
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                 self.shadow.stored(self.value.fetch_add(value, order))
+            }
+
+            pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.stored(self.value.fetch_min(value, order))
             }
 
             pub fn fetch_xor(&self, value: $value, order: Ordering) -> $value {

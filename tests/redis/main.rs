@@ -13,5 +13,6 @@ mod contracts;
 mod differential;
 mod faults;
 mod fleet;
+mod runtimes;
 mod sentinel;
 mod tls;

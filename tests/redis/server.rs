@@ -145,6 +145,14 @@ impl Server {
         Talk::to(self.port).unwrap()
     }
 
+    /// How many connections there are, that of who asks among them.
+    pub fn clients(&self) -> usize {
+        match self.ask(&["CLIENT", "LIST"]) {
+            Answer::Bytes(list) => String::from_utf8_lossy(&list).lines().count(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// One command that must not fail.
     pub fn ask(&self, command: &[&str]) -> Answer {
         match self.talk().ask(command).unwrap() {

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_lite::future::{block_on, or};
-use tokio::runtime::Builder as RuntimeBuilder;
+use futures_lite::future::block_on;
 use tokio::sync::Notify;
 
 use super::RedisStore;
 use super::cluster::Cluster;
 use super::dial::{Endpoint, Security, Target, login};
 use super::node::Node;
+use super::runtime::Runtime;
 use super::scripts::Scripts;
 use super::shared::Shared;
 use super::slots::Slots;
@@ -46,6 +46,21 @@ pub(super) enum Kind {
 enum Place {
     Single(Target),
     Cluster(Cluster),
+}
+
+impl Place {
+    /// Keeps it up, for ever.
+    async fn keep(&self, shared: Arc<Shared>, timeout: Duration) {
+        match self {
+            Place::Single(target) => {
+                let node = Arc::new(Node::new(Default::default(), &shared.changed));
+                let slots = Slots::single(node.clone());
+                shared.slots.swap(Some(Arc::new(slots)));
+                node.keep(shared, target, timeout).await;
+            }
+            Place::Cluster(cluster) => cluster.keep(&shared).await,
+        }
+    }
 }
 
 impl RedisBuilder {
@@ -100,6 +115,9 @@ impl RedisBuilder {
 
     /// Starts without waiting for the server: it may come up later.
     ///
+    /// Called on a tokio runtime of several threads, the store works there: a read of an absent key then changes no threads. Elsewhere, and
+    /// from the moment that runtime ends, it works on a thread of its own.
+    ///
     /// # Errors
     ///
     /// If a setting is wrong, or the system has no thread left.
@@ -122,38 +140,15 @@ impl RedisBuilder {
             followers: Followers::default(),
             counters: StoreCounters::default(),
         });
-        let no_thread = |error: std::io::Error| {
+        let (kept, place) = (shared.clone(), Arc::new(place));
+        let runtime = Runtime::start(move || {
+            let (kept, place) = (kept.clone(), place.clone());
+            Box::pin(async move { place.keep(kept, timeout).await })
+        });
+        let runtime = runtime.map_err(|error| {
             StoreError::new(ErrorClass::Setting, format!("no thread: {}", error.kind()))
-        };
-        let runtime = RuntimeBuilder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(no_thread)?;
-        let handle = runtime.handle().clone();
-        let closed = Arc::new(Notify::new());
-        let (kept, close) = (shared.clone(), closed.clone());
-        let keep_up = async move {
-            let keep = async {
-                match place {
-                    Place::Single(target) => {
-                        let node = Arc::new(Node::new(Default::default(), &kept.changed));
-                        kept.slots.swap(Some(Arc::new(Slots::single(node.clone()))));
-                        node.keep(kept, target, timeout).await;
-                    }
-                    Place::Cluster(cluster) => cluster.keep(&kept).await,
-                }
-            };
-            or(keep, close.notified()).await;
-        };
-        std::thread::Builder::new()
-            .name("everfresh-redis".to_owned())
-            .spawn(move || runtime.block_on(keep_up))
-            .map_err(no_thread)?;
-        Ok(RedisStore {
-            shared,
-            runtime: handle,
-            closed,
-        })
+        })?;
+        Ok(RedisStore { shared, runtime })
     }
 
     /// Starts, and waits for the first attempt to connect.

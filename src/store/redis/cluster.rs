@@ -115,7 +115,8 @@ impl Cluster {
                     login: self.login.clone(),
                 });
                 let node = Arc::new(Node::new(address, &shared.changed));
-                let keep = node.clone().keep(shared.clone(), target, self.limit);
+                let (keep, shared, limit) = (node.clone(), shared.clone(), self.limit);
+                let keep = async move { keep.keep(shared, &target, limit).await };
                 kept.push((node, Driver(tokio::spawn(keep))));
                 kept.len() - 1
             });

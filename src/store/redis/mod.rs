@@ -7,6 +7,7 @@ mod dial;
 mod line;
 mod messages;
 mod node;
+mod runtime;
 mod scripts;
 mod shared;
 mod slots;
@@ -18,12 +19,11 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::Value;
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
 use self::builder::Kind;
 pub use self::builder::RedisBuilder;
 
+use self::runtime::Runtime;
 use self::shared::Shared;
 use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
 use super::error::StoreError;
@@ -36,9 +36,9 @@ use crate::sync::{Arc, Weak};
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
-/// It owns one thread, which keeps two connections (in a cluster, to each master): one for reads, one for everything else and for changes. It may be used from any runtime and
-/// from plain threads. A connection that is lost is made again for as long as the store lives; meanwhile every operation fails
-/// at once. None waits longer than the store's [`timeout`](RedisBuilder::timeout).
+/// It keeps two connections (in a cluster, to each master): one for reads, one for everything else and for changes. It works on the runtime that it
+/// is made on if that has several threads, else on a thread of its own, and may be used from any runtime and from plain threads. A connection that is lost is made
+/// again for as long as the store lives; meanwhile every operation fails at once. None waits longer than the store's [`timeout`](RedisBuilder::timeout).
 ///
 /// A user of the server needs these rights, for namespaces that begin with `shop:` for example:
 ///
@@ -60,9 +60,7 @@ use crate::sync::{Arc, Weak};
 /// ```
 pub struct RedisStore {
     shared: Arc<Shared>,
-    runtime: Handle,
-    /// Ends the thread.
-    closed: Arc<Notify>,
+    runtime: Runtime,
 }
 
 impl RedisStore {
@@ -102,7 +100,7 @@ impl RedisStore {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.closed.notify_one();
+        self.runtime.close();
     }
 }
 

@@ -109,14 +109,14 @@ impl Node {
     pub(super) async fn keep(
         self: Arc<Self>,
         shared: Arc<Shared>,
-        target: Target,
+        target: &Target,
         limit: Duration,
     ) {
         let reads = Reads(shared.clone(), self.clone());
         let writes = Writes(shared, self.clone());
         zip(
-            self.reads.supervise(&target, limit, &reads),
-            self.scripts.supervise(&target, limit, &writes),
+            self.reads.supervise(target, limit, &reads),
+            self.scripts.supervise(target, limit, &writes),
         )
         .await;
     }

@@ -1,0 +1,61 @@
+//! Alarms that are set while the list is looked at.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use everfresh::protocol::{Alarms, AtomicU64, Flight, Right, Sleeper};
+use loom::future::block_on;
+use loom::thread::spawn;
+
+use crate::Threads::Two;
+use crate::run_model;
+
+const DEADLINE: u64 = 5;
+
+fn sleeper(flight: &Arc<Flight<u8, u64>>) -> Weak<dyn Sleeper> {
+    let sleeper: Arc<dyn Sleeper> = flight.clone();
+    Arc::downgrade(&sleeper)
+}
+
+/// P3: whoever waits while the clock is moved over the deadline is let go.
+#[test]
+fn a_waiter_against_the_clock() {
+    run_model(Two, || {
+        let flight = Arc::new(Flight::<u8, u64>::new(Right::NEVER));
+        let shared = Arc::new((AtomicU64::new(0), Alarms::default()));
+        let waiter = spawn({
+            // Dropped by main, after everybody: what counts references is not part of the model.
+            let (flight, shared) = (flight.clone(), shared.clone());
+            move || {
+                let (now, alarms) = &*shared;
+                let _ = alarms.set(DEADLINE, sleeper(&flight));
+                let is_over = || now.load(Ordering::Acquire) >= DEADLINE;
+                assert!(block_on(flight.wait(is_over)).is_none());
+            }
+        });
+        let (now, alarms) = &*shared;
+        now.fetch_add(DEADLINE, Ordering::AcqRel);
+        alarms.ring(DEADLINE);
+        waiter.join().unwrap();
+        drop(flight);
+    });
+}
+
+/// P3: an alarm that is set while the thread looks at the list is seen by it, or tells it to look again.
+#[test]
+fn an_alarm_against_the_look_at_the_list() {
+    run_model(Two, || {
+        let flight = Arc::new(Flight::<u8, u64>::new(Right::NEVER));
+        let alarms = Arc::new(Alarms::default());
+        // One that is over already: until it is looked for, no later alarm wakes the thread.
+        let gone = sleeper(&Arc::new(Flight::new(Right::NEVER)));
+        assert!(alarms.set(3, gone));
+        let thread = spawn({
+            let alarms = alarms.clone();
+            move || alarms.ring(0)
+        });
+        let told = alarms.set(DEADLINE, sleeper(&flight));
+        let next = thread.join().unwrap();
+        assert!(told || next <= DEADLINE, "the list is looked at too late");
+    });
+}

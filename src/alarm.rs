@@ -1,0 +1,138 @@
+//! Wakes those whose time has come: one list for a clock, and one thread for the clocks of the system.
+//!
+//! Nearly everything that waits is over long before its deadline. So setting an alarm costs a short lock and a weak reference, and wakes the
+//! thread only if that would have slept too long; nothing is taken back, and alarms of what is gone are dropped when the list would
+//! grow. (A timer for each waiter woke a thread twice for each load.)
+//!
+//! Invariants:
+//!
+//! 1. Whoever sets an alarm looks at the clock once more after it has registered to be woken, and goes by its own clock alone.
+//! 2. `next` is never later than an alarm that is in the list, once whoever set it has gone on: the thread, or whoever moves
+//!    the clock, looks again in time (P3, P5: none hangs).
+
+use std::thread::{Thread, park_timeout};
+use std::time::Duration;
+
+use crate::clock::{Clock, Tick};
+use crate::sync::{Arc, AtomicU64, Event, ListMutex, OnceLock, Ordering, PoisonError, Weak};
+
+/// Parts that are locked apart from each other.
+const PARTS: usize = if cfg!(all(loom, feature = "loom")) {
+    1
+} else {
+    8
+};
+
+/// The thread never sleeps longer, and never shorter.
+const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
+
+/// Who waits for a time.
+pub trait Sleeper: Send + Sync {
+    /// Called without any lock, perhaps more than once, never too early.
+    fn wake(&self);
+}
+
+pub struct Alarms {
+    parts: [ListMutex<Vec<Alarm>>; PARTS],
+    /// When to look at the list.
+    next: AtomicU64,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Alarms {
+            parts: std::array::from_fn(|_| ListMutex::new(Vec::new())),
+            next: AtomicU64::new(Tick::MAX),
+        }
+    }
+}
+
+struct Alarm {
+    at: Tick,
+    sleeper: Weak<dyn Sleeper>,
+}
+
+impl Alarms {
+    /// Sets an alarm; true if the list has to be looked at earlier than was known so far.
+    #[must_use]
+    pub fn set(&self, at: Tick, sleeper: Weak<dyn Sleeper>) -> bool {
+        let part = sleeper.as_ptr().cast::<u8>().addr() / 128 % PARTS;
+        {
+            let list = self.parts[part].lock();
+            let mut part = list.unwrap_or_else(PoisonError::into_inner);
+            if part.len() == part.capacity() {
+                part.retain(|alarm| alarm.sleeper.strong_count() > 0);
+                // At least as much room as is taken, so that looking for the gone is rare.
+                let taken = part.len();
+                part.reserve(taken.max(8));
+            }
+            part.push(Alarm { at, sleeper });
+        }
+        // SeqCst with the exchange in `ring`: either that sees the alarm in the list, or this sees the exchange.
+        self.next.fetch_min(at, Ordering::SeqCst) > at
+    }
+
+    /// Wakes all whose time has come; returns when to look again, if nobody sets an earlier alarm.
+    pub fn ring(&self, now: Tick) -> Tick {
+        // Before the list: an alarm that is set from here on lowers it again.
+        self.next.swap(Tick::MAX, Ordering::SeqCst);
+        let mut next = Tick::MAX;
+        let mut due = Vec::new();
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            part.retain(|alarm| {
+                if alarm.at <= now {
+                    due.push(alarm.sleeper.clone());
+                    return false;
+                }
+                let live = alarm.sleeper.strong_count() > 0;
+                if live {
+                    next = next.min(alarm.at);
+                }
+                live
+            });
+        }
+        for sleeper in due.iter().filter_map(Weak::upgrade) {
+            sleeper.wake();
+        }
+        self.next.fetch_min(next, Ordering::SeqCst).min(next)
+    }
+}
+
+/// The alarms of the system's clocks, and the thread that rings them; none if the system had no thread left.
+static SYSTEM: OnceLock<Option<(Arc<Alarms>, Thread)>> = OnceLock::new();
+
+/// Sets an alarm by the clocks of the system.
+pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
+    let system = SYSTEM.get_or_init(|| {
+        let alarms = Arc::new(Alarms::default());
+        let rung = alarms.clone();
+        let thread = std::thread::Builder::new().name("everfresh-clock".to_owned());
+        let thread = thread.spawn(move || keep_ringing(&rung));
+        thread.ok().map(|thread| (alarms, thread.thread().clone()))
+    });
+    if let Some((alarms, thread)) = system {
+        if alarms.set(at, sleeper) {
+            thread.unpark();
+        }
+    }
+}
+
+fn keep_ringing(alarms: &Alarms) {
+    // The one that lags: whoever is woken finds its own clock there, too.
+    let clock = Clock::coarse();
+    loop {
+        let next = alarms.ring(clock.now());
+        let left = next.saturating_sub(clock.now()).clamp(SLEEP.0, SLEEP.1);
+        park_timeout(Duration::from_nanos(left));
+    }
+}
+
+/// One that waits for nothing but a time.
+pub(crate) struct Nap(pub(crate) Event);
+
+impl Sleeper for Nap {
+    fn wake(&self) {
+        self.0.notify(usize::MAX);
+    }
+}

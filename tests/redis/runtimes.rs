@@ -1,0 +1,112 @@
+//! Where a store works: on the runtime that it was made on, and on when that ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use everfresh::store::{RedisStore, SecondLevel, Store};
+use everfresh::{Cache, Source};
+use futures_lite::future::block_on;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::contract::world::{key, until};
+use crate::faults::works;
+use crate::server::Server;
+
+fn several_threads() -> Builder {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2);
+    builder
+}
+
+fn connect(server: &Server, runtime: &Runtime) -> Arc<RedisStore> {
+    let connect = server.builder().timeout(Duration::from_secs(10)).connect();
+    Arc::new(runtime.block_on(connect).unwrap())
+}
+
+fn cache(store: &Arc<RedisStore>) -> Cache<u64, u64> {
+    Cache::builder()
+        .store(SecondLevel::new(store.clone(), "runtimes:v1").unwrap())
+        .compute(|n: &u64| n * n)
+        .build()
+        .unwrap()
+}
+
+fn published(cache: &Cache<u64, u64>, count: u64) {
+    until("it is published", || {
+        cache.store_stats().unwrap().published >= count
+    });
+}
+
+#[test]
+fn a_store_works_on_the_runtime_it_was_made_on() {
+    let server = Server::start();
+    let runtime = several_threads().enable_all().build().unwrap();
+    let store = connect(&server, &runtime);
+    works(&*store, &key("works"));
+    let (first, second) = (cache(&store), cache(&store));
+    let keys: Vec<u64> = (0..200).collect();
+    for answer in runtime.block_on(first.get_many(&keys)) {
+        assert_eq!(answer.unwrap().source(), Source::Loaded);
+    }
+    published(&first, 200);
+    for answer in runtime.block_on(second.get_many(&keys)) {
+        assert_eq!(answer.unwrap().source(), Source::Store);
+    }
+    // From a thread, too.
+    let third = cache(&store);
+    assert_eq!(third.get_blocking(&9).unwrap().source(), Source::Store);
+    assert_eq!(store.stats().connections, 2);
+}
+
+#[test]
+fn a_store_outlives_the_runtime_it_was_made_on() {
+    let server = Server::start();
+    let runtime = several_threads().enable_all().build().unwrap();
+    let store = connect(&server, &runtime);
+    let cache = cache(&store);
+    cache.get_blocking(&1).unwrap();
+    published(&cache, 1);
+    drop(runtime);
+    // What is resident is served whatever happens.
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    until("the store is back", || {
+        store.state().is_up() && store.stats().connections >= 4
+    });
+    works(&*store, &key("works"));
+    assert_eq!(*cache.get_blocking(&7).unwrap(), 49);
+    published(&cache, 2);
+    block_on(cache.invalidate_everywhere(&7)).unwrap();
+}
+
+#[test]
+fn a_runtime_without_network_and_timers_is_left_at_once() {
+    let server = Server::start();
+    let runtime = several_threads().build().unwrap();
+    let store = connect(&server, &runtime);
+    works(&*store, &key("works"));
+}
+
+#[test]
+fn a_caller_that_blocks_its_only_thread_does_not_wait_for_itself() {
+    let server = Server::start();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let store = connect(&server, &runtime);
+    let cache = cache(&store);
+    runtime.block_on(async {
+        assert_eq!(*cache.get_blocking(&5).unwrap(), 25);
+    });
+}
+
+#[test]
+fn a_store_that_is_dropped_closes_its_connections_whatever_it_works_on() {
+    let server = Server::start();
+    let runtime = several_threads().enable_all().build().unwrap();
+    let before = server.clients();
+    let store = connect(&server, &runtime);
+    assert_eq!(server.clients(), before + 2);
+    drop(store);
+    until("the connections are closed", || server.clients() == before);
+    // And not made again when the runtime ends after it.
+    drop(runtime);
+    assert_eq!(server.clients(), before);
+}
