@@ -1,12 +1,11 @@
 //! The metrics of one cache.
 
 use everfresh::{Cache, CountingLoader, ManualClock, Source};
-use metrics::Unit;
 
+use crate::SECRET;
 use crate::recorder::RECORDED;
 use crate::support::gates::End;
 use crate::support::*;
-use crate::{SECRET, tells};
 
 /// So near to the soft limit a draw of "not yet" has a chance of one in a hundred million.
 const HARDLY_FRESH: std::time::Duration = std::time::Duration::from_nanos(20);
@@ -236,33 +235,4 @@ fn without_a_store_or_a_weigher_nothing_is_told_of_them() {
     // All there are, at zero: a rate can be made of the first thing that happens.
     assert!(told.contains_key("everfresh_results_total taken_over"));
     assert_eq!(told.len(), 17 + 3);
-}
-
-#[test]
-fn each_metric_says_what_it_is_and_none_has_a_key() {
-    let recorded = &*RECORDED;
-    history("described").record_metrics();
-    let described = recorded.described();
-    for series in recorded.all() {
-        assert!(!tells(&format!("{series:?}")), "{series:?}");
-        let about = &described.get(&series.name);
-        let about = about.unwrap_or_else(|| panic!("{} is not described", series.name));
-        assert!(about.text.ends_with('.'), "{about:?}");
-        let unit = match series.name.ends_with("_seconds") {
-            true => Unit::Seconds,
-            false => Unit::Count,
-        };
-        assert_eq!(about.unit, Some(unit), "{}", series.name);
-        let total = series.name.ends_with("_total");
-        assert_eq!(about.kind == "counter", total, "{}", series.name);
-        assert_eq!(series.labels[0].0, "cache");
-        let words = &series.labels[1..];
-        let bounded = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        assert!(
-            words
-                .iter()
-                .all(|(name, word)| bounded(name) && bounded(word)),
-            "{series:?}"
-        );
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use everfresh::store::{
     ChaosStore, ErrorClass, Fault, FleetStats, MemoryStore, Op, SecondLevel, Unreadable,
 };
-use everfresh::{Cache, ManualClock};
+use everfresh::{Builder, Cache, ManualClock};
 use futures_lite::future::block_on;
 use tracing::Level;
 
@@ -15,16 +15,16 @@ use crate::subscriber::TRACED;
 use crate::support::*;
 use crate::{SECRET, tells};
 
-struct Process {
-    cache: Cache<u64, u64>,
-    chaos: Arc<ChaosStore>,
+pub struct Process {
+    pub cache: Cache<u64, u64>,
+    pub chaos: Arc<ChaosStore>,
 }
 
 /// A process whose loader gives 0, 1, 2 and so on.
-fn process(name: &str, clock: &ManualClock, memory: &Arc<MemoryStore>) -> Process {
+pub fn process_of(name: &str, builder: Builder<u64, u64>, memory: &Arc<MemoryStore>) -> Process {
     let chaos = Arc::new(ChaosStore::new(memory.clone()));
     let next = AtomicU64::new(0);
-    let cache = builder(clock)
+    let cache = builder
         .name(name)
         .store(SecondLevel::new(chaos.clone(), "test:v1").unwrap())
         .compute(move |_: &u64| next.fetch_add(1, Ordering::Relaxed))
@@ -33,8 +33,12 @@ fn process(name: &str, clock: &ManualClock, memory: &Arc<MemoryStore>) -> Proces
     Process { cache, chaos }
 }
 
+fn process(name: &str, clock: &ManualClock, memory: &Arc<MemoryStore>) -> Process {
+    process_of(name, builder(clock), memory)
+}
+
 impl Process {
-    fn get(&self, key: u64) -> u64 {
+    pub fn get(&self, key: u64) -> u64 {
         *self.cache.get_blocking(&key).unwrap()
     }
 
@@ -42,7 +46,7 @@ impl Process {
         self.cache.store_stats().unwrap()
     }
 
-    fn until(&self, what: &str, holds: impl Fn(&FleetStats) -> bool) {
+    pub fn until(&self, what: &str, holds: impl Fn(&FleetStats) -> bool) {
         until(what, || holds(&self.stats()));
     }
 }
