@@ -410,7 +410,7 @@ impl<K, V, S> Cache<K, V, S> {
     /// [names](crate::Builder::name). All metrics, and what to watch: [`docs::watching`](crate::docs::watching).
     ///
     /// Without a recorder it does nothing; one that is installed later is used from then on. Cost: [`stats`](Self::stats), and a look-up
-    /// in the recorder for each of about thirty numbers, or eighty with a store.
+    /// in the recorder for each of about twenty numbers, or seventy with a store.
     ///
     /// # Example
     ///

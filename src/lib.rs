@@ -50,6 +50,7 @@
 //! - [`docs::choosing`]: limits, X-Fetch, when not to use it.
 //! - [`docs::protocol`]: how it works.
 //! - [`docs::performance`]: what a hit costs.
+//! - [`docs::watching`]: metrics, traces, and what to be woken for.
 //!
 //! # Limits
 //!

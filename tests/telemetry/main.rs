@@ -6,6 +6,11 @@
 #[path = "../main/support/mod.rs"]
 mod support;
 
+#[allow(dead_code)]
+#[path = "../../examples/fleet/server.rs"]
+mod server;
+
+mod connection;
 mod counted;
 mod fleet;
 mod names;

@@ -59,9 +59,13 @@ impl Traced {
 
     /// The events of one cache.
     pub fn events(&self, cache: &str) -> Vec<Said> {
-        let of_cache = format!("cache={cache:?} ");
+        self.events_with(&format!("cache={cache:?} "))
+    }
+
+    /// The events with this text in them.
+    pub fn events_with(&self, text: &str) -> Vec<Said> {
         let events = self.0.events.lock().unwrap();
-        let events = events.iter().filter(|said| said.fields.contains(&of_cache));
+        let events = events.iter().filter(|said| said.fields.contains(text));
         events.cloned().collect()
     }
 
