@@ -259,14 +259,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         shared.counters.failed();
         let failures = claim.failures();
         let rest = with_rng(|rng| shared.policy.backoff(failures, rng));
+        let pause = Duration::from_nanos(rest);
+        // Before those who wait learn of it, and perhaps tell of it themselves.
+        trace::load_failed(&shared.name, class, panicked, failures + 1, pause);
         match claim.entry().is_loading() {
             true => shared.remember(claim, error, now, rest, failures + 1),
             false => claim.fail(error, now.saturating_add(rest)),
         }
-        let rest = Duration::from_nanos(rest);
-        trace::load_failed(&shared.name, class, panicked, failures + 1, rest);
         if let Some(lease) = lease {
-            lease.failed(rest);
+            lease.failed(pause);
         }
     }
 
