@@ -50,6 +50,7 @@
 //! - [`docs::choosing`]: limits, X-Fetch, when not to use it.
 //! - [`docs::protocol`]: how it works.
 //! - [`docs::performance`]: what a hit costs.
+//! - [`docs::watching`]: metrics, traces, and what to be woken for.
 //!
 //! # Limits
 //!
@@ -78,6 +79,7 @@ mod flight;
 mod fresh;
 mod job;
 mod loader;
+mod metrics;
 mod nesting;
 mod pool;
 mod publish;
@@ -92,6 +94,7 @@ mod sync;
 mod table;
 #[cfg(any(test, feature = "test-util"))]
 mod testing;
+mod trace;
 mod watch;
 
 pub use builder::Builder;
@@ -119,6 +122,8 @@ pub mod docs {
     pub mod performance {}
     #[doc = include_str!("docs/store.md")]
     pub mod store {}
+    #[doc = include_str!("docs/watching.md")]
+    pub mod watching {}
 }
 
 /// The protocol without policy and loader, for the models in `loom-tests`.

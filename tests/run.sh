@@ -23,7 +23,7 @@ step() { # NAME COMMAND...
     fi
 }
 
-all=tokio,test-util,redis-tls,json,msgpack,lz4
+all=tokio,test-util,redis-tls,json,msgpack,lz4,metrics,tracing
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 
 install_tools() {
@@ -60,7 +60,7 @@ minimum_version() {
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
     cp -r Cargo.toml README.md src tests examples benches loom-tests "$copy/tree" || return 1
-    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4"; do
+    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,metrics,tracing"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
     done
 }
@@ -74,6 +74,8 @@ lints() {
         cargo clippy --lib --features tokio -- -D warnings &&
         cargo clippy --lib --features redis -- -D warnings &&
         cargo clippy --lib --features redis-tls -- -D warnings &&
+        cargo clippy --lib --features metrics -- -D warnings &&
+        cargo clippy --lib --features tracing -- -D warnings &&
         RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
             --target-dir target-loom -- -D warnings
 }
