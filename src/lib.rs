@@ -97,7 +97,7 @@
 //!   other sets have room.
 //! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one of them may be loaded again.
 //! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on without it.
-//! - With limits of 400 ms and more, ages are exact to one step of the kernel's coarse clock, 1 to 10 ms ([`Clock`]).
+//! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock, 1 to 10 ms ([`Clock`]).
 #![forbid(unsafe_code)]
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]
 
