@@ -80,13 +80,15 @@ lower_bounds() {
     done
 }
 
-# Each asserts what it says. The one that takes a server is given one as well.
+# Each asserts what it says, in a second or two; one that waits for what never comes is stopped. The one that takes a server is
+# given one as well.
 examples() {
     local example folder server rc
+    cargo build --quiet --features "$all" --examples || return 1
     for example in examples/*.rs; do
         example=$(basename "$example" .rs)
         printf '%s\n' "-- $example"
-        cargo run --quiet --features "$all" --example "$example" || return 1
+        timeout 60 cargo run --quiet --features "$all" --example "$example" || return 1
     done
     folder=$(mktemp -d)
     redis-server --port 0 --unixsocket "$folder/redis" --save '' --dir "$folder" >"$folder/log" &
@@ -95,7 +97,7 @@ examples() {
         [ -S "$folder/redis" ] && break
         sleep 0.1
     done
-    cargo run --quiet --features "$all" --example two_levels -- "unix://$folder/redis"
+    timeout 60 cargo run --quiet --features "$all" --example two_levels -- "unix://$folder/redis"
     rc=$?
     kill "$server" && wait "$server"
     rm -rf "$folder"
