@@ -96,6 +96,19 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole cache is given to its callers and
     /// not kept.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let pages: Cache<u64, String> = Cache::builder()
+    ///     .max_weight(64 << 20, |_id, page: &String| page.len() as u32)
+    ///     .compute(|id: &u64| format!("page {id}"))
+    ///     .build()?;
+    /// pages.get_blocking(&7)?;
+    /// assert_eq!(pages.weight(), 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_weight<F>(mut self, weight: u64, weigher: F) -> Self
     where
         F: Fn(&K, &V) -> u32 + Send + Sync + 'static,
@@ -108,6 +121,23 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// Called after the fact, by the thread whose operation removed the value, once for each, in no particular order. It may call
     /// the cache; what that removes is told after it returns. A panic in it is caught and dropped.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use everfresh::{Cache, Cause};
+    ///
+    /// let (gone, removed) = mpsc::channel();
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .on_removal(move |key, value, cause| { let _ = gone.send((*key, *value, cause)); })
+    ///     .compute(|n: &u64| n * n)
+    ///     .build()?;
+    /// cache.insert(3, 10);
+    /// cache.invalidate(&3);
+    /// assert_eq!(removed.recv()?, (3, 10, Cause::Invalidated));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_removal<F>(mut self, listener: F) -> Self
     where
         F: Fn(&K, &V, Cause) + Send + Sync + 'static,
@@ -183,7 +213,7 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The source of time. [`Clock::coarse`] if not given and every limit is at least 400 ms, else [`Clock::precise`].
+    /// The source of time. If not given, [`Clock::coarse`] where the soft limit is at least 400 ms, else [`Clock::precise`].
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = Some(clock.into());
         self
@@ -220,6 +250,20 @@ impl<K, V, S> Builder<K, V, S> {
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
     /// With the feature `tokio`, the runtime in which [`build`](Self::build) is called if not given.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// let cache: Cache<u64, String> = Cache::builder()
+    ///     // A runtime in one line: a thread for each load.
+    ///     .spawner(|load| { std::thread::spawn(|| futures_lite::future::block_on(load)); })
+    ///     .load(async |id: &u64| format!("user {id}"))
+    ///     .build()?;
+    /// assert_eq!(*cache.get_blocking(&7)?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture) + Send + Sync + 'static) -> Self {
         self.runner.spawner = Some(Box::new(spawn));
         self
@@ -262,7 +306,8 @@ where
         self.computing(move |request| Ok(Loaded::new(f(request.key()))))
     }
 
-    /// Loads values by a CPU-bound function that may fail.
+    /// Loads values by a CPU-bound function that may fail. Its error is given to all who wait, and
+    /// [`Error::downcast_ref`](crate::Error::downcast_ref) gives it back.
     pub fn try_compute<F, E>(self, f: F) -> Self
     where
         F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
@@ -324,6 +369,29 @@ where
     }
 
     /// Loads values by an I/O-bound function that may fail, on an async runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use everfresh::Cache;
+    ///
+    /// # struct Database;
+    /// # impl Database { async fn name(&self, id: u64) -> Result<String, std::io::Error> { Ok(format!("user {id}")) } }
+    /// # #[cfg(feature = "tokio")]
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let database = Arc::new(Database);
+    /// let names: Cache<u64, String> = Cache::builder()
+    ///     .try_load(move |id: &u64| {
+    ///         let (database, id) = (database.clone(), *id); // the future owns what it needs
+    ///         async move { database.name(id).await }
+    ///     })
+    ///     .build()?;
+    /// assert_eq!(*names.get(&7).await?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_load<F, E>(self, f: F) -> Self
     where
         F: AsyncFn(&K) -> Result<V, E> + for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
@@ -332,7 +400,8 @@ where
         self.loading(Fallible(f, PhantomData))
     }
 
-    /// Loads values by an I/O-bound function that sees the previous value and may set the new one's times.
+    /// Loads values by an I/O-bound function that sees the previous value and may set the new one's times; the same as
+    /// [`compute_with`](Self::compute_with), on an async runtime.
     pub fn load_with<F, E>(self, f: F) -> Self
     where
         F: AsyncFn(&Request<K, V>) -> Result<Loaded<V>, E>

@@ -280,7 +280,7 @@ where
     /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
     ///
     /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set. With a store, every key that
-    /// this process knows is removed there too; for all others take a new namespace.
+    /// this process knows is removed there too, in the background; for all others take a new namespace.
     pub fn invalidate_all(&self) {
         if let Some(fleet) = &self.0.fleet {
             fleet.invalidate_all();
@@ -355,7 +355,19 @@ where
         Pinned::new(self.0.clone(), key)
     }
 
-    /// Whether a key has a value that may be served. Not counted as a read.
+    /// Whether a key has a value that may be served. Not counted as a read, not even by eviction.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.insert(3, 9);
+    /// assert!(cache.contains(&3));
+    /// cache.invalidate_all();
+    /// assert!(!cache.contains(&3) && cache.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn contains<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -393,6 +405,18 @@ impl<K, V, S> Cache<K, V, S> {
     /// What the cache has done so far.
     ///
     /// Cost: a walk over one block of counters for each thread that ever read.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.get_blocking(&3)?;
+    /// cache.get_blocking(&3)?;
+    /// let stats = cache.stats();
+    /// assert_eq!((stats.misses, stats.fresh, stats.hit_ratio()), (1, 1, 0.5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         self.0.shared.counters.snapshot()
     }

@@ -105,6 +105,21 @@ impl<V, K> From<Kept<V, K>> for Cached<V, K> {
 }
 
 /// Whether a value was fresh or stale when it was read; past its hard limit it is never served.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use everfresh::{Cache, Freshness, Loaded};
+///
+/// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+/// cache.insert(3, Loaded::new(9).fresh_for(Duration::ZERO)); // stale at once
+/// match cache.get_blocking(&3)?.freshness() {
+///     Freshness::Stale { by } => println!("stale for {by:?}; a refresh is running"),
+///     Freshness::Fresh => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// Before the soft limit.

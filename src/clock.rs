@@ -19,7 +19,7 @@ pub type Tick = u64;
 
 /// The source of time for one cache.
 ///
-/// A builder that is not told otherwise picks [`Clock::coarse`] when every limit is at least
+/// A builder that is not told otherwise picks [`Clock::coarse`] when the soft limit is at least
 /// 400 ms, and [`Clock::precise`] below. No clock ever goes backwards, and all threads see the same.
 ///
 /// # Example

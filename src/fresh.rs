@@ -77,6 +77,18 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     }
 
     /// Puts a value in; the same as [`Cache::insert`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Fresh;
+    /// let level: Fresh<u8> = Fresh::builder().compute(|&()| 1).build_fresh()?;
+    /// level.set(2); // told by somebody else, before the next refresh
+    /// assert_eq!(*level.get_blocking()?, 2);
+    /// level.invalidate();
+    /// assert_eq!(*level.get_blocking()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set(&self, value: impl Into<Loaded<V>>) {
         self.0.insert((), value);
     }

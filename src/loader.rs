@@ -15,6 +15,26 @@ use crate::sync::Arc;
 ///
 /// Loaders that want more than the key take it with [`Builder::compute_with`](crate::Builder::compute_with) or
 /// [`Builder::load_with`](crate::Builder::load_with).
+///
+/// # Example
+///
+/// ```
+/// use std::convert::Infallible;
+/// use everfresh::{Cache, Loaded, Request};
+///
+/// // Counts its own refreshes: each load sees what it replaces.
+/// fn next(request: &Request<(), u64>) -> Result<Loaded<u64>, Infallible> {
+///     Ok(Loaded::new(request.previous().map_or(0, |before| before + 1)))
+/// }
+///
+/// let cache: Cache<(), u64> = Cache::builder().compute_with(next).build()?;
+/// assert_eq!(*cache.get_blocking(&())?, 0);
+/// # futures_lite::future::block_on(async {
+/// assert_eq!(*cache.refresh(&()).await?, 1);
+/// # Ok::<(), everfresh::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Request<K, V> {
     pub(crate) entry: Arc<Entry<K, V>>,
 }
@@ -72,6 +92,22 @@ impl<V> Loaded<V> {
     /// again for the cache's [`absent_for`](crate::Builder::absent_for), or for `fresh_for` of this answer.
     ///
     /// Inserted, it is the same as an `invalidate`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use everfresh::{Cache, Loaded, Request};
+    ///
+    /// let names: Cache<u64, &str> = Cache::builder()
+    ///     .compute_with(|request: &Request<u64, &str>| match request.key() {
+    ///         1 => Ok::<_, Infallible>(Loaded::new("one")),
+    ///         _ => Ok(Loaded::absent()),
+    ///     })
+    ///     .build()?;
+    /// assert!(names.get_blocking(&2).unwrap_err().is_absent());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn absent() -> Self {
         Loaded::of(None)
     }

@@ -65,6 +65,45 @@ minimum_version() {
     done
 }
 
+# The oldest versions that Cargo.toml allows must do. In a folder of its own too, without the packages and dependencies that are
+# only for development: nobody else resolves theirs.
+lower_bounds() {
+    local copy=target/bounds
+    rm -rf "$copy/tree" && mkdir -p "$copy/tree" || return 1
+    awk '/^\[/ { skip = /^\[(dev-dependencies|workspace)\]/ } !skip; END { print "[workspace]" }' \
+        Cargo.toml >"$copy/tree/Cargo.toml"
+    cp -r README.md src "$copy/tree" || return 1
+    # An option of the nightly cargo, of which only the resolver is used.
+    (cd "$copy/tree" && RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions) || return 1
+    for features in "" "$all"; do
+        (cd "$copy/tree" && cargo check --locked --lib --features "$features" --target-dir ../target) || return 1
+    done
+}
+
+# Each asserts what it says, in a second or two; one that waits for what never comes is stopped. The one that takes a server is
+# given one as well.
+examples() {
+    local example folder server rc
+    cargo build --quiet --features "$all" --examples || return 1
+    for example in examples/*.rs; do
+        example=$(basename "$example" .rs)
+        printf '%s\n' "-- $example"
+        timeout 60 cargo run --quiet --features "$all" --example "$example" || return 1
+    done
+    folder=$(mktemp -d)
+    redis-server --port 0 --unixsocket "$folder/redis" --save '' --dir "$folder" >"$folder/log" &
+    server=$!
+    for _ in {1..100}; do
+        [ -S "$folder/redis" ] && break
+        sleep 0.1
+    done
+    timeout 60 cargo run --quiet --features "$all" --example two_levels -- "unix://$folder/redis"
+    rc=$?
+    kill "$server" && wait "$server"
+    rm -rf "$folder"
+    return "$rc"
+}
+
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$all"; }
 
 lints() {
@@ -87,7 +126,10 @@ step "documentation" documentation
 step "package" cargo package --allow-dirty --quiet
 step "minimum Rust version $minimum" minimum_version
 
-step "tests, doctests and examples" cargo test --all-targets --features "$all"
+step "lower bounds of the dependencies" lower_bounds
+
+step "tests" cargo test --all-targets --features "$all"
+step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "documentation tests" cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh

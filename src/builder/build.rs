@@ -52,6 +52,14 @@ where
     /// # Errors
     ///
     /// [`BuildError`] says which setting is wrong and what it may be.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let without_loader = Cache::<u64, u64>::builder().capacity(100).build();
+    /// assert!(without_loader.unwrap_err().to_string().starts_with("there is no loader"));
+    /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
         S: BuildHasher,

@@ -9,6 +9,32 @@ pub type Rejected = Box<dyn StdError + Send + Sync>;
 ///
 /// What is read was written by this codec, by some version of the program, unless somebody else writes to the store. A codec may fail and may
 /// panic: the value is then not stored, or is as if it were not.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::store::{Codec, Format, Rejected};
+///
+/// /// Text as it is.
+/// struct Plain;
+///
+/// impl Codec<String> for Plain {
+///     fn id(&self) -> u8 {
+///         64 // the first that is not for this crate
+///     }
+///
+///     fn encode(&self, value: &String, out: &mut Vec<u8>) -> Result<(), Rejected> {
+///         out.extend_from_slice(value.as_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(&self, bytes: &[u8]) -> Result<String, Rejected> {
+///         Ok(std::str::from_utf8(bytes)?.to_owned())
+///     }
+/// }
+///
+/// let format: Format<String> = Format::new(Plain); // for `SecondLevel::with`
+/// ```
 pub trait Codec<V>: Send + Sync + 'static {
     /// Which codec it is; payloads of others are not read. 0 to 63 are for the ones in this crate.
     fn id(&self) -> u8;

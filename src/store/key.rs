@@ -26,6 +26,16 @@ impl Namespace {
     /// # Errors
     ///
     /// If it is empty, too long, or has other characters.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::store::Namespace;
+    ///
+    /// assert_eq!(Namespace::new("shop:predictions:v3")?.as_str(), "shop:predictions:v3");
+    /// assert!(Namespace::new("shop predictions").is_err());
+    /// # Ok::<(), everfresh::BuildError>(())
+    /// ```
     pub fn new(name: &str) -> Result<Self, BuildError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
         if name.is_empty() || name.len() > Self::LONGEST || !name.bytes().all(allowed) {

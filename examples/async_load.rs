@@ -1,0 +1,76 @@
+//! An async loader on tokio: a crowd shares one query, an unknown key is remembered, a database that fails is ridden out.
+//!
+//! `cargo run --example async_load`; in your `Cargo.toml`: `everfresh = { version = "0.1", features = ["tokio"] }`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use everfresh::{Cache, Loaded, Request, Source};
+use tokio::task::JoinSet;
+
+/// Stands for a connection pool.
+#[derive(Default)]
+struct Database {
+    queries: AtomicU32,
+    is_down: AtomicBool,
+}
+
+impl Database {
+    async fn user(&self, id: u64) -> Result<Option<String>, std::io::Error> {
+        self.queries.fetch_add(1, Relaxed);
+        tokio::task::yield_now().await; // here it would wait for the network
+        match self.is_down.load(Relaxed) {
+            true => Err(std::io::ErrorKind::ConnectionRefused.into()),
+            false => Ok((id < 1_000).then(|| format!("user {id}"))),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let database = Arc::new(Database::default());
+    let db = database.clone();
+    let users: Cache<u64, String> = Cache::builder()
+        .fresh_for(Duration::from_secs(30))
+        .stale_for(Duration::from_secs(600)) // the longest outage to ride out
+        .load_timeout(Duration::from_secs(5))
+        // `try_load` is given just the key; this one may also answer that there is no value.
+        .load_with(move |request: &Request<u64, String>| {
+            let (db, id) = (db.clone(), *request.key());
+            async move {
+                let user = db.user(id).await?;
+                Ok::<_, std::io::Error>(user.map_or_else(Loaded::absent, Loaded::new))
+            }
+        })
+        .build()?; // inside of the runtime on which the loads are to run
+
+    let mut crowd = JoinSet::new();
+    for _ in 0..1_000 {
+        let users = users.clone();
+        crowd.spawn(async move { users.get(&7).await.map(|user| user.len()) });
+    }
+    while let Some(length) = crowd.join_next().await {
+        assert_eq!(length??, "user 7".len());
+    }
+    assert_eq!(database.queries.swap(0, Relaxed), 1);
+    println!("1 000 tasks, 1 query");
+
+    for _ in 0..3 {
+        let answer = users.get(&5_000).await;
+        assert!(answer.is_err_and(|error| error.is_absent()));
+    }
+    assert_eq!(database.queries.swap(0, Relaxed), 1);
+    println!("an unknown user, asked for 3 times: 1 query");
+
+    // The database fails while a value is stale: the value is served on, and says so.
+    database.is_down.store(true, Relaxed);
+    let user = Loaded::new("user 8".to_owned()).fresh_for(Duration::ZERO);
+    users.insert(8, user);
+    let error = users.refresh(&8).await.err().ok_or("it is down")?;
+    let user = users.get(&8).await?;
+    assert_eq!(*user, "user 8");
+    assert_eq!(user.source(), Source::AfterFailure);
+    println!("{error}; {user} is served all the same");
+    Ok(())
+}
