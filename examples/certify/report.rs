@@ -1,4 +1,4 @@
-//! What people read: figures with their units, in aligned tables.
+//! What people read: figures with their units, in aligned tables, as text here and as a page in `page`.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -43,22 +43,72 @@ pub fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
-pub fn checks(checks: &[Check]) -> String {
-    let rows = checks.iter().map(|check| {
-        vec![
-            check.figure.to_owned(),
-            check.measured.clone(),
-            verdict(check.pass).to_owned(),
-            check.target.clone(),
-        ]
-    });
-    table(&["", "measured", "", "target"], rows.collect(), &[0, 3])
+/// One part of the report: a table and what there is to say about it.
+pub struct Part {
+    pub title: String,
+    /// Before the table, if there is more to say than the title does.
+    pub lead: String,
+    /// Without columns: there is none.
+    pub table: Table,
+    /// After the table, a line each.
+    pub notes: Vec<String>,
+    /// `None`: nothing in it is certified.
+    pub pass: Option<bool>,
 }
 
-/// Columns as wide as their widest cell; numbers to the right, the columns in `left` to the left.
-pub fn table(headers: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
-    let headers = headers.iter().map(|header| (*header).to_owned()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(headers).chain(rows).collect();
+/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the left.
+#[derive(Default)]
+pub struct Table {
+    pub headers: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+    pub left: &'static [usize],
+}
+
+impl Part {
+    /// A title and its checks.
+    pub fn checked(title: String, checks: &[Check]) -> Part {
+        let rows = checks.iter().map(|check| {
+            vec![
+                check.figure.to_owned(),
+                check.measured.clone(),
+                verdict(check.pass).to_owned(),
+                check.target.clone(),
+            ]
+        });
+        Part {
+            title,
+            lead: String::new(),
+            table: Table {
+                headers: vec!["", "measured", "", "target"],
+                rows: rows.collect(),
+                left: &[0, 3],
+            },
+            notes: Vec::new(),
+            pass: Some(checks.iter().all(|check| check.pass)),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.title);
+        if !self.lead.is_empty() {
+            text += &format!("{}\n", self.lead);
+        }
+        text += &aligned(&self.table);
+        for note in &self.notes {
+            text += &format!("  {note}\n");
+        }
+        text
+    }
+}
+
+/// Columns as wide as their widest cell.
+fn aligned(table: &Table) -> String {
+    if table.headers.is_empty() {
+        return String::new();
+    }
+    let headers = table.headers.iter().map(|header| (*header).to_owned());
+    let headers: Vec<String> = headers.collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&headers).chain(&table.rows).collect();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -69,7 +119,7 @@ pub fn table(headers: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String
         for (column, cell) in line.iter().enumerate() {
             let width = width(column);
             // Writing to a string cannot fail.
-            let _ = match left.contains(&column) {
+            let _ = match table.left.contains(&column) {
                 true => write!(row, "  {cell:<width$}"),
                 false => write!(row, "  {cell:>width$}"),
             };
