@@ -38,7 +38,7 @@ impl Answer {
 pub struct Call {
     pub began: Instant,
     pub ended: Instant,
-    answer: Answer,
+    pub answer: Answer,
 }
 
 /// One call of the loader.
@@ -67,7 +67,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn of(calls: Vec<Call>) -> Seen {
+    pub fn of(calls: Vec<Call>) -> Seen {
         let count = |wanted| calls.iter().filter(|call| call.answer == wanted).count();
         let mut took: Vec<Duration> = calls.iter().map(|call| call.ended - call.began).collect();
         took.sort_unstable();

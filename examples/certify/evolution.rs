@@ -152,13 +152,13 @@ impl Plain {
 
 /// One generation under one load.
 pub struct Row {
-    name: &'static str,
-    load: &'static str,
-    computes: usize,
-    seen: Seen,
-    ran: Vec<Compute>,
+    pub name: &'static str,
+    pub load: &'static str,
+    pub computes: usize,
+    pub seen: Seen,
+    pub ran: Vec<Compute>,
     /// Only everfresh is certified; the others are what they are.
-    pass: Option<bool>,
+    pub pass: Option<bool>,
 }
 
 /// Every generation under every load.

@@ -170,6 +170,8 @@ impl Field {
         let middle = ((LEFT + self.right) / 2.0, self.bottom + 37.0);
         let axis = "time from call to answer";
         picture.text(middle, Anchor::Middle, Ink::Dim, "small", axis);
+        let above = (2.0, self.top - 12.0);
+        picture.text(above, Anchor::Start, Ink::Dim, "small", "answered");
     }
 
     /// Times without a name yet stand out of the way above the field, one line each.
@@ -201,6 +203,14 @@ fn power_of_ten(power: i32) -> String {
         10u64.pow((power - 3 * unit).max(0) as u32),
         units[unit as usize]
     )
+}
+
+struct Label<'a> {
+    text: &'a str,
+    ink: Ink,
+    more: &'static str,
+    /// Or it is left out where there is no room.
+    needed: bool,
 }
 
 /// What must not be written over: corners at the left top and at the right bottom.
@@ -246,10 +256,13 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             &field,
             &mut picture,
             &mut taken,
-            &[*place],
-            *ink,
-            "small",
-            label,
+            &[0.0, 12.0, -12.0].map(|down| (place.0, place.1 + down)),
+            &Label {
+                text: label,
+                ink: *ink,
+                more: "small",
+                needed: false,
+            },
         );
     }
     for curve in curves {
@@ -269,9 +282,12 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             &mut picture,
             &mut taken,
             &places,
-            curve.ink,
-            "strong",
-            &curve.name,
+            &Label {
+                text: &curve.name,
+                ink: curve.ink,
+                more: "strong",
+                needed: true,
+            },
         );
     }
     picture
@@ -283,27 +299,29 @@ fn beside(
     picture: &mut Picture,
     taken: &mut Taken,
     places: &[(f64, f64)],
-    ink: Ink,
-    weight: &str,
-    text: &str,
+    label: &Label<'_>,
 ) {
-    let width = width_of(text) * if weight == "small" { 0.9 } else { 1.02 };
+    let width = width_of(label.text) * if label.more == "small" { 0.9 } else { 1.02 };
     let boxes = places.iter().flat_map(|&(x, y)| {
         [(x + 8.0, Anchor::Start), (x - 8.0 - width, Anchor::End)]
             .map(|(left, anchor)| (anchor, [(left, y - 8.0), (left + width, y + 8.0)]))
     });
     let free = |[from, to]: &[(f64, f64); 2]| {
-        let inside = from.0 > LEFT && to.0 < field.right + RIGHT && from.1 > field.top - 6.0;
+        let inside = from.0 > LEFT
+            && to.0 < field.right + RIGHT
+            && from.1 > field.top - 6.0
+            && to.1 < field.bottom;
         let apart = |[other_from, other_to]: &[(f64, f64); 2]| {
             to.0 < other_from.0 || other_to.0 < from.0 || to.1 < other_from.1 || other_to.1 < from.1
         };
         inside && taken.iter().all(apart)
     };
+    let fits = |[from, to]: &[(f64, f64); 2]| from.0 > LEFT && to.0 < field.right + RIGHT;
     let boxes: Vec<_> = boxes.collect();
     let Some((anchor, [from, to])) = boxes
         .iter()
         .find(|(_, area)| free(area))
-        .or_else(|| boxes.first())
+        .or_else(|| boxes.iter().find(|(_, area)| label.needed && fits(area)))
     else {
         return;
     };
@@ -312,6 +330,7 @@ fn beside(
     } else {
         to.0
     };
-    picture.text((x, from.1 + 12.0), *anchor, ink, weight, text);
+    let place = (x, from.1 + 12.0);
+    picture.text(place, *anchor, label.ink, label.more, label.text);
     taken.push([*from, *to]);
 }

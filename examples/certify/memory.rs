@@ -38,18 +38,18 @@ const LIMIT: usize = 100_000;
 type Bytes = Arc<[u8; 64]>;
 
 pub struct Memory {
-    full: Held,
+    pub full: Held,
     /// The same cache with room for one key: what does not depend on the number of keys.
-    single: Held,
+    pub single: Held,
 }
 
 /// What one cache holds, in bytes.
-struct Held {
-    keys: usize,
+pub struct Held {
+    pub keys: usize,
     /// Before the first key: table, pool, counters.
-    empty: usize,
+    pub empty: usize,
     /// With all its keys, beyond keys and values.
-    bookkeeping: usize,
+    pub bookkeeping: usize,
 }
 
 /// Nothing else may run meanwhile: its memory would be counted too.

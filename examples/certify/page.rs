@@ -69,6 +69,8 @@ fn date(seconds: u64) -> String {
     )
 }
 
+const AGAIN: &str = "<p class=\"dim\">To measure it once more: <code>cargo run --release --example certify -- --report FILE.html</code></p>\n";
+
 const WIDE: f64 = 720.0;
 const NARROW: f64 = 348.0;
 
@@ -95,21 +97,24 @@ pub fn page(findings: &Findings, circumstances: &Circumstances) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
          <title>everfresh certified: {verdict}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n\
-         <header>\n<h1>{}</h1>\n{}{}</header>\n<main>\n{}\n{}</main>\n\
-         <footer>{}, measured in {}. Once more: <code>cargo run --release --example certify -- --report FILE.html</code></footer>\n\
+         <header>\n<h1>{}</h1>\n{}{}{}</header>\n<main>\n{}\n{}</main>\n\
          </body>\n</html>\n",
         include_str!("page.css"),
         svg::style(),
         escaped(&headline),
         paragraph(
             "dim",
-            &format!("{}. {}.", circumstances.date, circumstances.machine)
+            &format!(
+                "{}, measured in {}. {}.",
+                circumstances.date,
+                time(findings.took),
+                circumstances.machine
+            )
         ),
         intro.collect::<String>(),
+        AGAIN,
         verdicts(findings),
         sections.join("\n"),
-        verdict(findings.pass()),
-        time(findings.took),
         verdict = verdict(findings.pass()),
     )
 }
@@ -238,7 +243,13 @@ fn sheet(part: &Part) -> String {
                 _ => escaped(cell),
             };
             let _ = match column {
-                0 => write!(table, "<th scope=\"row\" class=\"words\">{shown}</th>"),
+                0 => write!(
+                    table,
+                    "<th scope=\"row\" class=\"words first\">{shown}</th>"
+                ),
+                _ if cell == "PASS" || cell == "FAIL" => {
+                    write!(table, "<td class=\"says\">{shown}</td>")
+                }
                 _ => write!(table, "<td{}>{shown}</td>", class(column)),
             };
         }
@@ -408,16 +419,17 @@ fn generations(findings: &Findings) -> Option<String> {
         "How often 100 callers of one stale key compute its value; once would do.",
     );
 
-    let stampede = |rows: &[&evolution::Row], title: &str, caption: &str| {
+    let stampede = |rows: &[&evolution::Row], told: &str, title: &str, caption: &str| {
         let scenes: Vec<Scene<'_>> = rows.iter().map(|row| row.scene()).collect();
         let drawn = for_both(|width| {
-            timeline::picture(&scenes, width).inline(title, &timeline::in_words(&scenes))
+            timeline::picture(&scenes, told, width).inline(title, &timeline::in_words(&scenes))
         });
         figure(&[drawn], caption)
     };
     if let Some(unprotected) = loads[0].1.first() {
         figures += &stampede(
             &[unprotected],
+            loads[0].0.told,
             "A stampede",
             "The stampede, all at once: each caller is a line from arrival to answer, which is a dot; thick where it computes.",
         );
@@ -431,6 +443,7 @@ fn generations(findings: &Findings) -> Option<String> {
         );
         figures += &stampede(
             best,
+            load.told,
             &format!("Callers of one stale key, {}", load.told),
             &caption,
         );
@@ -449,3 +462,6 @@ fn capital(text: &str) -> String {
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str()
 }
+
+#[cfg(test)]
+mod tests;

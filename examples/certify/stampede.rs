@@ -82,22 +82,7 @@ pub fn stale(
     let began = Instant::now();
     let subject = Subject::on(FULL, level)?;
     subject.prepare();
-    let everybody = callers.count();
-    let mut row = Row {
-        name: callers.name(),
-        callers: everybody,
-        runs: 0,
-        computes: 1,
-        refreshes: 1,
-        stale: everybody,
-        waited: 0,
-        served: everybody,
-        p50: Duration::ZERO,
-        p99: Duration::ZERO,
-        total: Duration::ZERO,
-        compute: Duration::MAX,
-        spreads: Vec::new(),
-    };
+    let mut row = Row::of(callers);
     while row.runs < runs && (row.runs == 0 || began.elapsed() < time) {
         progress.step(&format!("{} on a stale entry", row.name), row.runs, runs);
         let refreshes = || subject.cache.stats().refreshes_stale as usize;
@@ -126,7 +111,27 @@ fn worse(count: usize, other: usize) -> usize {
 }
 
 impl Row {
-    fn include(&mut self, seen: &Seen, computes: usize, refreshes: usize) {
+    /// Before the first run.
+    pub fn of(callers: &Callers) -> Row {
+        let everybody = callers.count();
+        Row {
+            name: callers.name(),
+            callers: everybody,
+            runs: 0,
+            computes: 1,
+            refreshes: 1,
+            stale: everybody,
+            waited: 0,
+            served: everybody,
+            p50: Duration::ZERO,
+            p99: Duration::ZERO,
+            total: Duration::ZERO,
+            compute: Duration::MAX,
+            spreads: Vec::new(),
+        }
+    }
+
+    pub fn include(&mut self, seen: &Seen, computes: usize, refreshes: usize) {
         self.runs += 1;
         self.computes = worse(self.computes, computes);
         self.refreshes = worse(self.refreshes, refreshes);
@@ -203,10 +208,10 @@ impl Row {
 
 /// A crowd on a key that is not there.
 pub struct Cold {
-    callers: usize,
-    loads: usize,
-    seen: Seen,
-    compute: Duration,
+    pub callers: usize,
+    pub loads: usize,
+    pub seen: Seen,
+    pub compute: Duration,
 }
 
 pub fn cold(callers: usize) -> Result<Cold, BuildError> {

@@ -42,15 +42,15 @@ struct Behind {
 /// What was measured with Redis.
 pub struct Through {
     pub crowds: Vec<Row>,
-    kept: Kept,
+    pub kept: Kept,
 }
 
 /// What is in Redis, and what another process has of it.
-struct Kept {
-    terms: Terms,
-    left: Duration,
-    computes: usize,
-    from_store: bool,
+pub struct Kept {
+    pub terms: Terms,
+    pub left: Duration,
+    pub computes: usize,
+    pub from_store: bool,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -80,8 +80,8 @@ pub fn in_words(scenes: &[Scene<'_>]) -> String {
     format!("Each caller from arrival to answer. {}.", scenes.join("; "))
 }
 
-/// The scenes one below the other, on one scale of time.
-pub fn picture(scenes: &[Scene<'_>], width: f64) -> Picture {
+/// The scenes one below the other, on one scale of time; `came` says how the callers did.
+pub fn picture(scenes: &[Scene<'_>], came: &str, width: f64) -> Picture {
     let lasts = scenes.iter().map(Scene::lasts).max().unwrap_or_default();
     // Labels stand to the right of what they name.
     let across = width - RIGHT - LEFT;
@@ -110,7 +110,7 @@ pub fn picture(scenes: &[Scene<'_>], width: f64) -> Picture {
         Anchor::Middle,
         Ink::Dim,
         "small",
-        "ms since the first caller came",
+        &format!("ms since the first caller; they come {came}"),
     );
     let mut top = 0.0;
     for scene in scenes {
@@ -225,11 +225,13 @@ impl Drawn<'_> {
         let lane = first.by.and_then(lane_of);
         let (y, label) = match lane {
             Some(_) if ran.len() > 1 => (self.y(0) + 4.0, format!("{} compute", ran.len())),
-            Some(_) => (self.y(0) + 4.0, format!("1 computes {took}")),
-            None => (self.top + self.head + 11.0, format!("1 refresh {took}")),
+            Some(_) => (self.y(0) + 4.0, format!("1 computes, {took}")),
+            None => (self.top + self.head + 11.0, format!("1 refresh, {took}")),
         };
         let end = first.published.unwrap_or(first.ended);
-        self.label(picture, self.x(end) + 6.0, y, Ink::Work, &label);
+        let answered = first.by.and_then(|turn| calls.get(turn));
+        let end = answered.map_or(end, |call| end.max(call.ended));
+        self.label(picture, self.x(end) + 8.0, y, Ink::Work, &label);
 
         let waits = calls.iter().enumerate().filter(|(turn, call)| {
             let computes = ran.iter().any(|compute| compute.by == Some(*turn));
@@ -246,7 +248,7 @@ impl Drawn<'_> {
             };
             self.label(
                 picture,
-                x.unwrap_or(LEFT) + 6.0,
+                x.unwrap_or(LEFT) + 8.0,
                 (self.y(lane) + 4.0).max(y + 18.0),
                 Ink::Dim,
                 &label,
@@ -256,7 +258,7 @@ impl Drawn<'_> {
             let x = turns.get(lane).map(|turn| self.x(calls[*turn].ended));
             let x = x.unwrap_or(LEFT) + 8.0;
             let label = format!("{} answered at once", calls.len());
-            self.label(picture, x, self.y(lane) + 4.0, Ink::Ours, &label);
+            self.label(picture, x, self.y(lane) - 4.0, Ink::Ours, &label);
         }
     }
 

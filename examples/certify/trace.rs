@@ -94,18 +94,18 @@ const POLICIES: [(&str, Policy); 4] = [
 
 pub struct Row {
     pub name: &'static str,
-    accesses: usize,
-    loads: usize,
-    waited: usize,
-    failed: usize,
-    stale: usize,
-    early: usize,
-    p50: Duration,
-    p99: Duration,
-    p999: Duration,
+    pub accesses: usize,
+    pub loads: usize,
+    pub waited: usize,
+    pub failed: usize,
+    pub stale: usize,
+    pub early: usize,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub p999: Duration,
     pub spread: Spread,
     /// Only everfresh's own policies are certified: nobody waits, nobody fails.
-    pass: Option<bool>,
+    pub pass: Option<bool>,
 }
 
 pub fn measure(keys: &[u32], progress: &Progress) -> Result<Vec<Row>, BuildError> {
