@@ -322,3 +322,70 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar], width: f64) -> Picture {
     }
     picture
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks(high: f64) -> Vec<String> {
+        let scale = Scale::new(high, 0.0, 100.0).rounded();
+        assert!(!high.is_finite() || scale.at(high) <= 100.001, "{high}");
+        scale.ticks().into_iter().map(|(_, label)| label).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_and_reach_the_highest_value() {
+        assert_eq!(ticks(100.0), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(ticks(99.0).last().map(String::as_str), Some("100"));
+        assert_eq!(
+            ticks(0.23),
+            ["0.00", "0.05", "0.10", "0.15", "0.20", "0.25"]
+        );
+        assert_eq!(ticks(1_234.0), ["0", "500", "1000", "1500"]);
+        for high in [0.0, 1e-9, 3.0, 7.7e12, f64::NAN, f64::INFINITY] {
+            assert!((2..=7).contains(&ticks(high).len()), "{high}");
+        }
+    }
+
+    #[test]
+    fn bars_begin_at_nothing_and_are_as_long_as_their_values() {
+        let bar = |value| Bar {
+            label: "a < b".to_owned(),
+            value,
+            shown: "as written".to_owned(),
+            ink: Ink::Ours,
+        };
+        for width in [348.0, 720.0] {
+            let bars = bars(
+                "title & more",
+                "ns",
+                &[bar(10.0), bar(5.0), bar(f64::NAN)],
+                width,
+            );
+            let file = bars.file("title & more", "in words");
+            let blocks = file.split("<rect class=\"fill ours\"").skip(1);
+            let number = |block: &str, name: &str| {
+                let value = block
+                    .split_once(&format!(" {name}=\""))?
+                    .1
+                    .split('"')
+                    .next()?;
+                value.parse::<f64>().ok()
+            };
+            let blocks: Vec<_> = blocks.collect();
+            let starts: Vec<_> = blocks.iter().map(|block| number(block, "x")).collect();
+            let [Some(full), Some(half), Some(none)] =
+                [0, 1, 2].map(|at| number(blocks[at], "width"))
+            else {
+                panic!("{file}");
+            };
+            assert!(starts.iter().all(|start| *start == starts[0]));
+            assert!(
+                (full - 2.0 * half).abs() < 0.2 && none == 1.0,
+                "{full} {half} {none}"
+            );
+            assert!(file.contains("title &amp; more") && file.contains("a &lt; b"));
+            assert!(!file.contains("NaN"));
+        }
+    }
+}
