@@ -43,6 +43,22 @@ pub fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
+pub fn checks(checks: &[Check]) -> Table {
+    let rows = checks.iter().map(|check| {
+        vec![
+            check.figure.to_owned(),
+            check.measured.clone(),
+            verdict(check.pass).to_owned(),
+            check.target.clone(),
+        ]
+    });
+    Table {
+        headers: vec!["", "measured", "", "target"],
+        rows: rows.collect(),
+        left: &[0, 3],
+    }
+}
+
 /// One part of the report: a table and what there is to say about it.
 pub struct Part {
     pub title: String,
@@ -67,22 +83,10 @@ pub struct Table {
 impl Part {
     /// A title and its checks.
     pub fn checked(title: String, checks: &[Check]) -> Part {
-        let rows = checks.iter().map(|check| {
-            vec![
-                check.figure.to_owned(),
-                check.measured.clone(),
-                verdict(check.pass).to_owned(),
-                check.target.clone(),
-            ]
-        });
         Part {
             title,
             lead: String::new(),
-            table: Table {
-                headers: vec!["", "measured", "", "target"],
-                rows: rows.collect(),
-                left: &[0, 3],
-            },
+            table: self::checks(checks),
             notes: Vec::new(),
             pass: Some(checks.iter().all(|check| check.pass)),
         }
@@ -93,7 +97,7 @@ impl Part {
         if !self.lead.is_empty() {
             text += &format!("{}\n", self.lead);
         }
-        text += &aligned(&self.table);
+        text += &self.table.text();
         for note in &self.notes {
             text += &format!("  {note}\n");
         }
@@ -101,33 +105,35 @@ impl Part {
     }
 }
 
-/// Columns as wide as their widest cell.
-fn aligned(table: &Table) -> String {
-    if table.headers.is_empty() {
-        return String::new();
-    }
-    let headers = table.headers.iter().map(|header| (*header).to_owned());
-    let headers: Vec<String> = headers.collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&headers).chain(&table.rows).collect();
-    let width = |column: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (column, cell) in line.iter().enumerate() {
-            let width = width(column);
-            // Writing to a string cannot fail.
-            let _ = match table.left.contains(&column) {
-                true => write!(row, "  {cell:<width$}"),
-                false => write!(row, "  {cell:>width$}"),
-            };
+impl Table {
+    /// In columns as wide as their widest cell.
+    pub fn text(&self) -> String {
+        if self.headers.is_empty() {
+            return String::new();
         }
-        text.push_str(row.trim_end());
-        text.push('\n');
+        let headers = self.headers.iter().map(|header| (*header).to_owned());
+        let headers: Vec<String> = headers.collect();
+        let lines: Vec<&Vec<String>> = std::iter::once(&headers).chain(&self.rows).collect();
+        let width = |column: usize| {
+            let cells = lines.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut text = String::new();
+        for line in &lines {
+            let mut row = String::new();
+            for (column, cell) in line.iter().enumerate() {
+                let width = width(column);
+                // Writing to a string cannot fail.
+                let _ = match self.left.contains(&column) {
+                    true => write!(row, "  {cell:<width$}"),
+                    false => write!(row, "  {cell:>width$}"),
+                };
+            }
+            text.push_str(row.trim_end());
+            text.push('\n');
+        }
+        text
     }
-    text
 }
 
 /// Three digits that matter and a unit.

@@ -150,26 +150,25 @@ impl Picture {
 
     /// For a page that has the style sheet; the description says in words what the picture shows.
     pub fn inline(&self, title: &str, description: &str) -> String {
-        self.svg("", title, description, "")
+        self.svg(0.0, "", title, description, "")
     }
 
     /// For a file of its own.
     pub fn file(&self, title: &str, description: &str) -> String {
-        self.svg(
-            " xmlns=\"http://www.w3.org/2000/svg\"",
-            title,
-            description,
-            &format!(
-                "<style>\n{}</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n",
-                style()
-            ),
-        )
+        const MARGIN: f64 = 14.0;
+        let paper = format!(
+            "<style>\n{}</style>\n<rect class=\"paper\" x=\"-{MARGIN}\" y=\"-{MARGIN}\" width=\"100%\" height=\"100%\"/>\n",
+            style()
+        );
+        let space = " xmlns=\"http://www.w3.org/2000/svg\"";
+        self.svg(MARGIN, space, title, description, &paper)
     }
 
-    fn svg(&self, space: &str, title: &str, description: &str, first: &str) -> String {
-        let Picture { width, height, .. } = self;
+    fn svg(&self, margin: f64, space: &str, title: &str, description: &str, first: &str) -> String {
+        let at = 0.0 - margin;
+        let (width, height) = (self.width + 2.0 * margin, self.height + 2.0 * margin);
         format!(
-            "<svg{space} role=\"img\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\">\n\
+            "<svg{space} role=\"img\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"{at:.0} {at:.0} {width:.0} {height:.0}\">\n\
              <title>{}</title><desc>{}</desc>\n{first}{}</svg>\n",
             escaped(title),
             escaped(description),
@@ -273,7 +272,7 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar], width: f64) -> Picture {
     };
     let left = match narrow {
         true => 2.0,
-        false => widest(|bar| &bar.label) + 10.0,
+        false => widest(|bar| &bar.label) + 12.0,
     };
     let row = if narrow { 36.0 } else { 23.0 };
     let right = width - widest(|bar| &bar.shown) - 12.0;
