@@ -33,7 +33,7 @@ pub const LOADS: [Load; 2] = [
     },
     Load {
         name: "one each ms",
-        told: "one more each millisecond",
+        told: "one each millisecond",
         apart: Duration::from_millis(1),
     },
 ];

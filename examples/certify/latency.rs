@@ -239,8 +239,13 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             picture.area(&around, curve.ink);
         }
         picture.line(&edge(1), curve.ink, "bold round");
-        for (left, right) in best.iter().zip(&worst) {
-            taken.push([(left.0, left.1 - 4.0), (right.0, right.1 + 4.0)]);
+        // A label can be read on a band, not on a line.
+        for piece in edge(1).windows(2) {
+            let (left, right) = (piece[0].0.min(piece[1].0), piece[0].0.max(piece[1].0));
+            taken.push([
+                (left - 1.0, piece[1].1 - 2.0),
+                (right + 1.0, piece[0].1 + 2.0),
+            ]);
         }
         for (part, name) in [(0.5, "p50"), (0.99, "p99")] {
             if let Some(worst) = curve.worst(part) {
@@ -269,9 +274,8 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
         let band = curve.band();
         let level = |wanted: f64| {
             let near = band.iter().find(|(part, _)| *part >= wanted);
-            near.map(|(part, [best, _, worst])| {
-                let y = field.y(*part);
-                [(field.x(*worst), y), (field.x(*best), y)]
+            near.map(|(part, [best, middle, worst])| {
+                [worst, middle, best].map(|time| (field.x(*time), field.y(*part)))
             })
         };
         let levels = [0.92, 0.96, 0.8, 0.995, 0.998, 0.6, 0.2, 0.9995].into_iter();

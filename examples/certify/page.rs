@@ -199,14 +199,16 @@ fn sheet(part: &Part) -> String {
             units.max().unwrap_or(0)
         })
         .collect();
-    let mut table = format!(
-        "<div class=\"sheet\" role=\"region\" tabindex=\"0\" aria-label=\"{0}\">\n<table>\n<caption><strong>{0}</strong>",
+    let mut table = format!("<div class=\"part\">\n<h3>{}</h3>\n", escaped(&part.title));
+    if !part.lead.is_empty() {
+        table += &paragraph("dim", &part.lead);
+    }
+    // It scrolls where it is wider than the page, by keyboard, too.
+    let _ = writeln!(
+        table,
+        "<div class=\"sheet\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">\n<table>\n<thead><tr>",
         escaped(&part.title)
     );
-    if !part.lead.is_empty() {
-        let _ = write!(table, "<span>{}</span>", escaped(&part.lead));
-    }
-    table += "</caption>\n<thead><tr>";
     let class = |column: usize| {
         if left.contains(&column) {
             " class=\"words\""
@@ -255,7 +257,7 @@ fn sheet(part: &Part) -> String {
         }
         table += "</tr>\n";
     }
-    table += "</tbody>\n</table>\n";
+    table += "</tbody>\n</table>\n</div>\n";
     if !part.notes.is_empty() {
         let notes = part
             .notes
@@ -406,7 +408,7 @@ fn generations(findings: &Findings) -> Option<String> {
 
     let computes = loads.each_ref().map(|(load, rows)| {
         let bars: Vec<Bar> = rows.iter().map(|row| row.bar()).collect();
-        let title = format!("Computes, {}", load.told);
+        let title = format!("Computes; callers come {}", load.told);
         let words = bars
             .iter()
             .map(|bar| format!("{}: {}", bar.label, bar.shown));
@@ -438,8 +440,8 @@ fn generations(findings: &Findings) -> Option<String> {
         // The best lock, and everfresh.
         let best = &rows[rows.len().saturating_sub(2)..];
         let caption = format!(
-            "{}, by the best of the locks and by everfresh, on one scale. Dashed: the new value is published.",
-            capital(load.told)
+            "Callers {}: the best of the locks, and everfresh, on one scale. Dashed: the new value is published.",
+            load.told
         );
         figures += &stampede(
             best,
@@ -455,12 +457,6 @@ fn generations(findings: &Findings) -> Option<String> {
         &figures,
         &[part],
     ))
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    first.unwrap_or_default() + letters.as_str()
 }
 
 #[cfg(test)]

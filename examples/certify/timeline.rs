@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Call, Compute};
+use crate::crowd::{Answer, Call, Compute};
 use crate::report::time;
 use crate::svg::{Anchor, Ink, Picture, Scale, width_of};
 
@@ -110,7 +110,7 @@ pub fn picture(scenes: &[Scene<'_>], came: &str, width: f64) -> Picture {
         Anchor::Middle,
         Ink::Dim,
         "small",
-        &format!("ms since the first caller; they come {came}"),
+        &format!("ms since the first caller, {came}"),
     );
     let mut top = 0.0;
     for scene in scenes {
@@ -233,9 +233,13 @@ impl Drawn<'_> {
         let end = answered.map_or(end, |call| end.max(call.ended));
         self.label(picture, self.x(end) + 8.0, y, Ink::Work, &label);
 
-        let waits = calls.iter().enumerate().filter(|(turn, call)| {
-            let computes = ran.iter().any(|compute| compute.by == Some(*turn));
-            !computes && call.ended - call.began > Duration::from_millis(1)
+        let waits = calls.iter().enumerate().filter(|(turn, call)| match lane {
+            // What answers at once says itself who waited; a caller may have lost its core, too.
+            None => call.answer == Answer::Waited,
+            Some(_) => {
+                let computes = ran.iter().any(|compute| compute.by == Some(*turn));
+                !computes && call.ended - call.began > Duration::from_millis(1)
+            }
         });
         let waits: Vec<usize> = waits.map(|(turn, _)| turn).collect();
         let lanes: Vec<usize> = waits.iter().copied().filter_map(lane_of).collect();
