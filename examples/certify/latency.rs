@@ -239,13 +239,17 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             picture.area(&around, curve.ink);
         }
         picture.line(&edge(1), curve.ink, "bold round");
-        // A label can be read on a band, not on a line.
+        // A label can be read on a band, not on a line; a slanting piece is taken in steps.
         for piece in edge(1).windows(2) {
-            let (left, right) = (piece[0].0.min(piece[1].0), piece[0].0.max(piece[1].0));
-            taken.push([
-                (left - 1.0, piece[1].1 - 2.0),
-                (right + 1.0, piece[0].1 + 2.0),
-            ]);
+            let ((x, y), (to_x, to_y)) = (piece[0], piece[1]);
+            for step in 0..8 {
+                let at = |step: u32| {
+                    let part = f64::from(step) / 8.0;
+                    (x + (to_x - x) * part, y + (to_y - y) * part)
+                };
+                let (low, high) = (at(step), at(step + 1));
+                taken.push([(low.0 - 1.0, high.1 - 2.0), (high.0 + 1.0, low.1 + 2.0)]);
+            }
         }
         for (part, name) in [(0.5, "p50"), (0.99, "p99")] {
             if let Some(worst) = curve.worst(part) {
