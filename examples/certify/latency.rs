@@ -68,7 +68,7 @@ pub fn in_words(curves: &[Curve<'_>], limits: &[Limit]) -> String {
 }
 
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 20.0;
 /// From one nine to the next.
 const DECADE: f64 = 54.0;
 /// What is above the last part that can be told from all.
@@ -213,8 +213,19 @@ struct Label<'a> {
     needed: bool,
 }
 
-/// What must not be written over: corners at the left top and at the right bottom.
-type Taken = Vec<[(f64, f64); 2]>;
+/// At the left top and at the right bottom.
+type Corners = [(f64, f64); 2];
+
+fn apart([from, to]: &Corners, [other_from, other_to]: &Corners) -> bool {
+    to.0 < other_from.0 || other_to.0 < from.0 || to.1 < other_from.1 || other_to.1 < from.1
+}
+
+/// What must not be written over.
+#[derive(Default)]
+struct Taken {
+    lines: Vec<Corners>,
+    labels: Vec<Corners>,
+}
 
 /// How many callers had their answer after which time, a curve for the middle run of each crowd in a band from its best run
 /// to its worst; dots mark p50 and p99 of the worst.
@@ -223,7 +234,7 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
     let mut picture = Picture::new(width, field.bottom + 44.0);
     field.grid(&mut picture);
     field.limits(&mut picture, limits);
-    let mut taken = Taken::new();
+    let mut taken = Taken::default();
     let mut dots = Vec::new();
     for curve in curves {
         let band = curve.band();
@@ -248,7 +259,9 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
                     (x + (to_x - x) * part, y + (to_y - y) * part)
                 };
                 let (low, high) = (at(step), at(step + 1));
-                taken.push([(low.0 - 1.0, high.1 - 2.0), (high.0 + 1.0, low.1 + 2.0)]);
+                taken
+                    .lines
+                    .push([(low.0 - 1.0, high.1 - 2.0), (high.0 + 1.0, low.1 + 2.0)]);
             }
         }
         for (part, name) in [(0.5, "p50"), (0.99, "p99")] {
@@ -314,22 +327,20 @@ fn beside(
         [(x + 8.0, Anchor::Start), (x - 8.0 - width, Anchor::End)]
             .map(|(left, anchor)| (anchor, [(left, y - 8.0), (left + width, y + 8.0)]))
     });
-    let free = |[from, to]: &[(f64, f64); 2]| {
-        let inside = from.0 > LEFT
-            && to.0 < field.right + RIGHT
-            && from.1 > field.top - 6.0
-            && to.1 < field.bottom;
-        let apart = |[other_from, other_to]: &[(f64, f64); 2]| {
-            to.0 < other_from.0 || other_to.0 < from.0 || to.1 < other_from.1 || other_to.1 < from.1
-        };
-        inside && taken.iter().all(apart)
+    let free = |area: &Corners| {
+        let [from, to] = area;
+        let across = from.0 > LEFT && to.0 < field.right + RIGHT;
+        let down = from.1 > field.top - 6.0 && to.1 < field.bottom;
+        across && down && taken.labels.iter().all(|label| apart(area, label))
     };
-    let fits = |[from, to]: &[(f64, f64); 2]| from.0 > LEFT && to.0 < field.right + RIGHT;
+    let unlined = |area: &Corners| taken.lines.iter().all(|line| apart(area, line));
     let boxes: Vec<_> = boxes.collect();
     let Some((anchor, [from, to])) = boxes
         .iter()
-        .find(|(_, area)| free(area))
-        .or_else(|| boxes.iter().find(|(_, area)| label.needed && fits(area)))
+        .find(|(_, area)| free(area) && unlined(area))
+        // Across a line it can be read, too, across another label it cannot.
+        .or_else(|| boxes.iter().find(|(_, area)| label.needed && free(area)))
+        .or_else(|| boxes.iter().find(|_| label.needed))
     else {
         return;
     };
@@ -340,5 +351,5 @@ fn beside(
     };
     let place = (x, from.1 + 12.0);
     picture.text(place, *anchor, label.ink, label.more, label.text);
-    taken.push([*from, *to]);
+    taken.labels.push([*from, *to]);
 }
