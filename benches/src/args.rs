@@ -25,7 +25,7 @@ BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail,
 --json        one line of JSON for each figure
 --trace PATH  a trace for `ratio`, or a folder of them: keys as little-endian u32, compressed by zstd;
               the folder named by EVERFRESH_TRACES if not given
---plot DIR    also writes charts as SVG";
+--plot DIR    also writes charts as SVG, in the style of the report of `certify`";
 
 pub struct Args {
     pub benches: Vec<&'static str>,

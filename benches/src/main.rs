@@ -23,6 +23,9 @@ mod server;
 mod stale;
 mod stampede;
 mod store;
+#[allow(dead_code)] // a page has other marks, too
+#[path = "../../examples/certify/svg.rs"]
+mod svg;
 mod tail;
 mod traces;
 

@@ -1,9 +1,13 @@
-//! Bar charts as SVG, by hand.
+//! Bar charts as SVG files, drawn as the report of `certify` draws them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
+
+use crate::ours;
+use crate::svg::{Bar, Ink, bars};
+
+const WIDTH: f64 = 720.0;
 
 pub struct Chart {
     unit: &'static str,
@@ -20,48 +24,36 @@ impl Chart {
     }
 
     fn svg(&self, title: &str) -> String {
-        const ROW: usize = 24;
-        const LEFT: usize = 210;
-        const LONGEST: f64 = 420.0;
-        let height = 50 + ROW * self.bars.len();
-        let most = self
-            .bars
+        let bar = |(label, value): &(String, f64)| Bar {
+            label: label.clone(),
+            value: *value,
+            shown: three_digits(*value),
+            ink: match label.starts_with(ours::NAME) {
+                true => Ink::Ours,
+                false => Ink::Other,
+            },
+        };
+        let drawn: Vec<Bar> = self.bars.iter().map(bar).collect();
+        let words = drawn
             .iter()
-            .map(|(_, value)| *value)
-            .fold(f64::MIN_POSITIVE, f64::max);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"740\" height=\"{height}\" \
-             font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"12\" y=\"24\" font-size=\"16\">{} ({})</text>\n",
-            escaped(title),
-            self.unit,
-        );
-        for (at, (label, value)) in self.bars.iter().enumerate() {
-            let y = 40 + at * ROW;
-            let length = (value / most * LONGEST).max(1.0);
-            let color = match label.starts_with("everfresh") {
-                true => "#d9480f",
-                false => "#4c6a92",
-            };
-            let _ = writeln!(
-                svg,
-                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
-                 <rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"16\" fill=\"{color}\"/>\
-                 <text x=\"{:.1}\" y=\"{}\">{value:.1}</text>",
-                LEFT - 8,
-                y + 13,
-                escaped(label),
-                LEFT as f64 + length + 6.0,
-                y + 13,
-            );
-        }
-        svg + "</svg>\n"
+            .map(|bar| format!("{}: {}", bar.label, bar.shown));
+        let words: Vec<String> = words.collect();
+        let words = format!("In {}. {}.", self.unit, words.join("; "));
+        bars(title, self.unit, &drawn, WIDTH).file(title, &words)
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
+/// As many as matter, or all before the point.
+fn three_digits(value: f64) -> String {
+    match value.abs() {
+        v if !v.is_finite() => "not measured".to_owned(),
+        0.0 => "0".to_owned(),
+        v if v < 0.01 => format!("{value:.4}"),
+        v if v < 1.0 => format!("{value:.3}"),
+        v if v < 10.0 => format!("{value:.2}"),
+        v if v < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 pub fn write(charts: &BTreeMap<String, Chart>, folder: &Path) -> io::Result<()> {

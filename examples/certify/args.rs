@@ -14,9 +14,11 @@ Options:
   --trace FILE  also replay real accesses: zstd-compressed little-endian u32 keys
   --redis URL   also lets the crowds loose on a cache with this Redis behind it
   --json        print one JSON object instead of tables
+  --report FILE also writes the tables, with pictures of the same runs, as one HTML page
   --help        print this
 
-Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument or an unreadable trace.
+Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument, an unreadable trace
+or a report that cannot be written.
 ";
 
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub struct Args {
     pub trace: Option<PathBuf>,
     pub redis: Option<String>,
     pub json: bool,
+    pub report: Option<PathBuf>,
     pub help: bool,
 }
 
@@ -36,6 +39,7 @@ pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         trace: None,
         redis: None,
         json: false,
+        report: None,
         help: false,
     };
     while let Some(arg) = args.next() {
@@ -48,6 +52,7 @@ pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             Some("--trace") => parsed.trace = Some(value()?.into()),
             Some("--redis") => parsed.redis = Some(url(&value()?)?),
             Some("--json") => parsed.json = true,
+            Some("--report") => parsed.report = Some(value()?.into()),
             Some("--help" | "-h") => parsed.help = true,
             _ => return Err(format!("unknown argument {}", arg.to_string_lossy())),
         }

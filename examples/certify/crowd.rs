@@ -9,6 +9,7 @@ use everfresh::{Cache, Cached, Error, Source};
 use tokio::runtime::Runtime;
 
 use crate::forecast::{Fixture, Forecast, MATCH};
+use crate::spread::quantile;
 
 /// How one caller fared.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,9 +36,19 @@ impl Answer {
 
 /// One call by one caller, timed around nothing but the call.
 pub struct Call {
-    began: Instant,
-    ended: Instant,
-    answer: Answer,
+    pub began: Instant,
+    pub ended: Instant,
+    pub answer: Answer,
+}
+
+/// One call of the loader.
+pub struct Compute {
+    /// The turn of the caller that computed itself; `None`: it ran in the background.
+    pub by: Option<usize>,
+    pub began: Instant,
+    pub ended: Instant,
+    /// When everybody could have the value.
+    pub published: Option<Instant>,
 }
 
 /// What a crowd of callers saw.
@@ -49,10 +60,14 @@ pub struct Seen {
     pub p99: Duration,
     /// From the first call to the last answer.
     pub total: Duration,
+    /// How long each call took, the shortest first.
+    pub took: Vec<Duration>,
+    /// Of threads in the order of their turns.
+    pub calls: Vec<Call>,
 }
 
 impl Seen {
-    fn of(calls: &[Call]) -> Seen {
+    pub fn of(calls: Vec<Call>) -> Seen {
         let count = |wanted| calls.iter().filter(|call| call.answer == wanted).count();
         let mut took: Vec<Duration> = calls.iter().map(|call| call.ended - call.began).collect();
         took.sort_unstable();
@@ -67,24 +82,18 @@ impl Seen {
             total: last
                 .zip(first)
                 .map_or(Duration::ZERO, |(last, first)| last - first),
+            took,
+            calls,
         }
     }
 }
 
-/// The smallest of the sorted values that this part of them does not exceed.
-pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
-    let rank = (sorted.len() as f64 * part).ceil() as usize;
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
-}
-
-/// Threads of the operating system, released by one gate; each then waits `apart` longer than the one before.
+/// Threads of the operating system, released by one gate; each then waits `apart` longer than the one before, and calls
+/// with the number of its turn.
 ///
 /// A lock held for writing lets all its readers go at once, where `std`'s barrier wakes them one after the other: with
 /// fewer cores than callers the last would not start before the first computations are done.
-pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync) -> Seen {
+pub fn threads(callers: usize, apart: Duration, call: impl Fn(usize) -> Answer + Sync) -> Seen {
     let gate = RwLock::new(());
     let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
     let ready = AtomicUsize::new(0);
@@ -95,7 +104,7 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync
             thread::sleep(apart * turn);
         }
         let began = Instant::now();
-        let answer = call();
+        let answer = call(turn as usize);
         let ended = Instant::now();
         Call {
             began,
@@ -125,7 +134,7 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn() -> Answer + Sync
             .filter_map(|caller| caller.join().ok())
             .collect()
     });
-    Seen::of(&calls)
+    Seen::of(calls)
 }
 
 /// Tasks of the runtime, released by a barrier.
@@ -154,5 +163,5 @@ pub fn tasks(runtime: &Runtime, callers: usize, cache: &Cache<Fixture, Forecast>
         }
         calls
     });
-    Seen::of(&calls)
+    Seen::of(calls)
 }

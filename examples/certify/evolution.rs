@@ -8,26 +8,32 @@ use std::time::{Duration, Instant};
 use everfresh::BuildError;
 use serde_json::{Value, json};
 
-use crate::crowd::{self, Answer, Seen};
+use crate::crowd::{self, Answer, Compute, Seen};
 use crate::forecast::{Fixture, Forecast, LIGHT, MATCH, forecast};
-use crate::report::{Progress, grouped, micros, table, time, verdict};
+use crate::report::{Part, Progress, Table, grouped, micros, time, verdict};
 use crate::subject::{SOFT, Subject};
+use crate::svg::{Bar, Ink};
+use crate::timeline::Scene;
 
 const CALLERS: usize = 100;
 
 /// How the crowd arrives.
 pub struct Load {
     pub name: &'static str,
+    /// In a sentence.
+    pub told: &'static str,
     apart: Duration,
 }
 
 pub const LOADS: [Load; 2] = [
     Load {
         name: "all at once",
+        told: "all at once",
         apart: Duration::ZERO,
     },
     Load {
         name: "one each ms",
+        told: "one each millisecond",
         apart: Duration::from_millis(1),
     },
 ];
@@ -74,6 +80,8 @@ struct Plain {
     values: RwLock<HashMap<Fixture, (Forecast, Instant)>>,
     locks: Mutex<HashMap<Fixture, Arc<Mutex<()>>>>,
     computes: AtomicUsize,
+    /// Every compute, for the timeline; there is room for one of each caller.
+    ran: Mutex<Vec<Compute>>,
 }
 
 impl Plain {
@@ -85,15 +93,16 @@ impl Plain {
             values: RwLock::new(HashMap::from([(MATCH, value)])),
             locks: Mutex::default(),
             computes: AtomicUsize::new(0),
+            ran: Mutex::new(Vec::with_capacity(CALLERS)),
         }
     }
 
-    fn get(&self, key: &Fixture) -> Forecast {
+    fn get(&self, key: &Fixture, caller: usize) -> Forecast {
         if let Some(fresh) = self.fresh(key) {
             return fresh;
         }
         if !self.protection.lock {
-            return self.compute(key);
+            return self.compute(key, caller);
         }
         let lock = self.lock_of(key);
         if self.protection.check_before {
@@ -107,7 +116,7 @@ impl Plain {
                 return fresh;
             }
         }
-        self.compute(key)
+        self.compute(key, caller)
     }
 
     fn fresh(&self, key: &Fixture) -> Option<Forecast> {
@@ -121,24 +130,35 @@ impl Plain {
         locks.entry(*key).or_default().clone()
     }
 
-    fn compute(&self, key: &Fixture) -> Forecast {
+    fn compute(&self, key: &Fixture, caller: usize) -> Forecast {
         self.computes.fetch_add(1, Ordering::SeqCst);
+        let began = Instant::now();
         let value = forecast(key, LIGHT);
-        let fresh_until = Instant::now() + SOFT;
+        let ended = Instant::now();
         let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
-        values.insert(*key, (value.clone(), fresh_until));
+        values.insert(*key, (value.clone(), ended + SOFT));
+        drop(values);
+        let published = Some(Instant::now());
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        ran.push(Compute {
+            by: Some(caller),
+            began,
+            ended,
+            published,
+        });
         value
     }
 }
 
 /// One generation under one load.
 pub struct Row {
-    name: &'static str,
-    load: &'static str,
-    computes: usize,
-    seen: Seen,
+    pub name: &'static str,
+    pub load: &'static str,
+    pub computes: usize,
+    pub seen: Seen,
+    pub ran: Vec<Compute>,
     /// Only everfresh is certified; the others are what they are.
-    pass: Option<bool>,
+    pub pass: Option<bool>,
 }
 
 /// Every generation under every load.
@@ -159,15 +179,19 @@ pub fn measure(progress: &Progress) -> Result<Vec<Row>, BuildError> {
 
 fn plain(protection: Protection, load: &Load) -> Row {
     let cache = Plain::new(protection);
-    let seen = crowd::threads(CALLERS, load.apart, || match cache.get(&MATCH).is_sound() {
-        true => Answer::Fresh,
-        false => Answer::Failed,
+    let seen = crowd::threads(CALLERS, load.apart, |caller| {
+        match cache.get(&MATCH, caller).is_sound() {
+            true => Answer::Fresh,
+            false => Answer::Failed,
+        }
     });
+    let ran = cache.ran.into_inner();
     Row {
         name: protection.name,
         load: load.name,
         computes: cache.computes.load(Ordering::SeqCst),
         seen,
+        ran: ran.unwrap_or_else(PoisonError::into_inner),
         pass: None,
     }
 }
@@ -176,7 +200,7 @@ fn everfresh(load: &Load) -> Result<Row, BuildError> {
     let subject = Subject::new(LIGHT)?;
     subject.prepare();
     let before = subject.computes();
-    let seen = crowd::threads(CALLERS, load.apart, || {
+    let seen = crowd::threads(CALLERS, load.apart, |_| {
         Answer::of(&subject.cache.get_blocking(&MATCH))
     });
     subject.settles(before + 1);
@@ -187,6 +211,7 @@ fn everfresh(load: &Load) -> Result<Row, BuildError> {
         computes,
         pass: Some(computes == 1 && seen.waited == 0 && seen.served == CALLERS),
         seen,
+        ran: subject.refreshes(before),
     })
 }
 
@@ -197,6 +222,38 @@ impl Row {
 
     pub fn is_under(&self, load: &Load) -> bool {
         self.load == load.name
+    }
+
+    /// Callers and computes as they came.
+    pub fn scene(&self) -> Scene<'_> {
+        Scene {
+            name: self.name,
+            told: format!(
+                "{} {}, p99 {}",
+                grouped(self.computes),
+                if self.computes == 1 {
+                    "compute"
+                } else {
+                    "computes"
+                },
+                time(self.seen.p99)
+            ),
+            calls: &self.seen.calls,
+            ran: &self.ran,
+        }
+    }
+
+    /// How often it computed, for the picture.
+    pub fn bar(&self) -> Bar {
+        Bar {
+            label: self.name.to_owned(),
+            value: self.computes as f64,
+            shown: grouped(self.computes),
+            ink: match self.pass {
+                Some(_) => Ink::Ours,
+                None => Ink::Other,
+            },
+        }
     }
 
     pub fn json(&self) -> Value {
@@ -218,7 +275,7 @@ impl Row {
 }
 
 /// Both loads side by side.
-pub fn text(rows: &[Row], compute: Duration) -> String {
+pub fn part(rows: &[Row], compute: Duration) -> Part {
     let [at_once, in_turn] = &LOADS;
     let lines = rows
         .iter()
@@ -237,15 +294,18 @@ pub fn text(rows: &[Row], compute: Duration) -> String {
         });
         line
     });
-    format!(
-        "{CALLERS} threads on one stale key, by generation of protection; a light forecast ({}), the same for every row.\n\
-         Computes and time per caller, first all released at once, then arriving one each millisecond.\n{}  \
-         everfresh passes with 1 compute and nobody waiting\n",
-        time(compute),
-        table(
-            &["", "at once", "p50", "p99", "in turn", "p50", "p99", ""],
-            lines.collect(),
-            &[0],
-        )
-    )
+    Part {
+        title: format!(
+            "{CALLERS} threads on one stale key, by generation of protection; a light forecast ({}), the same for every row.",
+            time(compute)
+        ),
+        lead: "Computes and time per caller, first all released at once, then arriving one each millisecond.".to_owned(),
+        table: Table {
+            headers: vec!["", "at once", "p50", "p99", "in turn", "p50", "p99", ""],
+            rows: lines.collect(),
+            left: &[0],
+        },
+        notes: vec!["everfresh passes with 1 compute and nobody waiting".to_owned()],
+        pass: Some(rows.iter().all(Row::pass)),
+    }
 }

@@ -5,13 +5,21 @@
 
 mod args;
 mod crowd;
+mod destination;
 mod evolution;
+mod findings;
 mod forecast;
+mod latency;
 mod memory;
+mod page;
 mod report;
+mod spread;
 mod stampede;
 mod subject;
+#[allow(dead_code)] // files of their own are what the benches draw
+mod svg;
 mod through;
+mod timeline;
 mod trace;
 
 use std::error::Error;
@@ -20,15 +28,15 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::args::Args;
-use crate::evolution::LOADS;
+use crate::destination::Destination;
+use crate::findings::{Findings, Replayed};
 use crate::forecast::{FULL, LIGHT, MATCH, forecast};
-use crate::report::{Progress, grouped, micros, print, time, verdict};
+use crate::page::{Circumstances, page};
+use crate::report::{Part, Progress, Table, grouped, print, time};
 use crate::stampede::Callers;
-use crate::through::Behind;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -48,9 +56,24 @@ fn main() -> ExitCode {
         Ok(trace) => trace,
         Err(wrong) => return complain(&wrong),
     };
+    let report = match args.report.as_deref().map(Destination::at).transpose() {
+        Ok(report) => report,
+        Err(wrong) => return complain(&wrong.to_string()),
+    };
     let runtime = Runtime::new().unwrap_or_else(|error| give_up(&format!("a runtime: {error}")));
-    let certified = certify(&args, trace.as_ref(), &runtime);
-    match certified.unwrap_or_else(|error| give_up(&error.to_string())) {
+    let certified = certify(&args, trace, &runtime);
+    let findings = certified.unwrap_or_else(|error| give_up(&error.to_string()));
+    print(&match args.json {
+        true => format!("{}\n", findings.json()),
+        false => findings.conclusion(),
+    });
+    if let Some(report) = report {
+        if let Err(wrong) = report.write(&page(&findings, &Circumstances::here())) {
+            eprintln!("certify: {wrong}; what was measured is printed above");
+            return ExitCode::FAILURE;
+        }
+    }
+    match findings.pass() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
@@ -74,21 +97,19 @@ pub fn give_up(missing: &str) -> ! {
     exit(1)
 }
 
-/// Prints to people as it goes, or collects for JSON.
+/// Prints to people as it goes.
 fn certify(
     args: &Args,
-    trace: Option<&(PathBuf, Vec<u32>)>,
+    trace: Option<(PathBuf, Vec<u32>)>,
     runtime: &Runtime,
-) -> Result<bool, Box<dyn Error + Send + Sync>> {
+) -> Result<Findings, Box<dyn Error + Send + Sync>> {
     let began = Instant::now();
     let progress = Progress::new();
-    let say = |text: &str| {
+    let say = |part: &Part| {
         if !args.json {
-            print(text);
-            print("\n");
+            print(&format!("{}\n", part.text()));
         }
     };
-    let mut pass = true;
 
     // First, while nothing else runs whose memory would be counted too.
     let memory = memory::measure()?;
@@ -96,68 +117,50 @@ fn certify(
     say(&intro);
 
     let mut stale = Vec::new();
-    let mut runs = usize::MAX;
     for callers in [Callers::Threads(100), Callers::Tasks(10_000, runtime)] {
         let row = stampede::stale(&callers, None, args.runs, &progress)?;
-        say(&row.text());
-        pass &= row.pass();
-        runs = runs.min(row.runs);
-        stale.push(row.json());
+        say(&row.part());
+        stale.push(row);
     }
 
-    let mut through = Value::Null;
+    let mut through = None;
     if let Some(url) = &args.redis {
-        let behind = Behind::new(url)?;
-        let measured = through::measure(&behind, args.runs, runtime, &progress)?;
-        say(&measured.text());
-        pass &= measured.pass();
-        through = measured.json();
+        let measured = through::measure(url, args.runs, runtime, &progress)?;
+        measured.parts().iter().for_each(say);
+        through = Some(measured);
     }
 
     let cold = stampede::cold(100)?;
-    say(&cold.text());
-    pass &= cold.pass();
+    say(&cold.part());
 
     let generations = evolution::measure(&progress)?;
-    say(&evolution::text(&generations, light));
-    pass &= generations.iter().all(evolution::Row::pass);
-    let [at_once, in_turn] = LOADS.each_ref().map(|load| {
-        let rows = generations.iter().filter(|row| row.is_under(load));
-        Value::from_iter(rows.map(evolution::Row::json))
-    });
+    say(&evolution::part(&generations, light));
 
-    say(&memory.text());
-    pass &= memory.pass();
+    say(&memory.part());
 
-    let mut replayed = Vec::new();
+    let mut replayed = None;
     if let Some((path, keys)) = trace {
-        replayed = trace::measure(keys, &progress)?;
-        say(&trace::text(&replayed, keys, path));
-        pass &= replayed.iter().all(trace::Row::pass);
+        let rows = trace::measure(&keys, &progress)?;
+        let measured = Replayed { path, keys, rows };
+        say(&measured.part());
+        replayed = Some(measured);
     }
 
-    let took = began.elapsed();
-    say(&format!("{}, measured in {}", verdict(pass), time(took)));
-    if args.json {
-        let figures = json!({
-            "stale": stale,
-            "redis": through,
-            "cold": cold.json(),
-            "evolution": at_once,
-            "evolution_in_turn": in_turn,
-            "memory": memory.json(),
-            "trace": Value::from_iter(replayed.iter().map(trace::Row::json)),
-            "runs": runs,
-            "took_us": micros(took),
-            "pass": pass,
-        });
-        print(&format!("{figures}\n"));
-    }
-    Ok(pass)
+    Ok(Findings {
+        intro,
+        light,
+        stale,
+        through,
+        cold,
+        generations,
+        memory,
+        replayed,
+        took: began.elapsed(),
+    })
 }
 
 /// The forecast and what it costs here, full and light.
-fn introduce() -> (String, Duration) {
+fn introduce() -> (Part, Duration) {
     let began = Instant::now();
     let forecast_full = forecast(&MATCH, FULL);
     let full = began.elapsed();
@@ -165,13 +168,15 @@ fn introduce() -> (String, Duration) {
     forecast(&MATCH, LIGHT);
     let light = began.elapsed();
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let text = format!(
-        "The value: {} v {} by {} simulated matches, {} of one core ({cores} here)\n  \
-         {} {:.1} %, draw {:.1} %, {} {:.1} %; goals {:.2} to {:.2}, likeliest score {}-{}\n",
+    let title = format!(
+        "The value: {} v {} by {} simulated matches, {} of one core ({cores} here)",
         MATCH.home,
         MATCH.away,
         grouped(FULL as usize),
         time(full),
+    );
+    let result = format!(
+        "{} {:.1} %, draw {:.1} %, {} {:.1} %; goals {:.2} to {:.2}, likeliest score {}-{}",
         MATCH.home,
         100.0 * forecast_full.home,
         100.0 * forecast_full.draw,
@@ -182,5 +187,12 @@ fn introduce() -> (String, Duration) {
         forecast_full.likeliest.0,
         forecast_full.likeliest.1,
     );
-    (text, light)
+    let intro = Part {
+        title,
+        lead: String::new(),
+        table: Table::default(),
+        notes: vec![result],
+        pass: None,
+    };
+    (intro, light)
 }

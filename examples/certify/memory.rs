@@ -9,7 +9,7 @@ use std::time::Duration;
 use everfresh::{BuildError, Cache};
 use serde_json::{Value, json};
 
-use crate::report::{self, Check, grouped};
+use crate::report::{Check, Part, grouped};
 
 /// The system's allocator, with a count of the bytes that are allocated and not yet freed.
 pub struct Counting;
@@ -38,18 +38,18 @@ const LIMIT: usize = 100_000;
 type Bytes = Arc<[u8; 64]>;
 
 pub struct Memory {
-    full: Held,
+    pub full: Held,
     /// The same cache with room for one key: what does not depend on the number of keys.
-    single: Held,
+    pub single: Held,
 }
 
 /// What one cache holds, in bytes.
-struct Held {
-    keys: usize,
+pub struct Held {
+    pub keys: usize,
     /// Before the first key: table, pool, counters.
-    empty: usize,
+    pub empty: usize,
     /// With all its keys, beyond keys and values.
-    bookkeeping: usize,
+    pub bookkeeping: usize,
 }
 
 /// Nothing else may run meanwhile: its memory would be counted too.
@@ -125,19 +125,27 @@ impl Memory {
         self.check().pass
     }
 
-    pub fn text(&self) -> String {
+    pub fn part(&self) -> Part {
         let table = self.a_key(|held| held.empty);
         let all = self.a_key(|held| held.bookkeeping);
-        format!(
-            "Memory beyond keys (u64) and values (Arc<[u8; 64]>), {} keys loaded, capacity {}\n{}  \
-             {all:.1} bytes a key: {table:.1} for the table, {:.1} for the entry\n  \
-             besides {} bytes whatever the capacity: a pool of one thread, counters\n",
+        let title = format!(
+            "Memory beyond keys (u64) and values (Arc<[u8; 64]>), {} keys loaded, capacity {}",
             grouped(self.full.keys),
             grouped(KEYS),
-            report::checks(&[self.check()]),
-            all - table,
-            grouped(self.single.bookkeeping),
-        )
+        );
+        Part {
+            notes: vec![
+                format!(
+                    "{all:.1} bytes a key: {table:.1} for the table, {:.1} for the entry",
+                    all - table
+                ),
+                format!(
+                    "besides {} bytes whatever the capacity: a pool of one thread, counters",
+                    grouped(self.single.bookkeeping)
+                ),
+            ],
+            ..Part::checked(title, &[self.check()])
+        }
     }
 
     pub fn json(&self) -> Value {

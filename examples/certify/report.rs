@@ -1,4 +1,4 @@
-//! What people read: figures with their units, in aligned tables.
+//! What people read: figures with their units, in aligned tables, as text here and as a page in `page`.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -43,7 +43,7 @@ pub fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
-pub fn checks(checks: &[Check]) -> String {
+pub fn checks(checks: &[Check]) -> Table {
     let rows = checks.iter().map(|check| {
         vec![
             check.figure.to_owned(),
@@ -52,32 +52,88 @@ pub fn checks(checks: &[Check]) -> String {
             check.target.clone(),
         ]
     });
-    table(&["", "measured", "", "target"], rows.collect(), &[0, 3])
+    Table {
+        headers: vec!["", "measured", "", "target"],
+        rows: rows.collect(),
+        left: &[0, 3],
+    }
 }
 
-/// Columns as wide as their widest cell; numbers to the right, the columns in `left` to the left.
-pub fn table(headers: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
-    let headers = headers.iter().map(|header| (*header).to_owned()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(headers).chain(rows).collect();
-    let width = |column: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (column, cell) in line.iter().enumerate() {
-            let width = width(column);
-            // Writing to a string cannot fail.
-            let _ = match left.contains(&column) {
-                true => write!(row, "  {cell:<width$}"),
-                false => write!(row, "  {cell:>width$}"),
-            };
+/// One part of the report: a table and what there is to say about it.
+pub struct Part {
+    pub title: String,
+    /// Before the table, if there is more to say than the title does.
+    pub lead: String,
+    /// Without columns: there is none.
+    pub table: Table,
+    /// After the table, a line each.
+    pub notes: Vec<String>,
+    /// `None`: nothing in it is certified.
+    pub pass: Option<bool>,
+}
+
+/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the left.
+#[derive(Default)]
+pub struct Table {
+    pub headers: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+    pub left: &'static [usize],
+}
+
+impl Part {
+    /// A title and its checks.
+    pub fn checked(title: String, checks: &[Check]) -> Part {
+        Part {
+            title,
+            lead: String::new(),
+            table: self::checks(checks),
+            notes: Vec::new(),
+            pass: Some(checks.iter().all(|check| check.pass)),
         }
-        text.push_str(row.trim_end());
-        text.push('\n');
     }
-    text
+
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.title);
+        if !self.lead.is_empty() {
+            text += &format!("{}\n", self.lead);
+        }
+        text += &self.table.text();
+        for note in &self.notes {
+            text += &format!("  {note}\n");
+        }
+        text
+    }
+}
+
+impl Table {
+    /// In columns as wide as their widest cell.
+    pub fn text(&self) -> String {
+        if self.headers.is_empty() {
+            return String::new();
+        }
+        let headers = self.headers.iter().map(|header| (*header).to_owned());
+        let headers: Vec<String> = headers.collect();
+        let lines: Vec<&Vec<String>> = std::iter::once(&headers).chain(&self.rows).collect();
+        let width = |column: usize| {
+            let cells = lines.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut text = String::new();
+        for line in &lines {
+            let mut row = String::new();
+            for (column, cell) in line.iter().enumerate() {
+                let width = width(column);
+                // Writing to a string cannot fail.
+                let _ = match self.left.contains(&column) {
+                    true => write!(row, "  {cell:<width$}"),
+                    false => write!(row, "  {cell:>width$}"),
+                };
+            }
+            text.push_str(row.trim_end());
+            text.push('\n');
+        }
+        text
+    }
 }
 
 /// Three digits that matter and a unit.

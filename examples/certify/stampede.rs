@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 
 use crate::crowd::{self, Answer, Seen};
 use crate::forecast::{FULL, Fixture, Forecast, MATCH};
-use crate::report::{self, Check, Progress, grouped, micros, percent};
+use crate::report::{Check, Part, Progress, grouped, micros, percent};
+use crate::spread::Spread;
 use crate::subject::{AGE, HARD, SOFT, Subject};
 
 /// Who calls.
@@ -35,7 +36,7 @@ impl Callers<'_> {
 
     fn call(&self, subject: &Subject) -> Seen {
         match self {
-            Callers::Threads(count) => crowd::threads(*count, Duration::ZERO, || {
+            Callers::Threads(count) => crowd::threads(*count, Duration::ZERO, |_| {
                 Answer::of(&subject.cache.get_blocking(&MATCH))
             }),
             Callers::Tasks(count, runtime) => crowd::tasks(runtime, *count, &subject.cache),
@@ -45,7 +46,7 @@ impl Callers<'_> {
 
 /// Of several runs the worst of each figure.
 pub struct Row {
-    name: String,
+    pub name: String,
     callers: usize,
     pub runs: usize,
     /// The count farthest from the one that is wanted.
@@ -58,7 +59,9 @@ pub struct Row {
     p99: Duration,
     total: Duration,
     /// The shortest, by which the limits are strictest.
-    compute: Duration,
+    pub compute: Duration,
+    /// Of each run.
+    pub spreads: Vec<Spread>,
 }
 
 /// So many runs unless told otherwise, and no new one after so long.
@@ -79,21 +82,7 @@ pub fn stale(
     let began = Instant::now();
     let subject = Subject::on(FULL, level)?;
     subject.prepare();
-    let everybody = callers.count();
-    let mut row = Row {
-        name: callers.name(),
-        callers: everybody,
-        runs: 0,
-        computes: 1,
-        refreshes: 1,
-        stale: everybody,
-        waited: 0,
-        served: everybody,
-        p50: Duration::ZERO,
-        p99: Duration::ZERO,
-        total: Duration::ZERO,
-        compute: Duration::MAX,
-    };
+    let mut row = Row::of(callers);
     while row.runs < runs && (row.runs == 0 || began.elapsed() < time) {
         progress.step(&format!("{} on a stale entry", row.name), row.runs, runs);
         let refreshes = || subject.cache.stats().refreshes_stale as usize;
@@ -122,7 +111,27 @@ fn worse(count: usize, other: usize) -> usize {
 }
 
 impl Row {
-    fn include(&mut self, seen: &Seen, computes: usize, refreshes: usize) {
+    /// Before the first run.
+    pub fn of(callers: &Callers) -> Row {
+        let everybody = callers.count();
+        Row {
+            name: callers.name(),
+            callers: everybody,
+            runs: 0,
+            computes: 1,
+            refreshes: 1,
+            stale: everybody,
+            waited: 0,
+            served: everybody,
+            p50: Duration::ZERO,
+            p99: Duration::ZERO,
+            total: Duration::ZERO,
+            compute: Duration::MAX,
+            spreads: Vec::new(),
+        }
+    }
+
+    pub fn include(&mut self, seen: &Seen, computes: usize, refreshes: usize) {
         self.runs += 1;
         self.computes = worse(self.computes, computes);
         self.refreshes = worse(self.refreshes, refreshes);
@@ -132,6 +141,7 @@ impl Row {
         self.p50 = self.p50.max(seen.p50);
         self.p99 = self.p99.max(seen.p99);
         self.total = self.total.max(seen.total);
+        self.spreads.push(Spread::of(&seen.took));
     }
 
     pub fn title(&self) -> String {
@@ -174,8 +184,8 @@ impl Row {
         self.checks().iter().all(|check| check.pass)
     }
 
-    pub fn text(&self) -> String {
-        format!("{}\n{}", self.title(), report::checks(&self.checks()))
+    pub fn part(&self) -> Part {
+        Part::checked(self.title(), &self.checks())
     }
 
     pub fn json(&self) -> Value {
@@ -198,10 +208,10 @@ impl Row {
 
 /// A crowd on a key that is not there.
 pub struct Cold {
-    callers: usize,
-    loads: usize,
-    seen: Seen,
-    compute: Duration,
+    pub callers: usize,
+    pub loads: usize,
+    pub seen: Seen,
+    pub compute: Duration,
 }
 
 pub fn cold(callers: usize) -> Result<Cold, BuildError> {
@@ -217,6 +227,14 @@ pub fn cold(callers: usize) -> Result<Cold, BuildError> {
 }
 
 impl Cold {
+    pub fn name(&self) -> String {
+        "absent key".to_owned()
+    }
+
+    pub fn spread(&self) -> Spread {
+        Spread::of(&self.seen.took)
+    }
+
     pub fn checks(&self) -> Vec<Check> {
         vec![
             Check::exactly("loads", self.loads, 1),
@@ -234,12 +252,12 @@ impl Cold {
         self.checks().iter().all(|check| check.pass)
     }
 
-    pub fn text(&self) -> String {
-        format!(
-            "{} threads on an absent key (they have to wait: there is no value yet)\n{}",
-            self.callers,
-            report::checks(&self.checks())
-        )
+    pub fn part(&self) -> Part {
+        let title = format!(
+            "{} threads on an absent key (they have to wait: there is no value yet)",
+            self.callers
+        );
+        Part::checked(title, &self.checks())
     }
 
     pub fn json(&self) -> Value {

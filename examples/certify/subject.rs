@@ -1,13 +1,14 @@
 //! The cache under examination: its clock in our hands, its loader counted and timed by us.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use everfresh::store::SecondLevel;
-use everfresh::{BuildError, Cache, ManualClock};
+use everfresh::{BuildError, Cache, Cause, ManualClock};
 
+use crate::crowd::Compute;
 use crate::forecast::{Fixture, Forecast, MATCH, forecast};
 
 pub const SOFT: Duration = Duration::from_secs(5);
@@ -24,11 +25,16 @@ pub struct Subject {
 }
 
 /// What the loader itself saw, whatever the cache's own counters say.
-#[derive(Default)]
 struct Ledger {
     begun: AtomicUsize,
-    took: Mutex<Vec<Duration>>,
+    /// Begin and end of each finished call.
+    ran: Mutex<Vec<(Instant, Instant)>>,
+    /// When a refresh had replaced the value, by the thread that did it.
+    replaced: Mutex<Vec<Instant>>,
 }
+
+/// Room in the ledger for so many computes without an allocation.
+const COMPUTES: usize = 2_000;
 
 impl Subject {
     pub fn new(simulations: u32) -> Result<Subject, BuildError> {
@@ -41,8 +47,12 @@ impl Subject {
         level: Option<SecondLevel<Fixture, Forecast>>,
     ) -> Result<Subject, BuildError> {
         let clock = ManualClock::new();
-        let ledger = Arc::new(Ledger::default());
-        let book = ledger.clone();
+        let ledger = Arc::new(Ledger {
+            begun: AtomicUsize::new(0),
+            ran: Mutex::new(Vec::with_capacity(COMPUTES)),
+            replaced: Mutex::new(Vec::with_capacity(COMPUTES)),
+        });
+        let (book, publications) = (ledger.clone(), ledger.clone());
         let mut builder = Cache::builder();
         if let Some(level) = level {
             builder = builder.store(level);
@@ -57,11 +67,14 @@ impl Subject {
                 book.begun.fetch_add(1, Ordering::SeqCst);
                 let began = Instant::now();
                 let forecast = forecast(fixture, simulations);
-                book.took
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(began.elapsed());
+                let ended = Instant::now();
+                locked(&book.ran).push((began, ended));
                 forecast
+            })
+            .on_removal(move |_, _, cause| {
+                if cause == Cause::Replaced {
+                    locked(&publications.replaced).push(Instant::now());
+                }
             })
             .build()?;
         Ok(Subject {
@@ -78,8 +91,22 @@ impl Subject {
 
     /// How long each finished call of the loader took.
     pub fn compute_times(&self) -> Vec<Duration> {
-        let took = self.ledger.took.lock();
-        took.unwrap_or_else(PoisonError::into_inner).clone()
+        let ran = locked(&self.ledger.ran);
+        ran.iter().map(|(began, ended)| *ended - *began).collect()
+    }
+
+    /// The finished calls of the loader from the `first` on, counted from 0, which must be refreshes.
+    pub fn refreshes(&self, first: usize) -> Vec<Compute> {
+        let ran = locked(&self.ledger.ran);
+        let replaced = locked(&self.ledger.replaced);
+        let mut published = replaced.iter().copied();
+        let refreshes = ran.iter().skip(first).map(|&(began, ended)| Compute {
+            by: None,
+            began,
+            ended,
+            published: published.by_ref().find(|published| *published >= ended),
+        });
+        refreshes.collect()
     }
 
     /// Loads the value and lets it grow stale.
@@ -110,4 +137,8 @@ impl Subject {
         }
         false
     }
+}
+
+fn locked<T>(ledger: &Mutex<T>) -> MutexGuard<'_, T> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::forecast::{Fixture, Forecast, LIGHT, MATCH};
-use crate::report::{Check, Progress, checks, micros, time};
+use crate::report::{Check, Part, Progress, micros, time};
 use crate::stampede::{self, Callers, Row};
 use crate::subject::{HARD, SOFT, Subject};
 
@@ -33,8 +33,8 @@ impl Codec<Fixture> for Teams {
     }
 }
 
-/// A Redis, and the part of it that is this run's.
-pub struct Behind {
+/// A Redis, and the part of it that is one crowd's.
+struct Behind {
     url: String,
     namespace: Namespace,
 }
@@ -42,22 +42,22 @@ pub struct Behind {
 /// What was measured with Redis.
 pub struct Through {
     pub crowds: Vec<Row>,
-    kept: Kept,
+    pub kept: Kept,
 }
 
 /// What is in Redis, and what another process has of it.
-struct Kept {
-    terms: Terms,
-    left: Duration,
-    computes: usize,
-    from_store: bool,
+pub struct Kept {
+    pub terms: Terms,
+    pub left: Duration,
+    pub computes: usize,
+    pub from_store: bool,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl Behind {
-    /// A namespace that no other run has: what is stored by one must not be found by the next.
-    pub fn new(url: &str) -> Result<Behind, Error> {
+    /// A namespace that no other crowd has: what is stored by one must not be found by the next.
+    fn new(url: &str) -> Result<Behind, Error> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let namespace = Namespace::new(&format!("certify:{}", now.as_nanos()))?;
         Ok(Behind {
@@ -67,7 +67,7 @@ impl Behind {
     }
 
     /// A process of its own, as far as Redis can tell.
-    pub fn level(&self) -> Result<SecondLevel<Fixture, Forecast>, Error> {
+    fn level(&self) -> Result<SecondLevel<Fixture, Forecast>, Error> {
         let store = RedisStore::builder(self.url.as_str()).connect_blocking()?;
         let format = Format::new(Postcard);
         let namespace = self.namespace.clone();
@@ -98,18 +98,23 @@ impl Behind {
 }
 
 pub fn measure(
-    behind: &Behind,
+    url: &str,
     runs: Option<usize>,
     runtime: &Runtime,
     progress: &Progress,
 ) -> Result<Through, Error> {
-    let mut crowds = Vec::new();
-    for callers in [Callers::Threads(100), Callers::Tasks(10_000, runtime)] {
+    let crowd = |callers: &Callers<'_>| -> Result<(Row, Behind), Error> {
+        // What one crowd has stored, the next would load instead of computing it.
+        let behind = Behind::new(url)?;
         let level = Some(behind.level()?);
-        crowds.push(stampede::stale(&callers, level, runs, progress)?);
-    }
-    let kept = behind.kept()?;
-    Ok(Through { crowds, kept })
+        Ok((stampede::stale(callers, level, runs, progress)?, behind))
+    };
+    let (threads, _) = crowd(&Callers::Threads(100))?;
+    let (tasks, behind) = crowd(&Callers::Tasks(10_000, runtime))?;
+    Ok(Through {
+        crowds: vec![threads, tasks],
+        kept: behind.kept()?,
+    })
 }
 
 impl Through {
@@ -117,16 +122,13 @@ impl Through {
         self.crowds.iter().all(Row::pass) && self.kept.checks().iter().all(|check| check.pass)
     }
 
-    pub fn text(&self) -> String {
-        let crowds = self
-            .crowds
-            .iter()
-            .map(|row| format!("With Redis: {}\n", row.text()));
-        format!(
-            "{}What is in Redis then\n{}",
-            crowds.collect::<String>(),
-            checks(&self.kept.checks())
-        )
+    pub fn parts(&self) -> Vec<Part> {
+        let crowds = self.crowds.iter().map(|row| {
+            let title = format!("With Redis: {}", row.title());
+            Part::checked(title, &row.checks())
+        });
+        let kept = Part::checked("What is in Redis then".to_owned(), &self.kept.checks());
+        crowds.chain([kept]).collect()
     }
 
     pub fn json(&self) -> Value {

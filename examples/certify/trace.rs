@@ -17,8 +17,8 @@ use everfresh::{BuildError, Cache, Error, Source};
 use ruzstd::decoding::StreamingDecoder;
 use serde_json::{Value, json};
 
-use crate::crowd::quantile;
-use crate::report::{Progress, grouped, micros, percent, table, time, verdict};
+use crate::report::{Part, Progress, Table, grouped, micros, percent, time, verdict};
+use crate::spread::{Spread, quantile};
 
 /// At most so many accesses of a trace, from its beginning.
 const ACCESSES: usize = 60_000;
@@ -27,7 +27,7 @@ const THREADS: usize = 16;
 /// One access each so often, over all threads.
 const PACE: Duration = Duration::from_micros(33);
 /// What a load takes: a wait, as for a database.
-const LOAD: Duration = Duration::from_millis(1);
+pub const LOAD: Duration = Duration::from_millis(1);
 const SOFT: Duration = Duration::from_millis(250);
 /// Longer than a replay: what is past its soft limit here is stale, never gone.
 const HARD: Duration = Duration::from_secs(60);
@@ -93,18 +93,19 @@ const POLICIES: [(&str, Policy); 4] = [
 ];
 
 pub struct Row {
-    name: &'static str,
-    accesses: usize,
-    loads: usize,
-    waited: usize,
-    failed: usize,
-    stale: usize,
-    early: usize,
-    p50: Duration,
-    p99: Duration,
-    p999: Duration,
+    pub name: &'static str,
+    pub accesses: usize,
+    pub loads: usize,
+    pub waited: usize,
+    pub failed: usize,
+    pub stale: usize,
+    pub early: usize,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub p999: Duration,
+    pub spread: Spread,
     /// Only everfresh's own policies are certified: nobody waits, nobody fails.
-    pass: Option<bool>,
+    pub pass: Option<bool>,
 }
 
 pub fn measure(keys: &[u32], progress: &Progress) -> Result<Vec<Row>, BuildError> {
@@ -136,6 +137,7 @@ fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildErr
         p50: quantile(&took, 0.5),
         p99: quantile(&took, 0.99),
         p999: quantile(&took, 0.999),
+        spread: Spread::of(&took),
         pass: matches!(policy, Policy::Stale { .. }).then_some(waited == 0 && failed == 0),
     })
 }
@@ -278,7 +280,7 @@ impl Row {
     }
 }
 
-pub fn text(rows: &[Row], keys: &[u32], path: &Path) -> String {
+pub fn part(rows: &[Row], keys: &[u32], path: &Path) -> Part {
     let lines = rows.iter().map(|row| {
         vec![
             row.name.to_owned(),
@@ -293,23 +295,30 @@ pub fn text(rows: &[Row], keys: &[u32], path: &Path) -> String {
         ]
     });
     let distinct = HashSet::<&u32>::from_iter(keys).len();
-    format!(
-        "{} accesses to {} keys from {}\n\
-         {THREADS} threads, one access each {} over all; soft limit {}, a load takes {}; every key was loaded once before.\n{}  \
-         waited: accesses that loaded or waited for a load; early: refreshes that X-Fetch started before the soft limit.\n  \
-         everfresh (the last two) passes with nobody waiting\n",
-        grouped(keys.len()),
-        grouped(distinct),
-        path.display(),
-        time(PACE),
-        time(SOFT),
-        time(LOAD),
-        table(
-            &[
-                "", "loads", "waited", "stale", "early", "p50", "p99", "p99.9", ""
+    Part {
+        title: format!(
+            "{} accesses to {} keys from {}",
+            grouped(keys.len()),
+            grouped(distinct),
+            path.display(),
+        ),
+        lead: format!(
+            "{THREADS} threads, one access each {} over all; soft limit {}, a load takes {}; every key was loaded once before.",
+            time(PACE),
+            time(SOFT),
+            time(LOAD),
+        ),
+        table: Table {
+            headers: vec![
+                "", "loads", "waited", "stale", "early", "p50", "p99", "p99.9", "",
             ],
-            lines.collect(),
-            &[0],
-        )
-    )
+            rows: lines.collect(),
+            left: &[0],
+        },
+        notes: vec![
+            "waited: accesses that loaded or waited for a load; early: refreshes that X-Fetch started before the soft limit.".to_owned(),
+            "everfresh (the last two) passes with nobody waiting".to_owned(),
+        ],
+        pass: Some(rows.iter().all(Row::pass)),
+    }
 }

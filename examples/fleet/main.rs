@@ -120,7 +120,7 @@ fn show(args: &Args) -> Result<bool> {
             grouped(told.len()),
             time(at(0.5)),
             time(at(1.0)),
-            checks(&told_rows),
+            checks(&told_rows).text(),
         ),
     );
 
@@ -131,7 +131,7 @@ fn show(args: &Args) -> Result<bool> {
         &format!(
             "The process that loads is killed, {KILLS} times; the lease lasts {}\n{}",
             time(LEASE),
-            checks(&killed_rows),
+            checks(&killed_rows).text(),
         ),
     );
 
@@ -189,7 +189,7 @@ fn about(title: &str, of: &Reading, rows: &[Check]) -> String {
         of.loads.per_epoch(),
         grouped(of.seen.reads as usize),
         grouped(of.seen.stale as usize),
-        checks(rows),
+        checks(rows).text(),
     )
 }
 
@@ -266,7 +266,7 @@ fn soak(args: &Args, duration: Duration) -> Result<bool> {
             grouped(soaked.writes),
             grouped(seen.reads as usize),
             grouped(seen.stale as usize),
-            checks(&rows),
+            checks(&rows).text(),
         ),
     );
     let lists = [&broken.successors, &broken.overwritten, &broken.refreshes];
