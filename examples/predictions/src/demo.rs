@@ -186,7 +186,7 @@ async fn burst(
     let value = service.read(&watched).await.map_err(Refusal::from)?;
     // What is computed for an earlier epoch would be counted too.
     wait_until(|| service.tally.computing.get() == 0).await;
-    let began = service.tally.now();
+    let begun = service.tally.begun();
     service.cache.insert(watched.clone(), value.gone_stale());
 
     let barrier = Arc::new(Barrier::new(requests));
@@ -213,11 +213,11 @@ async fn burst(
             .is_some_and(|value| value.freshness().is_fresh())
     };
     wait_until(|| {
-        let failures = service.tally.since(began).1;
+        let failures = service.tally.since(begun).1;
         service.tally.computing.get() == 0 && (failures > 0 || is_fresh())
     })
     .await;
-    let (computes, failures) = service.tally.since(began);
+    let (computes, failures) = service.tally.since(begun);
     let mut took: Vec<Duration> = answers.iter().map(|(took, _)| *took).collect();
     took.sort_unstable();
     let quantile = |part: f64| {

@@ -74,17 +74,19 @@ impl Service {
     pub async fn read(&self, pairing: &Pairing) -> Result<Cached<Prediction, Pairing>, Error> {
         let began = Instant::now();
         let read = self.cache.get(pairing).await;
-        let source = read.as_ref().ok().map(Cached::source);
-        if let Ok(prediction) = &read {
-            let due = matches!(
-                source,
-                Some(Source::Early | Source::Stale | Source::AfterFailure)
-            );
-            if due && prediction.becomes_due() {
-                self.tally.due.add();
-            }
-        }
+        let source = read.as_ref().map(Cached::source);
         self.tally.answered(source, began.elapsed());
+        let due = matches!(
+            source,
+            Ok(Source::Early | Source::Stale | Source::AfterFailure)
+        );
+        if due
+            && read
+                .as_ref()
+                .is_ok_and(|prediction| prediction.becomes_due())
+        {
+            self.tally.due.add();
+        }
         read
     }
 

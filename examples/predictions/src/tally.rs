@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use everfresh::Source;
+use everfresh::{Error, Source};
 use serde::Serialize;
 
 /// A counter; Relaxed, for it orders nothing.
@@ -27,7 +27,7 @@ impl Count {
 }
 
 /// What a request was answered with.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 9] = [
     "fresh",
     "early",
     "stale",
@@ -35,9 +35,9 @@ pub const KINDS: [&str; 8] = [
     "loaded",
     "coalesced",
     "store",
+    "absent",
     "failed",
 ];
-const FAILED: usize = KINDS.len() - 1;
 
 fn number(source: Source) -> usize {
     match source {
@@ -56,8 +56,21 @@ pub fn kind(source: Source) -> &'static str {
     KINDS[number(source)]
 }
 
-/// Buckets of the latency: below 1, 2, 4, ... microseconds, and the rest.
-pub const BUCKETS: usize = 24;
+/// Bounds of the latency's buckets in nanoseconds; above them is one more.
+const BOUNDS: [u64; 12] = [
+    250,
+    1_000,
+    4_000,
+    16_000,
+    64_000,
+    250_000,
+    1_000_000,
+    4_000_000,
+    16_000_000,
+    64_000_000,
+    250_000_000,
+    1_000_000_000,
+];
 
 /// How many refreshes of the watched pairing are remembered.
 const SPANS: usize = 64;
@@ -65,6 +78,8 @@ const SPANS: usize = 64;
 /// One computation of the watched pairing, in milliseconds since the start of the service.
 #[derive(Clone, Copy, Serialize)]
 pub struct Span {
+    /// Counted from one.
+    number: u64,
     began: u64,
     ended: Option<u64>,
     failed: bool,
@@ -73,7 +88,7 @@ pub struct Span {
 pub struct Tally {
     started: Instant,
     answers: [Count; KINDS.len()],
-    latency: [Count; BUCKETS],
+    latency: [Count; BOUNDS.len() + 1],
     pub due: Count,
     pub computes: Count,
     pub failures: Count,
@@ -102,18 +117,23 @@ impl Tally {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Counts a request and how long it took; `None` if there was no prediction for it.
-    pub fn answered(&self, source: Option<Source>, took: Duration) {
-        self.answers[source.map_or(FAILED, number)].add();
-        let bucket = u64::BITS - (took.as_micros() as u64).leading_zeros();
-        self.latency[(bucket as usize).min(BUCKETS - 1)].add();
+    /// Counts a request and how long it took to get its prediction.
+    pub fn answered(&self, source: Result<Source, &Error>, took: Duration) {
+        let kind = match source {
+            Ok(source) => number(source),
+            Err(error) if error.is_absent() => KINDS.len() - 2,
+            Err(_) => KINDS.len() - 1,
+        };
+        self.answers[kind].add();
+        let took = took.as_nanos() as u64;
+        self.latency[BOUNDS.partition_point(|bound| *bound <= took)].add();
     }
 
     pub fn answers(&self) -> [u64; KINDS.len()] {
         std::array::from_fn(|kind| self.answers[kind].get())
     }
 
-    pub fn latency(&self) -> [u64; BUCKETS] {
+    pub fn latency(&self) -> [u64; BOUNDS.len() + 1] {
         std::array::from_fn(|bucket| self.latency[bucket].get())
     }
 
@@ -123,10 +143,12 @@ impl Tally {
         let began = watched.then(|| self.now());
         if let Some(began) = began {
             let mut spans = self.spans();
+            let number = spans.back().map_or(0, |span| span.number) + 1;
             if spans.len() == SPANS {
                 spans.pop_front();
             }
             spans.push_back(Span {
+                number,
                 began,
                 ended: None,
                 failed: true,
@@ -144,12 +166,17 @@ impl Tally {
         self.spans().iter().copied().collect()
     }
 
-    /// How many computations of the watched pairing began at or after a moment: those that succeeded, those that failed.
-    pub fn since(&self, at: u64) -> (usize, usize) {
+    /// How many computations of the watched pairing have begun.
+    pub fn begun(&self) -> u64 {
+        self.spans().back().map_or(0, |span| span.number)
+    }
+
+    /// How many computations of the watched pairing began after that and have ended: those that succeeded, those that failed.
+    pub fn since(&self, begun: u64) -> (usize, usize) {
         let spans = self.spans();
         let ended = |failed: bool| {
             let those =
-                |span: &&Span| span.began >= at && span.ended.is_some() && span.failed == failed;
+                |span: &&Span| span.number > begun && span.ended.is_some() && span.failed == failed;
             spans.iter().filter(those).count()
         };
         (ended(false), ended(true))
