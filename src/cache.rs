@@ -402,9 +402,39 @@ impl<K, V, S> Cache<K, V, S> {
         self.0.shared.counters.reset();
     }
 
+    /// Hands everything the cache and its store have counted to the recorder of the `metrics` facade.
+    ///
+    /// Call it when somebody is about to read the recorder (in the handler of `/metrics`), or every few seconds; hits pay nothing. Only how
+    /// long loads and the store's answers take is recorded as it happens. Counters start when the cache is built, and never
+    /// fall: [`reset_stats`](Self::reset_stats) does not reach them. Each metric has the label `cache`, so give caches different
+    /// [names](crate::Builder::name). All metrics, and what to watch: [`docs::watching`](crate::docs::watching).
+    ///
+    /// Without a recorder it does nothing; one that is installed later is used from then on. Cost: [`stats`](Self::stats), and a look-up
+    /// in the recorder for each of about thirty numbers, or eighty with a store.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let cache: Cache<u64, u64> = Cache::builder().name("squares").compute(|n: &u64| n * n).build()?;
+    /// let metrics = move || {
+    ///     cache.record_metrics();
+    ///     // and then what the recorder prints
+    /// };
+    /// # metrics();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(&self)
+    where
+        K: Clone,
+    {
+        self.0.record_metrics();
+    }
+
     /// The name it was given.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.0.shared.name
     }
 }
 

@@ -81,6 +81,17 @@ impl Limit {
         self.weight.taken.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "metrics")]
+    pub fn max_entries(&self) -> u64 {
+        self.entries.limit
+    }
+
+    /// `None` if the weight is not limited.
+    #[cfg(feature = "metrics")]
+    pub fn max_weight(&self) -> Option<u64> {
+        (self.weight.limit < u64::MAX).then_some(self.weight.limit)
+    }
+
     fn take(&self, need: Need) -> bool {
         if !self.entries.take(need.entries) {
             return false;

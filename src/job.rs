@@ -15,17 +15,20 @@ use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::flight::Made;
 use crate::loader::{AsyncLoader, BoxFuture, Loaded, Request, Returned};
+use crate::metrics::{self, Ended};
 use crate::pool::{Class, Pool, Task};
 use crate::publish::{Claim, Interest, Published};
 use crate::schedule::{Policy, with_rng};
 use crate::stats::Counters;
 use crate::sync::Arc;
+use crate::trace::{self, Span};
 
 /// How a loader runs jobs.
 pub(crate) type Start<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
 /// What all jobs of a cache share; not the cache itself, which may be dropped while they run.
 pub(crate) struct Shared<K, V> {
+    pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
@@ -75,6 +78,16 @@ pub(crate) struct Job<K, V> {
     class: Class,
     shared: Arc<Shared<K, V>>,
     lease: Option<Box<dyn Leased<K, V>>>,
+    caller: Span,
+}
+
+/// A job whose loader runs.
+struct Running<K, V> {
+    // Dropped before the claim that it was made from.
+    request: Request<K, V>,
+    job: Job<K, V>,
+    started: Tick,
+    span: Span,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -84,6 +97,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             class,
             shared,
             lease: None,
+            caller: Span::of_caller(class),
         }
     }
 
@@ -129,6 +143,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     ) -> (Arc<Entry<K, V>>, Published) {
         let Job {
             claim,
+            class,
             shared,
             lease,
             ..
@@ -139,6 +154,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let failed_before = claim.failures() > 0;
         let published = claim.publish(new.clone(), made, now);
         shared.counters.published(published);
+        trace::published(&shared.name, class, published);
         if failed_before && published == Published::Yes {
             // The next failure of this key is the first again.
             shared.absent.forget(&new.key);
@@ -161,24 +177,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Runs a function that computes, here and now.
     fn compute(self, f: impl FnOnce(&Request<K, V>) -> Returned<V>) {
-        if let Some((job, request, started)) = self.begin() {
-            let entered = job.claim.flight().frame.enter();
-            let returned = catch_unwind(AssertUnwindSafe(|| f(&request)));
+        if let Some(running) = self.begin() {
+            let entered = running.job.claim.flight().frame.enter();
+            let run = || running.span.within(|| f(&running.request));
+            let returned = catch_unwind(AssertUnwindSafe(run));
             drop(entered);
-            drop(request);
-            job.finish(returned, started);
+            running.finish(returned);
         }
     }
 
     /// Runs a function that waits. Dropping this future gives the claim back.
     async fn load(self, loader: Arc<impl AsyncLoader<K, V>>) {
-        if let Some((job, request, started)) = self.begin() {
+        if let Some(running) = self.begin() {
             let returned = {
                 // In a block of its own, so that calling the function is caught like polling it.
-                let mut future = pin!(async { loader.load(&request).await });
+                let mut future = pin!(async { loader.load(&running.request).await });
                 poll_fn(|cx| {
-                    let _entered = job.claim.flight().frame.enter();
-                    match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                    let _entered = running.job.claim.flight().frame.enter();
+                    let poll = || running.span.within(|| future.as_mut().poll(cx));
+                    match catch_unwind(AssertUnwindSafe(poll)) {
                         Ok(Poll::Ready(returned)) => Poll::Ready(Ok(returned)),
                         Ok(Poll::Pending) => Poll::Pending,
                         Err(panic) => Poll::Ready(Err(panic)),
@@ -186,28 +203,37 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 })
                 .await
             };
-            drop(request);
-            job.finish(returned, started);
+            running.finish(returned);
         }
     }
 
     /// Counts the start, unless nobody wants the result any more.
-    fn begin(self) -> Option<(Self, Request<K, V>, Tick)> {
+    fn begin(self) -> Option<Running<K, V>> {
         if !self.claim.is_wanted() {
             return None;
         }
         self.shared.counters.started(self.class);
-        let request = Request {
-            entry: self.claim.entry().clone(),
-        };
-        let started = self.shared.clock.exact();
-        Some((self, request, started))
+        Some(Running {
+            request: Request {
+                entry: self.claim.entry().clone(),
+            },
+            started: self.shared.clock.exact(),
+            span: self.caller.load(&self.shared.name, self.class),
+            job: self,
+        })
     }
 
     fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>, started: Tick) {
         let took = self.shared.clock.exact().saturating_sub(started);
         let now = self.shared.clock.now();
         self.shared.counters.took(took);
+        let ended = match &returned {
+            Ok(Ok(loaded)) if loaded.value.is_some() => Ended::Ok,
+            Ok(Ok(_)) => Ended::Absent,
+            Ok(Err(_)) | Err(_) => Ended::Failed,
+        };
+        metrics::loaded(&self.shared.name, self.class, ended, took);
+        let panicked = returned.is_err();
         let error = match returned {
             Ok(Ok(mut loaded)) => {
                 let Some(value) = loaded.value.take() else {
@@ -225,6 +251,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         };
         let Job {
             claim,
+            class,
             shared,
             lease,
             ..
@@ -236,8 +263,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             true => shared.remember(claim, error, now, rest, failures + 1),
             false => claim.fail(error, now.saturating_add(rest)),
         }
+        let rest = Duration::from_nanos(rest);
+        trace::load_failed(&shared.name, class, panicked, failures + 1, rest);
         if let Some(lease) = lease {
-            lease.failed(Duration::from_nanos(rest));
+            lease.failed(rest);
         }
     }
 
@@ -265,7 +294,22 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         } = self;
         let rest = with_rng(|rng| shared.policy.backoff(0, rng));
         shared.counters.shed(class);
+        trace::not_tried(&shared.name, class);
         claim.rest(Error::overloaded(), shared.clock.now().saturating_add(rest));
+    }
+}
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Running<K, V> {
+    fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>) {
+        let Running {
+            job,
+            request,
+            started,
+            span,
+        } = self;
+        // The entry is kept by the claim alone from here on.
+        drop(request);
+        span.within(|| job.finish(returned, started));
     }
 }
 

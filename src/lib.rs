@@ -77,6 +77,7 @@ mod flight;
 mod fresh;
 mod job;
 mod loader;
+mod metrics;
 mod nesting;
 mod pool;
 mod publish;
@@ -91,6 +92,7 @@ mod sync;
 mod table;
 #[cfg(any(test, feature = "test-util"))]
 mod testing;
+mod trace;
 mod watch;
 
 pub use builder::Builder;
@@ -118,6 +120,8 @@ pub mod docs {
     pub mod performance {}
     #[doc = include_str!("docs/store.md")]
     pub mod store {}
+    #[doc = include_str!("docs/watching.md")]
+    pub mod watching {}
 }
 
 /// The protocol without policy and loader, for the models in `loom-tests`.

@@ -23,6 +23,18 @@ pub(crate) enum Class {
     Early,
 }
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+impl Class {
+    /// A word for it, for labels and fields.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Class::Cold => "cold",
+            Class::Stale => "stale",
+            Class::Early => "early",
+        }
+    }
+}
+
 /// A queued job that is run once, by a worker of the pool or by one that waits for it.
 pub struct Task(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 

@@ -23,7 +23,6 @@ use crate::table::Place;
 
 /// One cache, shared by its handles.
 pub(crate) struct Core<K, V, S> {
-    pub(crate) name: String,
     pub(crate) hasher: S,
     pub(crate) residents: Arc<Residents<K, V>>,
     pub(crate) shared: Arc<Shared<K, V>>,

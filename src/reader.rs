@@ -323,7 +323,7 @@ impl<V: fmt::Debug, K> fmt::Debug for Seen<'_, V, K> {
 impl<K, V, S> fmt::Debug for Reader<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader")
-            .field("cache", &self.core.name)
+            .field("cache", &self.core.shared.name)
             .finish_non_exhaustive()
     }
 }

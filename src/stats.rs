@@ -179,7 +179,8 @@ impl Counters {
         *baseline = self.totals();
     }
 
-    fn totals(&self) -> Stats {
+    /// Everything since the cache was built; never less than before.
+    pub(crate) fn totals(&self) -> Stats {
         let read = |counter: &Counter| counter.load(Ordering::Relaxed);
         let mut stats = Stats {
             // Ends before starts, so that no snapshot shows a load that ended but never started.

@@ -87,6 +87,7 @@ where
         let removals = Removals::new(self.listener);
         let residents = Arc::new(Residents::new(limits, timing, removals));
         let shared = Arc::new(Shared {
+            name: name.into(),
             policy,
             clock,
             counters: Counters::default(),
@@ -103,7 +104,6 @@ where
             }
         };
         Ok(Cache::new(Core {
-            name,
             hasher: self.hasher,
             residents,
             shared,

@@ -10,6 +10,7 @@ use crate::job::Leased;
 use crate::publish::{Interest, Published};
 use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
+use crate::trace;
 
 /// The right of one job to load for the fleet.
 pub(super) struct Lease<K, V> {
@@ -106,7 +107,10 @@ where
                 }
                 match fleet.store.renew(&key, token, fleet.lease).await {
                     Ok(true) => fleet.counters.leases_renewed.add(),
-                    Ok(false) => return fleet.counters.leases_lost.add(),
+                    Ok(false) => {
+                        trace::lease_lost(&fleet.shared.name);
+                        return fleet.counters.leases_lost.add();
+                    }
                     Err(_) => {}
                 }
             }
@@ -129,6 +133,7 @@ where
         let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
             Ok(payload) => payload,
             Err(reason) => {
+                trace::not_stored(&self.fleet.shared.name, &reason);
                 self.fleet.counters.unreadable(reason);
                 self.fleet.counters.not_stored.add();
                 return;
@@ -153,6 +158,7 @@ where
                     }
                 }
                 Ok(Stored::Refused) => {
+                    trace::refused(&fleet.shared.name);
                     fleet.counters.refused.add();
                     fleet.take_out(key.hash(), &entry);
                 }

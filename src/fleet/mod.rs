@@ -30,7 +30,7 @@ use crate::entry::Entry;
 use crate::job::{Job, Shared, Start};
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::store::{Codec, Format, Namespace, Origin, Store, StoreKey, Terms};
+use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey, Terms};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 
 /// How long a lease lasts unless it is renewed, if not given.
@@ -161,7 +161,7 @@ where
     ) -> Arc<Self> {
         let fleet = Arc::new_cyclic(|this| Fleet {
             this: this.clone(),
-            store: level.store,
+            store: store::watched(level.store, &shared.name, &shared.clock),
             namespace: level.namespace,
             format: level.format,
             keys: level.keys,

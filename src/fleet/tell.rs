@@ -16,6 +16,7 @@ use crate::entry::Entry;
 use crate::schedule::with_rng;
 use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
 use crate::sync::{Arc, Ordering, lock};
+use crate::trace;
 
 /// Writes that may wait to be told.
 const WAITING: usize = 65_536;
@@ -70,6 +71,7 @@ where
             },
             // What the store cannot hold it must not hold an older value of.
             Some(Err(reason)) => {
+                trace::not_stored(&self.shared.name, &reason);
                 self.counters.unreadable(reason);
                 self.counters.not_stored.add();
                 Write::Invalidate
@@ -173,6 +175,7 @@ where
 
     /// One write will never be told: what the store holds may be older than what this process said.
     fn give_up(&self) {
+        trace::given_up(&self.shared.name);
         self.counters.given_up.add();
         // Without a connection so far nothing was read from it either.
         let now = self.store.now().unwrap_or(0);

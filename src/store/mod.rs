@@ -31,6 +31,8 @@ mod memory;
 mod redis;
 mod stats;
 mod unreadable;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod watched;
 
 use std::fmt;
 use std::future::Future;
@@ -56,9 +58,10 @@ pub use memory::MemoryStore;
 pub use stats::StoreStats;
 pub use unreadable::Unreadable;
 
+use crate::clock::Clock;
 pub use crate::fleet::{FleetStats, SecondLevel};
 use crate::loader::BoxFuture;
-use crate::sync::Weak;
+use crate::sync::{Arc, Weak};
 
 /// The answer of a store, on its way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -156,6 +159,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Runs background work of a cache, on the store's own thread: work that waits, never work that computes.
     fn spawn(&self, work: BoxFuture);
+}
+
+/// A store as one cache is to see it: timed and traced, if a feature wants that.
+#[cfg_attr(
+    not(any(feature = "metrics", feature = "tracing")),
+    expect(unused_variables)
+)]
+pub(crate) fn watched(store: Arc<dyn Store>, cache: &Arc<str>, clock: &Clock) -> Arc<dyn Store> {
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    let store = Arc::new(watched::Watched {
+        store,
+        cache: cache.clone(),
+        clock: clock.clone(),
+    });
+    store
 }
 
 /// Whether a store can be used.

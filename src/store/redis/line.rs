@@ -20,6 +20,7 @@ use crate::schedule::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::{Arc, Event, Mutex, OnceLock, Slot, lock};
+use crate::trace;
 
 /// The first and the longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -125,7 +126,13 @@ impl Line {
     }
 
     fn set_state(&self, state: StoreState) {
-        *lock(&self.state) = state;
+        let before = std::mem::replace(&mut *lock(&self.state), state.clone());
+        match (before, &state) {
+            // Told once, not again for each attempt.
+            (StoreState::Down(_), StoreState::Down(_)) => {}
+            (_, StoreState::Down(error)) => trace::disconnected(error),
+            _ => trace::connected(),
+        }
         self.changed.notify(usize::MAX);
     }
 

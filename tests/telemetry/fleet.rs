@@ -1,0 +1,275 @@
+//! The metrics and the spans of the second level.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use everfresh::store::{
+    ChaosStore, ErrorClass, Fault, FleetStats, MemoryStore, Op, SecondLevel, Unreadable,
+};
+use everfresh::{Cache, ManualClock};
+use futures_lite::future::block_on;
+use tracing::Level;
+
+use crate::recorder::RECORDED;
+use crate::subscriber::TRACED;
+use crate::support::*;
+use crate::{SECRET, tells};
+
+struct Process {
+    cache: Cache<u64, u64>,
+    chaos: Arc<ChaosStore>,
+}
+
+/// A process whose loader gives 0, 1, 2 and so on.
+fn process(name: &str, clock: &ManualClock, memory: &Arc<MemoryStore>) -> Process {
+    let chaos = Arc::new(ChaosStore::new(memory.clone()));
+    let next = AtomicU64::new(0);
+    let cache = builder(clock)
+        .name(name)
+        .store(SecondLevel::new(chaos.clone(), "test:v1").unwrap())
+        .compute(move |_: &u64| next.fetch_add(1, Ordering::Relaxed))
+        .build()
+        .unwrap();
+    Process { cache, chaos }
+}
+
+impl Process {
+    fn get(&self, key: u64) -> u64 {
+        *self.cache.get_blocking(&key).unwrap()
+    }
+
+    fn stats(&self) -> FleetStats {
+        self.cache.store_stats().unwrap()
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&FleetStats) -> bool) {
+        until(what, || holds(&self.stats()));
+    }
+}
+
+/// Everything that may happen between a process, the store and another process, and then nothing more.
+fn history(names: [&str; 2]) -> [Process; 2] {
+    let (clock, memory) = (ManualClock::new(), Arc::default());
+    let [a, b] = names.map(|name| process(name, &clock, &memory));
+    // Loaded by one, taken over by the other.
+    a.get(SECRET);
+    a.until("stored", |stats| stats.published == 1);
+    b.get(SECRET);
+    // Told by one, heard by the other.
+    block_on(a.cache.insert_everywhere(1, 500)).unwrap();
+    b.until("heard", |stats| stats.heard >= 2);
+    block_on(b.cache.invalidate_everywhere(&SECRET)).unwrap();
+    a.until("followed", |stats| stats.followed_changes >= 1);
+    // A load that an invalidation overtakes in the store, unheard.
+    a.chaos.lose_changes(true);
+    a.chaos.next(Op::Publish, Fault::Hold);
+    a.get(2);
+    a.chaos.wait_for_calls(Op::Publish, 2);
+    block_on(b.cache.invalidate_everywhere(&2)).unwrap();
+    a.chaos.let_go();
+    a.until("refused", |stats| stats.refused == 1);
+    a.chaos.lose_changes(false);
+    // A payload that cannot be read, a result that cannot be stored, a write that cannot be told at first.
+    a.get(3);
+    a.until("stored", |stats| stats.published == 2);
+    b.chaos.next(Op::Read, Fault::Corrupt);
+    b.chaos.next(Op::Acquire, Fault::Corrupt);
+    b.get(3);
+    a.chaos.next(Op::Publish, Fault::Fail(ErrorClass::Refused));
+    a.get(4);
+    a.until("not stored", |stats| stats.not_stored == 1);
+    a.chaos.disconnect();
+    assert!(block_on(a.cache.invalidate_everywhere(&SECRET)).is_err());
+    a.get(5);
+    a.chaos.reconnect();
+    a.until("told", |stats| {
+        clock.advance(millis(50));
+        stats.untold == 0 && stats.rechecks >= 1
+    });
+    [a, b]
+}
+
+#[test]
+fn every_counter_of_the_second_level_is_told_and_right() {
+    let recorded = &*RECORDED;
+    let processes = history(["fleet a", "fleet b"]);
+    for (process, name) in processes.iter().zip(["fleet a", "fleet b"]) {
+        // What is under way in the background ends; then both are read of the same moment.
+        let series = |stats: &FleetStats| {
+            let store = &stats.store;
+            let mut series = vec![
+                ("reads_total fresh".to_owned(), stats.hits),
+                ("reads_total stale".to_owned(), stats.stale),
+                ("reads_total miss".to_owned(), stats.misses),
+                ("reads_total outdated".to_owned(), stats.outdated),
+                ("leases_total granted".to_owned(), stats.leases_granted),
+                ("leases_total denied".to_owned(), stats.leases_denied),
+                ("leases_total unleased".to_owned(), stats.unleased),
+                ("renewals_total renewed".to_owned(), stats.leases_renewed),
+                ("renewals_total lost".to_owned(), stats.leases_lost),
+                ("results_total published".to_owned(), stats.published),
+                ("results_total refused".to_owned(), stats.refused),
+                ("results_total not_stored".to_owned(), stats.not_stored),
+                ("changes_total told".to_owned(), stats.told),
+                ("changes_total heard".to_owned(), stats.heard),
+                ("changes_followed_total".to_owned(), stats.followed_changes),
+                ("tell_retries_total".to_owned(), stats.retried),
+                ("given_up_total".to_owned(), stats.given_up),
+                ("rechecks_total".to_owned(), stats.rechecks),
+                ("untold".to_owned(), stats.untold),
+                ("followed_keys".to_owned(), stats.followed),
+                ("up".to_owned(), 1),
+                ("lookups_total found".to_owned(), store.found),
+                (
+                    "lookups_total missing".to_owned(),
+                    store.reads - store.found,
+                ),
+                ("connections_total".to_owned(), store.connections),
+                ("messages_total understood".to_owned(), store.changes),
+                ("messages_total foreign".to_owned(), store.changes_foreign),
+            ];
+            for reason in Unreadable::ALL {
+                let name = format!("unreadable_total {}", reason.name());
+                series.push((name, stats.unreadable(reason)));
+            }
+            for (class, errors) in store.errors_by_class() {
+                series.push((format!("errors_total {}", class.name()), errors));
+            }
+            series
+        };
+        let told = || {
+            process.cache.record_metrics();
+            let told = recorded.of(name).into_keys();
+            let told = told.filter_map(|series| {
+                let short = series.strip_prefix("everfresh_store_")?.to_owned();
+                let timed = short.starts_with("operation_seconds");
+                (!timed).then(|| (short, recorded.number(name, &series) as u64))
+            });
+            told.collect::<Vec<_>>()
+        };
+        let sorted = |mut series: Vec<(String, u64)>| {
+            series.sort();
+            series
+        };
+        until("nothing more happens", || {
+            let before = sorted(series(&process.stats()));
+            let told = sorted(told());
+            let after = sorted(series(&process.stats()));
+            if before == after {
+                assert_eq!(told, after);
+            }
+            before == after
+        });
+    }
+    let happened = [
+        ("fleet a", "leases_total granted"),
+        ("fleet a", "leases_total unleased"),
+        ("fleet a", "results_total published"),
+        ("fleet a", "results_total refused"),
+        ("fleet a", "results_total not_stored"),
+        ("fleet a", "changes_total told"),
+        ("fleet a", "tell_retries_total"),
+        ("fleet a", "rechecks_total"),
+        ("fleet a", "reads_total miss"),
+        ("fleet b", "reads_total fresh"),
+        ("fleet b", "unreadable_total checksum"),
+        ("fleet b", "changes_total heard"),
+        ("fleet b", "changes_followed_total"),
+        ("fleet b", "lookups_total found"),
+        ("fleet b", "messages_total understood"),
+    ];
+    for (process, series) in happened {
+        let series = format!("everfresh_store_{series}");
+        assert!(recorded.number(process, &series) > 0.0, "{series}");
+    }
+    assert!(recorded.fallen().is_empty(), "{:?}", recorded.fallen());
+}
+
+#[test]
+fn a_store_that_is_down_is_told() {
+    let recorded = &*RECORDED;
+    let (clock, memory) = (ManualClock::new(), Arc::default());
+    let process = process("down", &clock, &memory);
+    let up = || {
+        process.cache.record_metrics();
+        recorded.number("down", "everfresh_store_up")
+    };
+    assert_eq!(up(), 1.0);
+    process.chaos.disconnect();
+    assert_eq!(up(), 0.0);
+    process.get(SECRET);
+    process.chaos.reconnect();
+    assert_eq!(up(), 1.0);
+    let unavailable = "everfresh_store_errors_total unavailable";
+    assert!(recorded.number("down", unavailable) > 0.0);
+}
+
+#[test]
+fn every_question_to_the_store_is_timed_and_has_a_span() {
+    let (recorded, traced) = (&*RECORDED, &*TRACED);
+    let (clock, memory) = (ManualClock::new(), Arc::default());
+    let process = process("asked", &clock, &memory);
+    // An answer that takes 2 s.
+    process.chaos.next(Op::Read, Fault::Hold);
+    let mut read = get(&process.cache, SECRET);
+    assert!(is_pending(&mut read));
+    process.chaos.wait_for_calls(Op::Read, 1);
+    clock.advance(secs(2));
+    process.chaos.let_go();
+    wait(read).unwrap();
+    process.until("stored", |stats| stats.published == 1);
+    process
+        .chaos
+        .next(Op::Invalidate, Fault::Fail(ErrorClass::Busy));
+    block_on(process.cache.invalidate_everywhere(&SECRET)).unwrap_err();
+    let took = |operation| {
+        let series = format!("everfresh_store_operation_seconds {operation}");
+        recorded.durations("asked", &series)
+    };
+    assert_eq!(took("read ok"), [2.0]);
+    assert_eq!(took("acquire ok"), [0.0]);
+    assert_eq!(took("publish ok"), [0.0]);
+    assert_eq!(took("invalidate failed"), [0.0]);
+    let spans = traced.spans("asked");
+    let of = |operation: &str| {
+        let field = format!("operation={operation:?} ");
+        let spans = spans.iter().filter(|span| span.fields.contains(&field));
+        spans.count()
+    };
+    assert_eq!(
+        ["read", "acquire", "publish", "invalidate"].map(of),
+        [1, 1, 1, 1]
+    );
+    for span in spans
+        .iter()
+        .filter(|span| span.fields.contains("operation="))
+    {
+        assert_eq!(span.metadata.name(), "everfresh.store");
+        assert!(span.entered > 0 && span.entered == span.left, "{span:?}");
+    }
+    let events = traced.events("asked");
+    let failed = events
+        .iter()
+        .find(|said| said.fields.contains("class=\"busy\""));
+    let failed = failed.unwrap();
+    assert_eq!(
+        (failed.level, failed.within),
+        (Level::DEBUG, Some("everfresh.store"))
+    );
+    assert!(!tells(&traced.text()));
+}
+
+#[test]
+fn results_that_the_store_does_not_take_are_events() {
+    let traced = &*TRACED;
+    let _processes = history(["traced a", "traced b"]);
+    let said = |text: &str| {
+        let events = traced.events("traced a");
+        events.iter().any(|said| said.fields.contains(text))
+    };
+    assert!(said(
+        "a result is discarded: the store knows something later"
+    ));
+    assert!(said("the store failed: the store takes no writes"));
+    assert!(!tells(&traced.text()));
+}

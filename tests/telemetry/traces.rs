@@ -1,0 +1,191 @@
+//! The spans and events of one cache.
+
+use std::sync::{Arc, Mutex};
+
+use everfresh::{Cache, CountingLoader, Loaded, ManualClock, Request, ToldToFail};
+use tracing::{Level, Span};
+
+use crate::subscriber::{Said, TRACED};
+use crate::support::gates::{End, numbering};
+use crate::support::*;
+use crate::{SECRET, tells};
+
+fn current() -> Option<&'static str> {
+    Span::current().metadata().map(|metadata| metadata.name())
+}
+
+/// That exactly one event of a cache has this text, its level and its span.
+fn said(cache: &str, text: &str) -> (Level, Option<&'static str>) {
+    let events: Vec<Said> = TRACED.events(cache);
+    let found: Vec<_> = events
+        .iter()
+        .filter(|said| said.fields.contains(text))
+        .collect();
+    assert_eq!(found.len(), 1, "{text}: {events:?}");
+    (found[0].level, found[0].within)
+}
+
+const LOAD: Option<&str> = Some("everfresh.load");
+
+#[test]
+fn a_load_runs_in_a_span_of_its_own() {
+    let traced = &*TRACED;
+    let clock = ManualClock::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = seen.clone();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .name("spans")
+        .compute(move |key: &u64| {
+            sees.lock().unwrap().push(current());
+            *key
+        })
+        .build()
+        .unwrap();
+    // A caller who waits: its span is the parent.
+    let span = tracing::info_span!(target: "a test", "a request");
+    span.in_scope(|| cache.get_blocking(&SECRET).unwrap());
+    clock.advance(secs(11));
+    // One who is served a stale value is not kept open by its refresh.
+    span.in_scope(|| cache.get_blocking(&SECRET).unwrap());
+    until("refreshed", || cache.stats().published == 2);
+    assert_eq!(*seen.lock().unwrap(), [LOAD, LOAD]);
+    let spans = traced.spans("spans");
+    let parents: Vec<_> = spans.iter().map(|span| span.parent).collect();
+    assert_eq!(parents, [Some("a request"), None]);
+    for (span, reason) in spans.iter().zip(["cold", "stale"]) {
+        assert_eq!(*span.metadata.level(), Level::DEBUG);
+        assert_eq!(span.fields, format!("cache=\"spans\" reason={reason:?} "));
+    }
+    assert!(traced.events("spans").is_empty(), "nothing happened");
+}
+
+#[test]
+fn an_async_load_is_in_its_span_only_while_it_is_polled() {
+    let traced = &*TRACED;
+    let clock = ManualClock::new();
+    let (tasks, polls) = (Tasks::default(), Arc::new(Mutex::new(Vec::new())));
+    let polled = polls.clone();
+    let cache = builder(&clock)
+        .name("polls")
+        .spawner(tasks.spawner())
+        .load_with(move |_: &Request<u64, u64>| {
+            let polled = polled.clone();
+            std::future::poll_fn(move |_| {
+                let mut polls = polled.lock().unwrap();
+                polls.push(current());
+                match polls.len() < 3 {
+                    true => std::task::Poll::Pending,
+                    false => std::task::Poll::Ready(Ok::<_, ToldToFail>(Loaded::new(1))),
+                }
+            })
+        })
+        .build()
+        .unwrap();
+    let mut read = get(&cache, SECRET);
+    assert!(is_pending(&mut read));
+    for _ in 0..3 {
+        tasks.poll(0);
+        assert_eq!(current(), None, "left between polls");
+    }
+    ready(read).unwrap();
+    assert_eq!(*polls.lock().unwrap(), [LOAD, LOAD, LOAD]);
+    let [span] = &traced.spans("polls")[..] else {
+        panic!("one load, one span")
+    };
+    assert!(span.entered >= 3 && span.entered == span.left);
+}
+
+#[test]
+fn a_read_that_is_a_hit_tells_nothing() {
+    let traced = &*TRACED;
+    let clock = ManualClock::new();
+    let cache = computing(builder(&clock).name("hits"), &numbering());
+    cache.insert(SECRET, 1);
+    for _ in 0..10 {
+        cache.get_blocking(&SECRET).unwrap();
+    }
+    assert!(traced.spans("hits").is_empty() && traced.events("hits").is_empty());
+}
+
+#[test]
+fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
+    let traced = &*TRACED;
+    let clock = ManualClock::new();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .name("failing")
+        .try_compute(|key: &u64| Err::<u64, _>(format!("there is no {key}")))
+        .build()
+        .unwrap();
+    let error = cache.get_blocking(&SECRET).unwrap_err();
+    assert!(tells(&error.to_string()), "its caller is told everything");
+    assert_eq!(said("failing", "the loader failed"), (Level::DEBUG, LOAD));
+    let cache: Cache<u64, u64> = builder(&clock)
+        .name("panicking")
+        .compute(|key: &u64| panic!("no {key}"))
+        .build()
+        .unwrap();
+    cache.insert(SECRET, 1);
+    clock.advance(secs(11));
+    cache.get_blocking(&SECRET).unwrap();
+    until("failed", || cache.stats().failed == 1);
+    until("told", || !traced.events("panicking").is_empty());
+    assert_eq!(
+        said("panicking", "the loader panicked"),
+        (Level::WARN, LOAD)
+    );
+    assert!(!tells(&traced.text()));
+}
+
+#[test]
+fn results_that_are_discarded_are_told() {
+    let traced = &*TRACED;
+    let clock = ManualClock::new();
+    let builder = builder(&clock).name("discarded").load_timeout(secs(5));
+    let (cache, tasks, gates) = by_hand(builder.max_weight(100, |_, value| *value as u32));
+    let end = |call, value| {
+        gates.end(call, End::Value(value));
+        tasks.poll_all();
+    };
+    assert!(is_pending(&mut get(&cache, SECRET)));
+    tasks.poll_all();
+    cache.invalidate(&SECRET);
+    end(0, 1);
+    let told = said("discarded", "a result is discarded: overtaken");
+    assert_eq!(told, (Level::DEBUG, LOAD));
+    assert!(is_pending(&mut get(&cache, SECRET)));
+    tasks.poll_all();
+    clock.advance(secs(6));
+    assert!(is_pending(&mut get(&cache, SECRET)));
+    tasks.poll_all();
+    end(2, 101);
+    let told = said("discarded", "a result is discarded: no room");
+    assert_eq!(told, (Level::DEBUG, LOAD));
+    end(1, 1);
+    let told = said("discarded", "a result is discarded: too late");
+    assert_eq!(told, (Level::DEBUG, LOAD));
+    assert_eq!(traced.events("discarded").len(), 3);
+    assert!(!tells(&traced.text()));
+}
+
+#[test]
+fn what_a_busy_loader_leaves_out_is_told() {
+    let clock = ManualClock::new();
+    let loader: CountingLoader<u64, u64> = numbering();
+    let cache = computing(
+        builder(&clock).name("left out").threads(1).queue(1),
+        &loader,
+    );
+    let _ = &*TRACED;
+    loader.hold();
+    let mut running = get(&cache, 1);
+    assert!(is_pending(&mut running));
+    loader.wait_for_calls(1);
+    let mut queued = get(&cache, 2);
+    assert!(is_pending(&mut queued));
+    ready(get(&cache, SECRET)).unwrap_err();
+    let told = said("left out", "not tried, the loader is busy");
+    assert_eq!(told, (Level::DEBUG, None));
+    loader.release();
+    wait(running).unwrap();
+    wait(queued).unwrap();
+}
