@@ -42,6 +42,9 @@ const WRONG_USE: u8 = 2;
 /// How long the store may take at the end to be told what is under way.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Bounds of what is measured in seconds: answers of the store, loads.
+const SECONDS: [f64; 10] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -81,18 +84,25 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Some(url) => Some(connect(url).await?),
         None => None,
     };
-    let kept = store.as_ref().map(|(store, _)| store.clone());
+    // The cable too: what is given back at the end goes through it.
+    let kept = store.clone();
     let tally = Arc::new(Tally::new());
     let loader = Arc::new(Loader::new(args.simulations, tally.clone()));
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
-        cache: prediction::cache(args, loader.clone(), kept.clone())?,
+        cache: prediction::cache(
+            args,
+            loader.clone(),
+            kept.as_ref().map(|(store, _)| store.clone()),
+        )?,
         loader,
         tally,
         store,
         fresh: args.fresh,
         stale: args.stale,
-        metrics: PrometheusBuilder::new().install_recorder()?,
+        metrics: PrometheusBuilder::new()
+            .set_buckets(&SECONDS)?
+            .install_recorder()?,
         stopping,
         demo: Default::default(),
     });
@@ -107,7 +117,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     };
     say(&format!("listening on http://{address}/\n"));
     server::serve(listener, service::routes(service), stopped).await;
-    if let Some(store) = kept {
+    if let Some((store, _cable)) = kept {
         give_back(&store).await;
     }
     Ok(())

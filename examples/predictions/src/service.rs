@@ -240,6 +240,7 @@ async fn metrics(State(service): Shared) -> Response {
         metrics::counter!(name).absolute(count.get());
     }
     metrics::gauge!("predictions_computing").set(tally.computing.get() as f64);
+    service.cache.record_metrics();
     service.metrics.run_upkeep();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, text)], service.metrics.render()).into_response()

@@ -36,6 +36,8 @@ fn a_prediction_says_how_old_it_is_and_how_long_it_may_be_kept() {
     assert_eq!(second.header("cache-control"), limits);
     assert!(status(&second).starts_with("everfresh; hit; ttl="));
     assert_eq!(service.figure("predictions_computes_total"), 1.0);
+    assert_eq!(service.figure("everfresh_loads_total"), 1.0);
+    assert!(service.figure("everfresh_reads_total") > 0.0);
 }
 
 fn status(answer: &Answer) -> &str {
