@@ -2,14 +2,14 @@
 # Drives the service with wrk on this machine and prints one table: how many computes, how long requests took, what failed;
 # while Redis is killed, and after the service was killed. Under two minutes, plus a release build on the first run.
 #
-#     bash examples/predictions/load.sh [SECONDS OF EACH RUN, 7 if not given]
+#     bash examples/predictions/load.sh [SECONDS OF EACH RUN, 6 if not given]
 #
 # It installs wrk, redis-server and curl where missing (apt-get, on Debian as root), starts all servers by itself on free ports
 # of 127.0.0.1, and ends them. Exit status 1 if a target is missed.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.." || exit 1
-seconds=${1:-7}
+seconds=${1:-6}
 
 for tool in wrk redis-server curl; do
     command -v "$tool" >/dev/null && continue

@@ -139,7 +139,11 @@ fn a_broken_loader_fails_only_those_who_have_no_value() {
     eventually("a stale value after a failed refresh", || {
         let answer = get(service.port, PAIRING);
         assert_eq!(answer.status, 200);
-        answer.json()["source"] == "after-failure"
+        // However old it gets, it was fresh for a millisecond.
+        let limits = answer.header("cache-control").expect("limits");
+        assert!(limits.starts_with("max-age=0,"), "{limits}");
+        let is_old = answer.header("age").is_some_and(|age| age != "0");
+        is_old && answer.json()["source"] == "after-failure"
     });
     let other = get(service.port, "/predict/Arsenal/Chelsea");
     assert_eq!((other.status, other.error().as_str()), (503, "load-failed"));
