@@ -3,7 +3,7 @@
 # toolchain (rustup's is best), and network for the crates on the first run.
 #
 # It installs, where missing: rustfmt and clippy (rustup), the minimum Rust version (rustup, else
-# Debian's rustc-web), a C linker, redis-server and openssl (apt-get, on Debian as root).
+# Debian's rustc-web), a C linker, redis-server, openssl, and chromium with its driver (apt-get, on Debian as root).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -32,6 +32,9 @@ install_tools() {
     fi
     if ! { command -v redis-server && command -v openssl; } >/dev/null && command -v apt-get >/dev/null; then
         apt-get update -q && apt-get install -yq --no-install-recommends redis-server openssl || return 1
+    fi
+    if ! { command -v chromium && command -v chromedriver; } >/dev/null && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -yq --no-install-recommends chromium chromium-driver || return 1
     fi
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return 1
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || return 1
@@ -109,6 +112,7 @@ documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$al
 lints() {
     cargo clippy --all-targets -- -D warnings &&
         cargo clippy -p everfresh-benches -- -D warnings &&
+        cargo clippy -p predictions --all-targets -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
         cargo clippy --lib --features redis -- -D warnings &&
@@ -131,6 +135,7 @@ step "lower bounds of the dependencies" lower_bounds
 step "tests" cargo test --all-targets --features "$all"
 step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
+step "the reference application" cargo test -p predictions
 step "documentation tests" cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh

@@ -52,12 +52,33 @@ struct Strength {
     defence: f64,
 }
 
+/// The league: each team with its attack and its defence, made up and plausible.
+pub const TEAMS: [(&str, f64, f64); 20] = [
+    ("Arsenal", 0.43, -0.36),
+    ("AstonVilla", 0.26, -0.05),
+    ("Bournemouth", 0.02, 0.08),
+    ("Brentford", 0.09, 0.07),
+    ("Brighton", 0.11, 0.04),
+    ("Burnley", -0.33, 0.25),
+    ("Chelsea", 0.28, -0.06),
+    ("CrystalPalace", 0.03, 0.01),
+    ("Everton", -0.18, -0.04),
+    ("Fulham", 0.01, 0.05),
+    ("Leeds", -0.12, 0.16),
+    ("Liverpool", 0.48, -0.27),
+    ("ManCity", 0.52, -0.34),
+    ("ManUnited", 0.13, 0.02),
+    ("Newcastle", 0.35, -0.02),
+    ("NottinghamForest", -0.05, 0.06),
+    ("Sunderland", -0.28, 0.18),
+    ("Tottenham", 0.29, 0.06),
+    ("WestHam", 0.04, 0.14),
+    ("Wolves", -0.08, 0.12),
+];
+
 fn strength(team: &str) -> Strength {
-    let (attack, defence) = match team {
-        "ManCity" => (0.52, -0.34),
-        "Liverpool" => (0.48, -0.27),
-        _ => (0.0, 0.0),
-    };
+    let found = TEAMS.iter().find(|(name, ..)| *name == team);
+    let (attack, defence) = found.map_or((0.0, 0.0), |(_, attack, defence)| (*attack, *defence));
     Strength { attack, defence }
 }
 

@@ -1,0 +1,159 @@
+//! The reference application: a prediction service on everfresh, with metrics, a health check, and a page to watch it.
+//!
+//! `cargo run --release -p predictions`, then open the address it prints. `--help` lists what it takes.
+
+mod args;
+mod demo;
+mod events;
+#[allow(
+    dead_code,
+    reason = "shared with the example `certify`, which uses all of it"
+)]
+#[path = "../../certify/forecast.rs"]
+mod forecast;
+mod prediction;
+mod proxy;
+mod refusal;
+mod server;
+mod service;
+mod tally;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use everfresh::store::RedisStore;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::args::Args;
+use crate::prediction::Loader;
+use crate::proxy::Cable;
+use crate::service::Service;
+use crate::tally::Tally;
+
+const WRONG_USE: u8 = 2;
+
+/// How long the store may take at the end to be told what is under way.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Bounds of what is measured in seconds: answers of the store, loads.
+const SECONDS: [f64; 10] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let args = match args::parse(std::env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(wrong) => {
+            eprintln!("predictions: {wrong}; --help lists what there is");
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+    if args.help {
+        say(args::HELP);
+        return ExitCode::SUCCESS;
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+    let served = tokio::runtime::Runtime::new()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(run(&args)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("predictions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<(), Failure> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let listener = TcpListener::bind(("127.0.0.1", args.port)).await?;
+    let address = listener.local_addr()?;
+
+    let store = match &args.redis {
+        Some(url) => Some(connect(url).await?),
+        None => None,
+    };
+    // The cable too: what is given back at the end goes through it.
+    let kept = store.clone();
+    let tally = Arc::new(Tally::new());
+    let loader = Arc::new(Loader::new(args.simulations, tally.clone()));
+    let (stop, stopping) = watch::channel(false);
+    let service = Arc::new(Service {
+        cache: prediction::cache(
+            args,
+            loader.clone(),
+            kept.as_ref().map(|(store, _)| store.clone()),
+        )?,
+        loader,
+        tally,
+        store,
+        fresh: args.fresh,
+        stale: args.stale,
+        metrics: PrometheusBuilder::new()
+            .set_buckets(&SECONDS)?
+            .install_recorder()?,
+        stopping,
+        demo: Default::default(),
+    });
+
+    let stopped = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        tracing::info!("finishing the requests under way");
+        stop.send_replace(true);
+    };
+    say(&format!("listening on http://{address}/\n"));
+    server::serve(listener, service::routes(service), stopped).await;
+    if let Some((store, _cable)) = kept {
+        give_back(&store).await;
+    }
+    Ok(())
+}
+
+/// Through a cable that the page can cut. A server that is not there yet may come up later.
+async fn connect(url: &str) -> Result<(Arc<RedisStore>, Arc<Cable>), Failure> {
+    let (cable, through) = Cable::lay(url).await?;
+    let store = match RedisStore::builder(through.as_str()).connect().await {
+        Ok(store) => store,
+        Err(error) => {
+            tracing::warn!("going on without the store for now: {error}");
+            RedisStore::builder(through).start()?
+        }
+    };
+    Ok((Arc::new(store), cable))
+}
+
+/// Waits until nobody but us has the store.
+///
+/// The cache ended with the last request. What it had begun still has the store: a computation that runs publishes its result, one
+/// that is queued gives its lease back untried, and one that takes too long gives it back when it is to be renewed.
+async fn give_back(store: &Arc<RedisStore>) {
+    let began = Instant::now();
+    while Arc::strong_count(store) > 1 {
+        if began.elapsed() > FAREWELL {
+            tracing::warn!("leases may be left; they end by themselves");
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    tracing::info!("leases are given back");
+}
+
+/// Who no longer reads standard output misses nothing that is needed.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
