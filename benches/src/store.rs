@@ -169,7 +169,11 @@ impl Bench {
         let told = |error: redis::RedisError| error.to_string();
         let client = redis::Client::open(server.url()).map_err(told)?;
         let bare = runtime.block_on(client.get_multiplexed_async_connection());
-        let (store, _) = connect::<String>(&server.url())?;
+        let (store, _) = {
+            // So that it works there, like the bare connection.
+            let _entered = runtime.enter();
+            connect::<String>(&server.url())?
+        };
         let bench = Bench {
             runtime,
             store,
