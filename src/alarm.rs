@@ -56,7 +56,7 @@ impl Alarms {
     /// Sets an alarm; true if the list has to be looked at earlier than was known so far.
     #[must_use]
     pub fn set(&self, at: Tick, sleeper: Weak<dyn Sleeper>) -> bool {
-        let part = sleeper.as_ptr().cast::<u8>().addr() / 128 % PARTS;
+        let part = sleeper.as_ptr().cast::<u8>().addr() / 128 % self.parts.len();
         {
             let list = self.parts[part].lock();
             let mut part = list.unwrap_or_else(PoisonError::into_inner);
