@@ -59,6 +59,8 @@ start_redis() {
 # start_service SIMULATIONS: values go stale every second, and no refresh is early, so that there are stale epochs to meet.
 start_service() {
     simulations=$1
+    # What the last one said is not read again.
+    : >"$work/address"
     "$binary" --port 0 --redis "redis://127.0.0.1:$redis_port/" --simulations "$simulations" \
         --fresh 1000 --stale 60000 --beta 0 >"$work/address" 2>"$work/log" &
     service=$!
