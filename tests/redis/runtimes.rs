@@ -1,6 +1,7 @@
 //! Where a store works: on the runtime that it was made on, and on when that ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use everfresh::store::{RedisStore, SecondLevel, Store};
@@ -109,4 +110,50 @@ fn a_store_that_is_dropped_closes_its_connections_whatever_it_works_on() {
     // And not made again when the runtime ends after it.
     drop(runtime);
     assert_eq!(server.clients(), before);
+}
+
+/// P4 and P5: what was under way there goes on.
+#[test]
+fn a_write_that_waits_is_told_after_its_runtime_ended() {
+    let mut server = Server::start();
+    let runtime = several_threads().enable_all().build().unwrap();
+    let store = connect(&server, &runtime);
+    let cache = cache(&store);
+    cache.get_blocking(&1).unwrap();
+    published(&cache, 1);
+    server.kill();
+    cache.invalidate(&1);
+    until("it was tried", || cache.store_stats().unwrap().retried > 0);
+    drop(runtime);
+    server.restart();
+    until("it is told", || cache.store_stats().unwrap().untold == 0);
+    block_on(cache.invalidate_everywhere(&1)).unwrap();
+}
+
+/// P3 and P5: loads that meet the end of the runtime end like all others.
+#[test]
+fn no_load_is_lost_when_the_runtime_ends() {
+    let server = Server::start();
+    for _ in 0..20 {
+        let runtime = several_threads().enable_all().build().unwrap();
+        let store = connect(&server, &runtime);
+        let cache = cache(&store);
+        let read = AtomicU64::new(0);
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut after = 0;
+                // So many after the end that some of them begin on the new thread.
+                while after < 20 {
+                    let key = read.fetch_add(1, Ordering::SeqCst);
+                    assert_eq!(*cache.get_blocking(&key).unwrap(), key * key);
+                    after += u64::from(ended.load(Ordering::SeqCst));
+                }
+            });
+            until("it reads", || read.load(Ordering::SeqCst) > 20);
+            drop(runtime);
+            ended.store(true, Ordering::SeqCst);
+            reader.join().unwrap();
+        });
+    }
 }

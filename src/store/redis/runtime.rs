@@ -3,8 +3,14 @@
 //! On its maker's runtime a read changes no threads, which is most of what it would cost beside the network. If that
 //! runtime ends before the store does, or turns out to have no network or no timers, a thread of the store's own takes over. A runtime of one thread is
 //! never used: a caller that blocks it would wait for itself.
+//!
+//! Work that a runtime of somebody else drops is not lost (P4, P5: it may be a write to tell, or the one task that gathers): it is kept until the store has moved,
+//! and goes on there. The connections, the kept work and the handle change in one step, so work is either kept before it or finds the new
+//! handle after it. None of the work may depend on the runtime it began on.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_lite::future::{block_on, or};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
@@ -19,13 +25,28 @@ pub(super) struct Runtime(Arc<Shared>);
 struct Shared {
     /// Makes the future that keeps the connections up, for ever.
     keep_up: Box<dyn Fn() -> BoxFuture + Send + Sync>,
-    /// Where work is spawned; `None` if there was no thread left.
-    handle: Mutex<Option<Handle>>,
+    place: Mutex<Place>,
     closed: Notify,
 }
 
-/// On a runtime that is not ours.
+enum Place {
+    /// On a runtime that is not ours, with the work that it has dropped.
+    Guest(Handle, Vec<BoxFuture>),
+    /// On a thread of its own.
+    Own(Handle),
+    /// There was no thread left.
+    Nowhere,
+}
+
+/// Keeps the connections up on a runtime that is not ours.
 struct Guest(Weak<Shared>);
+
+/// Work on a runtime that is not ours.
+struct Visit {
+    /// `None` when it is done, or while it is polled: work that panicked is not polled again.
+    work: Option<BoxFuture>,
+    shared: Weak<Shared>,
+}
 
 impl Runtime {
     /// Keeps the connections up from now on.
@@ -34,12 +55,12 @@ impl Runtime {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             keep_up: Box::new(keep_up),
-            handle: Mutex::new(None),
+            place: Mutex::new(Place::Nowhere),
             closed: Notify::new(),
         });
         match Handle::try_current() {
             Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-                *lock(&shared.handle) = Some(handle.clone());
+                *lock(&shared.place) = Place::Guest(handle.clone(), Vec::new());
                 let guest = Guest(Arc::downgrade(&shared));
                 let run = shared.clone();
                 handle.spawn(async move {
@@ -55,12 +76,20 @@ impl Runtime {
     /// Runs work, after all that is ready now: what is brought at the same time can then be done together.
     pub(super) fn spawn(&self, work: BoxFuture) {
         // Not under the lock: a runtime that has ended drops the work, and that may do anything.
-        let handle = lock(&self.0.handle).clone();
-        if let Some(handle) = handle {
-            handle.spawn(async move {
-                yield_now().await;
-                work.await;
-            });
+        let (handle, visits) = match &*lock(&self.0.place) {
+            Place::Guest(handle, _) => (handle.clone(), true),
+            Place::Own(handle) => (handle.clone(), false),
+            Place::Nowhere => return,
+        };
+        match visits {
+            true => {
+                let visit = Visit {
+                    work: Some(work),
+                    shared: Arc::downgrade(&self.0),
+                };
+                handle.spawn(in_turn(visit));
+            }
+            false => drop(handle.spawn(in_turn(work))),
         }
     }
 
@@ -70,12 +99,17 @@ impl Runtime {
     }
 }
 
+async fn in_turn(work: impl Future<Output = ()>) {
+    yield_now().await;
+    work.await;
+}
+
 impl Shared {
     async fn run(&self) {
         or((self.keep_up)(), self.closed.notified()).await;
     }
 
-    /// To a thread of its own.
+    /// To a thread of its own, with the work that was kept.
     fn move_out(self: &Arc<Self>) -> io::Result<()> {
         let shared = self.clone();
         let (tell, told) = oneshot::channel();
@@ -93,8 +127,18 @@ impl Shared {
                 },
             )?;
         let handle = block_on(told).map_err(io::Error::other)??;
-        *lock(&self.handle) = Some(handle);
+        for work in self.settle(Place::Own(handle.clone())) {
+            handle.spawn(work);
+        }
         Ok(())
+    }
+
+    /// From here on it is there; returns what was kept.
+    fn settle(&self, place: Place) -> Vec<BoxFuture> {
+        match std::mem::replace(&mut *lock(&self.place), place) {
+            Place::Guest(_, kept) => kept,
+            Place::Own(_) | Place::Nowhere => Vec::new(),
+        }
     }
 }
 
@@ -109,10 +153,39 @@ impl Drop for Guest {
     /// The runtime has ended, not the store.
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            // Without a thread left the store stays as it is when its connections are lost.
+            // Without a thread left the store stays as it is when its connections are lost, and its work is dropped.
             if shared.move_out().is_err() {
-                lock(&shared.handle).take();
+                drop(shared.settle(Place::Nowhere));
             }
         }
+    }
+}
+
+impl Future for Visit {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(mut work) = self.work.take() else {
+            return Poll::Ready(());
+        };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let (Some(work), Some(shared)) = (self.work.take(), self.shared.upgrade()) else {
+            return;
+        };
+        let handle = match &mut *lock(&shared.place) {
+            Place::Guest(_, kept) => return kept.push(work),
+            Place::Own(handle) => handle.clone(),
+            Place::Nowhere => return,
+        };
+        handle.spawn(work);
     }
 }
