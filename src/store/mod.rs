@@ -157,7 +157,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`Follower::reconnected`] is called once changes arrive, the first time as well; it may be during this call.
     fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>);
 
-    /// Runs background work of a cache, on the store's own thread: work that waits, never work that computes.
+    /// Runs background work of a cache, where the store works: work that waits, never work that computes. It goes on until it ends, or the store is dropped.
     fn spawn(&self, work: BoxFuture);
 }
 

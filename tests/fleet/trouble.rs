@@ -215,3 +215,37 @@ fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed()
     b.chaos.let_go();
     assert_eq!(b.get(1), 42);
 }
+
+/// P5: of keys that travel together one whose value makes the weigher panic ends alone.
+#[test]
+fn what_panics_for_one_key_concerns_no_other() {
+    let fleet = Fleet::new();
+    let stored = fleet.process();
+    for key in 0..10 {
+        stored.cache.insert(key, 100 + key);
+    }
+    until("all are told", || stored.stats().untold == 0);
+    let level = SecondLevel::new(fleet.memory.clone(), "test:v1").unwrap();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .clock(&fleet.clock)
+        .max_weight(1_000, |key: &u64, _: &u64| match *key {
+            3 => panic!("this key cannot be weighed"),
+            _ => 1,
+        })
+        .store(level)
+        .compute(|_: &u64| unreachable!("all keys are stored"))
+        .build()
+        .unwrap();
+    let keys: Vec<u64> = (0..10).collect();
+    let answers = block_on(cache.get_many(&keys));
+    for (key, answer) in keys.iter().zip(answers) {
+        match key {
+            3 => assert!(answer.unwrap_err().is_cancelled()),
+            key => assert_eq!(*answer.unwrap(), 100 + key),
+        }
+    }
+    // And none that comes after it.
+    stored.cache.insert(11, 111);
+    until("it is told", || stored.stats().untold == 0);
+    assert_eq!(*cache.get_blocking(&11).unwrap(), 111);
+}

@@ -1,6 +1,6 @@
 //! Loads that hang: the deadline passes on the clock, waiters are let go, and the next caller takes over.
 
-use everfresh::{ManualClock, Source};
+use everfresh::{Cache, Clock, ManualClock, Source};
 
 use crate::support::gates::{End, numbering};
 use crate::support::*;
@@ -234,4 +234,23 @@ fn a_timeout_of_for_ever_is_one_for_every_attempt() {
     tasks.poll_all();
     end(&tasks, &gates, 3, End::Value(10));
     assert!(asked.into_iter().all(|asked| *ready(asked).unwrap() == 10));
+}
+
+/// The deadline passes by itself, whatever else the program does: something of the cache's own wakes whoever waits.
+#[test]
+fn the_clocks_of_the_system_end_a_wait() {
+    for clock in [Clock::coarse(), Clock::precise()] {
+        let tasks = Tasks::default();
+        let cache: Cache<u64, u64> = Cache::builder()
+            .clock(clock)
+            .load_timeout(std::time::Duration::from_millis(1))
+            .spawner(tasks.spawner())
+            .load(async |_: &u64| std::future::pending().await)
+            .build()
+            .unwrap();
+        for key in 0..3 {
+            assert!(cache.get_blocking(&key).unwrap_err().is_timeout());
+        }
+        assert_eq!(tasks.spawned(), 3);
+    }
 }
