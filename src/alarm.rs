@@ -16,13 +16,6 @@ use std::time::Duration;
 use crate::clock::{Clock, Tick};
 use crate::sync::{Arc, AtomicU64, Event, ListMutex, OnceLock, Ordering, PoisonError, Weak};
 
-/// Parts that are locked apart from each other.
-const PARTS: usize = if cfg!(all(loom, feature = "loom")) {
-    1
-} else {
-    8
-};
-
 /// The thread never sleeps longer, and never shorter.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
 
@@ -33,7 +26,8 @@ pub trait Sleeper: Send + Sync {
 }
 
 pub struct Alarms {
-    parts: [ListMutex<Vec<Alarm>>; PARTS],
+    /// One list: a load takes its lock once, for some nanoseconds.
+    list: ListMutex<Vec<Alarm>>,
     /// When to look at the list.
     next: AtomicU64,
 }
@@ -41,7 +35,7 @@ pub struct Alarms {
 impl Default for Alarms {
     fn default() -> Self {
         Alarms {
-            parts: std::array::from_fn(|_| ListMutex::new(Vec::new())),
+            list: ListMutex::new(Vec::new()),
             next: AtomicU64::new(Tick::MAX),
         }
     }
@@ -56,17 +50,17 @@ impl Alarms {
     /// Sets an alarm; true if the list has to be looked at earlier than was known so far.
     #[must_use]
     pub fn set(&self, at: Tick, sleeper: Weak<dyn Sleeper>) -> bool {
-        let part = sleeper.as_ptr().cast::<u8>().addr() / 128 % self.parts.len();
         {
-            let list = self.parts[part].lock();
-            let mut part = list.unwrap_or_else(PoisonError::into_inner);
-            if part.len() == part.capacity() {
-                part.retain(|alarm| alarm.sleeper.strong_count() > 0);
-                // At least as much room as is taken, so that looking for the gone is rare.
-                let taken = part.len();
-                part.reserve(taken.max(8));
+            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            if list.len() == list.capacity() {
+                list.retain(|alarm| alarm.sleeper.strong_count() > 0);
+                // As much room as is taken, so that looking for the gone is rare; and no more, for what is gone keeps its memory until then.
+                let live = list.len();
+                if 2 * live >= list.capacity() {
+                    list.reserve_exact(live + 1);
+                }
             }
-            part.push(Alarm { at, sleeper });
+            list.push(Alarm { at, sleeper });
         }
         // SeqCst with the exchange in `ring`: either that sees the alarm in the list, or this sees the exchange.
         self.next.fetch_min(at, Ordering::SeqCst) > at
@@ -78,9 +72,9 @@ impl Alarms {
         self.next.swap(Tick::MAX, Ordering::SeqCst);
         let mut next = Tick::MAX;
         let mut due = Vec::new();
-        for part in &self.parts {
-            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            part.retain(|alarm| {
+        {
+            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            list.retain(|alarm| {
                 if alarm.at <= now {
                     due.push(alarm.sleeper.clone());
                     return false;
@@ -134,5 +128,28 @@ pub(crate) struct Nap(pub(crate) Event);
 impl Sleeper for Nap {
     fn wake(&self) {
         self.0.notify(usize::MAX);
+    }
+}
+
+#[cfg(all(test, not(all(loom, feature = "loom"))))]
+mod tests {
+    use super::{Alarms, Arc, Event, Nap, Sleeper};
+
+    #[test]
+    fn what_is_gone_does_not_pile_up_and_what_is_not_is_woken() {
+        let alarms = Alarms::default();
+        let lasting: Vec<Arc<dyn Sleeper>> =
+            (0..10).map(|_| Arc::new(Nap(Event::new())) as _).collect();
+        for sleeper in &lasting {
+            let _ = alarms.set(7, Arc::downgrade(sleeper));
+            for _ in 0..100 {
+                let gone: Arc<dyn Sleeper> = Arc::new(Nap(Event::new()));
+                let _ = alarms.set(7, Arc::downgrade(&gone));
+            }
+        }
+        let listed = alarms.list.lock().map_or(0, |list| list.len());
+        assert!((10..=21).contains(&listed), "{listed} alarms of 10");
+        assert_eq!(alarms.ring(6), 7, "none is due");
+        assert_eq!(alarms.ring(7), u64::MAX, "none is left");
     }
 }
