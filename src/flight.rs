@@ -20,7 +20,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::nesting::Frame;
 use crate::pool::{Task, on_worker};
-use crate::sync::{Arc, AtomicU8, Event, OnceLock, Ordering, Slot};
+use crate::sync::{Arc, AtomicU8, Event, OnceLock, Ordering, SetOnce, listener};
 
 /// What an attempt came to.
 pub enum Outcome<K, V> {
@@ -53,7 +53,7 @@ impl<K, V> Clone for Outcome<K, V> {
 
 pub struct Flight<K, V> {
     pub right: Right,
-    outcome: Slot<Outcome<K, V>>,
+    outcome: SetOnce<Outcome<K, V>>,
     event: Event,
     /// 1 once somebody has seen to it that waiters are woken at the deadline.
     alarmed: AtomicU8,
@@ -67,7 +67,7 @@ impl<K, V> Flight<K, V> {
     pub fn new(right: Right) -> Self {
         Flight {
             right,
-            outcome: Slot::new(None),
+            outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU8::new(0),
             frame: OnceLock::new(),
@@ -88,15 +88,16 @@ impl<K, V> Flight<K, V> {
         self.right == Right::NEVER
     }
 
-    /// Sets the outcome unless there is one, then wakes everybody.
+    /// Sets the outcome, then wakes everybody.
     pub fn deliver(&self, outcome: Outcome<K, V>) {
-        self.outcome.compare_exchange(None, Some(Arc::new(outcome)));
+        // Waits for nobody: one claim delivers, once.
+        self.outcome.get_or_init(|| outcome);
         // `notify` fences first (SeqCst), so whoever registered before it and saw no outcome is woken.
         self.event.notify(usize::MAX);
     }
 
     pub fn outcome(&self) -> Option<Outcome<K, V>> {
-        self.outcome.load().map(|outcome| Outcome::clone(&outcome))
+        self.outcome.get().cloned()
     }
 
     /// Says which queued job this flight waits for, before the job can run.
@@ -142,7 +143,7 @@ impl<K, V> Flight<K, V> {
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }
-            let listener = self.event.listen();
+            listener!(self.event => listener);
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }

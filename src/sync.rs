@@ -11,7 +11,7 @@
 pub use std::sync::atomic::Ordering;
 pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-pub use event_listener::Event;
+pub use event_listener::{Event, listener};
 
 #[cfg(all(loom, feature = "loom"))]
 pub mod model;

@@ -31,6 +31,9 @@ use crate::sync::{Arc, Ordering, lock};
 /// Keys that are read from the store in one request.
 const TOGETHER: usize = 64;
 
+/// After so many answers those who got them come first.
+const IN_TURN: usize = 16;
+
 /// One job on its way.
 struct Asking<K, V> {
     job: Job<K, V>,
@@ -69,17 +72,22 @@ where
 
     /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
     async fn gather(self: Arc<Self>) {
-        let mut batch = Vec::new();
+        let waiting = self.asking.len().min(TOGETHER);
+        let mut keys = Vec::with_capacity(waiting);
+        let mut asking = Vec::with_capacity(waiting);
         let stopped = loop {
-            while let Some(job) = (batch.len() < TOGETHER)
+            while let Some(job) = (keys.len() < TOGETHER)
                 .then(|| self.asking.next())
                 .flatten()
             {
                 // A key's `Eq` may panic; its own job ends with that, and no other.
                 let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(job)));
-                batch.extend(prepared.ok().flatten());
+                if let Some((key, job)) = prepared.ok().flatten() {
+                    keys.push(key);
+                    asking.push(job);
+                }
             }
-            if batch.len() == TOGETHER {
+            if keys.len() == TOGETHER {
                 break false;
             }
             if self.asking.stops() {
@@ -89,7 +97,7 @@ where
         if !stopped {
             self.start_gathering();
         }
-        self.read(batch).await;
+        self.read(keys, asking).await;
     }
 
     /// Names the key; a job that cannot be named, or is one too many, ends here, and one that cannot be read for asks by itself.
@@ -116,15 +124,21 @@ where
     }
 
     /// Reads keys that are absent here, together.
-    async fn read(self: &Arc<Self>, batch: Vec<(StoreKey, Asking<K, V>)>) {
-        if batch.is_empty() {
+    async fn read(self: &Arc<Self>, keys: Vec<StoreKey>, asking: Vec<Asking<K, V>>) {
+        if keys.is_empty() {
             return;
         }
-        let (keys, asking): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let answers = self.store.read(&keys).await;
-        for ((key, asking), answer) in keys.into_iter().zip(asking).zip(answers) {
+        let time = self.store.now();
+        let answered = keys.into_iter().zip(asking).zip(answers);
+        for (at, ((key, asking), answer)) in answered.enumerate() {
+            // Who has an answer asks for the next key meanwhile, instead of after all the others.
+            if at % IN_TURN == IN_TURN - 1 {
+                future::yield_now().await;
+            }
             // Whatever of the user's panics, the others are answered.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.answered(key, asking, answer)));
+            let answered = || self.answered(key, asking, answer, time);
+            let _ = catch_unwind(AssertUnwindSafe(answered));
         }
     }
 
@@ -133,10 +147,11 @@ where
         key: StoreKey,
         asking: Asking<K, V>,
         answer: Result<Option<Vec<u8>>, StoreError>,
+        time: Option<u64>,
     ) {
         let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
-            Ok(Some(payload)) => match self.install(job, &key, &payload) {
+            Ok(Some(payload)) => match self.install(job, &key, &payload, time) {
                 Use::Installed => return,
                 Use::Refresh(job, epoch) => (job, epoch),
             },
@@ -180,14 +195,16 @@ where
                 lease: self.lease,
             };
             match self.store.acquire(&key, ask).await {
-                Ok(Acquired::Stored(payload)) => match self.install(job, &key, &payload) {
-                    Use::Installed => return,
-                    Use::Refresh(back, None) => return self.unleased(back),
-                    Use::Refresh(back, epoch) => {
-                        job = back;
-                        seen = epoch;
+                Ok(Acquired::Stored(payload)) => {
+                    match self.install(job, &key, &payload, self.store.now()) {
+                        Use::Installed => return,
+                        Use::Refresh(back, None) => return self.unleased(back),
+                        Use::Refresh(back, epoch) => {
+                            job = back;
+                            seen = epoch;
+                        }
                     }
-                },
+                }
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
                     let grant = Grant {
@@ -241,8 +258,14 @@ where
         }
     }
 
-    /// Makes a payload the value of the job's key, if it may be served.
-    fn install(&self, job: Job<K, V>, key: &StoreKey, payload: &[u8]) -> Use<K, V> {
+    /// Makes a payload the value of the job's key, if it may be served; `time` is that of the store.
+    fn install(
+        &self,
+        job: Job<K, V>,
+        key: &StoreKey,
+        payload: &[u8],
+        time: Option<u64>,
+    ) -> Use<K, V> {
         let hash = key.hash();
         let opened = match self.format.open(key, payload) {
             Ok(opened) => opened,
@@ -261,7 +284,7 @@ where
             return Use::Refresh(job, Some(epoch));
         }
         let now = self.shared.clock.now();
-        let times = self.shared.policy.restored(&terms, self.age(epoch), now);
+        let times = self.shared.policy.restored(&terms, age(epoch, time), now);
         let fresh = now < times.fresh_until();
         // Past the hard limit; or stale, and the job is to refresh a value that is here.
         if now >= times.expires() || !(fresh || job.is_cold()) {
@@ -282,12 +305,12 @@ where
     fn distrusts(&self, epoch: Epoch) -> bool {
         epoch.micros() <= *lock(&self.distrusted)
     }
+}
 
-    /// By the store's clock, whatever this machine's clock says.
-    fn age(&self, epoch: Epoch) -> Tick {
-        let now = self.store.now().unwrap_or(epoch.micros());
-        now.saturating_sub(epoch.micros()).saturating_mul(1_000)
-    }
+/// By the store's clock, whatever this machine's clock says.
+fn age(epoch: Epoch, time: Option<u64>) -> Tick {
+    let now = time.unwrap_or(epoch.micros());
+    now.saturating_sub(epoch.micros()).saturating_mul(1_000)
 }
 
 /// Jobs that begin while this lives travel together.

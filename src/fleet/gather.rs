@@ -48,6 +48,11 @@ impl<T> Gathering<T> {
         !self.waiting.is_empty() && self.busy.swap(1, Ordering::SeqCst) == 0
     }
 
+    /// How much waits, about.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// For the task: what is to be done.
     pub fn next(&self) -> Option<T> {
         self.waiting.pop()

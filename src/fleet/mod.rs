@@ -40,6 +40,9 @@ const LEASE: Duration = Duration::from_secs(3);
 /// Distinct keys that ask the store at once, and results that are on their way to it; more are refused, or dropped.
 const IN_FLIGHT: usize = 65_536;
 
+/// Keys whose encoded bytes are no more than this are written without growing a buffer.
+const SHORT: usize = 64;
+
 /// The pauses between attempts to reach the store: from, to.
 const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
@@ -189,7 +192,7 @@ where
 
     /// The name of a key in the store; `None` if its codec cannot write it, then the key does without.
     fn name(&self, key: &K) -> Option<StoreKey> {
-        let mut encoded = Vec::new();
+        let mut encoded = Vec::with_capacity(SHORT);
         let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, &mut encoded)));
         let written = matches!(done, Ok(Ok(())));
         written.then(|| StoreKey::new(&self.namespace, &encoded))
@@ -197,10 +200,12 @@ where
 
     /// Makes sure that changes of a key are followed; false if the store does not know yet what this process wrote.
     fn track(&self, name: &StoreKey, key: &K, set: usize) -> bool {
-        let residents = self.residents.upgrade();
-        let in_use = |set: usize, key: &K| {
-            let residents = residents.as_ref();
-            residents.is_some_and(|residents| residents.find_in(set, key).is_some())
+        let in_use = || {
+            let residents = self.residents.upgrade();
+            move |set: usize, key: &K| {
+                let residents = residents.as_ref();
+                residents.is_some_and(|residents| residents.find_in(set, key).is_some())
+            }
         };
         self.ledger.track(name.hash(), key, set, in_use)
     }

@@ -12,10 +12,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_lite::future::{block_on, or};
+use futures_lite::future::{block_on, or, yield_now};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::yield_now;
 
 use crate::loader::BoxFuture;
 use crate::sync::{Arc, Mutex, Weak, lock};
@@ -73,7 +72,7 @@ impl Runtime {
         Ok(Runtime(shared))
     }
 
-    /// Runs work, after all that is ready now: what is brought at the same time can then be done together.
+    /// Runs work, after all that is ready on this thread: what is brought at the same time can then be done together.
     pub(super) fn spawn(&self, work: BoxFuture) {
         // Not under the lock: a runtime that has ended drops the work, and that may do anything.
         let (handle, visits) = match &*lock(&self.0.place) {

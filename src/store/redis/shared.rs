@@ -117,6 +117,22 @@ impl Shared {
 
     /// One round trip for each master that has some of the keys, all at the same time.
     pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Payload> {
+        let alone = self
+            .slots
+            .load()
+            .and_then(|slots| slots.arc().alone().cloned());
+        let answers = match alone {
+            Some(node) if keys.len() <= TOGETHER => self.read_some(&node, keys.iter()).await,
+            _ => self.read_apart(keys).await,
+        };
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        errors.for_each(|error| self.suspect(error));
+        self.counters.read(&answers);
+        answers
+    }
+
+    /// From several masters, or more than travel in one go.
+    async fn read_apart(&self, keys: &[StoreKey]) -> Vec<Payload> {
         let mut answers = vec![Ok(None); keys.len()];
         // Each master, and the places of its keys.
         let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
@@ -141,9 +157,6 @@ impl Shared {
         for (place, answer) in all(reads).await.into_iter().flatten() {
             answers[place] = answer;
         }
-        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
-        errors.for_each(|error| self.suspect(error));
-        self.counters.read(&answers);
         answers
     }
 
@@ -159,13 +172,11 @@ impl Shared {
             Err(error) => return failed(error),
         };
         // One byte more than allowed tells that there is more, however much it is.
+        let mut name = String::new();
         let mut commands = keys.map(|key| {
-            let mut command = redis::Cmd::with_capacity(4, 64);
-            command
-                .arg("GETRANGE")
-                .arg(wire::data(key))
-                .arg(0)
-                .arg(self.limit);
+            wire::write_data(&mut name, key);
+            let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
+            command.arg("GETRANGE").arg(&name).arg(0).arg(self.limit);
             command
         });
         let replies = match (count, commands.next()) {

@@ -38,13 +38,19 @@ impl Slots {
         &self.nodes
     }
 
+    /// The master that has them all.
+    pub(super) fn alone(&self) -> Option<&Arc<Node>> {
+        match (&self.nodes[..], &self.ranges[..]) {
+            ([node], [range]) => (range.last - range.first == COUNT - 1).then_some(node),
+            _ => None,
+        }
+    }
+
     /// The master that has the key of this hash.
     pub(super) fn owner(&self, hash: u128) -> Option<&Arc<Node>> {
         // A single server needs no slot.
-        if let ([node], [range]) = (&self.nodes[..], &self.ranges[..]) {
-            if range.last - range.first == COUNT - 1 {
-                return Some(node);
-            }
+        if let Some(node) = self.alone() {
+            return Some(node);
         }
         let slot = slot(hash);
         let mut ranges = self.ranges.iter();

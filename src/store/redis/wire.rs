@@ -8,18 +8,28 @@ use crate::store::key::StoreKey;
 use crate::store::lease::{Acquired, Epoch, Token};
 
 pub(super) fn data(key: &StoreKey) -> String {
-    name(key, ":d:{")
+    let mut name = String::new();
+    write_data(&mut name, key);
+    name
+}
+
+/// Into a buffer that many of them use.
+pub(super) fn write_data(name: &mut String, key: &StoreKey) {
+    write(name, key, ":d:{");
 }
 
 pub(super) fn lease(key: &StoreKey) -> String {
-    name(key, ":l:{")
+    let mut name = String::new();
+    write(&mut name, key, ":l:{");
+    name
 }
 
 /// By hand: one is written for each key that is read, and the machinery of formatting takes ten times as long.
-fn name(key: &StoreKey, kind: &str) -> String {
+fn write(name: &mut String, key: &StoreKey, kind: &str) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let namespace = key.namespace().as_str();
-    let mut name = String::with_capacity(namespace.len() + kind.len() + 33);
+    name.clear();
+    name.reserve(namespace.len() + kind.len() + 33);
     name.push_str(namespace);
     name.push_str(kind);
     for byte in key.hash().to_be_bytes() {
@@ -27,7 +37,6 @@ fn name(key: &StoreKey, kind: &str) -> String {
         name.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     name.push('}');
-    name
 }
 
 pub(super) fn token_bytes(token: Token) -> [u8; 16] {
