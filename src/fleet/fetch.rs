@@ -72,6 +72,8 @@ where
 
     /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
     async fn gather(self: Arc<Self>) {
+        // After all that is ready on this thread, which may bring more.
+        future::yield_now().await;
         let waiting = self.asking.len().min(TOGETHER);
         let mut keys = Vec::with_capacity(waiting);
         let mut asking = Vec::with_capacity(waiting);

@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_lite::future::{block_on, or, yield_now};
+use futures_lite::future::{block_on, or};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
@@ -72,7 +72,7 @@ impl Runtime {
         Ok(Runtime(shared))
     }
 
-    /// Runs work, after all that is ready on this thread: what is brought at the same time can then be done together.
+    /// Runs work.
     pub(super) fn spawn(&self, work: BoxFuture) {
         // Not under the lock: a runtime that has ended drops the work, and that may do anything.
         let (handle, visits) = match &*lock(&self.0.place) {
@@ -86,9 +86,9 @@ impl Runtime {
                     work: Some(work),
                     shared: Arc::downgrade(&self.0),
                 };
-                handle.spawn(in_turn(visit));
+                handle.spawn(visit);
             }
-            false => drop(handle.spawn(in_turn(work))),
+            false => drop(handle.spawn(work)),
         }
     }
 
@@ -96,11 +96,6 @@ impl Runtime {
     pub(super) fn close(&self) {
         self.0.closed.notify_one();
     }
-}
-
-async fn in_turn(work: impl Future<Output = ()>) {
-    yield_now().await;
-    work.await;
 }
 
 impl Shared {
