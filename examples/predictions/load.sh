@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Drives the service with wrk on this machine and prints one table: how many computes, how long requests took, what failed;
-# while Redis is killed, and after the service was killed. Under two minutes, plus a release build on the first run.
+# while Redis is killed, and after the service was killed. About three minutes, plus a release build on the first run.
 #
 #     bash examples/predictions/load.sh [SECONDS OF EACH RUN, 6 if not given]
 #
@@ -132,6 +132,21 @@ run() {
     last_p99=$p99
 }
 
+median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
+
+# in_turn CONNECTIONS: three times each, in turn, because a machine is not equally fast at all times; leaves the medians of p99.
+in_turn() {
+    local constants=() pairings=()
+    for _ in 1 2 3; do
+        run "a constant" "$1" /constant
+        constants+=("$last_p99")
+        run "one stale pairing" "$1" /predict/ManCity/Liverpool
+        pairings+=("$last_p99")
+    done
+    constant=$(median "${constants[@]}")
+    pairing=$(median "${pairings[@]}")
+}
+
 start_redis
 start_service 1700000
 until_so 10 curl -sf "$url/predict/ManCity/Liverpool"
@@ -140,14 +155,10 @@ echo "Values go stale each second. To predict the one pairing takes about 200 ms
 # shellcheck disable=SC2059
 printf "$line" run requests computes epochs computes/ep. p50 p99 failed
 
-run "a constant" 100 /constant
-few=$last_p99
-run "one stale pairing" 100 /predict/ManCity/Liverpool
-few_stale=$last_p99
-run "a constant" 1000 /constant
-many=$last_p99
-run "one stale pairing" 1000 /predict/ManCity/Liverpool
-many_stale=$last_p99
+in_turn 100
+few=$constant few_stale=$pairing
+in_turn 1000
+many=$constant many_stale=$pairing
 run "one pairing, Redis is killed" 1000 /predict/ManCity/Liverpool kill_hard "$redis"
 start_redis
 until_so 10 store_is_up || give_up "the service does not find its store again"
@@ -172,9 +183,9 @@ verdict() { # NAME MICROSECONDS BASELINE
     ratio=$(awk -v a="$2" -v b="$3" 'BEGIN { printf "%.2f", a / b }')
     if awk -v ratio="$ratio" 'BEGIN { exit ratio <= 2 }'; then
         missed=1
-        echo "MISSED: p99 on the stale pairing with $1 connections is $ratio times that of the constant, target 2"
+        echo "MISSED: p99 on the stale pairing with $1 connections is $ratio times that of the constant (medians of three), target 2"
     else
-        echo "met: p99 on the stale pairing with $1 connections is $ratio times that of the constant, target 2"
+        echo "met: p99 on the stale pairing with $1 connections is $ratio times that of the constant (medians of three), target 2"
     fi
 }
 verdict 100 "$few_stale" "$few"
