@@ -22,6 +22,23 @@ use crate::store::{Store, StoreState, envelope};
 use crate::sync::{Arc, AtomicU64, Event, Mutex, Slot};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
+///
+/// # Example
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use everfresh::store::RedisStore;
+///
+/// // Does not wait for the server; `connect` and `connect_blocking` do.
+/// let store = RedisStore::builder("redis://127.0.0.1:6379")
+///     .login("shop", "secret")
+///     .database(2)
+///     .timeout(Duration::from_millis(500))
+///     .limit(1 << 20)
+///     .start()?;
+/// # Ok::<(), everfresh::store::StoreError>(())
+/// ```
 pub struct RedisBuilder {
     urls: Vec<String>,
     kind: Kind,

@@ -74,6 +74,16 @@ impl RedisStore {
     ///
     /// User and password in the URLs are those of the sentinels; those of the master are set with
     /// [`login`](RedisBuilder::login). With `rediss://` both are encrypted.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use everfresh::store::RedisStore;
+    ///
+    /// let sentinels = ["redis://10.0.0.1:26379", "redis://10.0.0.2:26379"];
+    /// let store = RedisStore::behind_sentinels(sentinels, "mymaster").start()?;
+    /// # Ok::<(), everfresh::store::StoreError>(())
+    /// ```
     pub fn behind_sentinels<U: Into<String>>(
         sentinels: impl IntoIterator<Item = U>,
         master: impl Into<String>,
@@ -92,6 +102,15 @@ impl RedisStore {
     ///
     /// Epochs of a key come from its own master's clock. The store's [`now`](Store::now) is that of the master that is most ahead, so
     /// that values look older by as much as the clocks differ, never younger.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use everfresh::store::RedisStore;
+    ///
+    /// let store = RedisStore::cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]).start()?;
+    /// # Ok::<(), everfresh::store::StoreError>(())
+    /// ```
     pub fn cluster<U: Into<String>>(nodes: impl IntoIterator<Item = U>) -> RedisBuilder {
         let nodes = nodes.into_iter().map(Into::into).collect();
         RedisBuilder::new(nodes, Kind::Cluster)
