@@ -131,12 +131,14 @@ where
             return;
         }
         let answers = self.store.read(&keys).await;
-        let time = self.store.now();
+        let mut time = self.store.now();
         let answered = keys.into_iter().zip(asking).zip(answers);
         for (at, ((key, asking), answer)) in answered.enumerate() {
             // Who has an answer asks for the next key meanwhile, instead of after all the others.
             if at % IN_TURN == IN_TURN - 1 {
                 future::yield_now().await;
+                // Somebody may have taken long, and no age may be too low.
+                time = self.store.now();
             }
             // Whatever of the user's panics, the others are answered.
             let answered = || self.answered(key, asking, answer, time);

@@ -40,7 +40,7 @@ pub(super) struct Known<K> {
     latest: Option<Epoch>,
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
-    /// Boxed, like the next, because a process that only reads has neither: the list is a third as long without them.
+    /// Boxed, like the next, because few keys have one: most of a key's place here would be theirs.
     untold: Option<Box<Untold>>,
     /// The last write that was given up, and why.
     given_up: Option<Box<(u64, StoreError)>>,
