@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_lite::future;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -19,7 +19,7 @@ use super::dial::{Driver, Ear, Target};
 use crate::schedule::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
-use crate::sync::{Arc, Event, Mutex, OnceLock, Slot, lock};
+use crate::sync::{Arc, Event, Mutex, OnceLock, Slot, listener, lock};
 use crate::trace;
 
 /// The first and the longest pause between attempts to connect.
@@ -30,6 +30,8 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     /// Why it ended; set before it does.
     fate: OnceLock<StoreError>,
+    /// Notified when it has ended.
+    over: Event,
     /// A caller was answered that a new connection is needed.
     suspect: Notify,
 }
@@ -63,21 +65,38 @@ impl Link {
     /// Asks one thing. An error that the server answers is a value.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Trouble> {
         let mut connection = self.connection.clone();
-        let answer = connection.send_packed_command(command).await;
-        answer.map_err(|error| self.trouble(error))
+        self.answer(connection.send_packed_command(command)).await
     }
 
     /// Asks many things at once.
     pub(super) async fn send_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Trouble> {
         let mut connection = self.connection.clone();
         let answers = connection.send_packed_commands(pipeline, 0, pipeline.len());
-        answers.await.map_err(|error| self.trouble(error))
+        self.answer(answers).await
     }
 
     pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), Trouble> {
         let mut connection = self.connection.clone();
-        let subscribed = connection.subscribe(channels).await;
-        subscribed.map_err(|error| self.trouble(error))
+        self.answer(connection.subscribe(channels)).await
+    }
+
+    /// Waits for an answer, at most until the connection is over: what is sent in the moment in which its driver ends is never answered
+    /// and never refused, because the queue between them keeps it (P3).
+    async fn answer<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Trouble> {
+        let over = async {
+            listener!(self.over => over);
+            if self.fate.get().is_none() {
+                over.await;
+            }
+            None
+        };
+        match future::or(async { Some(answer.await) }, over).await {
+            Some(answer) => answer.map_err(|error| self.trouble(error)),
+            None => Err(Trouble {
+                error: self.fate.get().cloned().unwrap_or_else(lost),
+                reconnect: true,
+            }),
+        }
     }
 
     fn trouble(&self, error: redis::RedisError) -> Trouble {
@@ -172,6 +191,7 @@ impl Line {
         let link = Arc::new(Link {
             connection,
             fate: OnceLock::new(),
+            over: Event::new(),
             suspect: Notify::new(),
         });
         let prepared = async {
@@ -196,6 +216,7 @@ impl Line {
             Poked,
             Time,
         }
+        let over = Over { line: self, link };
         let mut beats = 0;
         let error = loop {
             let ended = async {
@@ -216,7 +237,7 @@ impl Line {
             };
             let seen = future::or(future::or(ended, suspect), future::or(poked, time)).await;
             let done = match seen {
-                Seen::Ended => break StoreError::new(ErrorClass::Unavailable, "connection lost"),
+                Seen::Ended => break lost(),
                 Seen::Suspect => {
                     break StoreError::new(
                         ErrorClass::Refused,
@@ -232,10 +253,28 @@ impl Line {
                 Ok(_) => beats += 1,
             }
         };
-        // First nobody finds it any more, then what is in flight learns why, then it ends.
-        self.link.swap(None);
         let _ = link.fate.set(error.clone());
+        drop(over);
         drop(driver);
         (error, beats)
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::new(ErrorClass::Unavailable, "connection lost")
+}
+
+/// Ends a link before its driver ends, also when whoever watches it is dropped with a runtime.
+struct Over<'a> {
+    line: &'a Line,
+    link: &'a Link,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        // First nobody finds it any more, then what is in flight learns why.
+        self.line.link.swap(None);
+        let _ = self.link.fate.set(lost());
+        self.link.over.notify(usize::MAX);
     }
 }
