@@ -53,6 +53,8 @@ impl<K, V> Clone for Outcome<K, V> {
 
 pub struct Flight<K, V> {
     pub right: Right,
+    /// 1 once somebody sets the outcome.
+    decided: AtomicU8,
     outcome: SetOnce<Outcome<K, V>>,
     event: Event,
     /// 1 once somebody has seen to it that waiters are woken at the deadline.
@@ -67,6 +69,7 @@ impl<K, V> Flight<K, V> {
     pub fn new(right: Right) -> Self {
         Flight {
             right,
+            decided: AtomicU8::new(0),
             outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU8::new(0),
@@ -88,10 +91,12 @@ impl<K, V> Flight<K, V> {
         self.right == Right::NEVER
     }
 
-    /// Sets the outcome, then wakes everybody.
+    /// Sets the outcome unless somebody does, then wakes everybody.
     pub fn deliver(&self, outcome: Outcome<K, V>) {
-        // Waits for nobody: one claim delivers, once.
-        self.outcome.get_or_init(|| outcome);
+        // Of a late claimant and whoever takes over one decides, and the other does not wait for it. Relaxed: the outcome publishes itself.
+        if self.decided.swap(1, Ordering::Relaxed) == 0 {
+            self.outcome.get_or_init(|| outcome);
+        }
         // `notify` fences first (SeqCst), so whoever registered before it and saw no outcome is woken.
         self.event.notify(usize::MAX);
     }

@@ -74,7 +74,7 @@ where
     async fn gather(self: Arc<Self>) {
         // After all that is ready on this thread, which may bring more.
         future::yield_now().await;
-        let waiting = self.asking.len().min(TOGETHER);
+        let waiting = self.asking.waiting().min(TOGETHER);
         let mut keys = Vec::with_capacity(waiting);
         let mut asking = Vec::with_capacity(waiting);
         let stopped = loop {

@@ -49,7 +49,7 @@ impl<T> Gathering<T> {
     }
 
     /// How much waits, about.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
