@@ -5,7 +5,8 @@
 //! Invariants, and the promise each serves:
 //!
 //! 1. Whoever holds a claim delivers to that claim's flight exactly once, whatever happens; the
-//!    guard in `residents` does it when dropped (P3: none hangs).
+//!    guard in `publish` does it when dropped (P3: none hangs). Who takes over delivers as well, that it
+//!    timed out; the first of the two decides, and neither waits for the other (P2).
 //! 2. A waiter looks for the outcome, registers, and looks again, so a delivery between the two
 //!    looks is seen (no lost wake-up).
 //! 3. The flight in an entry is replaced only by that of a later claim, or by the closed one when the

@@ -28,12 +28,44 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// A connection that is up.
 pub(super) struct Link {
     connection: MultiplexedConnection,
-    /// Why it ended; set before it does.
-    fate: OnceLock<StoreError>,
-    /// Notified when it has ended.
-    over: Event,
+    fate: Fate,
     /// A caller was answered that a new connection is needed.
     suspect: Notify,
+}
+
+/// The end of a connection, which whoever waits for an answer hears of.
+struct Fate {
+    /// Set before the connection ends.
+    why: OnceLock<StoreError>,
+    ended: Event,
+}
+
+impl Fate {
+    fn new() -> Self {
+        Fate {
+            why: OnceLock::new(),
+            ended: Event::new(),
+        }
+    }
+
+    fn end(&self, why: StoreError) {
+        let _ = self.why.set(why);
+        self.ended.notify(usize::MAX);
+    }
+
+    /// Waits for an answer, at most until the end: what is sent in the moment in which the driver of a connection ends is never answered
+    /// and never refused, because the queue between them keeps it (P3).
+    async fn or<T>(&self, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+        let end = async {
+            // Registers before it looks, so that no end is missed.
+            listener!(self.ended => ended);
+            if self.why.get().is_none() {
+                ended.await;
+            }
+            Err(self.why.get().cloned().unwrap_or_else(lost))
+        };
+        future::or(async { Ok(answer.await) }, end).await
+    }
 }
 
 /// A connection that is always there or being made.
@@ -80,20 +112,11 @@ impl Link {
         self.answer(connection.subscribe(channels)).await
     }
 
-    /// Waits for an answer, at most until the connection is over: what is sent in the moment in which its driver ends is never answered
-    /// and never refused, because the queue between them keeps it (P3).
     async fn answer<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Trouble> {
-        let over = async {
-            listener!(self.over => over);
-            if self.fate.get().is_none() {
-                over.await;
-            }
-            None
-        };
-        match future::or(async { Some(answer.await) }, over).await {
-            Some(answer) => answer.map_err(|error| self.trouble(error)),
-            None => Err(Trouble {
-                error: self.fate.get().cloned().unwrap_or_else(lost),
+        match self.fate.or(answer).await {
+            Ok(answer) => answer.map_err(|error| self.trouble(error)),
+            Err(error) => Err(Trouble {
+                error,
                 reconnect: true,
             }),
         }
@@ -101,7 +124,7 @@ impl Link {
 
     fn trouble(&self, error: redis::RedisError) -> Trouble {
         let trouble = classify::client(error);
-        match self.fate.get() {
+        match self.fate.why.get() {
             Some(fate) if trouble.reconnect => Trouble {
                 error: fate.clone(),
                 reconnect: true,
@@ -190,8 +213,7 @@ impl Line {
         let (connection, driver) = target.dial(limit, duty.ear(), spawn).await?;
         let link = Arc::new(Link {
             connection,
-            fate: OnceLock::new(),
-            over: Event::new(),
+            fate: Fate::new(),
             suspect: Notify::new(),
         });
         let prepared = async {
@@ -216,7 +238,11 @@ impl Line {
             Poked,
             Time,
         }
-        let over = Over { line: self, link };
+        let mut over = Over {
+            line: self,
+            link,
+            why: lost(),
+        };
         let mut beats = 0;
         let error = loop {
             let ended = async {
@@ -253,7 +279,7 @@ impl Line {
                 Ok(_) => beats += 1,
             }
         };
-        let _ = link.fate.set(error.clone());
+        over.why = error.clone();
         drop(over);
         drop(driver);
         (error, beats)
@@ -268,13 +294,40 @@ fn lost() -> StoreError {
 struct Over<'a> {
     line: &'a Line,
     link: &'a Link,
+    why: StoreError,
 }
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         // First nobody finds it any more, then what is in flight learns why.
         self.line.link.swap(None);
-        let _ = self.link.fate.set(lost());
-        self.link.over.notify(usize::MAX);
+        self.link.fate.end(self.why.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_lite::future::{block_on, pending, poll_once, ready};
+
+    use super::{Fate, lost};
+
+    #[test]
+    fn who_waits_for_an_answer_hears_of_the_end() {
+        let fate = Fate::new();
+        let mut waits = pin!(fate.or(pending::<()>()));
+        assert_eq!(block_on(poll_once(waits.as_mut())), None);
+        fate.end(lost());
+        assert_eq!(block_on(poll_once(waits)), Some(Err(lost())));
+    }
+
+    #[test]
+    fn who_comes_after_the_end_does_not_wait_and_an_answer_counts_all_the_same() {
+        let fate = Fate::new();
+        fate.end(lost());
+        let mut waits = pin!(fate.or(pending::<()>()));
+        assert_eq!(block_on(poll_once(waits.as_mut())), Some(Err(lost())));
+        assert_eq!(block_on(poll_once(fate.or(ready(7)))), Some(Ok(7)));
     }
 }
