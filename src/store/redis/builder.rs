@@ -19,7 +19,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
-use crate::sync::{Arc, AtomicU64, Event, Mutex, Slot};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Event, Mutex, Slot};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 ///
@@ -152,6 +152,7 @@ impl RedisBuilder {
             changed: Arc::new(Event::new()),
             verbs: Scripts::new(),
             limit,
+            wary: AtomicU8::new(0),
             clock: Clock::precise(),
             generation: AtomicU64::new(0),
             followers: Followers::default(),

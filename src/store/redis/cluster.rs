@@ -92,7 +92,7 @@ impl Cluster {
             let text = "the URLs of a cluster must be redis:// or rediss://";
             return Err(StoreError::new(ErrorClass::Setting, text));
         };
-        let (mut connection, driver) = seed.dial(self.limit, None).await?;
+        let (mut connection, driver) = seed.dial(self.limit, 0, None).await?;
         let _driver = Driver(tokio::spawn(driver));
         let mut answers = Vec::new();
         for command in questions() {

@@ -12,6 +12,7 @@ use redis::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::capped::Capped;
 use super::classify;
 use crate::loader::BoxFuture;
 use crate::store::error::{ErrorClass, StoreError};
@@ -101,9 +102,10 @@ impl Endpoint {
     pub(super) async fn dial(
         &self,
         patience: Duration,
+        longest: usize,
         ear: Option<Ear>,
     ) -> Result<Dialled, StoreError> {
-        let stream = self.stream().await?;
+        let stream = Capped::new(self.stream().await?, longest);
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             // The heartbeat bounds every command: no timer for each.
@@ -158,11 +160,12 @@ impl Target {
     pub(super) async fn dial(
         &self,
         patience: Duration,
+        longest: usize,
         ear: Option<Ear>,
         spawn: impl FnOnce(BoxFuture) -> Driver,
     ) -> Result<(MultiplexedConnection, Driver), StoreError> {
         let (mut connection, driver) = match self {
-            Target::Standalone(endpoint) => endpoint.dial(patience, ear).await?,
+            Target::Standalone(endpoint) => endpoint.dial(patience, longest, ear).await?,
             Target::Sentinel {
                 sentinels,
                 master,
@@ -175,7 +178,7 @@ impl Target {
                     security: security.clone(),
                     login: login.clone(),
                 };
-                endpoint.dial(patience, ear).await?
+                endpoint.dial(patience, longest, ear).await?
             }
         };
         let driver = spawn(driver);
@@ -259,7 +262,7 @@ async fn ask_sentinel(
     master: &str,
     patience: Duration,
 ) -> Result<(String, u16), StoreError> {
-    let (mut connection, driver) = sentinel.dial(patience, None).await?;
+    let (mut connection, driver) = sentinel.dial(patience, 0, None).await?;
     let _driver = Driver(tokio::spawn(driver));
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);

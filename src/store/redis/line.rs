@@ -80,6 +80,9 @@ pub(super) struct Line {
 
 /// What is done on a connection besides keeping it up.
 pub(super) trait Duty: Send + Sync {
+    /// The longest string that an answer may have.
+    fn longest(&self) -> usize;
+
     /// Hears pushes, if anything is to be heard.
     fn ear(&self) -> Option<Ear>;
 
@@ -210,7 +213,9 @@ impl Line {
         duty: &impl Duty,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
-        let (connection, driver) = target.dial(limit, duty.ear(), spawn).await?;
+        let (connection, driver) = target
+            .dial(limit, duty.longest(), duty.ear(), spawn)
+            .await?;
         let link = Arc::new(Link {
             connection,
             fate: Fate::new(),

@@ -1,6 +1,7 @@
 //! The store in Redis or Valkey.
 
 mod builder;
+mod capped;
 mod classify;
 mod cluster;
 mod dial;
@@ -43,7 +44,7 @@ use crate::sync::{Arc, Weak};
 /// A user of the server needs these rights, for namespaces that begin with `shop:` for example:
 ///
 /// ```text
-/// -@all +ping +get +getrange +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe
+/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///

@@ -44,6 +44,10 @@ struct Reads(Arc<Shared>, Arc<Node>);
 struct Writes(Arc<Shared>, Arc<Node>);
 
 impl Duty for Reads {
+    fn longest(&self) -> usize {
+        self.0.longest()
+    }
+
     fn ear(&self) -> Option<Ear> {
         None
     }
@@ -62,6 +66,10 @@ impl Duty for Reads {
 }
 
 impl Duty for Writes {
+    fn longest(&self) -> usize {
+        self.0.longest()
+    }
+
     fn ear(&self) -> Option<Ear> {
         // Weak: it would keep itself alive through its own connection.
         let (shared, node) = (Arc::downgrade(&self.0), Arc::downgrade(&self.1));

@@ -3,7 +3,8 @@
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::classify;
+use super::capped::CUT;
+use super::classify::{self, Trouble};
 use super::line::Link;
 use super::node::Node;
 use super::scripts::{Keys, Scripts, Verb};
@@ -16,7 +17,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
-use crate::sync::{Arc, AtomicU64, Event, Mutex, Ordering, Slot, lock};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Event, Mutex, Ordering, Slot, lock};
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) verbs: Scripts,
     /// The largest payload.
     pub(super) limit: usize,
+    /// 1 once a payload was larger: from then on none is fetched whole before its size is known.
+    pub(super) wary: AtomicU8,
     pub(super) clock: Clock,
     pub(super) generation: AtomicU64,
     pub(super) followers: Followers,
@@ -108,11 +111,18 @@ impl Shared {
         node.ok_or_else(|| StoreError::new(ErrorClass::Unavailable, "no master has the slot"))
     }
 
-    /// An error that may mean that the key is elsewhere now.
+    /// An error that may mean that the key is elsewhere now, or that large values are to be expected.
     fn suspect(&self, error: &StoreError) {
-        if matches!(error.class(), ErrorClass::Busy | ErrorClass::Unavailable) {
-            self.doubt.notify_one();
+        match error.class() {
+            ErrorClass::Busy | ErrorClass::Unavailable => self.doubt.notify_one(),
+            ErrorClass::TooLarge => self.wary.store(1, Ordering::Relaxed),
+            _ => {}
         }
+    }
+
+    /// The longest string that is ever asked for.
+    pub(super) fn longest(&self) -> usize {
+        self.limit.saturating_add(1)
     }
 
     /// One round trip for each master that has some of the keys, all at the same time.
@@ -122,7 +132,11 @@ impl Shared {
             .load()
             .and_then(|slots| slots.arc().alone().cloned());
         let answers = match alone {
-            Some(node) if keys.len() <= TOGETHER => self.read_some(&node, keys.iter()).await,
+            Some(node) if keys.len() <= TOGETHER => {
+                // Relaxed: who misses it fetches one more large value.
+                let wary = self.wary.load(Ordering::Relaxed) == 1;
+                self.read_some(&node, keys.iter(), !wary).await
+            }
             _ => self.read_apart(keys).await,
         };
         let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
@@ -150,7 +164,7 @@ impl Shared {
         }
         let reads = parts.iter().map(|(node, places)| async {
             let replies = self
-                .read_some(node, places.iter().map(|place| &keys[*place]))
+                .read_some(node, places.iter().map(|place| &keys[*place]), false)
                 .await;
             places.iter().copied().zip(replies).collect::<Vec<_>>()
         });
@@ -160,10 +174,12 @@ impl Shared {
         answers
     }
 
+    /// From one master, which has all of the keys.
     async fn read_some<'a>(
         &self,
         node: &Node,
         keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+        one_command: bool,
     ) -> Vec<Payload> {
         let count = keys.len();
         let failed = |error: StoreError| vec![Err(error); count];
@@ -171,23 +187,9 @@ impl Shared {
             Ok(link) => link,
             Err(error) => return failed(error),
         };
-        // One byte more than allowed tells that there is more, however much it is.
-        let mut name = String::new();
-        let mut commands = keys.map(|key| {
-            wire::write_data(&mut name, key);
-            let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
-            command.arg("GETRANGE").arg(&name).arg(0).arg(self.limit);
-            command
-        });
-        let replies = match (count, commands.next()) {
-            (1, Some(command)) => link.send(&command).await.map(|reply| vec![reply]),
-            (_, first) => {
-                let mut pipeline = redis::Pipeline::with_capacity(count);
-                for command in first.into_iter().chain(commands) {
-                    pipeline.add_command(command);
-                }
-                link.send_all(&pipeline).await
-            }
+        let replies = match one_command {
+            true => get_all(&link, keys).await,
+            false => self.get_each(&link, keys).await,
         };
         match replies {
             Ok(replies) if replies.len() == count => {
@@ -199,10 +201,36 @@ impl Shared {
         }
     }
 
+    /// With a command for each: keys in several slots, and values that may be large without being fetched.
+    async fn get_each<'a>(
+        &self,
+        link: &Link,
+        keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+    ) -> Result<Vec<Value>, Trouble> {
+        let mut pipeline = redis::Pipeline::with_capacity(keys.len());
+        let mut name = String::new();
+        let mut commands = keys.map(|key| {
+            wire::write_data(&mut name, key);
+            let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
+            // One byte more than allowed tells that there is more, however much it is.
+            command.arg("GETRANGE").arg(&name).arg(0).arg(self.limit);
+            command
+        });
+        match (commands.len(), commands.next()) {
+            (1, Some(command)) => link.send(&command).await.map(|reply| vec![reply]),
+            (_, first) => {
+                for command in first.into_iter().chain(commands) {
+                    pipeline.add_command(command);
+                }
+                link.send_all(&pipeline).await
+            }
+        }
+    }
+
     fn payload(&self, link: &Link, reply: Value) -> Payload {
         match reply {
             Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
-            Value::BulkString(bytes) if bytes.len() > self.limit => {
+            Value::BulkString(bytes) if bytes.len() > self.limit || bytes == CUT => {
                 Err(StoreError::new(ErrorClass::TooLarge, ""))
             }
             Value::BulkString(bytes) => Ok(Some(bytes)),
@@ -248,6 +276,27 @@ impl Shared {
             return Ok(());
         };
         self.counters.result(Err(error))
+    }
+}
+
+/// With one command, which costs server and client half as much as one for each key.
+///
+/// What is no string at all is nothing to it. What is too long is cut on its way (see `capped`).
+async fn get_all<'a>(
+    link: &Link,
+    keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+) -> Result<Vec<Value>, Trouble> {
+    let mut name = String::new();
+    let mut command = redis::Cmd::with_capacity(keys.len() + 1, 64 * keys.len());
+    command.arg("MGET");
+    for key in keys {
+        wire::write_data(&mut name, key);
+        command.arg(&name);
+    }
+    match link.send(&command).await? {
+        Value::Array(replies) => Ok(replies),
+        Value::ServerError(error) => Err(classify::server(&error)),
+        _ => Err(classify::nonsense()),
     }
 }
 

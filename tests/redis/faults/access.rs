@@ -7,7 +7,7 @@ use crate::contract::world::{Heard, caller, key, namespace, until};
 use crate::server::{OnServer, Server};
 
 /// All that the store needs, as the documentation says.
-const RIGHTS: &str = "-@all +ping +get +getrange +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe";
+const RIGHTS: &str = "-@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe";
 
 fn rights(server: &Server, user: &str, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", user];
