@@ -1,5 +1,5 @@
 //! Reads through the store: absent here, present in Redis. Against a bare connection of the same client that gets the same bytes, and against
-//! redis-benchmark; and what a resident hit costs with a store.
+//! redis-benchmark, which gets as many keys with values as long; and what a resident hit costs with a store.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const VALUE: usize = 100;
 const MANY: usize = 64;
 const PIPELINED: usize = 16;
 
+/// A name as long as that of a key in the store; redis-benchmark puts a number there.
+const NUMBERED: &str = "bench:v1:d:{00000000000000000000__rand_int__}";
+
 type Values = Cache<u64, String>;
 
 pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
@@ -46,7 +49,7 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
             1 => keys / 8,
             _ => keys,
         };
-        let benchmark = rate(port, tasks, 1, keys, &bench.name(0))?;
+        let benchmark = bench.rate(port, tasks, 1, keys)?;
         let medians = pairing::paired(2, rounds, |at| match at {
             0 => [bench.bare(tasks, keys)],
             _ => [bench.through(tasks, keys)],
@@ -65,10 +68,12 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
         report.add(row("redis-rs", bare));
         report.add(row("redis-benchmark", benchmark));
     }
-    let benchmark = rate(port, 50, PIPELINED, 4 * keys, &bench.name(0))?;
-    let [[many]] = pairing::paired(1, rounds, |_| [bench.many(4, keys)])[..] else {
-        return Err("nothing was measured".to_owned());
-    };
+    let benchmark = bench.rate(port, 50, PIPELINED, 4 * keys)?;
+    let medians = pairing::paired(2, rounds, |at| match at {
+        0 => [bench.bare_many(4, keys)],
+        _ => [bench.many(4, keys)],
+    });
+    let ([bare], [many]) = (medians[0], medians[1]);
     let row = |contender: &str, rate: f64| {
         Figure::new("store")
             .text("contender", contender)
@@ -78,6 +83,7 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
             .number("to_benchmark", rate / benchmark)
     };
     report.add(row(ours::NAME, many).at_least("", many / benchmark, 0.8));
+    report.add(row("redis-rs MGET", bare));
     report.add(row(&format!("redis-benchmark -P {PIPELINED}"), benchmark));
     drop(bench);
     hits(report, quick, server)
@@ -192,7 +198,25 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        bench.copy().map_err(told)?;
         Ok(bench)
+    }
+
+    /// Stores as many values of the same length for redis-benchmark, which reads keys with a decimal number in their names.
+    fn copy(&self) -> redis::RedisResult<()> {
+        let mut bare = self.bare.clone();
+        self.runtime.block_on(async {
+            let mut get = redis::cmd("GET");
+            get.arg(self.name(0));
+            let payload: Vec<u8> = get.query_async(&mut bare).await?;
+            for n in 0..self.keys {
+                let mut set = redis::cmd("SET");
+                set.arg(NUMBERED.replace("__rand_int__", &format!("{n:012}")))
+                    .arg(&payload);
+                set.query_async::<()>(&mut bare).await?;
+            }
+            Ok(())
+        })
     }
 
     /// One that has nothing yet.
@@ -250,6 +274,22 @@ impl Bench {
         })
     }
 
+    fn bare_many(&self, tasks: usize, keys: usize) -> f64 {
+        let names: Arc<Vec<String>> = Arc::new((0..keys as u64).map(|n| self.name(n)).collect());
+        self.each(tasks, keys, |from, to| {
+            let (names, mut bare) = (names.clone(), self.bare.clone());
+            async move {
+                for names in names[from as usize..to as usize].chunks(MANY) {
+                    let mut get = redis::cmd("MGET");
+                    get.arg(names);
+                    let values: Vec<Vec<u8>> =
+                        get.query_async(&mut bare).await.expect("they are stored");
+                    assert!(values.iter().all(|bytes| bytes.len() > VALUE));
+                }
+            }
+        })
+    }
+
     fn through(&self, tasks: usize, keys: usize) -> f64 {
         let cache = self.cache();
         self.each(tasks, keys, |from, to| {
@@ -277,35 +317,26 @@ impl Bench {
             }
         })
     }
-}
 
-/// What redis-benchmark reaches with GETs of one key.
-fn rate(
-    port: u16,
-    clients: usize,
-    pipelined: usize,
-    requests: usize,
-    name: &str,
-) -> Result<f64, String> {
-    let numbers = [port as usize, clients, pipelined, requests].map(|n| n.to_string());
-    let [port, clients, pipelined, requests] = &numbers;
-    let output = Command::new("redis-benchmark")
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            port,
-            "-c",
-            clients,
-            "-P",
-            pipelined,
-        ])
-        .args(["-n", requests, "--csv", "GET", name])
-        .output()
-        .map_err(|error| format!("no redis-benchmark: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    // "GET name","159000.00",...
-    let row = text.lines().find(|line| line.starts_with("\"GET"));
-    let rate = row.and_then(|row| row.split("\",\"").nth(1)?.trim_matches('"').parse().ok());
-    rate.ok_or_else(|| format!("redis-benchmark says {text}"))
+    /// What redis-benchmark reaches with GETs of keys at random.
+    fn rate(
+        &self,
+        port: u16,
+        clients: usize,
+        pipelined: usize,
+        requests: usize,
+    ) -> Result<f64, String> {
+        let output = Command::new("redis-benchmark")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-c", &clients.to_string(), "-P", &pipelined.to_string()])
+            .args(["-n", &requests.to_string(), "-r", &self.keys.to_string()])
+            .args(["--csv", "GET", NUMBERED])
+            .output()
+            .map_err(|error| format!("no redis-benchmark: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // "GET name","159000.00",...
+        let row = text.lines().find(|line| line.starts_with("\"GET"));
+        let rate = row.and_then(|row| row.split("\",\"").nth(1)?.trim_matches('"').parse().ok());
+        rate.ok_or_else(|| format!("redis-benchmark says {text}"))
+    }
 }
