@@ -198,25 +198,23 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        bench.copy().map_err(told)?;
+        bench.copy(&client).map_err(told)?;
         Ok(bench)
     }
 
     /// Stores as many values of the same length for redis-benchmark, which reads keys with a decimal number in their names.
-    fn copy(&self) -> redis::RedisResult<()> {
-        let mut bare = self.bare.clone();
-        self.runtime.block_on(async {
-            let mut get = redis::cmd("GET");
-            get.arg(self.name(0));
-            let payload: Vec<u8> = get.query_async(&mut bare).await?;
-            for n in 0..self.keys {
-                let mut set = redis::cmd("SET");
-                set.arg(NUMBERED.replace("__rand_int__", &format!("{n:012}")))
-                    .arg(&payload);
-                set.query_async::<()>(&mut bare).await?;
-            }
-            Ok(())
-        })
+    fn copy(&self, client: &redis::Client) -> redis::RedisResult<()> {
+        // Over a connection of its own: what is measured begins as it was made.
+        let mut connection = client.get_connection()?;
+        let mut get = redis::cmd("GET");
+        get.arg(self.name(0));
+        let payload: Vec<u8> = get.query(&mut connection)?;
+        let mut sets = redis::pipe();
+        for n in 0..self.keys {
+            let name = NUMBERED.replace("__rand_int__", &format!("{n:012}"));
+            sets.set(name, &payload).ignore();
+        }
+        sets.query(&mut connection)
     }
 
     /// One that has nothing yet.
