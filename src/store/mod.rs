@@ -79,8 +79,8 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The payloads of these keys: one answer for each, in their order, read together.
     ///
-    /// An answer is an error of class [`ErrorClass::TooLarge`] or [`ErrorClass::Foreign`] if something is stored that no cache can
-    /// use; treat it as nothing.
+    /// If something is stored that no cache can use, an answer is an error of class [`ErrorClass::TooLarge`] or
+    /// [`ErrorClass::Foreign`], or nothing; treat all of them as nothing.
     fn read<'a>(
         &'a self,
         keys: &'a [StoreKey],

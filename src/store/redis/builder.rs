@@ -7,6 +7,7 @@ use futures_lite::future::block_on;
 use tokio::sync::Notify;
 
 use super::RedisStore;
+use super::capped::Cap;
 use super::cluster::Cluster;
 use super::dial::{Endpoint, Security, Target, login};
 use super::node::Node;
@@ -19,7 +20,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
-use crate::sync::{Arc, AtomicU8, AtomicU64, Event, Mutex, Slot};
+use crate::sync::{Arc, AtomicU64, Event, Mutex, Slot};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 ///
@@ -152,7 +153,8 @@ impl RedisBuilder {
             changed: Arc::new(Event::new()),
             verbs: Scripts::new(),
             limit,
-            wary: AtomicU8::new(0),
+            // The one byte more that tells of more.
+            cap: Cap::new(limit.saturating_add(1)),
             clock: Clock::precise(),
             generation: AtomicU64::new(0),
             followers: Followers::default(),

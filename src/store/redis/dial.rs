@@ -12,7 +12,7 @@ use redis::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::capped::Capped;
+use super::capped::{Cap, Capped};
 use super::classify;
 use crate::loader::BoxFuture;
 use crate::store::error::{ErrorClass, StoreError};
@@ -102,10 +102,10 @@ impl Endpoint {
     pub(super) async fn dial(
         &self,
         patience: Duration,
-        longest: usize,
+        cap: &Arc<Cap>,
         ear: Option<Ear>,
     ) -> Result<Dialled, StoreError> {
-        let stream = Capped::new(self.stream().await?, longest);
+        let stream = Capped::new(self.stream().await?, cap.clone());
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             // The heartbeat bounds every command: no timer for each.
@@ -160,12 +160,12 @@ impl Target {
     pub(super) async fn dial(
         &self,
         patience: Duration,
-        longest: usize,
+        cap: &Arc<Cap>,
         ear: Option<Ear>,
         spawn: impl FnOnce(BoxFuture) -> Driver,
     ) -> Result<(MultiplexedConnection, Driver), StoreError> {
         let (mut connection, driver) = match self {
-            Target::Standalone(endpoint) => endpoint.dial(patience, longest, ear).await?,
+            Target::Standalone(endpoint) => endpoint.dial(patience, cap, ear).await?,
             Target::Sentinel {
                 sentinels,
                 master,
@@ -178,7 +178,7 @@ impl Target {
                     security: security.clone(),
                     login: login.clone(),
                 };
-                endpoint.dial(patience, longest, ear).await?
+                endpoint.dial(patience, cap, ear).await?
             }
         };
         let driver = spawn(driver);
@@ -262,7 +262,7 @@ async fn ask_sentinel(
     master: &str,
     patience: Duration,
 ) -> Result<(String, u16), StoreError> {
-    let (mut connection, driver) = sentinel.dial(patience, 0, None).await?;
+    let (mut connection, driver) = sentinel.dial(patience, &Cap::new(0), None).await?;
     let _driver = Driver(tokio::spawn(driver));
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);

@@ -14,6 +14,7 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::capped::Cap;
 use super::classify::{self, Trouble};
 use super::dial::{Driver, Ear, Target};
 use crate::schedule::with_rng;
@@ -80,8 +81,8 @@ pub(super) struct Line {
 
 /// What is done on a connection besides keeping it up.
 pub(super) trait Duty: Send + Sync {
-    /// The longest string that an answer may have.
-    fn longest(&self) -> usize;
+    /// How long answers may be.
+    fn cap(&self) -> &Arc<Cap>;
 
     /// Hears pushes, if anything is to be heard.
     fn ear(&self) -> Option<Ear>;
@@ -213,9 +214,7 @@ impl Line {
         duty: &impl Duty,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
-        let (connection, driver) = target
-            .dial(limit, duty.longest(), duty.ear(), spawn)
-            .await?;
+        let (connection, driver) = target.dial(limit, duty.cap(), duty.ear(), spawn).await?;
         let link = Arc::new(Link {
             connection,
             fate: Fate::new(),

@@ -4,6 +4,7 @@ use futures_lite::future::zip;
 use redis::Value;
 use std::time::Duration;
 
+use super::capped::Cap;
 use super::classify::{self, Trouble};
 use super::dial::{Ear, Target};
 use super::line::{Duty, Line, Link};
@@ -44,8 +45,8 @@ struct Reads(Arc<Shared>, Arc<Node>);
 struct Writes(Arc<Shared>, Arc<Node>);
 
 impl Duty for Reads {
-    fn longest(&self) -> usize {
-        self.0.longest()
+    fn cap(&self) -> &Arc<Cap> {
+        &self.0.cap
     }
 
     fn ear(&self) -> Option<Ear> {
@@ -66,8 +67,8 @@ impl Duty for Reads {
 }
 
 impl Duty for Writes {
-    fn longest(&self) -> usize {
-        self.0.longest()
+    fn cap(&self) -> &Arc<Cap> {
+        &self.0.cap
     }
 
     fn ear(&self) -> Option<Ear> {

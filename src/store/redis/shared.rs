@@ -3,7 +3,7 @@
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::capped::CUT;
+use super::capped::Cap;
 use super::classify::{self, Trouble};
 use super::line::Link;
 use super::node::Node;
@@ -17,7 +17,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
-use crate::sync::{Arc, AtomicU8, AtomicU64, Event, Mutex, Ordering, Slot, lock};
+use crate::sync::{Arc, AtomicU64, Event, Mutex, Ordering, Slot, lock};
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;
@@ -36,8 +36,8 @@ pub(super) struct Shared {
     pub(super) verbs: Scripts,
     /// The largest payload.
     pub(super) limit: usize,
-    /// 1 once a payload was larger: from then on none is fetched whole before its size is known.
-    pub(super) wary: AtomicU8,
+    /// The same for the connections, which know once something was larger.
+    pub(super) cap: Arc<Cap>,
     pub(super) clock: Clock,
     pub(super) generation: AtomicU64,
     pub(super) followers: Followers,
@@ -115,14 +115,9 @@ impl Shared {
     fn suspect(&self, error: &StoreError) {
         match error.class() {
             ErrorClass::Busy | ErrorClass::Unavailable => self.doubt.notify_one(),
-            ErrorClass::TooLarge => self.wary.store(1, Ordering::Relaxed),
+            ErrorClass::TooLarge => self.cap.exceed(),
             _ => {}
         }
-    }
-
-    /// The longest string that is ever asked for.
-    pub(super) fn longest(&self) -> usize {
-        self.limit.saturating_add(1)
     }
 
     /// One round trip for each master that has some of the keys, all at the same time.
@@ -133,9 +128,7 @@ impl Shared {
             .and_then(|slots| slots.arc().alone().cloned());
         let answers = match alone {
             Some(node) if keys.len() <= TOGETHER => {
-                // Relaxed: who misses it fetches one more large value.
-                let wary = self.wary.load(Ordering::Relaxed) == 1;
-                self.read_some(&node, keys.iter(), !wary).await
+                self.read_some(&node, keys.iter(), !self.cap.wary()).await
             }
             _ => self.read_apart(keys).await,
         };
@@ -187,7 +180,7 @@ impl Shared {
             Ok(link) => link,
             Err(error) => return failed(error),
         };
-        let replies = match one_command {
+        let replies = match one_command && count > 1 {
             true => get_all(&link, keys).await,
             false => self.get_each(&link, keys).await,
         };
@@ -230,7 +223,7 @@ impl Shared {
     fn payload(&self, link: &Link, reply: Value) -> Payload {
         match reply {
             Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
-            Value::BulkString(bytes) if bytes.len() > self.limit || bytes == CUT => {
+            Value::BulkString(bytes) if bytes.len() > self.limit => {
                 Err(StoreError::new(ErrorClass::TooLarge, ""))
             }
             Value::BulkString(bytes) => Ok(Some(bytes)),
@@ -281,7 +274,7 @@ impl Shared {
 
 /// With one command, which costs server and client half as much as one for each key.
 ///
-/// What is no string at all is nothing to it. What is too long is cut on its way (see `capped`).
+/// What is no string is nothing to it, and what is too long ends the connection (see `capped`).
 async fn get_all<'a>(
     link: &Link,
     keys: impl ExactSizeIterator<Item = &'a StoreKey>,

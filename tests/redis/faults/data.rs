@@ -1,9 +1,9 @@
 //! What others leave under our keys and on our channels.
 
-use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store};
+use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store, StoreKey};
 
 use super::{acquire, class, invalidate, read, set, works};
-use crate::contract::world::{Heard, caller, key, namespace};
+use crate::contract::world::{Heard, caller, key, namespace, until};
 use crate::server::{Answer, OnServer, data, lease};
 
 #[test]
@@ -21,16 +21,9 @@ fn another_type_is_left_alone() {
     assert_eq!(class(publish), ErrorClass::Foreign);
     assert_eq!(world.server.ask(&["LLEN", &data(&k)]), Answer::Number(1));
     assert_eq!(world.store.stats().errors(ErrorClass::Foreign), 5);
-    // Among others it is one answer of many.
-    let keys = [other.clone(), k.clone(), other];
-    let answers = futures_lite::future::block_on(world.store.read(&keys));
-    let classes = answers
-        .into_iter()
-        .map(|answer| answer.map_err(|error| error.class()));
-    let found: Vec<_> = classes
-        .map(|answer| answer.map(|payload| payload.is_some()))
-        .collect();
-    assert_eq!(found, [Ok(true), Err(ErrorClass::Foreign), Ok(true)]);
+    // Among others it is nothing, which whoever then asks for the lease learns.
+    let found = read_together(&world, &[&other, &k, &other]);
+    assert_eq!(found, [Ok(true), Ok(false), Ok(true)]);
     assert!(world.store.state().is_up());
     // A lease of another type as well.
     world.server.ask(&["DEL", &data(&k)]);
@@ -66,6 +59,44 @@ fn a_huge_value_is_not_fetched() {
     ));
     set(&world.store, &k, b"ours").unwrap();
     works(&world.store, &k);
+}
+
+#[test]
+fn a_huge_value_among_others_costs_one_connection_once() {
+    let world = OnServer::hurried();
+    let (huge, small, absent) = (key("a"), key("b"), key("c"));
+    let server = &world.server;
+    server.ask(&["SETRANGE", &data(&huge), &(64 << 20).to_string(), "x"]);
+    set(&world.store, &small, b"ours").unwrap();
+    let keys = [&small, &huge, &absent, &small, &huge];
+    let lost = read_together(&world, &keys);
+    assert_eq!(lost, [Err(ErrorClass::Unavailable); 5]);
+    // From then on sizes come first.
+    until("it reads again", || read(&world.store, &small).is_ok());
+    let connections = world.store.stats().connections;
+    let expected = [
+        Ok(true),
+        Err(ErrorClass::TooLarge),
+        Ok(false),
+        Ok(true),
+        Err(ErrorClass::TooLarge),
+    ];
+    for _ in 0..5 {
+        assert_eq!(read_together(&world, &keys), expected);
+    }
+    assert_eq!(world.store.stats().connections, connections);
+    works(&world.store, &huge);
+}
+
+/// Whether there is something, for each key.
+fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, ErrorClass>> {
+    let keys: Vec<_> = keys.iter().map(|key| (*key).clone()).collect();
+    let answers = futures_lite::future::block_on(world.store.read(&keys));
+    let found = answers.into_iter().map(|answer| match answer {
+        Ok(payload) => Ok(payload.is_some()),
+        Err(error) => Err(error.class()),
+    });
+    found.collect()
 }
 
 #[test]
