@@ -240,6 +240,10 @@ impl Bench {
         format!("{}:d:{{{hash:032x}}}", self.namespace.as_str())
     }
 
+    fn names(&self, keys: usize) -> Arc<Vec<String>> {
+        Arc::new((0..keys as u64).map(|n| self.name(n)).collect())
+    }
+
     /// So many tasks, each with its part of the keys; reads a second.
     fn each<F>(&self, tasks: usize, keys: usize, read: impl Fn(u64, u64) -> F) -> f64
     where
@@ -258,7 +262,7 @@ impl Bench {
     }
 
     fn bare(&self, tasks: usize, keys: usize) -> f64 {
-        let names: Arc<Vec<String>> = Arc::new((0..keys as u64).map(|n| self.name(n)).collect());
+        let names = self.names(keys);
         self.each(tasks, keys, |from, to| {
             let (names, mut bare) = (names.clone(), self.bare.clone());
             async move {
@@ -273,7 +277,7 @@ impl Bench {
     }
 
     fn bare_many(&self, tasks: usize, keys: usize) -> f64 {
-        let names: Arc<Vec<String>> = Arc::new((0..keys as u64).map(|n| self.name(n)).collect());
+        let names = self.names(keys);
         self.each(tasks, keys, |from, to| {
             let (names, mut bare) = (names.clone(), self.bare.clone());
             async move {
