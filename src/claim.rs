@@ -51,6 +51,19 @@ pub enum State {
     Spent,
 }
 
+impl State {
+    /// Whether a reader could claim the entry now.
+    #[inline(always)]
+    pub fn is_free(self, now: Tick) -> bool {
+        match self {
+            State::Idle => true,
+            State::Claimed { deadline } => deadline <= now,
+            State::Cooling { until, .. } => until <= now,
+            State::Spent => false,
+        }
+    }
+}
+
 /// One particular claim of one entry: the word as it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right(u64);
@@ -69,7 +82,7 @@ impl Right {
     }
 
     fn failures(self) -> u64 {
-        (self.0 >> FAILURES_SHIFT) & FAILURES_MAX
+        failures(self.0)
     }
 }
 
@@ -100,13 +113,6 @@ impl Claims {
         state(self.0.load(Ordering::Acquire))
     }
 
-    /// Whether somebody holds the claim and is within the deadline. Acquire, as in [`state`](Self::state).
-    #[inline]
-    pub fn is_held(&self, now: Tick) -> bool {
-        let word = self.0.load(Ordering::Acquire);
-        word >> STATE_SHIFT == CLAIMED && now < time(word)
-    }
-
     /// The claim that is held now, by its right, if one is.
     pub fn current(&self) -> Option<Right> {
         let word = self.0.load(Ordering::Acquire);
@@ -125,41 +131,40 @@ impl Claims {
     ) -> Option<Right> {
         // Acquire, as in `state`: a takeover reads the flight of the claim it takes over.
         let word = self.0.load(Ordering::Acquire);
-        let free = match state(word) {
-            State::Idle => true,
-            State::Claimed { deadline } => deadline <= now,
-            State::Cooling { until, .. } => until <= now,
-            State::Spent => false,
-        };
-        if !free {
-            return None;
+        match state(word).is_free(now) {
+            true => self.exchange_for_claim(word, failures(word), now, timeout, last),
+            false => None,
         }
-        self.exchange_for_claim(word, now, timeout, last)
     }
 
-    /// Like [`try_claim`](Self::try_claim), but a cooling entry need not have cooled: for a refresh
-    /// that somebody asked for by name.
+    /// Like [`try_claim`](Self::try_claim), for a refresh that a caller asked for by name: a cooling
+    /// entry need not have cooled, and a claim whose attempt `has_failed` need not have been given
+    /// up yet.
+    ///
+    /// Its holder has told its waiters of the failure and is about to give the claim up. Its
+    /// exchange then fails as after a takeover, and changes nothing.
     pub fn force_claim(
         &self,
         now: Tick,
         timeout: Tick,
         last: impl FnOnce() -> Option<Right>,
+        has_failed: impl FnOnce(Right) -> bool,
     ) -> Option<Right> {
         let word = self.0.load(Ordering::Acquire);
-        match state(word) {
-            State::Idle | State::Cooling { .. } => {
-                self.exchange_for_claim(word, now, timeout, last)
-            }
-            State::Claimed { deadline } if deadline <= now => {
-                self.exchange_for_claim(word, now, timeout, last)
-            }
-            State::Claimed { .. } | State::Spent => None,
-        }
+        let failures = match state(word) {
+            State::Idle | State::Cooling { .. } => failures(word),
+            State::Claimed { deadline } if deadline <= now => failures(word),
+            // Counted here, because the holder no longer can.
+            State::Claimed { .. } if has_failed(Right(word)) => one_more(failures(word)),
+            State::Claimed { .. } | State::Spent => return None,
+        };
+        self.exchange_for_claim(word, failures, now, timeout, last)
     }
 
     fn exchange_for_claim(
         &self,
         word: u64,
+        failures: u64,
         now: Tick,
         timeout: Tick,
         last: impl FnOnce() -> Option<Right>,
@@ -172,7 +177,7 @@ impl Claims {
         };
         // Strictly later than every claim before it (invariant 1), also when the clock stands still.
         let deadline = units(now.saturating_add(timeout)).max(before + 1);
-        let claimed = pack(CLAIMED, (word >> FAILURES_SHIFT) & FAILURES_MAX, deadline);
+        let claimed = pack(CLAIMED, failures, deadline);
         // AcqRel: acquires what the previous claimant left behind; releases nothing of ours yet,
         // but keeps its release sequence alive for readers of this word.
         self.0
@@ -190,13 +195,15 @@ impl Claims {
 
     /// `Claimed(mine) -> Cooling` after a failure, which is counted.
     pub fn cool(&self, right: Right, until: Tick) -> bool {
-        let failures = (right.failures() + 1).min(FAILURES_MAX);
+        let failures = one_more(right.failures());
         self.finish(right, pack(COOLING, failures, units(until)))
     }
 
     /// `Claimed(mine) -> Cooling` without a failure: the attempt was shed, not tried.
+    ///
+    /// Rounds down, because from a limit of the entry on the next caller must be able to try.
     pub fn rest(&self, right: Right, until: Tick) -> bool {
-        self.finish(right, pack(COOLING, right.failures(), units(until)))
+        self.finish(right, pack(COOLING, right.failures(), until >> UNIT_SHIFT))
     }
 
     fn finish(&self, right: Right, word: u64) -> bool {
@@ -215,6 +222,15 @@ pub fn failures_before(right: Right) -> u32 {
 
 fn pack(state: u64, failures: u64, time: u64) -> u64 {
     state << STATE_SHIFT | failures << FAILURES_SHIFT | time.min(TIME_MASK)
+}
+
+#[inline(always)]
+fn failures(word: u64) -> u64 {
+    (word >> FAILURES_SHIFT) & FAILURES_MAX
+}
+
+fn one_more(failures: u64) -> u64 {
+    (failures + 1).min(FAILURES_MAX)
 }
 
 /// Rounds up: a deadline is never early.
@@ -236,7 +252,7 @@ fn state(word: u64) -> State {
         },
         COOLING => State::Cooling {
             until: time(word),
-            failures: ((word >> FAILURES_SHIFT) & FAILURES_MAX) as u32,
+            failures: failures(word) as u32,
         },
         _ => State::Spent,
     }

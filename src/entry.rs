@@ -165,11 +165,6 @@ impl Times {
         Duration::from_nanos(now.saturating_sub(self.created()))
     }
 
-    /// How long the value may be served, from its load to the hard limit.
-    pub fn life(&self) -> Tick {
-        self.expires().saturating_sub(self.created())
-    }
-
     pub fn cost(&self) -> Tick {
         self.cost.ticks()
     }

@@ -102,6 +102,11 @@ impl<K, V> Flight<K, V> {
         self.event.notify(usize::MAX);
     }
 
+    /// Whether the attempt is over.
+    pub fn has_ended(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+
     pub fn outcome(&self) -> Option<Outcome<K, V>> {
         self.outcome.get().cloned()
     }

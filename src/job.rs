@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -72,9 +73,50 @@ pub(crate) trait Leased<K, V>: Send {
     fn absent(self: Box<Self>);
 }
 
+/// The claim of a job.
+///
+/// Dropped unfinished, because its runtime shut down or its future panicked, a resident value rests
+/// from that moment on, for as long as its failures have earned: the claim alone knows no clock, and
+/// could only rest from the moment at which it was made (P5).
+struct Attempt<K, V> {
+    claim: Option<Claim<K, V>>,
+    shared: Arc<Shared<K, V>>,
+}
+
+impl<K, V> Attempt<K, V> {
+    /// The claim, to be ended by the caller.
+    fn take(mut self) -> Claim<K, V> {
+        match self.claim.take() {
+            Some(claim) => claim,
+            None => unreachable!("an attempt loses its claim only together with itself"),
+        }
+    }
+}
+
+impl<K, V> Deref for Attempt<K, V> {
+    type Target = Claim<K, V>;
+
+    fn deref(&self) -> &Claim<K, V> {
+        match &self.claim {
+            Some(claim) => claim,
+            None => unreachable!("an attempt loses its claim only together with itself"),
+        }
+    }
+}
+
+impl<K, V> Drop for Attempt<K, V> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            let failures = claim.failures();
+            let rest = with_rng(|rng| self.shared.policy.backoff(failures, rng));
+            claim.cancel(self.shared.clock.now().saturating_add(rest));
+        }
+    }
+}
+
 /// One load or refresh on its way through the loader.
 pub(crate) struct Job<K, V> {
-    claim: Claim<K, V>,
+    claim: Attempt<K, V>,
     class: Class,
     shared: Arc<Shared<K, V>>,
     lease: Option<Box<dyn Leased<K, V>>>,
@@ -92,6 +134,10 @@ struct Running<K, V> {
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     pub(crate) fn new(claim: Claim<K, V>, class: Class, shared: Arc<Shared<K, V>>) -> Self {
+        let claim = Attempt {
+            claim: Some(claim),
+            shared: shared.clone(),
+        };
         Job {
             claim,
             class,
@@ -152,7 +198,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let standing = old.standing(shared.weigh(&old.key, &value));
         let new = Arc::new(Entry::ready(old.key.clone(), value, times, standing));
         let failed_before = claim.failures() > 0;
-        let published = claim.publish(new.clone(), made, now);
+        let published = claim.take().publish(new.clone(), made, now);
         shared.counters.published(published);
         trace::published(&shared.name, class, published);
         if failed_before && published == Published::Yes {
@@ -168,7 +214,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Ends untried, because another process failed: rests like after a failure, which is not counted.
     pub(crate) fn cool(self, error: Error, rest: Tick) {
         let Job { claim, shared, .. } = self;
-        let now = shared.clock.now();
+        let (claim, now) = (claim.take(), shared.clock.now());
         match claim.entry().is_loading() {
             true => shared.remember(claim, error, now, rest, 0),
             false => claim.rest(error, now.saturating_add(rest)),
@@ -262,6 +308,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let pause = Duration::from_nanos(rest);
         // Before those who wait learn of it, and perhaps tell of it themselves.
         trace::load_failed(&shared.name, class, panicked, failures + 1, pause);
+        let claim = claim.take();
         match claim.entry().is_loading() {
             true => shared.remember(claim, error, now, rest, failures + 1),
             false => claim.fail(error, now.saturating_add(rest)),
@@ -279,13 +326,17 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             ..
         } = self;
         let rest = loaded.fresh_for.map_or(shared.policy.absent_for, ticks);
-        shared.remember(claim, Error::absent(), now, rest, 0);
+        shared.remember(claim.take(), Error::absent(), now, rest, 0);
         if let Some(lease) = lease {
             lease.absent();
         }
     }
 
     /// Gives the claim back untried, because the loader has no room.
+    ///
+    /// Putting a refresh off never costs a caller its value: the rest ends where the value would no
+    /// longer be served without a load. The caller whose load that is then tries for itself, and a
+    /// load that was refused is not remembered, because there may be room for the next.
     pub(crate) fn shed(self) {
         let Job {
             claim,
@@ -294,9 +345,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             ..
         } = self;
         let rest = with_rng(|rng| shared.policy.backoff(0, rng));
+        let times = &claim.entry().times;
+        let limit = match class {
+            Class::Early => times.fresh_until(),
+            Class::Stale => times.stale_until(),
+            Class::Cold => 0,
+        };
+        let until = shared.clock.now().saturating_add(rest).min(limit);
         shared.counters.shed(class);
         trace::not_tried(&shared.name, class);
-        claim.rest(Error::overloaded(), shared.clock.now().saturating_add(rest));
+        claim.take().rest(Error::overloaded(), until);
     }
 }
 

@@ -237,6 +237,11 @@ impl<K, V> Claim<K, V> {
         self.give_up(Outcome::Failed(error), until, false);
     }
 
+    /// Ends an attempt that was dropped before it was over; counted as a failure.
+    pub fn cancel(mut self, until: Tick) {
+        self.give_up(Outcome::Failed(Error::cancelled()), until, true);
+    }
+
     /// Gives up the claim of an entry that is no longer resident.
     pub fn abandon(mut self) {
         self.give_up(Outcome::Superseded, self.rests_until, false);

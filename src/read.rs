@@ -16,7 +16,7 @@ use crate::job::{Job, Shared, Start};
 use crate::nesting::Frame;
 use crate::pool::Class;
 use crate::publish::Claim;
-use crate::residents::{Begun, Condition, Read, Residents};
+use crate::residents::{self, Begun, Condition, Read, Residents};
 use crate::schedule::with_rng;
 use crate::sync::{Arc, Held};
 use crate::table::Place;
@@ -31,8 +31,8 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) fleet: Option<Arc<Fleet<K, V>>>,
 }
 
-/// A value that lives shorter than this may expire while it is handed over, and goes to those who waited all the same:
-/// they could read again for ever.
+/// Callers that waited for a load get its value for this long after the load ended, also when its
+/// own life is shorter: without it they could read a value of some microseconds again for ever.
 const HANDING_OVER: Tick = 100_000_000;
 
 /// What a read found that no value could be just taken from.
@@ -84,29 +84,41 @@ where
         let Some((place, entry)) = self.find(key, hash) else {
             return miss(Missed { found: None, now });
         };
-        let source = if now < entry.times.early_from() {
-            self.shared.counters.fresh(1);
-            Source::Fresh
-        } else {
-            match self.glance(&entry, now) {
-                Some(condition) => condition.into(),
-                None => {
-                    let found = Some((place, entry));
-                    return miss(Missed { found, now });
-                }
+        match self.take(&entry, now, || self.shared.counters.fresh(1)) {
+            Some(source) => hit(Cached::new(entry, now, source)),
+            None => {
+                let found = Some((place, entry));
+                miss(Missed { found, now })
             }
+        }
+    }
+
+    /// Where a value comes from that a read can just take, which is counted as a use of it; `None`
+    /// if something has to be done first. `count_fresh` counts a fresh one.
+    #[inline(always)]
+    pub(crate) fn take(
+        &self,
+        entry: &Entry<K, V>,
+        now: Tick,
+        count_fresh: impl FnOnce(),
+    ) -> Option<Source> {
+        let source = match now < entry.times.early_from() {
+            true => {
+                count_fresh();
+                Source::Fresh
+            }
+            false => self.glance(entry, now)?.into(),
         };
         entry.touch();
-        hit(Cached::new(entry, now, source))
+        Some(source)
     }
 
     /// How an entry past its `early_from` is served, and counts it; `None` if something has to be done first.
     #[inline(always)]
     fn glance(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let draw = |times: &Times| self.draws_early(times, now);
-        let fresh_until = entry.times.fresh_until();
-        let condition = self.residents.glance(entry, now, fresh_until, draw)?;
-        self.count(condition, now, fresh_until);
+        let condition = self.residents.glance(entry, now, draw)?;
+        self.count(condition, now, entry.times.fresh_until());
         Some(condition)
     }
 
@@ -138,12 +150,10 @@ where
         if !entry.is_servable(now) {
             return None;
         }
-        let fresh_until = entry.times.fresh_until();
-        let condition = match now < fresh_until {
-            true => Condition::Fresh,
-            false => Condition::Stale,
-        };
-        self.count(condition, now, fresh_until);
+        // Between the two stale windows `get` would wait for a refresh, which this read does not.
+        let known = residents::condition(&entry.times, entry.claims.state(), now);
+        let condition = known.unwrap_or(Condition::Stale);
+        self.count(condition, now, entry.times.fresh_until());
         Some(condition)
     }
 
@@ -267,10 +277,11 @@ where
                             Made::Elsewhere => Source::Store,
                         };
                         let now = self.shared.clock.now();
-                        if entry.is_servable(now) || entry.times.life() < HANDING_OVER {
+                        let handed_until = entry.times.created().saturating_add(HANDING_OVER);
+                        if entry.is_servable(now) || now < handed_until {
                             return Ok(Kept::new(entry, now, source));
                         }
-                        // Polled again only after the hard limit: as late as a caller that comes now.
+                        // Polled only after the hard limit, so as late as a caller that comes now.
                     }
                     Outcome::Failed(error) => return self.fall_back(fallback, error),
                     Outcome::Superseded => {}

@@ -92,16 +92,15 @@ where
         let now = self.core.shared.clock.now();
         let at = hash as usize % CELLS;
         let cell = &mut self.cells[at];
-        let fresh = cell.hash == hash
-            && cell.watched.as_mut().is_some_and(|watched| {
-                watched.is_fresh(&self.core.residents, |other| other.borrow() == key, now)
-            });
-        match fresh {
-            true => {
-                self.core.shared.counters.hit_in_batch(&mut self.hits);
-                Ok(Seen::fresh(self.cells[at].watched.as_ref(), now))
-            }
-            false => self.read(key, hash, at),
+        let watched = cell.watched.as_mut().filter(|_| cell.hash == hash);
+        let source = watched.and_then(|watched| {
+            let entry = watched.look(&self.core.residents, |other| other.borrow() == key)?;
+            let count = || self.core.shared.counters.hit_in_batch(&mut self.hits);
+            self.core.take(entry, now, count)
+        });
+        match source {
+            Some(source) => Ok(Seen::watched(self.cells[at].watched.as_ref(), now, source)),
+            None => self.read(key, hash, at),
         }
     }
 
@@ -121,15 +120,15 @@ where
         };
         let cached = self.core.look(key, hash, Ok, miss)?;
         let cell = &mut self.cells[at];
-        if cell.hash != hash && std::mem::replace(&mut cell.candidate, hash) == hash {
-            if let Some((place, _)) = self.core.find(key, hash) {
+        let known = cell.hash == hash;
+        if known || std::mem::replace(&mut cell.candidate, hash) == hash {
+            let found = self.core.find(key, hash);
+            let place = found.map(|(place, _): (_, Held<Entry<K, V>>)| place);
+            // A watch stays as long as its key lives where it did, whatever became of the value.
+            if !known || place != cell.watched.as_ref().map(Watched::place) {
+                cell.watched = place.map(|place| Watched::new(&self.core.residents, place));
                 cell.hash = hash;
-                cell.watched = Some(Watched::new(&self.core.residents, place));
             }
-        } else if cell.hash == hash {
-            // It lives elsewhere now, or nowhere.
-            cell.hash = 0;
-            cell.watched = None;
         }
         Ok(Seen::of(self.last.insert(cached)))
     }
@@ -194,8 +193,8 @@ where
     #[inline]
     pub fn get_blocking(&mut self) -> Result<Seen<'_, V, K>, Error> {
         let now = self.core.shared.clock.now();
-        if self.sees_fresh(now) {
-            return Ok(self.seen(now));
+        if let Some(source) = self.look(now) {
+            return Ok(Seen::watched(self.watched.as_ref(), now, source));
         }
         let miss = |missed| {
             self.core
@@ -218,8 +217,8 @@ where
     #[inline]
     pub async fn get(&mut self) -> Result<Seen<'_, V, K>, Error> {
         let now = self.core.shared.clock.now();
-        if self.sees_fresh(now) {
-            return Ok(self.seen(now));
+        if let Some(source) = self.look(now) {
+            return Ok(Seen::watched(self.watched.as_ref(), now, source));
         }
         let miss = |missed| self.core.appraise(missed).map(Cached::from);
         let cached = match self.core.look(&self.key, self.hash, Ok, miss) {
@@ -233,16 +232,11 @@ where
     }
 
     #[inline]
-    fn sees_fresh(&mut self, now: Tick) -> bool {
-        self.watched.as_mut().is_some_and(|watched| {
-            watched.is_fresh(&self.core.residents, |other| *other == self.key, now)
-        })
-    }
-
-    #[inline]
-    fn seen(&mut self, now: Tick) -> Seen<'_, V, K> {
-        self.core.shared.counters.hit_in_batch(&mut self.hits);
-        Seen::fresh(self.watched.as_ref(), now)
+    fn look(&mut self, now: Tick) -> Option<Source> {
+        let watched = self.watched.as_mut()?;
+        let entry = watched.look(&self.core.residents, |other| *other == self.key)?;
+        let count = || self.core.shared.counters.hit_in_batch(&mut self.hits);
+        self.core.take(entry, now, count)
     }
 
     fn keep(&mut self, cached: Cached<V, K>) -> Seen<'_, V, K> {
@@ -262,18 +256,15 @@ impl<K, V, S> Drop for Pinned<K, V, S> {
 }
 
 impl<'a, V, K> Seen<'a, V, K> {
-    /// What a watch just saw to be fresh.
+    /// The value that a watch just saw.
     #[inline]
-    fn fresh(watched: Option<&'a Watched<K, V>>, now: Tick) -> Self {
+    fn watched(watched: Option<&'a Watched<K, V>>, now: Tick, source: Source) -> Self {
         match watched.and_then(Watched::seen) {
-            Some(entry) => {
-                entry.touch();
-                Seen {
-                    entry,
-                    stamp: Stamp::new(now, Source::Fresh),
-                }
-            }
-            None => unreachable!("a watch that saw a fresh value holds it"),
+            Some(entry) => Seen {
+                entry,
+                stamp: Stamp::new(now, source),
+            },
+            None => unreachable!("a watch that saw a value holds it"),
         }
     }
 

@@ -72,10 +72,29 @@ pub enum Condition {
     AfterFailure,
 }
 
+/// How a value of this age and with this claim is served; `None` if a reader has to wait for a
+/// refresh first. A placeholder is past all its limits.
+#[inline(always)]
+pub fn condition(times: &Times, claim: State, now: Tick) -> Option<Condition> {
+    let fresh_until = times.fresh_until();
+    if now < fresh_until {
+        return Some(Condition::Fresh);
+    }
+    match claim {
+        State::Cooling { until, failures } if failures > 0 && now < until => {
+            (now < times.expires()).then_some(Condition::AfterFailure)
+        }
+        _ => {
+            let stale_until = fresh_until.saturating_add(times.stale_for());
+            (now < stale_until).then_some(Condition::Stale)
+        }
+    }
+}
+
 /// What became of a claim that was asked for by name.
 pub enum Claimed<K, V> {
     Ours(Claim<K, V>),
-    /// Somebody has it: wait for this.
+    /// Another caller has it, and its attempt is under way: wait for this.
     Theirs(Arc<Flight<K, V>>),
     /// The entry is no longer the resident one: read again.
     Changed,
@@ -113,33 +132,20 @@ impl<K: Eq, V> Residents<K, V> {
         self.table.find(hash, |entry| is_key(&entry.key))
     }
 
-    /// How an entry past its `early_from` is served, if that needs no claim: nobody could take one now, or the X-Fetch draw of a fresh
-    /// one says no. Writes nothing. `fresh_until` is the entry's.
+    /// How an entry past its `early_from` is served, if that needs no claim: no claim could be had
+    /// now, or the X-Fetch draw of a fresh one says no. Writes nothing.
     #[inline(always)]
     pub fn glance(
         &self,
         entry: &Entry<K, V>,
         now: Tick,
-        fresh_until: Tick,
         draw: impl FnOnce(&Times) -> bool,
     ) -> Option<Condition> {
-        let stale_until = fresh_until.saturating_add(entry.times.stale_for());
-        // First what nearly all hits on a stale value find. A placeholder is claimed too, but has no stale window.
-        if fresh_until <= now && now < stale_until && entry.claims.is_held(now) {
-            return Some(Condition::Stale);
-        }
-        if now < fresh_until {
-            return (!draw(&entry.times)).then_some(Condition::Fresh);
-        }
-        let failing = match entry.claims.state() {
-            State::Cooling { until, failures } if now < until => failures > 0,
-            State::Spent => false,
-            _ => return None,
-        };
-        match failing {
-            false => (now < stale_until).then_some(Condition::Stale),
-            true => (now < entry.times.expires()).then_some(Condition::AfterFailure),
-        }
+        let claim = entry.claims.state();
+        let condition = condition(&entry.times, claim, now)?;
+        // The claim first, because most hits in these windows come while a refresh is running.
+        let served = !claim.is_free(now) || (condition == Condition::Fresh && !draw(&entry.times));
+        served.then_some(condition)
     }
 
     /// The slow half, for an entry that [`glance`](Self::glance) does not serve: decides by its age and its claim.
@@ -149,39 +155,20 @@ impl<K: Eq, V> Residents<K, V> {
         entry: Held<Entry<K, V>>,
         now: Tick,
     ) -> Read<K, V> {
-        if entry.is_loading() {
-            return self.load_or_wait(place, entry, now, false);
-        }
-        if now < entry.times.fresh_until() {
-            let claim = self.claim(place, &entry, now);
-            let condition = match claim {
-                Some(_) => Condition::Early,
-                None => Condition::Fresh,
-            };
-            return Read::Serve {
-                entry,
-                condition,
-                claim,
-            };
-        }
-        let failing = match entry.claims.state() {
-            State::Cooling { until, failures } => now < until && failures > 0,
-            _ => false,
+        let Some(condition) = condition(&entry.times, entry.claims.state(), now) else {
+            let fallback = entry.is_servable(now);
+            return self.load_or_wait(place, entry, now, fallback);
         };
-        if now < entry.times.stale_until() || (failing && now < entry.times.expires()) {
-            let claim = self.claim(place, &entry, now);
-            let condition = match failing {
-                true => Condition::AfterFailure,
-                false => Condition::Stale,
-            };
-            return Read::Serve {
-                entry,
-                condition,
-                claim,
-            };
+        let claim = self.claim(place, &entry, now);
+        let condition = match (condition, &claim) {
+            (Condition::Fresh, Some(_)) => Condition::Early,
+            _ => condition,
+        };
+        Read::Serve {
+            entry,
+            condition,
+            claim,
         }
-        let fallback = now < entry.times.expires();
-        self.load_or_wait(place, entry, now, fallback)
     }
 
     /// Nothing may be served: take the claim, or wait for whoever has it.
@@ -251,9 +238,20 @@ impl<K: Eq, V> Residents<K, V> {
         now: Tick,
     ) -> Claimed<K, V> {
         let last = || entry.flight.load().map(|flight| flight.right);
-        let claimed = match entry.claims.force_claim(now, self.timing.claim_for, last) {
+        let has_failed = |right| {
+            let flight = entry.flight.load().filter(|flight| flight.right == right);
+            flight.is_some_and(|flight| flight.has_ended())
+        };
+        let claimed = entry
+            .claims
+            .force_claim(now, self.timing.claim_for, last, has_failed);
+        let claimed = match claimed {
             Some(right) => self.confirm(place, entry, right, now).map(Claimed::Ours),
-            None => self.join(entry).map(Claimed::Theirs),
+            // A flight that has its outcome began before this call, and is not joined: its claimant
+            // has published, or has just given the claim up.
+            None => (self.join(entry))
+                .filter(|flight| !flight.has_ended())
+                .map(Claimed::Theirs),
         };
         claimed.unwrap_or(Claimed::Changed)
     }

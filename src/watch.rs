@@ -6,7 +6,6 @@
 
 use std::ops::Deref;
 
-use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::residents::Residents;
 use crate::sync::{Arc, Slot, Watch};
@@ -44,19 +43,18 @@ impl<K, V> Watched<K, V> {
         }
     }
 
-    /// Looks whether a value of this key lives here now, so fresh that nothing need be decided; then [`seen`](Self::seen) is it. Writes
+    /// Looks whether a value of this key lives here now; then [`seen`](Self::seen) is it too. Writes
     /// nothing that is shared while that is the one seen last.
     #[inline]
-    pub fn is_fresh(
+    pub fn look(
         &mut self,
         residents: &Residents<K, V>,
         is_key: impl Fn(&K) -> bool,
-        now: Tick,
-    ) -> bool {
+    ) -> Option<&Entry<K, V>> {
         let before = residents.table.occupied(self.place);
         let Some(here) = self.slot.look() else {
             self.seen = None;
-            return false;
+            return None;
         };
         if !self
             .seen
@@ -65,10 +63,9 @@ impl<K, V> Watched<K, V> {
         {
             self.seen = Some(here.clone());
         }
-        now < here.times.early_from()
-            && is_key(&here.key)
-            && before.is_some()
-            && residents.table.occupied(self.place) == before
+        let live =
+            is_key(&here.key) && before.is_some() && residents.table.occupied(self.place) == before;
+        live.then_some(here)
     }
 
     /// What the last look saw.

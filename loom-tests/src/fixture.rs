@@ -155,8 +155,7 @@ pub fn peek(cache: &Cache, key: u8) -> Option<u64> {
 /// What a read of an entry that was found says it has to do.
 pub fn appraise(cache: &Arc<Cache>, found: (Place, Held<Item>), now: u64) -> Read<u8, u64> {
     let (place, entry) = found;
-    let fresh_until = entry.times.fresh_until();
-    match cache.glance(&entry, now, fresh_until, |_| false) {
+    match cache.glance(&entry, now, |_| false) {
         Some(condition) => Read::Serve {
             entry,
             condition,

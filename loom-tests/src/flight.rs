@@ -220,13 +220,49 @@ fn claimed_by_name_while_it_rests() {
             let cache = cache.clone();
             move || drop(won(read(&cache, KEY, EXPIRED)))
         });
-        let (place, entry) = find(&cache, KEY).expect("it is resident");
-        let second = cache.claim_now(place, &entry, EXPIRED);
+        let second = claim_by_name(&cache);
         first.join().unwrap();
         match second {
             Claimed::Ours(second) => assert_joins(&cache, &second),
             Claimed::Theirs(first) => assert!(first.outcome().is_some(), "a caller waits for ever"),
-            Claimed::Changed => panic!("an entry that is there was taken for another"),
+            Claimed::Changed => unreachable!("it is read again"),
+        }
+    });
+}
+
+/// As `Cache::refresh` does, while nothing replaces or removes the entry.
+fn claim_by_name(cache: &Arc<Cache>) -> Claimed<u8, u64> {
+    loop {
+        let (place, entry) = find(cache, KEY).expect("it is resident");
+        match cache.claim_now(place, &entry, EXPIRED) {
+            Claimed::Changed => {}
+            claimed => return claimed,
+        }
+    }
+}
+
+/// P5: a caller that has been told of a failure and asks for a refresh at once gets a new attempt,
+/// also before the holder of the failed one has given its claim up. The failure counts.
+#[test]
+fn claimed_by_name_after_a_failure() {
+    run_model(Two, || {
+        let cache = filled();
+        let failing = claim(&cache, EXPIRED);
+        let told = failing.flight().clone();
+        let failing = spawn({
+            let cache = cache.clone();
+            move || fail(&cache, failing, EXPIRED_LATE)
+        });
+        // The caller is told, and asks again.
+        let next = told.has_ended().then(|| claim_by_name(&cache));
+        match next {
+            Some(Claimed::Ours(next)) => {
+                assert_eq!(next.failures(), 1, "a failure was not counted");
+                failing.join().unwrap();
+                assert_joins(&cache, &next);
+            }
+            Some(_) => panic!("a caller joins an attempt that is over"),
+            None => failing.join().unwrap(),
         }
     });
 }

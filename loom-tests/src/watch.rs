@@ -15,14 +15,14 @@ fn after_an_invalidation() {
         let cache = filled();
         let (place, _) = cache.find(hash(KEY), |key| *key == KEY).unwrap();
         let mut watched = Watched::new(&cache, place);
-        assert!(watched.is_fresh(&cache, |key| *key == KEY, CREATED));
+        assert!(watched.look(&cache, |key| *key == KEY).is_some());
         let other = spawn({
             let cache = cache.clone();
             move || cache.invalidate(hash(KEY), |key| *key == KEY)
         });
         cache.invalidate(hash(KEY), |key| *key == KEY);
         assert!(
-            !watched.is_fresh(&cache, |key| *key == KEY, CREATED),
+            watched.look(&cache, |key| *key == KEY).is_none(),
             "a watch saw what was invalidated"
         );
         other.join().unwrap();
@@ -46,8 +46,8 @@ fn against_remove_and_insert() {
         });
         let mut seen = Vec::new();
         for _ in 0..2 {
-            if watched.is_fresh(&cache, |key| *key == KEY, CREATED) {
-                seen.push(*watched.seen().unwrap().value().unwrap());
+            if let Some(entry) = watched.look(&cache, |key| *key == KEY) {
+                seen.push(*entry.value().unwrap());
             }
         }
         assert!(seen.is_sorted(), "a watch saw an older value after a newer");

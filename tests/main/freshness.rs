@@ -207,6 +207,28 @@ fn a_caller_that_comes_back_after_the_hard_limit_does_not_get_the_expired_result
 }
 
 #[test]
+fn a_short_lived_value_is_handed_over_for_a_tenth_of_a_second_and_no_longer() {
+    let clock = ManualClock::new();
+    let limits = builder(&clock).fresh_for(millis(50)).stale_for(secs(0));
+    let (cache, tasks, gates) = by_hand(limits);
+    let mut waiting = [get(&cache, 1), get(&cache, 1), get(&cache, 1)];
+    assert!(waiting.iter_mut().all(is_pending));
+    tasks.poll_all();
+    gates.end(0, End::Value(10));
+    tasks.poll_all();
+    let [within, mut after, mut long_after] = waiting;
+    clock.advance(millis(100) - NANO);
+    assert_eq!(*ready(within).unwrap(), 10);
+    assert_eq!(tasks.spawned(), 1);
+    // A caller that comes now is not served it, and neither is one that has waited for too long.
+    clock.advance(NANO);
+    assert!(is_pending(&mut after));
+    assert_eq!(tasks.spawned(), 2);
+    clock.advance(secs(3_600));
+    assert!(is_pending(&mut long_after));
+}
+
+#[test]
 fn jitter_spreads_values_that_were_put_in_together() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).jitter(0.5));

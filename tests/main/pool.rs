@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use everfresh::{Cache, CountingLoader, Loaded, ManualClock, Source};
+use everfresh::{Builder, Cache, CountingLoader, Loaded, ManualClock, Source};
 
 use crate::support::*;
 
@@ -19,6 +19,10 @@ struct Held {
 
 impl Held {
     fn new(queue: usize) -> Self {
+        Held::with(queue, |limits| limits)
+    }
+
+    fn with(queue: usize, set: impl Fn(Builder<u64, u64>) -> Builder<u64, u64>) -> Self {
         let clock = ManualClock::new();
         let order = Arc::new(Mutex::new(Vec::new()));
         let (list, moved) = (order.clone(), clock.clone());
@@ -36,7 +40,7 @@ impl Held {
             .queue(queue)
             .stale_for(secs(100));
         Held {
-            cache: computing(limits, &loader),
+            cache: computing(set(limits), &loader),
             loader,
             clock,
             order,
@@ -126,6 +130,43 @@ fn early_refreshes_are_shed_while_no_worker_is_idle_and_counted() {
     held.clock.advance(secs(1));
     assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Stale);
     until("key 3 is refreshed", || held.loader.calls_for(&3) == 2);
+}
+
+#[test]
+fn an_early_refresh_that_was_put_off_costs_no_caller_its_value() {
+    let mut held = Held::with(100, |limits| limits.stale_for(secs(0)));
+    let cache = held.cache.clone();
+    cache.get_blocking(&3).unwrap();
+    held.clock.advance(secs(10) - Duration::from_nanos(20));
+    held.hold();
+    assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Early);
+    assert_eq!(cache.stats().shed_early, 1);
+    held.finish(2);
+    // The rest of 50 to 100 ms is not over, but the value is past its hard limit.
+    held.clock.advance(Duration::from_nanos(20));
+    let loaded = cache.get_blocking(&3).unwrap();
+    assert_eq!((*loaded, loaded.source()), (3, Source::Loaded));
+}
+
+#[test]
+fn a_stale_refresh_that_was_put_off_costs_no_caller_its_value() {
+    let mut held = Held::with(1, |limits| limits.stale_for(secs(1)).beta(0.0));
+    let cache = held.cache.clone();
+    cache.insert(1, 7);
+    held.clock.advance(secs(11) - NANO);
+    held.hold();
+    let mut queued = get(&cache, 11);
+    assert!(is_pending(&mut queued));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
+    assert_eq!(cache.stats().shed_stale, 1);
+    // There is no room for a load either: the caller is told so, and the next one tries again.
+    held.clock.advance(NANO);
+    for _ in 0..2 {
+        assert!(ready(get(&cache, 1)).unwrap_err().is_overloaded());
+    }
+    held.finish(2);
+    assert_eq!(*wait(queued).unwrap(), 11);
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
 }
 
 #[test]

@@ -80,6 +80,62 @@ fn a_refresh_that_is_dropped_counts_as_failed() {
 }
 
 #[test]
+fn a_refresh_that_is_dropped_rests_from_its_end_for_as_long_as_its_failures_earned() {
+    let clock = ManualClock::new();
+    let limits = builder(&clock)
+        .backoff(secs(1), secs(100))
+        .stale_for(secs(1_000));
+    let (cache, tasks, gates) = by_hand(limits);
+    cache.insert(1, 10);
+    for call in 0..3 {
+        let mut failing = refresh(&cache, 1);
+        assert!(is_pending(&mut failing));
+        end(&tasks, &gates, call, End::Fail);
+        assert!(ready(failing).is_err());
+    }
+    clock.advance(secs(12));
+    assert!(ready(get(&cache, 1)).is_ok());
+    assert_eq!(tasks.spawned(), 4);
+    // It runs for 20 s, and its runtime drops it.
+    clock.advance(secs(20));
+    assert!(tasks.abort(3));
+    let after_failure = || ready(get(&cache, 1)).unwrap().source() == Source::AfterFailure;
+    assert!(after_failure());
+    // Three failures have earned a rest of 4 to 8 s.
+    clock.advance(secs(4) - NANO);
+    assert!(after_failure());
+    assert_eq!(tasks.spawned(), 4);
+    clock.advance(secs(4) + millis(1));
+    assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
+    assert_eq!(tasks.spawned(), 5);
+}
+
+#[test]
+fn a_peek_says_of_a_value_what_a_get_says() {
+    let clock = ManualClock::new();
+    let limits = builder(&clock)
+        .stale_if_error_for(secs(1_000))
+        .backoff(secs(100), secs(100));
+    let (cache, tasks, gates) = by_hand(limits);
+    cache.insert(1, 10);
+    let both = || {
+        let peeked = cache.peek(&1).map(|read| read.source());
+        let read = ready(get(&cache, 1)).map(|read| read.source()).ok();
+        assert_eq!(peeked, read);
+        peeked
+    };
+    assert_eq!(both(), Some(Source::Fresh));
+    clock.advance(secs(12));
+    assert_eq!(both(), Some(Source::Stale));
+    end(&tasks, &gates, 0, End::Fail);
+    assert_eq!(both(), Some(Source::AfterFailure));
+    // In the second window too, as long as the failure rests.
+    clock.advance(secs(49));
+    assert_eq!(both(), Some(Source::AfterFailure));
+    assert_eq!(tasks.spawned(), 1);
+}
+
+#[test]
 fn past_the_hard_limit_nothing_is_served_whatever_failed() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
@@ -242,6 +298,21 @@ fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
     let new = ready(refreshing).unwrap();
     assert_eq!((*new, new.source()), (11, Source::Loaded));
     assert_eq!(*cache.peek(&1).unwrap(), 11);
+}
+
+#[test]
+fn a_refresh_by_name_right_after_one_that_failed_loads_again() {
+    let clock = ManualClock::new();
+    let loader = CountingLoader::new(|key: &u64| *key);
+    let cache = computing(builder(&clock), &loader);
+    cache.insert(1, 10);
+    // The caller is told of the failure a moment before the worker gives the claim up.
+    for calls in 1..=1_000 {
+        loader.fail_next(1);
+        let failed = futures_lite::future::block_on(cache.refresh(&1));
+        assert!(failed.unwrap_err().is_load_failure());
+        assert_eq!(loader.calls(), calls);
+    }
 }
 
 #[test]

@@ -57,7 +57,6 @@ struct Note {
 struct Load {
     key: Key,
     epoch: usize,
-    claimed_at: Nanos,
     deadline: Nanos,
     outcome: Option<(Ending, Nanos)>,
     taken_over: bool,
@@ -256,7 +255,6 @@ impl Model {
         self.loads.push(Load {
             key,
             epoch: entry.epoch,
-            claimed_at: self.now,
             deadline,
             outcome: None,
             taken_over: false,
@@ -284,7 +282,7 @@ impl Model {
             Ending::Cancelled | Ending::TimedOut => {}
         }
         let load = &mut self.loads[call];
-        let (key, epoch, claimed_at) = (load.key, load.epoch, load.claimed_at);
+        let (key, epoch) = (load.key, load.epoch);
         if load.taken_over {
             self.taken_over += u64::from(matches!(ending, Ending::Value(_)));
             return;
@@ -315,14 +313,7 @@ impl Model {
             }
             (_, Some(entry)) => {
                 let longest = backoff(entry.failures);
-                entry.claim = match ending {
-                    // The runtime's doing: the rest was fixed when the load was claimed.
-                    Ending::Cancelled => {
-                        let until = claimed_at + Limits::REST.0;
-                        Claim::Rests(until, until)
-                    }
-                    _ => Claim::Rests(self.now + longest / 2, self.now + longest),
-                };
+                entry.claim = Claim::Rests(self.now + longest / 2, self.now + longest);
                 entry.failures += 1;
                 entry.last_error = ending;
             }

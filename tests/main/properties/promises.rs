@@ -154,12 +154,12 @@ impl Promises {
         }
     }
 
-    /// A load failed, or (`rests` is false) its future was dropped.
-    pub fn failed(&mut self, call: usize, rests: bool, now: Nanos) {
+    /// A load failed, or its future was dropped.
+    pub fn failed(&mut self, call: usize, now: Nanos) {
         let load = &mut self.loads[call];
         load.over = true;
-        // A late failure belongs to a claim that somebody may have taken over: it starts no rest.
-        if rests && load.epoch.1.is_some() && now < load.deadline {
+        // A late failure belongs to a claim that may have been taken over: it starts no rest.
+        if load.epoch.1.is_some() && now < load.deadline {
             let (failures, at) = self.failures.entry(load.epoch).or_default();
             (*failures, *at) = (*failures + 1, now);
         }
