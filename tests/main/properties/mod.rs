@@ -32,24 +32,14 @@ fn cases() -> u32 {
 
 /// Runs `check` on as many programs as asked for; a panic in it is shrunk and reported with the seed.
 fn for_all<P: Debug>(strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
-    for_these(seed(), cases(), strategy, check);
-}
-
-/// The same for the first programs of a given seed.
-fn for_these<P: Debug>(
-    seed: u64,
-    cases: u32,
-    strategy: impl Strategy<Value = P>,
-    check: impl Fn(P),
-) {
     let config = Config {
-        cases,
+        cases: cases(),
         // A failure is repeated by its seed; nothing is written into the source tree.
         failure_persistence: None,
         ..Config::default()
     };
     let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[..8].copy_from_slice(&seed().to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let checked = runner.run(&strategy, |program| {
@@ -57,6 +47,6 @@ fn for_these<P: Debug>(
         Ok(())
     });
     if let Err(failure) = checked {
-        panic!("{failure}\nrepeat with EVERFRESH_SEED={seed}");
+        panic!("{failure}\nrepeat with EVERFRESH_SEED={}", seed());
     }
 }
