@@ -12,7 +12,8 @@ use std::time::Duration;
 pub use manual::ManualClock;
 
 use crate::alarm::{self, Nap, Sleeper};
-use crate::sync::{Arc, Event, Weak};
+use crate::event::Event;
+use crate::sync::{Arc, Weak};
 
 /// Nanoseconds since the origin of a clock.
 pub type Tick = u64;

@@ -9,9 +9,7 @@
 //! Atomics take their ordering from the caller, who explains it.
 
 pub use std::sync::atomic::Ordering;
-pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-
-pub use event_listener::{Event, listener};
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 #[cfg(all(loom, feature = "loom"))]
 pub mod model;

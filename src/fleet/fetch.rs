@@ -192,7 +192,8 @@ where
                 return;
             }
             // Before asking, so that no change after the answer is missed.
-            let changed = self.ledger.event(hash).map(|event| event.listen());
+            let event = self.ledger.event(hash);
+            let changed = event.as_ref().map(|event| event.listen());
             let ask = Acquire {
                 seen,
                 token,

@@ -35,3 +35,4 @@ mod stats;
 mod stress;
 mod traits;
 mod user_panics;
+mod wakers;
