@@ -124,6 +124,7 @@ mod metrics;
 mod nesting;
 mod panics;
 mod parker;
+mod per_thread;
 mod pool;
 mod publish;
 mod read;
