@@ -79,7 +79,8 @@ impl Error {
         matches!(*self.0, Cause::Failed(_))
     }
 
-    /// The loader panicked; the message is in the error's text.
+    /// The loader panicked, or, after it, the weigher or the key's `Clone`; the message is in the
+    /// error's text.
     pub fn is_panic(&self) -> bool {
         matches!(*self.0, Cause::Panicked(_))
     }
