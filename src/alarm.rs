@@ -10,15 +10,14 @@
 //! 2. `next` is never later than an alarm that is in the list, once whoever set it has gone on: the thread, or whoever moves
 //!    the clock, looks again in time (P3, P5: none hangs).
 
-use std::thread::{Thread, park_timeout};
+use std::thread::park_timeout;
 use std::time::Duration;
 
 use crate::clock::{Clock, Tick};
 use crate::event::Event;
+use crate::on_demand::OnDemand;
 use crate::panics::isolated;
-use crate::sync::{
-    Arc, AtomicU64, Held, ListMutex, Mutex, OnceLock, Ordering, PoisonError, Slot, Weak, lock,
-};
+use crate::sync::{Arc, AtomicU64, Held, ListMutex, OnceLock, Ordering, PoisonError, Slot, Weak};
 
 /// The thread never sleeps longer, and never shorter.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
@@ -111,9 +110,7 @@ impl Alarms {
 struct System {
     process: u32,
     alarms: Alarms,
-    thread: OnceLock<Thread>,
-    /// Held while the thread is started.
-    starting: Mutex<()>,
+    thread: OnDemand,
 }
 
 static SYSTEM: OnceLock<Slot<System>> = OnceLock::new();
@@ -121,7 +118,9 @@ static SYSTEM: OnceLock<Slot<System>> = OnceLock::new();
 /// Sets an alarm by the clocks of the system.
 pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
     let system = System::of_this_process();
-    let thread = system.thread();
+    let rung = system.clone();
+    let thread =
+        (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms));
     if system.alarms.set(at, sleeper) {
         thread.inspect(|thread| thread.unpark());
     }
@@ -145,8 +144,7 @@ impl System {
             let new = Arc::new(System {
                 process: process(),
                 alarms: Alarms::default(),
-                thread: OnceLock::new(),
-                starting: Mutex::new(()),
+                thread: OnDemand::default(),
             });
             if slot.compare_exchange(found, Some(new.clone())) {
                 // Never dropped: a thread of the parent may have been changing it at the moment of
@@ -155,20 +153,6 @@ impl System {
                 return new;
             }
         }
-    }
-
-    /// The thread, started by the first alarm; by a later one, if the system had no thread left.
-    fn thread(self: &Arc<Self>) -> Option<&Thread> {
-        if self.thread.get().is_none() {
-            let _starting = lock(&self.starting);
-            if self.thread.get().is_none() {
-                let system = self.clone();
-                let thread = std::thread::Builder::new().name("everfresh-clock".to_owned());
-                let thread = thread.spawn(move || keep_ringing(&system.alarms)).ok()?;
-                let _ = self.thread.set(thread.thread().clone());
-            }
-        }
-        self.thread.get()
     }
 }
 

@@ -69,8 +69,12 @@ impl Error {
         Error(Arc::new(Cause::Absent))
     }
 
+    /// The load was dropped, by its runtime or by a panic that unwinds through it right now.
     pub(crate) fn cancelled() -> Self {
-        Error(Arc::new(Cause::Cancelled))
+        match std::thread::panicking() {
+            true => Self::panicked(&"user code panicked while the load ended"),
+            false => Error(Arc::new(Cause::Cancelled)),
+        }
     }
 
     /// The loader returned an error; [`source`](StdError::source) and

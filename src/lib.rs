@@ -122,6 +122,7 @@ mod job;
 mod loader;
 mod metrics;
 mod nesting;
+mod on_demand;
 mod panics;
 mod parker;
 mod per_thread;

@@ -266,11 +266,7 @@ impl<K, V> Claim<K, V> {
 impl<K, V> Drop for Claim<K, V> {
     fn drop(&mut self) {
         if !self.ended {
-            let error = match std::thread::panicking() {
-                true => Error::panicked(&"user code panicked while the load ended"),
-                false => Error::cancelled(),
-            };
-            self.give_up(Outcome::Failed(error), self.rests_until, true);
+            self.give_up(Outcome::Failed(Error::cancelled()), self.rests_until, true);
         }
     }
 }

@@ -20,7 +20,7 @@ use std::mem::ManuallyDrop;
 use crate::clock::Tick;
 use crate::entry::Entry;
 use crate::panics::isolated;
-use crate::sync::{Arc, SegQueue};
+use crate::sync::{Arc, SegQueue, thread_local};
 
 /// Why a value left the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -26,6 +26,11 @@ pub use native::{
     SetOnce, Slot, Watch, yield_now,
 };
 
+#[cfg(all(loom, feature = "loom"))]
+pub(crate) use model::thread_local;
+#[cfg(not(all(loom, feature = "loom")))]
+pub(crate) use std::thread_local;
+
 /// A word that only counts and orders nothing, and so is not part of any model.
 pub use std::sync::atomic::AtomicU64 as Counter;
 

@@ -170,11 +170,21 @@ fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
     assert!(error.is_absent(), "{error}");
     assert!(cache.is_empty());
     assert!(cache.get_blocking(&Key(2)).unwrap_err().is_absent());
-    // And where the value that leaves is exchanged first.
+}
+
+#[test]
+fn a_key_that_panics_while_its_value_leaves_ends_the_load_with_a_panic() {
+    let clock = ManualClock::new();
+    // Two clones remember the answer, the third stands for the value that leaves.
+    let cache = trapped(&clock, 2, Loaded::absent);
     cache.insert(Key(1), 5);
     clock.advance(secs(40));
     let error = cache.get_blocking(&Key(1)).unwrap_err();
-    assert!(error.is_absent() || error.is_panic(), "{error}");
+    assert!(error.is_panic(), "{error}");
+    // It is resident still, and rests like after a failure.
+    assert_eq!(cache.len(), 1);
+    assert!(cache.get_blocking(&Key(1)).is_err());
+    assert_eq!(cache.stats().loads, 1);
 }
 
 #[test]
