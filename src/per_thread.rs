@@ -157,7 +157,9 @@ mod tests {
                             scope.spawn(|| {
                                 for _ in 0..100 {
                                     let own = counts.get().or_else(|| counts.get_or_make());
-                                    let own = own.expect("this thread has its thread-locals");
+                                    let Some(own) = own else {
+                                        panic!("the thread-locals are gone");
+                                    };
                                     let count = own.load(Ordering::Relaxed);
                                     own.store(count + 1, Ordering::Relaxed);
                                 }

@@ -1,4 +1,5 @@
-//! Waiting for something that happens: no notification is lost, and none stops at a waker that panics.
+//! Waiting for something that happens: no notification is lost, and none stops at a waker that
+//! panics.
 //!
 //! A lost wake-up is a deadlock here, which the checker reports. What is waited for is written and
 //! read `Relaxed`, so that a look sees it only by the edges of the event itself.

@@ -63,9 +63,10 @@ fn live_and_end(life: impl FnOnce() + Send + 'static, end: End) {
     thread.join().unwrap();
 }
 
+type Handles = (Reader<u64, u64>, Pinned<u64, u64>);
+
 thread_local! {
-    static KEPT: RefCell<Option<(Reader<u64, u64>, Pinned<u64, u64>)>> =
-        const { RefCell::new(None) };
+    static KEPT: RefCell<Option<Handles>> = const { RefCell::new(None) };
 }
 
 /// Reads 70 times by a reader and 70 times by a pin of this thread, which tell of hits 64 at a
