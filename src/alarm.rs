@@ -10,11 +10,14 @@
 //! 2. `next` is never later than an alarm that is in the list, once whoever set it has gone on: the thread, or whoever moves
 //!    the clock, looks again in time (P3, P5: none hangs).
 
-use std::thread::{Thread, park_timeout};
+use std::thread::park_timeout;
 use std::time::Duration;
 
 use crate::clock::{Clock, Tick};
-use crate::sync::{Arc, AtomicU64, Event, ListMutex, OnceLock, Ordering, PoisonError, Weak};
+use crate::event::Event;
+use crate::on_demand::OnDemand;
+use crate::panics::isolated;
+use crate::sync::{Arc, AtomicU64, Held, ListMutex, OnceLock, Ordering, PoisonError, Slot, Weak};
 
 /// The thread never sleeps longer, and never shorter.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
@@ -86,28 +89,69 @@ impl Alarms {
                 live
             });
         }
-        for sleeper in due.iter().filter_map(Weak::upgrade) {
-            sleeper.wake();
+        for sleeper in due {
+            // The last reference may be this one by now, and a user's value with it, whose `Drop`
+            // may panic.
+            isolated(|| {
+                if let Some(sleeper) = sleeper.upgrade() {
+                    sleeper.wake();
+                }
+            });
         }
         self.next.fetch_min(next, Ordering::SeqCst).min(next)
     }
 }
 
-/// The alarms of the system's clocks, and the thread that rings them; none if the system had no thread left.
-static SYSTEM: OnceLock<Option<(Arc<Alarms>, Thread)>> = OnceLock::new();
+/// The alarms of the system's clocks in one process, and the thread that rings them.
+///
+/// A process that was forked has the memory of its parent, but none of its threads; and any lock
+/// may have been held by one of them. So it makes its own alarms, and touches those of the parent
+/// no more.
+struct System {
+    process: u32,
+    alarms: Alarms,
+    thread: OnDemand,
+}
+
+static SYSTEM: OnceLock<Slot<System>> = OnceLock::new();
 
 /// Sets an alarm by the clocks of the system.
 pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
-    let system = SYSTEM.get_or_init(|| {
-        let alarms = Arc::new(Alarms::default());
-        let rung = alarms.clone();
-        let thread = std::thread::Builder::new().name("everfresh-clock".to_owned());
-        let thread = thread.spawn(move || keep_ringing(&rung));
-        thread.ok().map(|thread| (alarms, thread.thread().clone()))
-    });
-    if let Some((alarms, thread)) = system {
-        if alarms.set(at, sleeper) {
-            thread.unpark();
+    let system = System::of_this_process();
+    let rung = system.clone();
+    let thread =
+        (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms));
+    if system.alarms.set(at, sleeper) {
+        thread.inspect(|thread| thread.unpark());
+    }
+}
+
+/// What tells the processes apart that a fork made of one: an alarm that was set in another one
+/// rings there only.
+pub(crate) fn process() -> u32 {
+    std::process::id()
+}
+
+impl System {
+    fn of_this_process() -> Arc<System> {
+        let slot = SYSTEM.get_or_init(|| Slot::new(None));
+        loop {
+            let found = slot.load();
+            let found = found.as_ref().map(Held::arc);
+            if let Some(system) = found.filter(|system| system.process == process()) {
+                return system.clone();
+            }
+            let new = Arc::new(System {
+                process: process(),
+                alarms: Alarms::default(),
+                thread: OnDemand::default(),
+            });
+            if slot.compare_exchange(found, Some(new.clone())) {
+                // Never dropped: a thread of the parent may have been changing it at the moment of
+                // the fork.
+                std::mem::forget(found.cloned());
+                return new;
+            }
         }
     }
 }
@@ -127,7 +171,7 @@ pub(crate) struct Nap(pub(crate) Event);
 
 impl Sleeper for Nap {
     fn wake(&self) {
-        self.0.notify(usize::MAX);
+        self.0.notify_all();
     }
 }
 

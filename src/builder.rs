@@ -119,8 +119,12 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Is told of every value that leaves the cache, and why.
     ///
-    /// Called after the fact, by the thread whose operation removed the value, once for each, in no particular order. It may call
-    /// the cache; what that removes is told after it returns. A panic in it is caught and dropped.
+    /// Called after the fact, once for each value, in no particular order. A call that removes
+    /// values tells of as many as it removed, perhaps of others than its own, and of one more if an
+    /// earlier call left one; a call that removes none never waits for the listener.
+    ///
+    /// The listener may call the cache. Values that it removes so are told after it returns: up to
+    /// 64 by the call that runs it, the rest by later calls. A panic in it is caught and dropped.
     ///
     /// # Example
     ///
@@ -173,6 +177,12 @@ impl<K, V, S> Builder<K, V, S> {
     /// [`Error::is_timeout`]. 30 s if not given.
     ///
     /// The function is not interrupted; its late result is discarded.
+    ///
+    /// It also bounds a read in a child that was made by `fork` alone. Such a process reads the
+    /// values that were resident, but it has no thread of its parent: neither the pool nor a
+    /// runtime runs a load there, so a read that needs one gets the timeout. Build a cache after
+    /// the fork instead. (As anywhere else, a lock that another thread of the parent held at the
+    /// moment of the fork stays locked in the child: fork while no other thread uses the cache.)
     pub fn load_timeout(mut self, duration: Duration) -> Self {
         self.load_timeout = duration;
         self

@@ -12,7 +12,8 @@ use std::time::Duration;
 pub use manual::ManualClock;
 
 use crate::alarm::{self, Nap, Sleeper};
-use crate::sync::{Arc, Event, Weak};
+use crate::event::Event;
+use crate::sync::{Arc, Weak};
 
 /// Nanoseconds since the origin of a clock.
 pub type Tick = u64;
@@ -21,6 +22,9 @@ pub type Tick = u64;
 ///
 /// A builder that is not told otherwise picks [`Clock::coarse`] when the soft limit is at least
 /// 400 ms, and [`Clock::precise`] below. No clock ever goes backwards, and all threads see the same.
+///
+/// The first read of a process that waits starts one thread, `everfresh-clock`, which wakes waiters
+/// at their deadlines; a child made by `fork` starts its own.
 ///
 /// # Example
 ///

@@ -69,8 +69,12 @@ impl Error {
         Error(Arc::new(Cause::Absent))
     }
 
+    /// The load was dropped, by its runtime or by a panic that unwinds through it right now.
     pub(crate) fn cancelled() -> Self {
-        Error(Arc::new(Cause::Cancelled))
+        match std::thread::panicking() {
+            true => Self::panicked(&"user code panicked while the load ended"),
+            false => Error(Arc::new(Cause::Cancelled)),
+        }
     }
 
     /// The loader returned an error; [`source`](StdError::source) and
@@ -79,7 +83,8 @@ impl Error {
         matches!(*self.0, Cause::Failed(_))
     }
 
-    /// The loader panicked; the message is in the error's text.
+    /// The loader panicked, or, after it, the weigher or the key's `Clone`; the message is in the
+    /// error's text.
     pub fn is_panic(&self) -> bool {
         matches!(*self.0, Cause::Panicked(_))
     }

@@ -14,14 +14,15 @@
 //! 4. A published entry refers to no earlier one and, once its flight is closed, to no later one: a
 //!    value that somebody keeps does not keep its successors.
 
-use crate::alarm::Sleeper;
+use crate::alarm::{self, Sleeper};
 use crate::claim::Right;
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::error::Error;
+use crate::event::Event;
 use crate::nesting::Frame;
 use crate::pool::{Task, on_worker};
-use crate::sync::{Arc, AtomicU8, Event, OnceLock, Ordering, SetOnce, listener};
+use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce};
 
 /// What an attempt came to.
 pub enum Outcome<K, V> {
@@ -58,8 +59,8 @@ pub struct Flight<K, V> {
     decided: AtomicU8,
     outcome: SetOnce<Outcome<K, V>>,
     event: Event,
-    /// 1 once somebody has seen to it that waiters are woken at the deadline.
-    alarmed: AtomicU8,
+    /// The process whose alarm wakes waiters at the deadline, once it is set.
+    alarmed: AtomicU64,
     /// What this attempt itself waits for, to find cycles of loads; made when it is first asked for.
     frame: OnceLock<Arc<Frame>>,
     /// The queued job, which a worker that waits for it runs itself.
@@ -73,7 +74,7 @@ impl<K, V> Flight<K, V> {
             decided: AtomicU8::new(0),
             outcome: SetOnce::new(),
             event: Event::new(),
-            alarmed: AtomicU8::new(0),
+            alarmed: AtomicU64::new(0),
             frame: OnceLock::new(),
             task: OnceLock::new(),
         }
@@ -98,8 +99,9 @@ impl<K, V> Flight<K, V> {
         if self.decided.swap(1, Ordering::Relaxed) == 0 {
             self.outcome.get_or_init(|| outcome);
         }
-        // `notify` fences first (SeqCst), so whoever registered before it and saw no outcome is woken.
-        self.event.notify(usize::MAX);
+        // A waiter that listened before this and saw no outcome is woken; one that panics when it
+        // is woken strands no other.
+        self.event.notify_all();
     }
 
     /// Whether the attempt is over.
@@ -116,7 +118,7 @@ impl<K, V> Flight<K, V> {
         // Each flight has one job, so the cell is empty.
         let _ = self.task.set(task);
         // A worker may be waiting already, and must not wait for a job that only it could run.
-        self.event.notify(usize::MAX);
+        self.event.notify_all();
     }
 
     fn progress(&self) -> Option<Outcome<K, V>> {
@@ -139,8 +141,10 @@ impl<K, V> Flight<K, V> {
         V: Send + Sync + 'static,
     {
         let deadline = self.right.deadline();
-        // Before it is waited for, and once for all who do. Relaxed: the alarm is set by a thread that is running.
-        if self.alarmed.swap(1, Ordering::Relaxed) == 0 {
+        // Before it is waited for, and once for all who do, but again after a fork: the parent's
+        // alarm does not ring here. Relaxed: the alarm is set by a thread that is running.
+        let process = u64::from(alarm::process());
+        if self.alarmed.swap(process, Ordering::Relaxed) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
             clock.wake_at(deadline, Arc::downgrade(&sleeper));
         }
@@ -154,7 +158,7 @@ impl<K, V> Flight<K, V> {
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }
-            listener!(self.event => listener);
+            let listener = self.event.listen();
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }
@@ -168,6 +172,6 @@ impl<K, V> Flight<K, V> {
 
 impl<K: Send + Sync, V: Send + Sync> Sleeper for Flight<K, V> {
     fn wake(&self) {
-        self.event.notify(usize::MAX);
+        self.event.notify_all();
     }
 }

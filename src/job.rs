@@ -17,12 +17,22 @@ use crate::error::Error;
 use crate::flight::Made;
 use crate::loader::{AsyncLoader, BoxFuture, Loaded, Request, Returned};
 use crate::metrics::{self, Ended};
+use crate::panics::discard;
 use crate::pool::{Class, Pool, Task};
 use crate::publish::{Claim, Interest, Published};
 use crate::schedule::{Policy, with_rng};
 use crate::stats::Counters;
 use crate::sync::Arc;
 use crate::trace::{self, Span};
+
+/// What user code panicked with.
+type Panic = Box<dyn Any + Send>;
+
+fn panicked(panic: Panic) -> Error {
+    let error = Error::panicked(&*panic);
+    discard(panic);
+    error
+}
 
 /// How a loader runs jobs.
 pub(crate) type Start<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
@@ -43,11 +53,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Shared<K, V> {
     /// Ends a claim without a value, and remembers why.
     fn remember(&self, claim: Claim<K, V>, error: Error, now: Tick, rest: Tick, failures: u32) {
         let until = now.saturating_add(rest);
-        let key = claim.entry().key.clone();
         // The late answer of a load that was overtaken must not displace what a later one left.
-        let note = claim
-            .is_effective()
-            .then(|| self.absent.write(key, error.clone(), until, now, failures));
+        let effective = claim.is_effective();
+        // A key that panics is not remembered; that its load ended is told all the same.
+        let key = || claim.entry().key.clone();
+        let write = || {
+            effective.then(|| {
+                self.absent
+                    .write(key(), error.clone(), until, now, failures)
+            })
+        };
+        let note = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
+            discard(panic);
+            None
+        });
         claim.leave(error, |left| {
             if let Some(note) = note {
                 note.settle(left);
@@ -123,6 +142,14 @@ pub(crate) struct Job<K, V> {
     caller: Span,
 }
 
+/// What a load came to.
+enum Ending<K, V> {
+    Made(Arc<Entry<K, V>>),
+    Absent(Loaded<V>),
+    Failed(Error),
+    Panicked(Panic),
+}
+
 /// A job whose loader runs.
 struct Running<K, V> {
     // Dropped before the claim that it was made from.
@@ -175,18 +202,41 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         self.claim.interest()
     }
 
-    /// Ends with a value that another process made.
-    pub(crate) fn found(self, value: V, times: Times, now: Tick) -> (Arc<Entry<K, V>>, Published) {
-        self.publish(value, times, Made::Elsewhere, now)
-    }
-
-    fn publish(
+    /// Ends with a value that another process made; `None` if that failed, because user code
+    /// panicked.
+    pub(crate) fn found(
         self,
         value: V,
         times: Times,
-        made: Made,
         now: Tick,
-    ) -> (Arc<Entry<K, V>>, Published) {
+    ) -> Option<(Arc<Entry<K, V>>, Published)> {
+        match self.entry(value, times) {
+            Ok(new) => {
+                let published = self.publish(new.clone(), Made::Elsewhere, now);
+                Some((new, published))
+            }
+            Err(panic) => {
+                self.fail(panicked(panic), true, now);
+                None
+            }
+        }
+    }
+
+    /// The entry of a new value. The user's code that this needs, the weigher and the key's
+    /// `Clone`, runs here, while the load can still fail.
+    fn entry(&self, value: V, times: Times) -> Result<Arc<Entry<K, V>>, Panic> {
+        let old = self.claim.entry();
+        let ask = || (old.key.clone(), self.shared.weigh(&old.key, &value));
+        let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
+        Ok(Arc::new(Entry::ready(
+            key,
+            value,
+            times,
+            old.standing(weight),
+        )))
+    }
+
+    fn publish(self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published {
         let Job {
             claim,
             class,
@@ -194,9 +244,6 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             lease,
             ..
         } = self;
-        let old = claim.entry();
-        let standing = old.standing(shared.weigh(&old.key, &value));
-        let new = Arc::new(Entry::ready(old.key.clone(), value, times, standing));
         let failed_before = claim.failures() > 0;
         let published = claim.take().publish(new.clone(), made, now);
         shared.counters.published(published);
@@ -206,9 +253,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             shared.absent.forget(&new.key);
         }
         if let Some(lease) = lease {
-            lease.publish(new.clone(), published);
+            lease.publish(new, published);
         }
-        (new, published)
+        published
     }
 
     /// Ends untried, because another process failed: rests like after a failure, which is not counted.
@@ -269,32 +316,48 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         })
     }
 
-    fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>, started: Tick) {
+    fn finish(self, returned: Result<Returned<V>, Panic>, started: Tick) {
         let took = self.shared.clock.exact().saturating_sub(started);
         let now = self.shared.clock.now();
         self.shared.counters.took(took);
-        let ended = match &returned {
-            Ok(Ok(loaded)) if loaded.value.is_some() => Ended::Ok,
-            Ok(Ok(_)) => Ended::Absent,
-            Ok(Err(_)) | Err(_) => Ended::Failed,
+        let ending = self.ending(returned, took, now);
+        let ended = match &ending {
+            Ending::Made(_) => Ended::Ok,
+            Ending::Absent(_) => Ended::Absent,
+            Ending::Failed(_) | Ending::Panicked(_) => Ended::Failed,
         };
         metrics::loaded(&self.shared.name, self.class, ended, took);
-        let panicked = returned.is_err();
-        let error = match returned {
-            Ok(Ok(mut loaded)) => {
-                let Some(value) = loaded.value.take() else {
-                    return self.absent(&loaded, now);
-                };
-                let policy = &self.shared.policy;
-                let old = self.claim.entry();
-                let cost = (!old.is_loading()).then(|| old.times.cost());
-                let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
-                self.publish(value, times, Made::Here, now);
-                return;
+        match ending {
+            Ending::Made(new) => {
+                self.publish(new, Made::Here, now);
             }
-            Ok(Err(error)) => error,
-            Err(panic) => Error::panicked(&*panic),
+            Ending::Absent(loaded) => self.absent(&loaded, now),
+            Ending::Failed(error) => self.fail(error, false, now),
+            Ending::Panicked(panic) => self.fail(panicked(panic), true, now),
+        }
+    }
+
+    fn ending(&self, returned: Result<Returned<V>, Panic>, took: Tick, now: Tick) -> Ending<K, V> {
+        let mut loaded = match returned {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(error)) => return Ending::Failed(error),
+            Err(panic) => return Ending::Panicked(panic),
         };
+        let Some(value) = loaded.value.take() else {
+            return Ending::Absent(loaded);
+        };
+        let policy = &self.shared.policy;
+        let old = self.claim.entry();
+        let cost = (!old.is_loading()).then(|| old.times.cost());
+        let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
+        match self.entry(value, times) {
+            Ok(new) => Ending::Made(new),
+            Err(panic) => Ending::Panicked(panic),
+        }
+    }
+
+    /// Ends a load that failed, or that user code made fail by a panic.
+    fn fail(self, error: Error, panicked: bool, now: Tick) {
         let Job {
             claim,
             class,
@@ -359,7 +422,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Running<K, V> {
-    fn finish(self, returned: Result<Returned<V>, Box<dyn Any + Send>>) {
+    fn finish(self, returned: Result<Returned<V>, Panic>) {
         let Running {
             job,
             request,

@@ -6,6 +6,7 @@
 //! their edge in before they look, so at least one of them sees it.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 
 use crate::sync::{Arc, Mutex, lock};
 
@@ -15,7 +16,18 @@ pub struct Frame {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Frame>>> = const { RefCell::new(None) };
+    // Empty whenever no load runs, so nothing is left to drop; and without a destructor it can be
+    // used until the thread's very end, by a load that a destructor runs, too.
+    static CURRENT: RefCell<ManuallyDrop<Option<Arc<Frame>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
+}
+
+/// Exchanges the load that runs on this thread; `None` if it cannot be known, which is harmless:
+/// its cycles end by the load timeout.
+fn exchange(frame: Option<Arc<Frame>>) -> Option<Arc<Frame>> {
+    let exchanged =
+        CURRENT.try_with(|current| std::mem::replace(&mut **current.borrow_mut(), frame));
+    exchanged.ok().flatten()
 }
 
 impl Frame {
@@ -27,13 +39,17 @@ impl Frame {
 
     /// The load that runs on this thread, if any.
     pub fn current() -> Option<Arc<Frame>> {
-        CURRENT.with_borrow(Option::clone)
+        CURRENT
+            .try_with(|current| (**current.borrow()).clone())
+            .ok()
+            .flatten()
     }
 
     /// Marks this thread as running `self` until the guard drops.
     pub fn enter(self: &Arc<Self>) -> Entered {
-        let outer = CURRENT.with_borrow_mut(|current| current.replace(self.clone()));
-        Entered { outer }
+        Entered {
+            outer: exchange(Some(self.clone())),
+        }
     }
 
     /// Records that `self` waits for `other`; `None` if `other` already waits for `self`.
@@ -70,8 +86,7 @@ pub struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let outer = self.outer.take();
-        let ended = CURRENT.with_borrow_mut(|current| std::mem::replace(current, outer));
+        let ended = exchange(self.outer.take());
         drop(ended);
     }
 }

@@ -67,7 +67,7 @@ thread_local! {
 
 /// Whether this thread belongs to the pool of some cache, and so must not wait for a queued job.
 pub(crate) fn on_worker() -> bool {
-    ON_WORKER.get()
+    ON_WORKER.try_with(Cell::get).unwrap_or(false)
 }
 
 impl Pool {

@@ -3,8 +3,6 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-use futures_lite::future;
-
 use crate::absent::Known;
 use crate::cached::{Cached, Kept, Source};
 use crate::clock::Tick;
@@ -14,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::flight::{Flight, Made, Outcome};
 use crate::job::{Job, Shared, Start};
 use crate::nesting::Frame;
+use crate::parker::block_on;
 use crate::pool::Class;
 use crate::publish::Claim;
 use crate::residents::{self, Begun, Condition, Read, Residents};
@@ -237,7 +236,7 @@ where
     {
         match self.appraise(missed) {
             Ok(kept) => Ok(kept),
-            Err(looked) => future::block_on(self.settle(key, hash, looked)),
+            Err(looked) => block_on(self.settle(key, hash, looked)),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Stampede Prevention", PVLDB 8(8), 2015): a read at `now` refreshes if
 //! `now - cost * beta * ln(U) >= fresh_until`, with `U` uniform in (0, 1].
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use rand::rngs::SmallRng;
@@ -129,15 +129,27 @@ fn exceeds(bits: u64, x: f64) -> bool {
 }
 
 thread_local! {
-    static RNG: RefCell<SmallRng> = RefCell::new(SmallRng::seed_from_u64(
-        // The standard library's keys are random per thread and ask the system only once.
-        RandomState::new().build_hasher().finish(),
-    ));
+    // Without a destructor, so that it can be used until the thread's very end.
+    static RNG: Cell<Option<SmallRng>> = const {
+        assert!(!std::mem::needs_drop::<SmallRng>());
+        Cell::new(None)
+    };
+}
+
+/// A generator for a thread that has none.
+#[cold]
+fn seeded() -> SmallRng {
+    // The standard library's keys are random per thread and ask the system only once.
+    SmallRng::seed_from_u64(RandomState::new().build_hasher().finish())
 }
 
 /// Runs `draw` with this thread's small generator; no user code runs inside.
 pub(crate) fn with_rng<R>(draw: impl FnOnce(&mut SmallRng) -> R) -> R {
-    RNG.with_borrow_mut(draw)
+    let kept = RNG.try_with(Cell::take).ok().flatten();
+    let mut rng = kept.unwrap_or_else(seeded);
+    let drawn = draw(&mut rng);
+    let _ = RNG.try_with(|kept| kept.set(Some(rng)));
+    drawn
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
-use thread_local::ThreadLocal;
 
 use crate::clock::Tick;
+use crate::per_thread::PerThread;
 use crate::pool::Class;
 use crate::publish::Published;
 use crate::residents::Condition;
@@ -23,7 +23,9 @@ const BATCH: u64 = 64;
 
 #[derive(Default)]
 pub(crate) struct Counters {
-    local: ThreadLocal<CachePadded<Local>>,
+    local: PerThread<CachePadded<Local>>,
+    /// What threads count whose thread-locals are gone already, in destructors.
+    late: Local,
     coalesced: Counter,
     loads: Counter,
     refreshes_stale: Counter,
@@ -76,24 +78,30 @@ fn add(counter: &Counter) {
 }
 
 impl Counters {
+    /// Adds to a counter of this thread's own.
     #[inline]
-    fn local(&self) -> &Local {
+    fn count(&self, by: u64, which: impl Fn(&Local) -> &Counter) {
         match self.local.get() {
-            Some(local) => local,
-            None => self.first_count(),
+            Some(local) => bump(which(local), by),
+            None => self.first_count(by, which),
         }
     }
 
     /// Out of line: a hit has no room on its stack for a block of counters.
     #[cold]
     #[inline(never)]
-    fn first_count(&self) -> &Local {
-        self.local.get_or_default()
+    fn first_count(&self, by: u64, which: impl Fn(&Local) -> &Counter) {
+        match self.local.get_or_make() {
+            Some(local) => bump(which(local), by),
+            None => {
+                which(&self.late).fetch_add(by, Ordering::Relaxed);
+            }
+        }
     }
 
     #[inline]
     pub(crate) fn fresh(&self, hits: u64) {
-        bump(&self.local().fresh, hits);
+        self.count(hits, |local| &local.fresh);
     }
 
     /// Counts a hit of a reader, which tells them many at a time.
@@ -108,26 +116,23 @@ impl Counters {
     /// Counts a hit on a value that was not simply fresh.
     #[inline(always)]
     pub(crate) fn served(&self, condition: Condition, stale_for: Tick) {
-        let local = self.local();
-        match condition {
-            Condition::Fresh => bump(&local.fresh, 1),
-            Condition::Early => bump(&local.early, 1),
+        self.count(1, |local| match condition {
+            Condition::Fresh => &local.fresh,
+            Condition::Early => &local.early,
             // How many they are is the sum of the buckets.
-            Condition::Stale | Condition::AfterFailure => {
-                bump(&local.stale_age.0[bucket(stale_for)], 1);
-            }
-        }
+            Condition::Stale | Condition::AfterFailure => &local.stale_age.0[bucket(stale_for)],
+        });
     }
 
     /// Counts that the hit in this condition started, or waited for, a refresh.
     pub(crate) fn claimed(&self, condition: Condition) {
         if matches!(condition, Condition::Stale | Condition::AfterFailure) {
-            bump(&self.local().stale_claimed, 1);
+            self.count(1, |local| &local.stale_claimed);
         }
     }
 
     pub(crate) fn missed(&self) {
-        bump(&self.local().misses, 1);
+        self.count(1, |local| &local.misses);
     }
 
     pub(crate) fn coalesced(&self) {
@@ -199,7 +204,8 @@ impl Counters {
             coalesced: read(&self.coalesced),
             ..Stats::default()
         };
-        for local in &self.local {
+        let locals = self.local.iter().map(|local| &**local);
+        for local in locals.chain([&self.late]) {
             // Claims before hits: a hit is counted first.
             let claimed = read(&local.stale_claimed);
             let stale_age = Histogram::of(&local.stale_age);

@@ -9,9 +9,7 @@
 //! Atomics take their ordering from the caller, who explains it.
 
 pub use std::sync::atomic::Ordering;
-pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-
-pub use event_listener::{Event, listener};
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 #[cfg(all(loom, feature = "loom"))]
 pub mod model;
@@ -27,6 +25,11 @@ pub use native::{
     ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, ListMutex, NoteCache, SegQueue,
     SetOnce, Slot, Watch, yield_now,
 };
+
+#[cfg(all(loom, feature = "loom"))]
+pub(crate) use model::thread_local;
+#[cfg(not(all(loom, feature = "loom")))]
+pub(crate) use std::thread_local;
 
 /// A word that only counts and orders nothing, and so is not part of any model.
 pub use std::sync::atomic::AtomicU64 as Counter;

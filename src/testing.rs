@@ -5,9 +5,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::hash::Hash;
 
-use futures_lite::future;
-
-use crate::sync::{Arc, Event, Mutex, lock};
+use crate::event::Event;
+use crate::parker::block_on;
+use crate::sync::{Arc, Mutex, lock};
 
 /// A loader that counts its calls, and can be held, told to fail, and told to panic.
 ///
@@ -114,7 +114,7 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     ///
     /// If the loader was told to.
     pub fn compute(&self, key: &K) -> Result<V, ToldToFail> {
-        future::block_on(self.load(key))
+        block_on(self.load(key))
     }
 
     /// One call, for [`Builder::try_load`](crate::Builder::try_load); waits while the loader is held.
@@ -181,7 +181,7 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         };
         let releases = state.releases;
         drop(state);
-        self.0.changed.notify(usize::MAX);
+        self.0.changed.notify_all();
         (fate, releases, Running(&self.0))
     }
 
@@ -225,12 +225,12 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
 
     /// Blocks this thread until so many calls have begun since the loader was made.
     pub fn wait_for_calls(&self, calls: usize) {
-        future::block_on(self.wait_until(|state| state.calls() >= calls));
+        block_on(self.wait_until(|state| state.calls() >= calls));
     }
 
     /// Blocks this thread until no call is running.
     pub fn wait_until_idle(&self) {
-        future::block_on(self.wait_until(|state| state.running == 0));
+        block_on(self.wait_until(|state| state.running == 0));
     }
 
     async fn wait_until(&self, holds: impl Fn(&State<K>) -> bool) {
@@ -245,7 +245,7 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
 
     fn change(&self, change: impl FnOnce(&mut State<K>)) {
         change(&mut lock(&self.0.state));
-        self.0.changed.notify(usize::MAX);
+        self.0.changed.notify_all();
     }
 }
 
@@ -255,7 +255,7 @@ struct Running<'a, K, V>(&'a Shared<K, V>);
 impl<K, V> Drop for Running<'_, K, V> {
     fn drop(&mut self) {
         lock(&self.0.state).running -= 1;
-        self.0.changed.notify(usize::MAX);
+        self.0.changed.notify_all();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a hit costs on a stale value, and on one in its early window, while its refresh runs, against
 //! a fresh one.
 
-use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 

@@ -106,6 +106,11 @@ pub fn hash(key: u8) -> u64 {
     u64::from(key) + 1
 }
 
+/// A value that is not in a cache.
+pub fn value(key: u8, value: u64) -> Arc<Item> {
+    weighing(key, value, 0, CREATED, residency(hash(key), CREATED))
+}
+
 /// A value nobody has used.
 fn weighing(key: u8, value: u64, weight: u32, created: u64, residency: u8) -> Arc<Item> {
     let standing = Standing {

@@ -9,6 +9,7 @@ mod absent;
 mod alarm;
 mod canaries;
 mod claim;
+mod event;
 mod eviction;
 mod fifo;
 mod fixture;
@@ -16,6 +17,7 @@ mod flight;
 mod gather;
 mod load;
 mod publish;
+mod removal;
 mod table;
 mod watch;
 

@@ -42,7 +42,7 @@ struct Asking<K, V> {
 
 /// What a payload was good for.
 enum Use<K, V> {
-    /// The job is done.
+    /// The job is done, with this value or by a panic of user code.
     Installed,
     /// Not to be served, or not instead of a refresh; its epoch, if it has one, is what the store holds.
     Refresh(Job<K, V>, Option<Epoch>),
@@ -192,7 +192,8 @@ where
                 return;
             }
             // Before asking, so that no change after the answer is missed.
-            let changed = self.ledger.event(hash).map(|event| event.listen());
+            let event = self.ledger.event(hash);
+            let changed = event.as_ref().map(|event| event.listen());
             let ask = Acquire {
                 seen,
                 token,
@@ -298,7 +299,9 @@ where
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
-        let (entry, published) = job.found(value, times, now);
+        let Some((entry, published)) = job.found(value, times, now) else {
+            return Use::Installed;
+        };
         // Whoever heard of something later in the meantime found nothing to take out, perhaps.
         if published == Published::Yes && !self.ledger.install(hash, epoch) {
             self.take_out(hash, &entry);

@@ -15,8 +15,9 @@ use std::collections::hash_map::Entry;
 
 use foldhash::quality::RandomState;
 
+use crate::event::Event;
 use crate::store::{Epoch, StoreError};
-use crate::sync::{Arc, Event, Mutex, MutexGuard, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 /// Parts that are locked apart from each other.
 const SHARDS: usize = 64;
@@ -163,7 +164,7 @@ impl<K: Clone> Ledger<K> {
 
     pub(super) fn notify(&self, hash: u128) {
         if let Some(event) = self.with(hash, |known| known.event.clone()).flatten() {
-            event.notify(usize::MAX);
+            event.notify_all();
         }
     }
 

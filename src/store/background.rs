@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, AtomicU8, Mutex, OnceLock, Ordering, SegQueue, lock};
+use crate::on_demand::OnDemand;
+use crate::sync::{Arc, AtomicU8, Mutex, Ordering, SegQueue, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.
 #[derive(Default)]
@@ -14,8 +14,8 @@ pub(crate) struct Background(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     ready: SegQueue<Arc<Task>>,
-    /// `None` if the system has no thread left; the futures then wait for ever, as they may.
-    thread: OnceLock<Option<Thread>>,
+    /// If the system has no thread left the futures wait, as they may, until a later one starts it.
+    thread: OnDemand,
     /// 0 until it is to end.
     closed: AtomicU8,
 }
@@ -32,13 +32,9 @@ impl Background {
             future: Mutex::new(Some(future)),
             shared: shared.clone(),
         }));
-        let thread = shared.thread.get_or_init(|| {
-            let shared = shared.clone();
-            let thread = std::thread::Builder::new().name("everfresh-store".to_owned());
-            let thread = thread.spawn(move || shared.run());
-            thread.ok().map(|thread| thread.thread().clone())
-        });
-        thread.iter().for_each(Thread::unpark);
+        let run = shared.clone();
+        let thread = (shared.thread).get_or_start("everfresh-store", move || run.run());
+        thread.inspect(|thread| thread.unpark());
     }
 }
 
@@ -46,9 +42,7 @@ impl Drop for Background {
     fn drop(&mut self) {
         // Release: what was pushed before is seen by the thread that sees this.
         self.0.closed.store(1, Ordering::Release);
-        if let Some(Some(thread)) = self.0.thread.get() {
-            thread.unpark();
-        }
+        self.0.thread.get().inspect(|thread| thread.unpark());
     }
 }
 
@@ -83,8 +77,6 @@ impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let shared = self.shared.clone();
         shared.ready.push(self);
-        if let Some(Some(thread)) = shared.thread.get() {
-            thread.unpark();
-        }
+        shared.thread.get().inspect(|thread| thread.unpark());
     }
 }

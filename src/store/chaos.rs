@@ -5,16 +5,16 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::time::Duration;
 
-use futures_lite::future::block_on;
-
 use super::error::{ErrorClass, StoreError};
 use super::followers::Followers;
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::{StoreCounters, StoreStats};
 use super::{Change, Follower, Reply, Store, StoreState};
+use crate::event::Event;
 use crate::loader::BoxFuture;
-use crate::sync::{Arc, Event, Mutex, MutexGuard, Weak, lock};
+use crate::parker::block_on;
+use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
 
 /// An operation of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,7 +138,7 @@ impl ChaosStore {
     /// Lets go everything that is held now.
     pub fn let_go(&self) {
         self.script().releases += 1;
-        self.0.moved.notify(usize::MAX);
+        self.0.moved.notify_all();
     }
 
     /// Takes the connection away: everything fails, and no change is told.
@@ -206,7 +206,7 @@ impl ChaosStore {
             let fault = next.or_else(|| script.always.get(&op).cloned());
             (fault, script.releases, script.down.clone())
         };
-        self.0.moved.notify(usize::MAX);
+        self.0.moved.notify_all();
         let error = |class| StoreError::new(class, "chaos");
         if let Some(down) = down {
             return fail(down);

@@ -31,6 +31,14 @@ pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
 
 use super::{Arc, Ordering, lock};
 
+/// Loom's takes no constant for its first value.
+macro_rules! of_each_thread {
+    (static $name:ident: $type:ty = const $first:block;) => {
+        loom::thread_local! { static $name: $type = $first; }
+    };
+}
+pub(crate) use of_each_thread as thread_local;
+
 /// Threads of a model, `main` among them.
 const THREADS: usize = 3;
 

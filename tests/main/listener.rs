@@ -1,8 +1,9 @@
 //! What a listener may do: call the cache, call another one, and panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
 use everfresh::{Builder, Cache, Cause, ManualClock, Source};
 
@@ -67,26 +68,141 @@ fn a_listener_may_call_the_cache() {
 
 #[test]
 fn a_listener_may_put_back_what_left() {
-    // Not for ever: what its own calls remove is told after it returns, not inside.
+    // What its own calls remove is told after it returns, not inside, and the call ends although
+    // there is always more.
     let clock = ManualClock::new();
-    let again = Arc::new(AtomicU64::new(0));
-    let counted = again.clone();
+    let (told, ending) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (counted, ends) = (told.clone(), ending.clone());
     let depth = AtomicU64::new(0);
     let cache = calling(builder(&clock).capacity(1), move |cache, key, cause| {
-        assert_eq!(
-            depth.fetch_add(1, Ordering::Relaxed),
-            0,
-            "called inside itself"
-        );
-        if cause == Cause::Size && counted.fetch_add(1, Ordering::Relaxed) < 1_000 {
+        let outer = depth.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(outer, 0, "called inside itself");
+        counted.fetch_add(1, Ordering::Relaxed);
+        if cause == Cause::Size && !ends.load(Ordering::Relaxed) {
             cache.insert(key, key);
         }
         depth.fetch_sub(1, Ordering::Relaxed);
     });
+    cache.insert(0, 0);
+    for key in 1..5 {
+        let before = told.load(Ordering::Relaxed);
+        cache.insert(key, key);
+        let more = told.load(Ordering::Relaxed) - before;
+        assert!((1..=66).contains(&more), "{more} calls");
+        assert_eq!(cache.len(), 1);
+    }
+    // Each call tells of one that an earlier one left, until none is left.
+    ending.store(true, Ordering::Relaxed);
+    let mut inserted = 5;
+    let mut calls = 1;
+    while calls > 0 {
+        let before = told.load(Ordering::Relaxed);
+        cache.insert(100 + inserted, 0);
+        inserted += 1;
+        calls = told.load(Ordering::Relaxed) - before - 1;
+        assert!(calls <= 1);
+    }
+}
+
+#[test]
+fn a_finite_chain_of_calls_is_told_by_the_call_that_began_it() {
+    let clock = ManualClock::new();
+    let told = Arc::new(AtomicU64::new(0));
+    let counted = told.clone();
+    let cache = calling(builder(&clock).capacity(1), move |cache, key, _| {
+        if counted.fetch_add(1, Ordering::Relaxed) < 20 {
+            cache.insert(key, key);
+        }
+    });
     cache.insert(1, 1);
     cache.insert(2, 2);
-    assert_eq!(again.load(Ordering::Relaxed), 1_001);
-    assert_eq!(cache.len(), 1);
+    assert_eq!(told.load(Ordering::Relaxed), 21);
+}
+
+#[test]
+fn a_call_does_not_tell_of_what_others_removed() {
+    // The listener is held on the thread that clears, and counts what other threads tell.
+    let clock = ManualClock::new();
+    let (holding, told) = (Arc::new(Mutex::new(())), Told::default());
+    let (held, telling) = (holding.clone(), told.clone());
+    let own = thread::current().id();
+    let on_this_thread = Arc::new(AtomicU64::new(0));
+    let counting = on_this_thread.clone();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .on_removal(move |key, value, cause| {
+            match thread::current().id() == own {
+                true => drop(counting.fetch_add(1, Ordering::Relaxed)),
+                false => drop(held.lock().unwrap()),
+            }
+            telling.push(*key, *value, cause);
+        })
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    for key in 0..300 {
+        cache.insert(key, 1);
+    }
+    let hold = holding.lock().unwrap();
+    let clearing = {
+        let cache = cache.clone();
+        thread::spawn(move || cache.invalidate_all())
+    };
+    until("everything is removed", || cache.is_empty());
+    // A cold read removes nothing.
+    assert_eq!(*cache.get_blocking(&999).unwrap(), 999);
+    assert_eq!(on_this_thread.load(Ordering::Relaxed), 0);
+    // One that removes tells of as many, and of one that a call might have left that panicked.
+    cache.insert(999, 2);
+    assert!(on_this_thread.load(Ordering::Relaxed) <= 2);
+    assert!(cache.invalidate(&999));
+    assert!(on_this_thread.load(Ordering::Relaxed) <= 4);
+    drop(hold);
+    clearing.join().unwrap();
+    let told = told.take();
+    assert_eq!(told.len(), 302);
+    let keys: std::collections::HashSet<u64> = told.iter().map(|told| told.0).collect();
+    assert_eq!(
+        keys.len(),
+        301,
+        "each key once, but one that was overwritten"
+    );
+}
+
+#[test]
+fn what_a_call_left_that_panicked_is_told_by_later_ones() {
+    // The thread that removes four values ends in the `Drop` of the second.
+    let told = Arc::new(AtomicU64::new(0));
+    let telling = told.clone();
+    let cache: Cache<u64, Bomb> = builder(&ManualClock::new())
+        .on_removal(move |_, _, _| {
+            telling.fetch_add(1, Ordering::Relaxed);
+        })
+        .compute(|_: &u64| Bomb(false))
+        .build()
+        .unwrap();
+    for key in 0..4 {
+        cache.insert(key, Bomb(true));
+    }
+    let removing = cache.clone();
+    assert!(
+        thread::spawn(move || removing.invalidate_all())
+            .join()
+            .is_err()
+    );
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    for key in 0..3 {
+        cache.insert(key, Bomb(false));
+        // What is told of here may be a bomb of the first call.
+        let _ = catch_unwind(AssertUnwindSafe(|| cache.invalidate(&key)));
+    }
+    until("all are told", || {
+        cache.insert(9, Bomb(false));
+        let _ = catch_unwind(AssertUnwindSafe(|| cache.invalidate(&9)));
+        cache.is_empty() && told.load(Ordering::Relaxed) >= 7
+    });
 }
 
 #[test]

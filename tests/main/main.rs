@@ -33,5 +33,7 @@ mod stale_if_error;
 mod stampede;
 mod stats;
 mod stress;
+mod thread_end;
 mod traits;
 mod user_panics;
+mod wakers;

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use everfresh::{Cache, ManualClock};
+use everfresh::{Cache, Loaded, ManualClock, Request, ToldToFail};
 
 use crate::support::*;
 
@@ -109,25 +109,136 @@ fn a_key_may_panic_anywhere_on_its_callers_thread() {
     assert!(panics > 20, "only {panics} traps were stepped on");
 }
 
-#[test]
-fn a_key_whose_clone_panics_after_its_load_cancels_the_load() {
-    let cache: Cache<Key, u64> = Cache::builder()
-        .clock(ManualClock::new())
+/// A cache whose key panics on the worker, when it is cloned the `after`th time after a load of key
+/// 1.
+fn trapped(clock: &ManualClock, after: u32, ends: fn() -> Loaded<u64>) -> Cache<Key, u64> {
+    Cache::builder()
+        .clock(clock)
         .threads(1)
-        .compute(|key: &Key| {
-            // On the worker, which clones the key for the new entry.
-            if key.0 == 1 {
-                set(Trap::Clone, 0);
+        .fresh_for(secs(10))
+        .stale_for(secs(20))
+        .beta(0.0)
+        .backoff(secs(4), secs(4))
+        .compute_with(move |request: &Request<Key, u64>| {
+            if request.key().0 == 1 {
+                set(Trap::Clone, after);
             }
-            key.0
+            Ok::<_, ToldToFail>(ends())
         })
         .build()
-        .unwrap();
-    let error = cache.get_blocking(&Key(1)).unwrap_err();
-    assert!(error.is_cancelled(), "{error}");
+        .unwrap()
+}
+
+/// A load that ended in a panic after its loader is told to its caller, counted, and rests.
+fn assert_failed_once<K, V>(cache: &Cache<K, V>, key: &K, clock: &ManualClock, text: &str)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + std::fmt::Debug + 'static,
+{
+    let error = cache.get_blocking(key).unwrap_err();
+    assert!(
+        error.is_panic() && error.to_string().contains(text),
+        "{error}"
+    );
+    for _ in 0..3 {
+        assert!(cache.get_blocking(key).unwrap_err().is_panic());
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.loads, stats.failed, stats.published), (1, 1, 0));
     assert!(cache.is_empty());
-    assert_eq!(*cache.get_blocking(&Key(2)).unwrap(), 2);
+    clock.advance(secs(5));
+    assert!(cache.get_blocking(key).unwrap_err().is_panic());
+    let stats = cache.stats();
+    assert_eq!((stats.loads, stats.failed), (2, 2), "it is tried again");
+}
+
+#[test]
+fn a_key_whose_clone_panics_after_its_load_fails_the_load() {
+    let clock = ManualClock::new();
+    let cache = trapped(&clock, 0, || Loaded::new(1));
+    assert_failed_once(&cache, &Key(1), &clock, "a trap");
+    assert_eq!(*cache.get_blocking(&Key(2)).unwrap(), 1);
     assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
+    // Its clone panics where a failure, or the answer that there is no value, is put down.
+    let clock = ManualClock::new();
+    let cache = trapped(&clock, 0, Loaded::absent);
+    let error = cache.get_blocking(&Key(1)).unwrap_err();
+    assert!(error.is_absent(), "{error}");
+    assert!(cache.is_empty());
+    assert!(cache.get_blocking(&Key(2)).unwrap_err().is_absent());
+}
+
+#[test]
+fn a_key_that_panics_while_its_value_leaves_ends_the_load_with_a_panic() {
+    let clock = ManualClock::new();
+    // Two clones remember the answer, the third stands for the value that leaves.
+    let cache = trapped(&clock, 2, Loaded::absent);
+    cache.insert(Key(1), 5);
+    clock.advance(secs(40));
+    let error = cache.get_blocking(&Key(1)).unwrap_err();
+    assert!(error.is_panic(), "{error}");
+    // It is resident still, and rests like after a failure.
+    assert_eq!(cache.len(), 1);
+    assert!(cache.get_blocking(&Key(1)).is_err());
+    assert_eq!(cache.stats().loads, 1);
+}
+
+#[test]
+fn a_weigher_that_panics_after_a_load_fails_the_load() {
+    let clock = ManualClock::new();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .backoff(secs(4), secs(4))
+        .max_weight(100, |_, value| 10 / u32::try_from(*value).unwrap())
+        .compute(|key: &u64| key - 1)
+        .build()
+        .unwrap();
+    assert_failed_once(&cache, &1, &clock, "divide by zero");
+    // A resident value is served while its refresh fails.
+    cache.insert(1, 5);
+    clock.advance(secs(12));
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 5);
+    until("the refresh has failed", || cache.stats().failed == 3);
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 5);
+    assert_eq!(cache.stats().refreshes_stale, 1, "it rests");
+    assert_eq!(cache.weight(), 2);
+}
+
+#[test]
+fn a_weigher_that_panics_on_insert_leaves_nothing_behind() {
+    let cache: Cache<u64, u64> = builder(&ManualClock::new())
+        .max_weight(100, |_, value| 10 / u32::try_from(*value).unwrap())
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    cache.insert(1, 5);
+    for key in [1, 2] {
+        let unwound = catch_unwind(AssertUnwindSafe(|| cache.insert(key, 0))).is_err();
+        assert!(unwound);
+    }
+    assert_eq!((cache.len(), cache.weight()), (1, 2));
+    assert_eq!(*cache.peek(&1).unwrap(), 5);
+    assert_eq!(*cache.get_blocking(&2).unwrap(), 2);
+}
+
+#[test]
+fn a_loader_whose_panic_panics_when_it_is_dropped_fails_the_load() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("a payload");
+        }
+    }
+    let clock = ManualClock::new();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .backoff(secs(4), secs(4))
+        .compute(|_: &u64| std::panic::panic_any(Payload))
+        .build()
+        .unwrap();
+    assert_failed_once(&cache, &1, &clock, "the loader panicked");
 }
 
 /// A value that panics when it is dropped, while it is armed.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_lite::future::block_on;
 use tokio::sync::Notify;
 
 use super::RedisStore;
@@ -16,11 +15,13 @@ use super::scripts::Scripts;
 use super::shared::Shared;
 use super::slots::Slots;
 use crate::clock::Clock;
+use crate::event::Event;
+use crate::parker::block_on;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
-use crate::sync::{Arc, AtomicU64, Event, Mutex, Slot};
+use crate::sync::{Arc, AtomicU64, Mutex, Slot};
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 ///
@@ -182,8 +183,9 @@ impl RedisBuilder {
     /// Dropped, nothing is left of it.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         let store = self.start()?;
+        let event = store.shared.changed.clone();
         loop {
-            let changed = store.shared.changed.listen();
+            let changed = event.listen();
             match store.state() {
                 StoreState::Up => return Ok(store),
                 StoreState::Down(error) => return Err(error),

@@ -41,7 +41,7 @@ impl Cluster {
                 Ok(owners) => self.adopt(shared, owners, &mut kept),
                 Err(error) if kept.is_empty() => {
                     *lock(&shared.unknown) = Some(error);
-                    shared.changed.notify(usize::MAX);
+                    shared.changed.notify_all();
                 }
                 // What was known stays until somebody knows better.
                 Err(_) => {}
@@ -131,7 +131,7 @@ impl Cluster {
             return;
         }
         shared.slots.swap(Some(slots));
-        shared.changed.notify(usize::MAX);
+        shared.changed.notify_all();
         // A change may have been heard from a master before its slot was known to be there, and so not told.
         shared.gap(None);
     }

@@ -17,10 +17,11 @@ use tokio::time::{sleep, timeout};
 use super::capped::Cap;
 use super::classify::{self, Trouble};
 use super::dial::{Driver, Ear, Target};
+use crate::event::Event;
 use crate::schedule::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
-use crate::sync::{Arc, Event, Mutex, OnceLock, Slot, listener, lock};
+use crate::sync::{Arc, Mutex, OnceLock, Slot, lock};
 use crate::trace;
 
 /// The first and the longest pause between attempts to connect.
@@ -51,7 +52,7 @@ impl Fate {
 
     fn end(&self, why: StoreError) {
         let _ = self.why.set(why);
-        self.ended.notify(usize::MAX);
+        self.ended.notify_all();
     }
 
     /// Waits for an answer, at most until the end: what is sent in the moment in which the driver of a connection ends is never answered
@@ -59,7 +60,7 @@ impl Fate {
     async fn or<T>(&self, answer: impl Future<Output = T>) -> Result<T, StoreError> {
         let end = async {
             // Registers before it looks, so that no end is missed.
-            listener!(self.ended => ended);
+            let ended = self.ended.listen();
             if self.why.get().is_none() {
                 ended.await;
             }
@@ -179,7 +180,7 @@ impl Line {
             (_, StoreState::Down(error)) => trace::disconnected(error),
             _ => trace::connected(),
         }
-        self.changed.notify(usize::MAX);
+        self.changed.notify_all();
     }
 
     /// Keeps the line up, for ever.

@@ -12,8 +12,9 @@ use super::messages;
 use super::shared::Shared;
 use super::wire;
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::store::key::Namespace;
-use crate::sync::{Arc, AtomicU64, Event, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 
 /// A master.
 pub(super) struct Node {

@@ -12,11 +12,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_lite::future::{block_on, or};
+use futures_lite::future::or;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
 use crate::loader::BoxFuture;
+use crate::parker::block_on;
 use crate::sync::{Arc, Mutex, Weak, lock};
 
 pub(super) struct Runtime(Arc<Shared>);

@@ -11,13 +11,14 @@ use super::scripts::{Keys, Scripts, Verb};
 use super::slots::Slots;
 use super::wire;
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::store::StoreState;
 use crate::store::envelope;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
-use crate::sync::{Arc, AtomicU64, Event, Mutex, Ordering, Slot, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Slot, lock};
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;

@@ -1,0 +1,108 @@
+//! Something that happens again and again, and the callers that wait for it.
+//!
+//! A waker is a stranger's code: it may panic, take long, or drop the last handle to a task that
+//! waits here itself. So it is cloned, called and dropped without the lock, and each call is
+//! isolated from the next.
+//!
+//! Invariants:
+//!
+//! 1. A waiter listens before it looks at what it waits for, and a notifier changes that before it
+//!    notifies. Both take the lock: if the notifier is first, the waiter's look sees the change;
+//!    else the waiter hears of it (P3).
+//! 2. A waker that panics loses its own call; all the others are called (P5).
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::panics::isolated;
+use crate::sync::{ListMutex, PoisonError};
+
+pub struct Event(ListMutex<Waiting>);
+
+struct Waiting {
+    /// How often it happened.
+    times: u64,
+    /// The number of the next waker; none is used twice.
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+impl Event {
+    pub fn new() -> Self {
+        Event(ListMutex::new(Waiting {
+            times: 0,
+            next: 0,
+            wakers: BTreeMap::new(),
+        }))
+    }
+
+    /// A future that is ready once this has happened again.
+    pub fn listen(&self) -> Listener<'_> {
+        Listener {
+            event: self,
+            times: self.with(|waiting| waiting.times),
+            waker: None,
+        }
+    }
+
+    /// Wakes every caller that listens.
+    pub fn notify_all(&self) {
+        let wakers = self.with(|waiting| {
+            waiting.times += 1;
+            std::mem::take(&mut waiting.wakers)
+        });
+        for waker in wakers.into_values() {
+            isolated(|| waker.wake());
+        }
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut Waiting) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Dropping it only removes this waiter.
+pub struct Listener<'a> {
+    event: &'a Event,
+    /// How often the event had happened when this began to listen.
+    times: u64,
+    /// The number of its waker, while that is in the list or was taken out to be called.
+    waker: Option<u64>,
+}
+
+impl Future for Listener<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let waker = cx.waker().clone();
+        let (poll, unused) = this.event.with(|waiting| {
+            if waiting.times != this.times {
+                return (Poll::Ready(()), Some(waker));
+            }
+            let number = *this.waker.get_or_insert_with(|| {
+                waiting.next += 1;
+                waiting.next
+            });
+            (Poll::Pending, waiting.wakers.insert(number, waker))
+        });
+        drop(unused);
+        poll
+    }
+}
+
+impl Drop for Listener<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.waker {
+            let waker = self.event.with(|waiting| waiting.wakers.remove(&number));
+            drop(waker);
+        }
+    }
+}

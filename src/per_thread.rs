@@ -1,0 +1,178 @@
+//! What each thread has for itself, such as its counters: found without a lock and written without
+//! a locked instruction.
+//!
+//! Threads have numbers. The number of a thread that ended goes to a later one, with all that
+//! belongs to it, so a program that starts threads for ever needs memory for as many as run at the
+//! same time.
+//!
+//! A thread whose number is given back, because it is about to end and its thread-locals are gone,
+//! has nothing of its own any more: destructors that run after that get `None`. No access here
+//! panics, wherever it happens.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::sync::{Mutex, OnceLock, lock};
+
+/// As many rows as numbers have bits; each is twice as long as the one before.
+const ROWS: usize = 32;
+
+/// Where what belongs to a thread is found in every [`PerThread`].
+#[derive(Clone, Copy)]
+struct Place {
+    row: u32,
+    column: u32,
+}
+
+impl Place {
+    /// There is no such row.
+    const NONE: Place = Place {
+        row: u32::MAX,
+        column: 0,
+    };
+
+    fn of(number: u32) -> Self {
+        let from_one = number + 1;
+        let row = from_one.ilog2();
+        Place {
+            row,
+            column: from_one - (1 << row),
+        }
+    }
+}
+
+thread_local! {
+    // Apart from the guard, because it has no destructor: it can be read until the thread's very
+    // end, and costs a hit no check.
+    static PLACE: Cell<Place> = const { Cell::new(Place::NONE) };
+    static NUMBERED: Numbered = const { Numbered(Cell::new(None)) };
+}
+
+/// The number of a thread, given back when its thread-locals are destroyed.
+struct Numbered(Cell<Option<u32>>);
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        if let Some(number) = self.0.get() {
+            let _ = PLACE.try_with(|place| place.set(Place::NONE));
+            lock(&NUMBERS).free.push(Reverse(number));
+        }
+    }
+}
+
+static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
+    given: 0,
+    free: BinaryHeap::new(),
+});
+
+struct Numbers {
+    given: u32,
+    /// The lowest first, so that the long rows stay unused.
+    free: BinaryHeap<Reverse<u32>>,
+}
+
+impl Numbers {
+    fn take(&mut self) -> u32 {
+        if let Some(Reverse(number)) = self.free.pop() {
+            return number;
+        }
+        self.given += 1;
+        self.given - 1
+    }
+}
+
+/// Gives this thread a number; `None` if its thread-locals are gone.
+fn number() -> Option<Place> {
+    let numbered = NUMBERED.try_with(|numbered| {
+        // The lock makes what the last thread of this number wrote visible to this one.
+        let number = lock(&NUMBERS).take();
+        numbered.0.set(Some(number));
+        Place::of(number)
+    });
+    let place = numbered.ok()?;
+    PLACE.try_with(|cell| cell.set(place)).ok()?;
+    Some(place)
+}
+
+/// One `T` for each thread.
+pub(crate) struct PerThread<T>([OnceLock<Box<[T]>>; ROWS]);
+
+impl<T> Default for PerThread<T> {
+    fn default() -> Self {
+        PerThread(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+impl<T: Default> PerThread<T> {
+    /// What this thread has, if it has asked for it before.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        let place = PLACE.try_with(Cell::get).unwrap_or(Place::NONE);
+        let row = self.0.get(place.row as usize)?.get()?;
+        row.get(place.column as usize)
+    }
+
+    /// What this thread has, made if it has none; `None` if its thread-locals are gone.
+    pub(crate) fn get_or_make(&self) -> Option<&T> {
+        let place = match PLACE.try_with(Cell::get) {
+            Ok(place) if place.row < ROWS as u32 => place,
+            _ => number()?,
+        };
+        let make = || (0..1 << place.row).map(|_| T::default()).collect();
+        let row = self.0.get(place.row as usize)?.get_or_init(make);
+        row.get(place.column as usize)
+    }
+
+    /// What any thread has or had.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(OnceLock::get).flatten()
+    }
+}
+
+#[cfg(all(test, not(all(loom, feature = "loom"))))]
+mod tests {
+    use super::{PerThread, Place};
+    use crate::sync::{Counter, Ordering};
+
+    #[test]
+    fn no_two_numbers_have_the_same_place() {
+        let mut last = (0, 0);
+        for number in 1..2_000 {
+            let place = Place::of(number);
+            assert!((place.row, place.column) > last);
+            assert!(place.column < 1 << place.row);
+            last = (place.row, place.column);
+        }
+    }
+
+    #[test]
+    fn threads_that_come_and_go_share_no_counter_and_lose_no_count() {
+        let counts = PerThread::<Counter>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        std::thread::scope(|scope| {
+                            scope.spawn(|| {
+                                for _ in 0..100 {
+                                    let own = counts.get().or_else(|| counts.get_or_make());
+                                    let Some(own) = own else {
+                                        panic!("the thread-locals are gone");
+                                    };
+                                    let count = own.load(Ordering::Relaxed);
+                                    own.store(count + 1, Ordering::Relaxed);
+                                }
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        let all: u64 = counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum();
+        assert_eq!(all, 40_000);
+    }
+}

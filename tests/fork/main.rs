@@ -1,0 +1,123 @@
+//! A process that was forked has the caches of its parent, but neither its pools nor its clock's
+//! thread: a read that cannot be served ends in an error by the load timeout.
+//!
+//! In a binary of its own with one test, so that no other thread holds a lock at the moment of a
+//! fork. A child only reads and exits; its exit status says what it got.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use everfresh::{BoxFuture, Cache, Cached, Clock, CountingLoader, Error};
+
+/// The limit is only there so that a child that hangs ends in a failure and not in a hang.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Got {
+    Value = 10,
+    Timeout,
+    AnotherError,
+}
+
+impl Got {
+    const ALL: [Got; 3] = [Got::Value, Got::Timeout, Got::AnotherError];
+
+    fn of(read: Result<Cached<u64, u64>, Error>) -> Self {
+        match read {
+            Ok(_) => Got::Value,
+            Err(error) if error.is_timeout() => Got::Timeout,
+            Err(_) => Got::AnotherError,
+        }
+    }
+}
+
+/// What a read gets in a child of this process.
+fn in_a_child(read: impl FnOnce() -> Result<Cached<u64, u64>, Error>) -> Got {
+    // SAFETY: the child runs `read` on the only thread that it has, and leaves without unwinding.
+    // No other thread of this process is inside the allocator or the cache by intention; the C
+    // library makes its own locks usable in the child.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no process left");
+    if child == 0 {
+        let got = Got::of(read());
+        // SAFETY: ends the process at once, without destructors.
+        unsafe { libc::_exit(got as i32) };
+    }
+    let started = Instant::now();
+    let mut status = 0;
+    // SAFETY: `status` is valid, and `child` is a child that was not waited for.
+    while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
+        if started.elapsed() > LIMIT {
+            // SAFETY: the child was not waited for, so its number is its own.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            panic!("the child hangs");
+        }
+        std::thread::yield_now();
+    }
+    assert!(libc::WIFEXITED(status), "the child died: {status}");
+    let got = libc::WEXITSTATUS(status);
+    let known = Got::ALL.into_iter().find(|known| *known as i32 == got);
+    known.expect("the child exits by itself")
+}
+
+fn run_here(load: BoxFuture) {
+    let mut load = load;
+    let mut context = Context::from_waker(Waker::noop());
+    while load.as_mut().poll(&mut context).is_pending() {}
+}
+
+#[test]
+fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
+    for clock in [Clock::precise(), Clock::coarse()] {
+        let loader = CountingLoader::new(|key: &u64| *key);
+        let computing = loader.clone();
+        let cache: Cache<u64, u64> = Cache::builder()
+            .clock(clock)
+            .threads(1)
+            .load_timeout(Duration::from_millis(200))
+            .try_compute(move |key: &u64| computing.compute(key))
+            .build()
+            .unwrap();
+        // The parent waits once, so its pool has run a load and its clock a thread.
+        assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+        assert_eq!(in_a_child(|| cache.get_blocking(&1)), Got::Value, "a hit");
+        assert_eq!(
+            in_a_child(|| cache.get_blocking(&2)),
+            Got::Timeout,
+            "a miss"
+        );
+        // Again, in a child of a child.
+        let grandchild = || match in_a_child(|| cache.get_blocking(&3)) {
+            Got::Timeout => cache.get_blocking(&4),
+            _ => cache.get_blocking(&1),
+        };
+        assert_eq!(in_a_child(grandchild), Got::Timeout);
+        // A load that runs in the parent, which has set an alarm for it.
+        loader.hold();
+        let mut waiting = pin!(cache.get(&5));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!(
+            in_a_child(|| cache.get_blocking(&5)),
+            Got::Timeout,
+            "a load of the parent"
+        );
+        loader.release();
+        // The parent goes on.
+        assert_eq!(*cache.get_blocking(&6).unwrap(), 6);
+    }
+    // A loader that needs no thread of the parent works.
+    let cache: Cache<u64, u64> = Cache::builder()
+        .spawner(run_here)
+        .load(|key: &u64| {
+            let key = *key;
+            async move { key }
+        })
+        .build()
+        .unwrap();
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    assert_eq!(in_a_child(|| cache.get_blocking(&2)), Got::Value);
+}
