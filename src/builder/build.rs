@@ -28,8 +28,9 @@ const COARSE_FROM: Duration = Duration::from_millis(400);
 
 const MAX_CAPACITY: usize = 1 << 32;
 
-/// "For ever" for a claim: 146 years, so that a later deadline can still be told from an earlier one.
-const LONGEST: Tick = Tick::MAX / 4;
+/// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so a claim that is
+/// made after such a one can still be later.
+const LONGEST: Tick = Tick::MAX / 16;
 
 pub(super) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
@@ -73,7 +74,11 @@ where
                 false => Clock::coarse(),
             });
         let timing = Timing {
-            claim_for: ticks(self.load_timeout).min(LONGEST),
+            // `now` of a claim may lag by a step, and a claim must not end before its time.
+            claim_for: ticks(self.load_timeout)
+                .saturating_add(clock.step())
+                .min(LONGEST),
+            timeout: self.load_timeout,
             rest_for: policy.backoff_from,
         };
         let name = self.runner.name.clone();
