@@ -110,7 +110,7 @@ impl Policy {
     /// How long to rest after the attempt that followed `failures` failures: doubling, capped, and with
     /// up to half of it taken off at random so that keys which failed together do not retry together.
     pub(crate) fn backoff(&self, failures: u32, rng: &mut impl Rng) -> Tick {
-        let doubled = self.backoff_from.saturating_mul(1 << failures.min(31));
+        let doubled = self.backoff_from.saturating_mul(1 << failures.min(63));
         let longest = doubled.min(self.backoff_to);
         longest - (longest as f64 * 0.5 * rng.random::<f64>()) as Tick
     }

@@ -30,6 +30,7 @@ mod readers_race;
 mod recursion;
 mod removal;
 mod resilience;
+mod rests;
 mod stale_if_error;
 mod stampede;
 mod stats;
