@@ -12,6 +12,7 @@ mod absent_race;
 mod allocations;
 mod capacity;
 mod clocks;
+mod costs;
 mod counting_loader;
 mod door;
 mod drops;
