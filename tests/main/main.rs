@@ -32,6 +32,7 @@ mod recursion;
 mod removal;
 mod resilience;
 mod rests;
+mod settings;
 mod stale_if_error;
 mod stampede;
 mod stats;
