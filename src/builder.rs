@@ -25,8 +25,8 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Start<K, V>, BuildError>
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
-/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required: one
-/// of `compute`, `try_compute`, `compute_with` for CPU-bound work on a private pool, or one of
+/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required:
+/// one of `compute`, `try_compute`, `compute_with` for CPU-bound work on a private pool, or one of
 /// `load`, `try_load`, `load_with` for I/O-bound work on an async runtime. The last one given
 /// counts.
 ///
@@ -94,8 +94,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// How many values may be resident; the limit holds at every moment.
     ///
     /// Default: 10 000, or with [`max_weight`](Self::max_weight) what is said there. Room for them
-    /// is taken at [`build`](Self::build), about 35 bytes an entry; a capacity for which there is no
-    /// memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
+    /// is taken at [`build`](Self::build), about 35 bytes an entry; a capacity for which there is
+    /// no memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = Some(entries);
         self
@@ -200,9 +200,10 @@ impl<K, V, S> Builder<K, V, S> {
     /// get [`Error::is_timeout`]. Default: 30 s.
     ///
     /// It never ends early, and late by at most two steps of the [`Clock`]. The function is not
-    /// interrupted: it keeps its thread or task, and its late result is discarded. A load that takes
-    /// longer than this may therefore run beside the next one of the same key. [`Duration::MAX`] is
-    /// for ever: a load that hangs then keeps its callers, and its key, for ever.
+    /// interrupted: it keeps its thread or task, and its late result is discarded. A load that
+    /// takes longer than this may therefore run beside the next one of the same key.
+    /// [`Duration::MAX`] is for ever: a load that hangs then keeps its callers, and its key, for
+    /// ever.
     pub fn load_timeout(mut self, duration: Duration) -> Self {
         self.load_timeout = duration;
         self
@@ -255,8 +256,8 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
     ///
-    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread: when as many
-    /// loads hang as there are threads, this cache computes nothing any more. Has no effect on
+    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread: when as
+    /// many loads hang as there are threads, this cache computes nothing any more. Has no effect on
     /// `load`, and is refused there.
     pub fn threads(mut self, threads: usize) -> Self {
         self.runner.threads = Some(threads);
@@ -273,9 +274,9 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many jobs may wait for a thread of the pool. Default: 65 536.
     ///
-    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale values
-    /// are put off. Early refreshes are put off whenever no thread is idle. Has no effect on `load`,
-    /// and is refused there.
+    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale
+    /// values are put off. Early refreshes are put off whenever no thread is idle. Has no effect on
+    /// `load`, and is refused there.
     pub fn queue(mut self, jobs: usize) -> Self {
         self.runner.queue = Some(jobs);
         self
@@ -290,8 +291,8 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
-    /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called. Has
-    /// no effect on `compute`, and is refused there.
+    /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called.
+    /// Has no effect on `compute`, and is refused there.
     ///
     /// # Example
     ///

@@ -101,18 +101,18 @@
 //!   [`capacity`](Builder::capacity).
 //! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one
 //!   of them may be loaded again.
-//! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on without
-//!   it. When as many loads of `compute` hang as the pool has [`threads`](Builder::threads), that
-//!   cache computes nothing any more: callers of absent keys get a time-out, stale values are served
-//!   up to their hard limit.
+//! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on
+//!   without it. When as many loads of `compute` hang as the pool has
+//!   [`threads`](Builder::threads), that cache computes nothing any more: callers of absent keys
+//!   get a time-out, stale values are served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next one of its key.
 //! - A child process after `fork` has no threads of the pool, so a cache that was built before it
 //!   cannot load there. A wait there ends by `load_timeout`. Build caches after the `fork`.
 //! - The clocks stand still while the machine is suspended, so values seem younger after it by that
 //!   time. [`Clock::boottime`] goes on.
-//! - The listener of [`on_removal`](Builder::on_removal) is not told of the values of a cache that is
-//!   dropped, so not at a clean end of the program either.
+//! - The listener of [`on_removal`](Builder::on_removal) is not told of the values of a cache that
+//!   is dropped, so not at a clean end of the program either.
 //! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock, 1 to 10 ms ([`Clock`]).
 #![forbid(unsafe_code)]
 // On docs.rs, which has the compiler for it, items say which feature they need.

@@ -5,8 +5,8 @@ use super::{Clock, Tick, ticks};
 use crate::alarm::{Alarms, Sleeper};
 use crate::sync::{Arc, AtomicU64, Ordering, Weak};
 
-/// The latest time of this clock. It is later than every limit that is not for ever, and claims made
-/// then still have a deadline after it.
+/// The latest time of this clock. It is later than every limit that is not for ever, and claims
+/// made then still have a deadline after it.
 const LATEST: Tick = Tick::MAX / 8;
 
 /// A clock that moves only when it is told to, for tests.

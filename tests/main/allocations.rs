@@ -16,11 +16,12 @@ thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-/// More than any test needs in one piece. What asks for more gets none, as if there were no more memory.
+/// More than any test needs in one piece. What asks for more gets none, as if there were no more
+/// memory.
 const ALL_MEMORY: usize = 1 << 30;
 
-// SAFETY: every call goes to the system's allocator unchanged or is refused, as one may be; counting touches a
-// thread-local cell only.
+// SAFETY: every call goes to the system's allocator unchanged or is refused, as one may be;
+// counting touches a thread-local cell only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > ALL_MEMORY {
