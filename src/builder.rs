@@ -25,13 +25,16 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Start<K, V>, BuildError>
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
-/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required: one of `compute`, `try_compute`, `compute_with`
-/// for CPU-bound work on a private pool, or one of `load`, `try_load`, `load_with` for I/O-bound work
-/// on an async runtime. The last one given counts.
+/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required:
+/// one of `compute`, `try_compute`, `compute_with` for CPU-bound work on a private pool, or one of
+/// `load`, `try_load`, `load_with` for I/O-bound work on an async runtime. The last one given
+/// counts.
+///
+/// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
     runner: Runner,
     hasher: S,
-    capacity: usize,
+    capacity: Option<usize>,
     fresh_for: Duration,
     stale_for: Duration,
     stale_if_error_for: Option<Duration>,
@@ -56,11 +59,11 @@ impl<K, V> Cache<K, V> {
                 name: "everfresh".to_owned(),
                 threads: None,
                 thread_name: None,
-                queue: 65_536,
+                queue: None,
                 spawner: None,
             },
             hasher: RandomState::default(),
-            capacity: 10_000,
+            capacity: None,
             fresh_for: Duration::from_secs(60),
             stale_for: Duration::from_secs(60),
             stale_if_error_for: None,
@@ -80,22 +83,40 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K, V, S> Builder<K, V, S> {
-    /// The name of the cache, for its threads, its metrics and people. `"everfresh"` if not given.
+    /// The name of the cache, for its threads, its metrics and people. Default: `"everfresh"`.
+    ///
+    /// It has no NUL character, because no thread's name may have one.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.runner.name = name.into();
         self
     }
 
-    /// How many values may be resident; the limit holds at every moment. 10 000 if not given.
+    /// How many values may be resident; the limit holds at every moment.
+    ///
+    /// Default: 10 000, or with [`max_weight`](Self::max_weight) what is said there. Room for them
+    /// is taken at [`build`](Self::build), about 35 bytes an entry; a capacity for which there is
+    /// no memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
     pub fn capacity(mut self, entries: usize) -> Self {
-        self.capacity = entries;
+        self.capacity = Some(entries);
         self
     }
 
-    /// Limits the weight of all values together, besides their number. Not limited if not given.
+    /// Limits the weight of all values together, besides their number. Default: no limit.
     ///
-    /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole cache is given to its callers and
-    /// not kept.
+    /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole
+    /// cache is given to its callers and not kept. Weights above half a million are rounded up, by
+    /// at most 4 millionths, so that all values together never pass the limit. A limit that is a
+    /// round binary number (`64 << 20`, or any number below half a million) refuses no value for
+    /// that reason.
+    ///
+    /// # Room for entries
+    ///
+    /// The number of entries stays limited. With this limit alone there is room for one entry for
+    /// each 1 024 of weight, and for 65 536 at least, so the number is the tighter limit only where
+    /// more than 65 536 values weigh less than 1 024 on average. That room is taken at
+    /// [`build`](Self::build): 2.3 MB up to a weight of 64 MiB, 37 MB for 1 GiB. For many lighter
+    /// values, or for a smaller table, give [`capacity`](Self::capacity) as well. Above a weight of
+    /// 2^34 it must be given.
     ///
     /// # Example
     ///
@@ -117,7 +138,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Is told of every value that leaves the cache, and why.
+    /// Is told of every value that leaves the cache, and why; not of the values of a cache that is
+    /// dropped, so a program that ends cleanly is told of none of them.
     ///
     /// Called after the fact, once for each value, in no particular order. A call that removes
     /// values tells of as many as it removed, perhaps of others than its own, and of one more if an
@@ -150,16 +172,21 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The soft limit: how long a value is fresh. 60 s if not given.
+    /// The soft limit: how long a value is fresh. Default: 60 s.
+    ///
+    /// [`Duration::MAX`] is for ever: such a value is never stale and never refreshed.
     pub fn fresh_for(mut self, duration: Duration) -> Self {
         self.fresh_for = duration;
         self
     }
 
-    /// How long after its fresh time a value is still served while a refresh runs (stale-while-revalidate, RFC 5861),
-    /// and, unless [`stale_if_error_for`](Self::stale_if_error_for) says otherwise, when refreshing fails. 60 s if not given.
+    /// How long after its fresh time a value is still served while a refresh runs
+    /// (stale-while-revalidate, RFC 5861), and, unless
+    /// [`stale_if_error_for`](Self::stale_if_error_for) says otherwise, when refreshing fails.
+    /// Default: 60 s.
     ///
-    /// The hard limit is the fresh time plus the longer stale window. Past it a value is never served.
+    /// The hard limit is the fresh time plus the longer stale window. Past it a value is never
+    /// served. With [`Duration::MAX`] there is no hard limit.
     pub fn stale_for(mut self, duration: Duration) -> Self {
         self.stale_for = duration;
         self
@@ -173,10 +200,14 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long one load or refresh may take before another caller may take over and those who wait get
-    /// [`Error::is_timeout`]. 30 s if not given.
+    /// How long one load or refresh may take before another caller may take over and those who wait
+    /// get [`Error::is_timeout`]. Default: 30 s.
     ///
-    /// The function is not interrupted; its late result is discarded.
+    /// It never ends early, and late by at most two steps of the [`Clock`]. The function is not
+    /// interrupted: it keeps its thread or task, and its late result is discarded. A load that
+    /// takes longer than this may therefore run beside the next one of the same key.
+    /// [`Duration::MAX`] is for ever: a load that hangs then keeps its callers, and its key, for
+    /// ever.
     ///
     /// It also bounds a read in a child that was made by `fork` alone. Such a process reads the
     /// values that were resident, but it has no thread of its parent: neither the pool nor a
@@ -188,20 +219,23 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long a refresh rests after a failure: from `first`, doubling with each further failure, to `longest`, less up to a
-    /// half at random. 100 ms to 30 s if not given.
+    /// How long a refresh rests after a failure: from `first`, doubling with each further failure,
+    /// to `longest`, less up to a half at random. Default: 100 ms to 30 s.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self
     }
 
-    /// How long the answer that a key has no value ([`Loaded::absent`]) is believed. 1 s if not given.
+    /// How long the answer that a key has no value ([`Loaded::absent`]) is believed. Default: 1 s.
     pub fn absent_for(mut self, duration: Duration) -> Self {
         self.absent_for = duration;
         self
     }
 
-    /// How many absent and failing keys are remembered, apart from the values. As many as values, but at least 1 000, if not given.
+    /// How many absent and failing keys are remembered, apart from the values. Default: as many as
+    /// [`capacity`](Self::capacity), but at least 1 000.
+    ///
+    /// At least 1, because the failures of a key that is not remembered do not rest.
     pub fn absent_capacity(mut self, keys: u64) -> Self {
         self.absent_capacity = Some(keys);
         self
@@ -223,30 +257,38 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The source of time. If not given, [`Clock::coarse`] where the soft limit is at least 400 ms, else [`Clock::precise`].
+    /// The source of time. Default: [`Clock::coarse`] where the soft limit is at least 400 ms, else
+    /// [`Clock::precise`].
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = Some(clock.into());
         self
     }
 
-    /// The threads of the pool on which `compute` runs. One for each core if not given.
+    /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
+    ///
+    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread: when as
+    /// many loads hang as there are threads, this cache computes nothing any more. Has no effect on
+    /// `load`, and is refused there.
     pub fn threads(mut self, threads: usize) -> Self {
         self.runner.threads = Some(threads);
         self
     }
 
-    /// How the threads of the pool are called, with a number after it. The cache's name if not given.
+    /// How the threads of the pool are called, with a number after it. Default: the cache's name.
+    ///
+    /// It has no NUL character. Has no effect on `load`, and is refused there.
     pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
         self.runner.thread_name = Some(prefix.into());
         self
     }
 
-    /// How many jobs may wait for a thread of the pool. 65 536 if not given.
+    /// How many jobs may wait for a thread of the pool. Default: 65 536.
     ///
-    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale values are put off. Early
-    /// refreshes are put off whenever no thread is idle.
+    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale
+    /// values are put off. Early refreshes are put off whenever no thread is idle. Has no effect on
+    /// `load`, and is refused there.
     pub fn queue(mut self, jobs: usize) -> Self {
-        self.runner.queue = jobs;
+        self.runner.queue = Some(jobs);
         self
     }
 
@@ -259,7 +301,8 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
-    /// With the feature `tokio`, the runtime in which [`build`](Self::build) is called if not given.
+    /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called.
+    /// Has no effect on `compute`, and is refused there.
     ///
     /// # Example
     ///

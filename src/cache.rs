@@ -291,8 +291,13 @@ where
 
     /// Replaces the value of a key now and returns the new one; loads an absent key.
     ///
-    /// Joins the refresh that is running, if one is. Other callers keep reading the old value meanwhile. A failure is returned,
-    /// and the old value stays. It starts at once, also when the last refresh failed and rests.
+    /// Joins the refresh that is running, if one is. Other callers keep reading the old value
+    /// meanwhile. A failure is returned, and the old value stays. It starts at once, also when the
+    /// last refresh failed and rests.
+    ///
+    /// A refresh that it joins may have begun before this call, and may have read the origin before
+    /// a write that this caller has just made there. After a write use
+    /// [`invalidate`](Self::invalidate), which no load from before it outlives.
     ///
     /// # Errors
     ///

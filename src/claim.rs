@@ -24,12 +24,14 @@
 use crate::clock::Tick;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Two bits of state, four of consecutive failures, the rest a time in units of 64 ns.
+/// Two bits of state, six of consecutive failures, the rest a time in units of 64 ns.
 ///
-/// 58 bits of 64 ns hold every `u64` of nanoseconds, so no time overflows.
+/// Six bits count to 63, so a rest that doubles from a nanosecond on reaches every length. 56 bits
+/// of 64 ns are 146 years. Clocks end before 110 of them and a claim lasts at most 36, so no time
+/// overflows and there is always a later deadline.
 const STATE_SHIFT: u32 = 62;
-const FAILURES_SHIFT: u32 = 58;
-const FAILURES_MAX: u64 = 0xf;
+const FAILURES_SHIFT: u32 = 56;
+const FAILURES_MAX: u64 = 0x3f;
 const TIME_MASK: u64 = (1 << FAILURES_SHIFT) - 1;
 const UNIT_SHIFT: u32 = 6;
 

@@ -45,22 +45,54 @@ pub struct Clock(Source);
 enum Source {
     Coarse,
     Precise,
+    Boottime,
     #[cfg(any(test, feature = "test-util"))]
     Manual(ManualClock),
 }
 
 impl Clock {
-    /// The cheapest monotonic clock of the system: about 3 ns a reading on Linux, in steps of 1 to 10 ms
-    /// (the kernel's tick, 4 ms on most).
+    /// The cheapest monotonic clock of the system: about 3 ns a reading on Linux, in steps of 1 to
+    /// 10 ms (the kernel's tick, 4 ms on most).
     ///
-    /// An age may be wrong by one step. Where there is no such clock this is [`Clock::precise`].
+    /// An age, and the rest after a failure, may be wrong by one step. A load timeout never ends
+    /// early, and up to two steps late. The clock stands still while the machine is suspended:
+    /// see [`Clock::boottime`]. On systems other than Linux this is [`Clock::precise`].
     pub fn coarse() -> Self {
         Clock(Source::Coarse)
     }
 
     /// The exact monotonic clock of the system: about 20 ns a reading on Linux.
+    ///
+    /// It stands still while the machine is suspended: see [`Clock::boottime`].
     pub fn precise() -> Self {
         Clock(Source::Precise)
+    }
+
+    /// The exact clock that goes on while the machine is suspended, for laptops, phones and
+    /// virtual machines that are paused: a value that went out of date during the pause is stale
+    /// or gone after it.
+    ///
+    /// About 20 ns a reading on Linux (`CLOCK_BOOTTIME`), a system call before Linux 5.3. On other
+    /// systems this is [`Clock::precise`], whose behaviour in a suspension is that of
+    /// [`std::time::Instant`]. A wait that a suspension interrupts ends late by at most the load
+    /// timeout, counted from the end of the suspension.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use everfresh::{Cache, Clock};
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .fresh_for(Duration::from_secs(60))
+    ///     .clock(Clock::boottime())
+    ///     .compute(|n: &u64| n * n)
+    ///     .build()?;
+    /// assert_eq!(*squares.get_blocking(&7)?, 49);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn boottime() -> Self {
+        Clock(Source::Boottime)
     }
 
     /// The time for hits: as cheap as this clock can be.
@@ -69,8 +101,19 @@ impl Clock {
         match &self.0 {
             Source::Coarse => system::coarse(),
             Source::Precise => system::precise(),
+            Source::Boottime => system::boottime(),
             #[cfg(any(test, feature = "test-util"))]
             Source::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// By how much `now` may lag behind the time.
+    pub(crate) fn step(&self) -> Tick {
+        match &self.0 {
+            Source::Coarse => system::coarse_step(),
+            Source::Precise | Source::Boottime => 0,
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(_) => 0,
         }
     }
 
@@ -78,6 +121,7 @@ impl Clock {
     pub(crate) fn exact(&self) -> Tick {
         match &self.0 {
             Source::Coarse | Source::Precise => system::precise(),
+            Source::Boottime => system::boottime(),
             #[cfg(any(test, feature = "test-util"))]
             Source::Manual(clock) => clock.now(),
         }
@@ -87,6 +131,12 @@ impl Clock {
     pub(crate) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
         match &self.0 {
             Source::Coarse | Source::Precise => alarm::set(at, sleeper),
+            Source::Boottime => {
+                // Alarms go by the monotonic clock. Read after this one, it makes the alarm too
+                // late by an instant, and never too early.
+                let left = at.saturating_sub(system::boottime());
+                alarm::set(system::precise().saturating_add(left), sleeper);
+            }
             #[cfg(any(test, feature = "test-util"))]
             Source::Manual(clock) => clock.wake_at(at, sleeper),
         }
@@ -114,14 +164,14 @@ impl From<ManualClock> for Clock {
     }
 }
 
-/// A duration as a difference of ticks; longer than 584 years is for ever.
+/// A duration as a difference of ticks; longer than 584 years is for ever, `Duration::MAX` too.
 pub(crate) fn ticks(duration: Duration) -> Tick {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(target_os = "linux")]
 mod system {
-    use rustix::time::{ClockId, Timespec, clock_gettime};
+    use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
     use super::Tick;
 
@@ -133,6 +183,15 @@ mod system {
     #[inline]
     pub(super) fn precise() -> Tick {
         tick(clock_gettime(ClockId::Monotonic))
+    }
+
+    #[inline]
+    pub(super) fn boottime() -> Tick {
+        tick(clock_gettime(ClockId::Boottime))
+    }
+
+    pub(super) fn coarse_step() -> Tick {
+        tick(clock_getres(ClockId::MonotonicCoarse))
     }
 
     #[inline]
@@ -153,6 +212,14 @@ mod system {
 
     pub(super) fn coarse() -> Tick {
         precise()
+    }
+
+    pub(super) fn boottime() -> Tick {
+        precise()
+    }
+
+    pub(super) fn coarse_step() -> Tick {
+        0
     }
 
     pub(super) fn precise() -> Tick {

@@ -7,11 +7,16 @@ const EXPONENT_MAX: u32 = (1 << EXPONENT_BITS) - 1;
 
 /// Packs a number, rounded down, into `bits` of mantissa under an exponent; the largest such number if it does not fit.
 fn pack(number: u64, bits: u32) -> u32 {
-    let exponent = (u64::BITS - number.leading_zeros()).saturating_sub(bits);
+    let exponent = exponent(number, bits);
     match exponent <= EXPONENT_MAX {
         true => exponent << bits | (number >> exponent) as u32,
         false => largest(bits),
     }
+}
+
+/// How many low bits of a number do not fit into `bits`.
+fn exponent(number: u64, bits: u32) -> u32 {
+    (u64::BITS - number.leading_zeros()).saturating_sub(bits)
 }
 
 const fn largest(bits: u32) -> u32 {
@@ -67,7 +72,11 @@ impl Cost {
     }
 }
 
-/// The weight of a value: exact up to half a million, above rounded down by at most 4e-6 of itself.
+/// The weight of a value: exact up to half a million, above rounded up by at most 4e-6 of itself.
+///
+/// Never down, because many values that were each a little heavier than their weight would pass
+/// the limit together. A weight of at most some limit is still at most that limit once rounded,
+/// if the limit is a number that is not rounded itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Weight([u8; 3]);
 
@@ -77,7 +86,10 @@ impl Weight {
     pub const ZERO: Weight = Weight([0; 3]);
 
     pub fn new(weight: u32) -> Self {
-        let [a, b, c, _] = pack(weight.into(), Self::BITS).to_le_bytes();
+        let weight = u64::from(weight);
+        // A multiple of what is cut off is not rounded.
+        let unit = 1 << exponent(weight, Self::BITS);
+        let [a, b, c, _] = pack(weight.next_multiple_of(unit), Self::BITS).to_le_bytes();
         Weight([a, b, c])
     }
 
@@ -91,33 +103,52 @@ impl Weight {
 mod tests {
     use super::{Cost, Span, Weight};
 
+    /// Numbers of every size below `end`.
+    fn numbers(end: u64) -> impl Iterator<Item = u64> {
+        let sizes = std::iter::successors(Some(1u64), |size| Some(size * 2));
+        sizes
+            .take_while(move |size| *size < end)
+            .flat_map(|size| [size - 1, size, size + size / 3, size + (size - 1)])
+    }
+
     /// Compares numbers of every size with what comes back.
     fn check(back: impl Fn(u64) -> u64, end: u64, error: f64) {
-        let mut size = 1u64;
-        while size < end {
-            for exact in [size - 1, size, size + size / 3, size + (size - 1)] {
-                let got = back(exact);
-                let lost = exact - got;
-                assert!(lost as f64 <= exact as f64 * error, "{exact}: {got}");
-            }
-            size *= 2;
+        for exact in numbers(end) {
+            let got = back(exact);
+            let lost = exact - got;
+            assert!(lost as f64 <= exact as f64 * error, "{exact}: {got}");
         }
     }
 
     #[test]
-    fn numbers_come_back_never_larger_and_hardly_smaller() {
+    fn weights_come_back_never_smaller_and_hardly_larger() {
+        for exact in numbers(1 << 32) {
+            let got = Weight::new(exact as u32).get();
+            let more = got - exact;
+            assert!(more as f64 <= exact as f64 * 4e-6, "{exact}: {got}");
+            assert!(more == 0 || exact > 1 << 19, "{exact}: {got}");
+            // What is not rounded once is not rounded again, and bounds all that is lighter.
+            if let Ok(limit) = u32::try_from(got) {
+                assert_eq!(Weight::new(limit).get(), got);
+                assert!(Weight::new(limit - u32::from(limit > 0)).get() <= got);
+            }
+        }
+        assert_eq!(Weight::new(500_000).get(), 500_000);
+        assert_eq!(Weight::new(1_000_001).get(), 1_000_002);
+        assert_eq!(Weight::new(u32::MAX).get(), 1 << 32);
+    }
+
+    #[test]
+    fn times_come_back_never_longer_and_hardly_shorter() {
         check(|n| Span::new(n).ticks(), 1 << 57, 1.5e-8);
         check(|n| Cost::new(n).ticks(), 1 << 41, 1e-3);
-        check(|n| Weight::new(n as u32).get(), 1 << 31, 4e-6);
-        assert_eq!(Weight::new(500_000).get(), 500_000);
         assert_eq!(Span::new(120_000_000_000).ticks(), 120_000_000_000);
     }
 
     #[test]
-    fn the_largest_are_for_ever_or_capped() {
+    fn the_longest_are_for_ever_or_capped() {
         assert_eq!(Span::new(u64::MAX).ticks(), u64::MAX);
         assert_eq!(Span::new(Span::LONGEST).ticks(), Span::LONGEST);
         assert!(Cost::new(u64::MAX).ticks() > 4_000_000_000_000);
-        assert!(Weight::new(u32::MAX).get() > u64::from(u32::MAX) - (1 << 14));
     }
 }

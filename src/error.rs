@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::iter;
 use std::time::Duration;
 
 use crate::sync::Arc;
@@ -12,6 +13,17 @@ use crate::sync::Arc;
 /// Opaque, so that causes can be added; ask the predicates. Cheap to clone: all callers that
 /// waited for one load share its error. Only reads without a value to serve ever see one: a
 /// stale value inside its hard limit is served instead.
+///
+/// Its text says one thing, and [`source`](StdError::source) the rest: of a loader that failed the
+/// text is "the loader failed", and the source is the error that it returned. A program that logs
+/// the error logs the chain of sources.
+///
+/// # Loaders that read a cache
+///
+/// A loader may pass the error of such a read on, by `?` or as a source of its own error. Then
+/// [`is_load_failure`](Self::is_load_failure) holds, because a loader failed, and every predicate
+/// that holds for the error below: a load that waits for itself, through however many other loads,
+/// [`is_recursive`](Self::is_recursive).
 ///
 /// # Example
 ///
@@ -86,47 +98,70 @@ impl Error {
     /// The loader panicked, or, after it, the weigher or the key's `Clone`; the message is in the
     /// error's text.
     pub fn is_panic(&self) -> bool {
-        matches!(*self.0, Cause::Panicked(_))
+        self.has(|cause| matches!(cause, Cause::Panicked(_)))
     }
 
     /// The loader did not finish within the load timeout. The next caller starts another load.
     pub fn is_timeout(&self) -> bool {
-        matches!(*self.0, Cause::TimedOut(_))
+        self.has(|cause| matches!(cause, Cause::TimedOut(_)))
     }
 
     /// Too many loads were queued or running. Try again later, or raise the queue's bound.
     pub fn is_overloaded(&self) -> bool {
-        matches!(*self.0, Cause::Overloaded)
+        self.has(|cause| matches!(cause, Cause::Overloaded))
     }
 
     /// The load of this key, directly or through other keys, waits for itself.
     pub fn is_recursive(&self) -> bool {
-        matches!(*self.0, Cause::Recursive)
+        self.has(|cause| matches!(cause, Cause::Recursive))
     }
 
-    /// The load was dropped before it finished: its runtime shut down. The next caller starts another load.
+    /// The load was dropped before it finished: its runtime shut down. The next caller starts
+    /// another load.
     pub fn is_cancelled(&self) -> bool {
-        matches!(*self.0, Cause::Cancelled)
+        self.has(|cause| matches!(cause, Cause::Cancelled))
     }
 
     /// The loader said that the key has no value. Remembered for a while, without asking again.
     pub fn is_absent(&self) -> bool {
-        matches!(*self.0, Cause::Absent)
+        self.has(|cause| matches!(cause, Cause::Absent))
     }
 
-    /// The loader's own error, if it is an `E`.
+    /// The loader's own error if it is an `E`, or the first of its sources that is one.
+    ///
+    /// Only what `source` leads to can be found. Errors that hide an error and show its sources in
+    /// its place, such as an [`Arc`](std::sync::Arc) or a `#[error(transparent)]` of `thiserror`,
+    /// hide it from this method as well.
+    ///
+    /// # Errors of `anyhow`
+    ///
+    /// A loader may return [`anyhow::Error`](https://docs.rs/anyhow). An `E` that was given a
+    /// context, by `.context(..)` or `.with_context(..)`, is found, and so are the sources of every
+    /// error. An `E` that became an `anyhow::Error` by a bare `?` is hidden by `anyhow` when that
+    /// becomes a boxed error. This includes an [`Error`] of a cache, and so its predicates. Give it
+    /// a context, or let the loader end with
+    /// `.map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)`.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
-        match &*self.0 {
-            Cause::Failed(error) => error.downcast_ref(),
-            _ => None,
-        }
+        self.sources().find_map(|source| source.downcast_ref())
+    }
+
+    /// Whether this error, or one of a cache below it, has such a cause.
+    fn has(&self, is: impl Fn(&Cause) -> bool) -> bool {
+        let mut below = self.sources().filter_map(|source| source.downcast_ref());
+        is(&self.0) || below.any(|Error(cause)| is(cause))
+    }
+
+    /// The errors below this one, from the nearest to the first that happened.
+    fn sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        iter::successors(self.source(), |&error| error.source())
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Cause::Failed(error) => write!(f, "the loader failed: {error}"),
+            // Which error it returned is said by that error, the source.
+            Cause::Failed(_) => f.write_str("the loader failed"),
             Cause::Panicked(text) => write!(f, "the loader panicked: {text}"),
             Cause::TimedOut(after) => write!(
                 f,
@@ -169,7 +204,7 @@ impl StdError for Error {
     }
 }
 
-/// Why a cache could not be built: which setting is wrong, and what it may be.
+/// Why a cache could not be built: which setting is wrong, the value it has, and what it may be.
 #[derive(Debug)]
 pub struct BuildError {
     message: String,
@@ -184,9 +219,9 @@ impl BuildError {
         }
     }
 
-    pub(crate) fn pool(source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn pool(threads: usize, source: impl StdError + Send + Sync + 'static) -> Self {
         BuildError {
-            message: "the compute pool could not start its threads".to_owned(),
+            message: format!("`threads` is {threads}; the system does not start so many"),
             source: Some(Box::new(source)),
         }
     }

@@ -44,7 +44,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | P1 | **One refresh per stale epoch.** At most one runs at a time, at most one result is published, and once it is, no caller can start another, however late it comes. |
+//! | P1 | **One refresh per stale epoch.** At most one runs at a time (within [`load_timeout`](Builder::load_timeout): a longer one may be taken over, and runs on beside the next), at most one result is published, and once it is, no caller can start another, however late it comes. |
 //! | P2 | **Hits never wait.** Fresh or stale: no lock, no system call, no allocation, no write to memory that other cores' hits write. |
 //! | P3 | **One load per missing key.** Each of its callers gets its result, its error, or its panic as an error. None hangs. |
 //! | P4 | **A later write wins.** An `invalidate` or `insert` during a load or refresh is never overwritten by its result. |
@@ -96,10 +96,27 @@
 //! - Keys are cloned when they are loaded and when they are refreshed.
 //! - A set of the table has 13 ways: about one key in eighteen thousand finds its set full at full capacity, and evicts there although
 //!   other sets have room.
-//! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one of them may be loaded again.
-//! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on without it.
+//! - Of the keys that share one hash at most 13 are resident.
+//! - Room for all entries is taken at [`build`](Builder::build): about 35 bytes for each of the
+//!   [`capacity`](Builder::capacity).
+//! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one
+//!   of them may be loaded again.
+//! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on
+//!   without it. When as many loads of `compute` hang as the pool has
+//!   [`threads`](Builder::threads), that cache computes nothing any more: callers of absent keys
+//!   get a time-out, stale values are served up to their hard limit.
+//! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
+//!   longer may run beside the next one of its key.
+//! - A child process after `fork` has no threads of the pool, so a cache that was built before it
+//!   cannot load there. A wait there ends by `load_timeout`. Build caches after the `fork`.
+//! - The clocks stand still while the machine is suspended, so values seem younger after it by that
+//!   time. [`Clock::boottime`] goes on.
+//! - The listener of [`on_removal`](Builder::on_removal) is not told of the values of a cache that
+//!   is dropped, so not at a clean end of the program either.
 //! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock, 1 to 10 ms ([`Clock`]).
 #![forbid(unsafe_code)]
+// On docs.rs, which has the compiler for it, items say which feature they need.
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(test))))]
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]
 
 mod absent;

@@ -121,13 +121,14 @@ impl<V> Loaded<V> {
         }
     }
 
-    /// Fresh for this long instead. Zero is allowed: stale at once.
+    /// Fresh for this long instead. Zero is allowed: stale at once. [`Duration::MAX`] is for ever.
     pub fn fresh_for(mut self, duration: Duration) -> Self {
         self.fresh_for = Some(duration);
         self
     }
 
     /// After that, served while a refresh runs for this long instead (both stale windows).
+    /// [`Duration::MAX`] is for ever.
     pub fn stale_for(mut self, duration: Duration) -> Self {
         self.stale_for = Some(duration);
         self.stale_if_error_for = Some(duration);

@@ -81,7 +81,7 @@ impl Pool {
             // `Drop`; `rayon` would abort the process on them.
             .panic_handler(|_| {})
             .build()
-            .map_err(BuildError::pool)?;
+            .map_err(|error| BuildError::pool(size, error))?;
         Ok(Pool {
             threads,
             size,

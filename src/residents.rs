@@ -39,6 +39,8 @@ pub struct Limits {
 pub struct Timing {
     /// After this long another caller may take over.
     pub claim_for: Tick,
+    /// How long that is for the caller, who is told of it.
+    pub timeout: std::time::Duration,
     /// A claim that was dropped rests this long.
     pub rest_for: Tick,
 }
@@ -289,7 +291,7 @@ impl<K: Eq, V> Residents<K, V> {
     }
 
     pub fn timed_out(&self) -> Error {
-        Error::timed_out(std::time::Duration::from_nanos(self.timing.claim_for))
+        Error::timed_out(self.timing.timeout)
     }
 
     /// Puts the placeholder of a load in, claimed, after so many failures in a row.

@@ -41,6 +41,7 @@ impl Policy {
     /// The times of a new entry.
     ///
     /// `previous_cost` is the average so far, `took` the newest measurement; either may be unknown.
+    /// An average of zero is unknown too: that of a value that was inserted.
     pub(crate) fn times<V>(
         &self,
         loaded: &Loaded<V>,
@@ -49,6 +50,7 @@ impl Policy {
         took: Option<Tick>,
         rng: &mut impl Rng,
     ) -> Times {
+        let previous_cost = previous_cost.filter(|cost| *cost > 0);
         let cost = match (previous_cost, took) {
             (Some(before), Some(took)) => {
                 (before as f64 * (1.0 - NEWEST) + took as f64 * NEWEST) as Tick
@@ -110,7 +112,7 @@ impl Policy {
     /// How long to rest after the attempt that followed `failures` failures: doubling, capped, and with
     /// up to half of it taken off at random so that keys which failed together do not retry together.
     pub(crate) fn backoff(&self, failures: u32, rng: &mut impl Rng) -> Tick {
-        let doubled = self.backoff_from.saturating_mul(1 << failures.min(31));
+        let doubled = self.backoff_from.saturating_mul(1 << failures.min(63));
         let longest = doubled.min(self.backoff_to);
         longest - (longest as f64 * 0.5 * rng.random::<f64>()) as Tick
     }

@@ -1,6 +1,7 @@
 //! A small cache, moments in the life of its entries, and whole calls as the faces make them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use everfresh::Error;
 use everfresh::protocol::{
@@ -35,6 +36,7 @@ pub const OLD: u64 = 100;
 
 const TIMING: Timing = Timing {
     claim_for: 2 * SECOND,
+    timeout: Duration::from_secs(2),
     rest_for: SECOND,
 };
 

@@ -1,6 +1,8 @@
 //! From checked settings to a cache.
 
+use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash};
+use std::hint::black_box;
 use std::num::NonZero;
 use std::time::Duration;
 
@@ -26,10 +28,33 @@ const WAYS_PER_ENTRY: usize = 3;
 /// From limits of this length on, a clock in steps of some milliseconds is good enough.
 const COARSE_FROM: Duration = Duration::from_millis(400);
 
-const MAX_CAPACITY: usize = 1 << 32;
+/// Entries of a cache that is given neither `capacity` nor `max_weight`.
+const ENTRIES: usize = 10_000;
 
-/// "For ever" for a claim: 146 years, so that a later deadline can still be told from an earlier one.
-const LONGEST: Tick = Tick::MAX / 4;
+/// Without `capacity`, `max_weight` has room for one entry for each so much weight, ...
+const WEIGHT_PER_ENTRY: u64 = 1_024;
+
+/// ... but at least for so many entries, ...
+const LEAST_ENTRIES: u64 = 1 << 16;
+
+/// ... and above this weight `capacity` must be given, because room for entries is taken at once.
+const MAX_WEIGHT_ALONE: u64 = 1 << 34;
+
+/// A set of the table is named by 32 bits.
+const MAX_CAPACITY: u64 = 1 << 32;
+
+/// What one entry of capacity takes at `build`, in bytes: three ways of the table, a ghost and an
+/// eighth of a token. Rounded up; a test counts what is really allocated.
+const BYTES_PER_ENTRY: usize = 40;
+
+/// Each thread of the pool burns a core, and few machines have more cores.
+const MAX_THREADS: usize = 1_024;
+
+const QUEUE: usize = 65_536;
+
+/// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so a claim that is
+/// made after such a one can still be later.
+const LONGEST: Tick = Tick::MAX / 16;
 
 pub(super) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
@@ -38,7 +63,7 @@ pub(super) struct Runner {
     pub(super) name: String,
     pub(super) threads: Option<usize>,
     pub(super) thread_name: Option<String>,
-    pub(super) queue: usize,
+    pub(super) queue: Option<usize>,
     pub(super) spawner: Option<Spawner>,
 }
 
@@ -65,6 +90,7 @@ where
         S: BuildHasher,
     {
         self.check()?;
+        let entries = self.entries()?;
         let policy = self.policy();
         let clock = self
             .clock
@@ -73,7 +99,11 @@ where
                 false => Clock::coarse(),
             });
         let timing = Timing {
-            claim_for: ticks(self.load_timeout).min(LONGEST),
+            // `now` of a claim may lag by a step, and a claim must not end before its time.
+            claim_for: ticks(self.load_timeout)
+                .saturating_add(clock.step())
+                .min(LONGEST),
+            timeout: self.load_timeout,
             rest_for: policy.backoff_from,
         };
         let name = self.runner.name.clone();
@@ -84,13 +114,11 @@ where
         };
         let start = make_start(self.runner)?;
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
-        let absent_capacity = self
-            .absent_capacity
-            .unwrap_or(self.capacity.max(1_000) as u64);
+        let absent_capacity = self.absent_capacity.unwrap_or(entries.max(1_000) as u64);
         let limits = Limits {
-            entries: self.capacity,
+            entries,
             weight: max_weight,
-            ways: self.capacity * WAYS_PER_ENTRY,
+            ways: entries * WAYS_PER_ENTRY,
         };
         let removals = Removals::new(self.listener);
         let residents = Arc::new(Residents::new(limits, timing, removals));
@@ -105,7 +133,7 @@ where
         let (start, fleet) = match self.level {
             None => (start, None),
             Some(level) => {
-                let fleet = Fleet::new(level, self.capacity, &residents, shared.clone(), start);
+                let fleet = Fleet::new(level, entries, &residents, shared.clone(), start);
                 let starts = fleet.clone();
                 let start: Start<K, V> = Box::new(move |job| starts.start(job));
                 (start, Some(fleet))
@@ -121,42 +149,105 @@ where
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let require = |holds: bool, message: &str| match holds {
-            true => Ok(()),
-            false => Err(BuildError::setting(message)),
-        };
         let runner = &self.runner;
+        let may_name_a_thread = |name: &str| !name.contains('\0');
+        let no_nul = "must not contain NUL, because threads are named after it";
         require(
-            (1..=MAX_CAPACITY).contains(&self.capacity),
-            "`capacity` must be 1 to 2^32 entries",
+            may_name_a_thread(&runner.name),
+            "name",
+            &runner.name,
+            no_nul,
         )?;
+        if let Some(name) = &runner.thread_name {
+            require(may_name_a_thread(name), "thread_name", name, no_nul)?;
+        }
+        if let Some(capacity) = self.capacity {
+            let fits = (1..=MAX_CAPACITY).contains(&(capacity as u64));
+            require(fits, "capacity", &capacity, "must be 1 to 2^32 entries")?;
+        }
+        if let Some((weight, _)) = self.weigher {
+            require(weight > 0, "max_weight", &weight, "must be at least 1")?;
+            require(
+                self.capacity.is_some() || weight <= MAX_WEIGHT_ALONE,
+                "max_weight",
+                &weight,
+                "must be at most 2^34 without `capacity`: room for entries is taken at once",
+            )?;
+        }
         require(
             !self.fresh_for.is_zero(),
-            "`fresh_for` must be more than zero",
+            "fresh_for",
+            &self.fresh_for,
+            "must be more than zero",
         )?;
-        require(
-            self.stale_if_error_for
-                .is_none_or(|window| window >= self.stale_for),
-            "`stale_if_error_for` must be at least `stale_for`",
-        )?;
+        if let Some(window) = self.stale_if_error_for {
+            require(
+                window >= self.stale_for,
+                "stale_if_error_for",
+                &window,
+                &format!("must be at least `stale_for`, {:?}", self.stale_for),
+            )?;
+        }
         require(
             !self.load_timeout.is_zero(),
-            "`load_timeout` must be more than zero",
+            "load_timeout",
+            &self.load_timeout,
+            "must be more than zero",
         )?;
+        let (first, longest) = self.backoff;
         require(
-            !self.backoff.0.is_zero() && self.backoff.0 <= self.backoff.1,
-            "`backoff` must start above zero and not below its first step",
+            !first.is_zero() && first <= longest,
+            "backoff",
+            &format_args!("{first:?} to {longest:?}"),
+            "must start above zero and not end below its start",
         )?;
         require(
             self.beta.is_finite() && self.beta >= 0.0,
-            "`beta` must be a number and not below zero",
+            "beta",
+            &self.beta,
+            "must be a number and not below zero",
         )?;
         require(
             (0.0..=1.0).contains(&self.jitter),
-            "`jitter` must be 0 to 1",
+            "jitter",
+            &self.jitter,
+            "must be 0 to 1",
         )?;
-        require(runner.threads != Some(0), "`threads` must be at least 1")?;
-        require(runner.queue > 0, "`queue` must be at least 1")
+        if let Some(keys) = self.absent_capacity {
+            let rule = "must be at least 1, because failures of forgotten keys do not rest";
+            require(keys > 0, "absent_capacity", &keys, rule)?;
+        }
+        if let Some(threads) = runner.threads {
+            let rule = format!("must be 1 to {}", max_threads());
+            require(
+                (1..=max_threads()).contains(&threads),
+                "threads",
+                &threads,
+                &rule,
+            )?;
+        }
+        if let Some(jobs) = runner.queue {
+            require(jobs > 0, "queue", &jobs, "must be at least 1")?;
+        }
+        Ok(())
+    }
+
+    /// How many values may be resident, for which there is memory.
+    fn entries(&self) -> Result<usize, BuildError> {
+        let (entries, of) = match (self.capacity, &self.weigher) {
+            (Some(capacity), _) => (capacity, format!("`capacity` is {capacity}")),
+            (None, Some((weight, _))) => (
+                entries_for(*weight),
+                format!("`max_weight` is {weight}, `capacity` is not given"),
+            ),
+            (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
+        };
+        match has_memory_for(entries) {
+            true => Ok(entries),
+            false => Err(BuildError::setting(format!(
+                "{of}; there is no memory for {entries} entries of {BYTES_PER_ENTRY} bytes"
+            ))),
+        }
     }
 
     fn policy(&self) -> Policy {
@@ -175,18 +266,74 @@ where
 
 impl Runner {
     pub(super) fn pool(self) -> Result<Arc<Pool>, BuildError> {
+        if self.spawner.is_some() {
+            return Err(BuildError::setting(
+                "`spawner` has no effect on `compute`, which runs on threads of its own; give the \
+                 loader with `load`, or leave `spawner` out",
+            ));
+        }
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = self.threads.unwrap_or_else(cores);
+        let threads = self.threads.unwrap_or_else(|| cores().min(max_threads()));
         let name = self.thread_name.unwrap_or(self.name);
-        Pool::new(threads, self.queue, &name).map(Arc::new)
+        Pool::new(threads, self.queue.unwrap_or(QUEUE), &name).map(Arc::new)
     }
 
     pub(super) fn spawner(self) -> Result<Spawner, BuildError> {
+        let given: [(&str, Option<&dyn Debug>); 3] = [
+            ("threads", self.threads.as_ref().map(|threads| threads as _)),
+            ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
+            (
+                "thread_name",
+                self.thread_name.as_ref().map(|name| name as _),
+            ),
+        ];
+        for (setting, value) in given {
+            if let Some(value) = value {
+                return Err(BuildError::setting(format!(
+                    "`{setting}` is {value:?}; it has no effect on `load`, which runs on a \
+                     runtime; give the loader with `compute`, or leave `{setting}` out"
+                )));
+            }
+        }
         match self.spawner {
             Some(spawner) => Ok(spawner),
             None => current_runtime(),
         }
     }
+}
+
+fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
+    match holds {
+        true => Ok(()),
+        false => Err(BuildError::setting(format!(
+            "`{setting}` is {value:?}; it {rule}"
+        ))),
+    }
+}
+
+/// What the pool can have: on 32 bits it counts fewer.
+fn max_threads() -> usize {
+    MAX_THREADS.min(rayon::max_num_threads())
+}
+
+/// The limit on entries that comes with a limit on weight alone. It does not bind while values
+/// weigh 1 024 on average; the table for it takes about a thirtieth of a weight in bytes.
+fn entries_for(weight: u64) -> usize {
+    let entries = (weight / WEIGHT_PER_ENTRY).max(LEAST_ENTRIES);
+    usize::try_from(entries).unwrap_or(usize::MAX)
+}
+
+/// Asks for the memory of table and queues in one piece and gives it back, because their own
+/// allocations end the process when they fail.
+fn has_memory_for(entries: usize) -> bool {
+    let Some(bytes) = entries.checked_mul(BYTES_PER_ENTRY) else {
+        return false;
+    };
+    let mut probe = Vec::<u8>::new();
+    let reserved = probe.try_reserve_exact(bytes).is_ok();
+    // Or the compiler takes the allocation out and says that it succeeded.
+    black_box(&mut probe);
+    reserved
 }
 
 #[cfg(feature = "tokio")]

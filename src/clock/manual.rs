@@ -5,6 +5,10 @@ use super::{Clock, Tick, ticks};
 use crate::alarm::{Alarms, Sleeper};
 use crate::sync::{Arc, AtomicU64, Ordering, Weak};
 
+/// The latest time of this clock. It is later than every limit that is not for ever, and claims
+/// made then still have a deadline after it.
+const LATEST: Tick = Tick::MAX / 8;
+
 /// A clock that moves only when it is told to, for tests.
 ///
 /// Clones show the same time. Deadlines that the cache waits for (a load that hangs) pass when the
@@ -44,10 +48,21 @@ impl ManualClock {
         }))
     }
 
-    /// Moves the clock forward and wakes whoever waits for a time now reached.
+    /// Moves the clock forward and wakes all who wait for a time now reached.
+    ///
+    /// The clock stops after 73 years, which is past every time limit that is not for ever.
     pub fn advance(&self, by: Duration) {
-        // AcqRel orders the steps of several threads; a reader gets its value from the load below.
-        self.0.now.fetch_add(ticks(by), Ordering::AcqRel);
+        let now = &self.0.now;
+        let mut before = now.load(Ordering::Relaxed);
+        loop {
+            let after = before.saturating_add(ticks(by)).min(LATEST);
+            // AcqRel orders the steps of several threads; a reader gets its value from the load
+            // below. A failed exchange needs no edge, its value is only counted from.
+            match now.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => before = other,
+            }
+        }
         self.0.alarms.ring(self.now());
     }
 

@@ -138,4 +138,15 @@ fn jitter_only_shortens_and_backoff_doubles_to_its_cap() {
         let longest = longest * SECOND;
         assert!((longest / 2..=longest).contains(&rest));
     }
+    // From the shortest first rest to a longest of for ever, in as many steps as a claim counts.
+    let mut shortest = policy(1.0);
+    (shortest.backoff_from, shortest.backoff_to) = (1, Tick::MAX);
+    for failures in 0..=63 {
+        let rest = shortest.backoff(failures, &mut rng);
+        let longest = 1u64 << failures;
+        assert!(
+            (longest / 2..=longest).contains(&rest),
+            "{failures}: {rest}"
+        );
+    }
 }

@@ -141,7 +141,8 @@ fn a_failure_rests_in_the_whole_fleet() {
     fleet.origin.fail(true);
     assert!(a.cache.get_blocking(&1).unwrap_err().is_load_failure());
     let error = until_error(&b);
-    assert!(error.to_string().contains("another process"), "{error}");
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(source.to_string().contains("another process"), "{source}");
     assert_eq!(fleet.origin.loads(), 1);
     fleet.origin.fail(false);
     fleet.clock.advance(Duration::from_secs(1));

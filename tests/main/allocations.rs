@@ -16,9 +16,17 @@ thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; counting touches a thread-local cell only.
+/// More than any test needs in one piece. What asks for more gets none, as if there were no more
+/// memory.
+const ALL_MEMORY: usize = 1 << 30;
+
+// SAFETY: every call goes to the system's allocator unchanged or is refused, as one may be;
+// counting touches a thread-local cell only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > ALL_MEMORY {
+            return std::ptr::null_mut();
+        }
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         BYTES.set(BYTES.get().wrapping_add_unsigned(layout.size()));
         // SAFETY: the caller keeps the promises of `alloc`.
@@ -134,6 +142,45 @@ fn hits_by_a_reader_and_a_pin_allocate_nothing() {
     (0..4).for_each(|_| read());
     // More than the hits that are told together.
     assert_eq!(allocations(|| (0..1_000).for_each(|_| read())), 0);
+}
+
+#[test]
+fn a_capacity_that_there_is_no_memory_for_is_an_error() {
+    let largest = usize::try_from(1u64 << 32).unwrap_or(usize::MAX);
+    for entries in [1 << 25, 1 << 31, largest] {
+        let tasks = Tasks::default();
+        let cache = everfresh::Cache::<u64, u64>::builder()
+            .capacity(entries)
+            .spawner(tasks.spawner())
+            .load(async |key: &u64| *key);
+        let error = cache.build().unwrap_err().to_string();
+        let beginning = format!("`capacity` is {entries}; there is no memory");
+        assert!(error.starts_with(&beginning), "{error}");
+    }
+}
+
+#[test]
+fn capacity_is_paid_when_the_cache_is_built() {
+    let clock = ManualClock::new();
+    let built = |limits: everfresh::Builder<u64, u64>| {
+        let before = BYTES.get();
+        let cache = by_hand(limits).0;
+        let bytes = BYTES.get() - before;
+        drop(cache);
+        bytes as f64
+    };
+    // The documentation says 35 bytes an entry, and the builder reserves 40.
+    let each = built(builder(&clock).capacity(65_536)) / 65_536.0;
+    assert!((30.0..=40.0).contains(&each), "{each} bytes an entry");
+    // A limit on weight alone has room for a value in each 1 024 of it, and for 65 536 at least.
+    for (weight, entries) in [(1, 65_536), (64 << 20, 65_536), (128 << 20, 131_072)] {
+        let bytes = built(builder(&clock).max_weight(weight, |_, _| 1));
+        let expected = each * f64::from(entries);
+        assert!(
+            (bytes / expected - 1.0).abs() < 0.05,
+            "{weight}: {bytes} bytes"
+        );
+    }
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn a_refresh_by_name_times_out_and_the_old_value_stays() {
 fn a_thread_that_waits_for_a_hung_computation_is_let_go() {
     let clock = ManualClock::new();
     let loader = numbering();
-    let cache = computing(builder(&clock).load_timeout(secs(5)), &loader);
+    let cache = computing(builder(&clock).threads(2).load_timeout(secs(5)), &loader);
     loader.hold();
     std::thread::scope(|scope| {
         let hung = scope.spawn(|| cache.get_blocking(&1));

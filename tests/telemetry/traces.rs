@@ -117,7 +117,8 @@ fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
         .build()
         .unwrap();
     let error = cache.get_blocking(&SECRET).unwrap_err();
-    assert!(tells(&error.to_string()), "its caller is told everything");
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(tells(&source.to_string()), "its caller is told everything");
     assert_eq!(said("failing", "the loader failed"), (Level::DEBUG, LOAD));
     let cache: Cache<u64, u64> = builder(&clock)
         .name("panicking")

@@ -96,7 +96,7 @@ impl From<Error> for Refusal {
         if error.is_absent() {
             return Refusal::UNKNOWN_TEAM;
         }
-        tracing::debug!("no prediction: {error}");
+        tracing::debug!("no prediction: {error:?}");
         match () {
             () if error.is_timeout() => Refusal::TIMED_OUT,
             () if error.is_overloaded() => Refusal::OVERLOADED,

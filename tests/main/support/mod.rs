@@ -35,7 +35,6 @@ pub fn builder<V>(clock: &ManualClock) -> Builder<u64, V> {
         .fresh_for(secs(10))
         .stale_for(secs(20))
         .beta(0.0)
-        .threads(2)
 }
 
 /// A cache that computes with `loader`.

@@ -1,0 +1,183 @@
+//! What the builder takes and what it refuses, and how much room a cache has.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use everfresh::{BuildError, Builder, Cache, ManualClock};
+
+use crate::support::*;
+
+type Settings = fn(Builder<u64, u64>) -> Builder<u64, u64>;
+
+/// The error of a builder, which must have one.
+fn refused(builder: Builder<u64, u64>) -> String {
+    let error = builder.build().unwrap_err();
+    assert!(error.source().is_none());
+    error.to_string()
+}
+
+#[test]
+fn every_bad_setting_is_refused_by_its_name_and_its_value() {
+    let bad: [(&str, Settings); 22] = [
+        ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
+        ("`thread_name` is \"\\0\"", |builder| {
+            builder.thread_name("\0")
+        }),
+        ("`capacity` is 0", |builder| builder.capacity(0)),
+        ("`capacity` is 18446744073709551615", |builder| {
+            builder.capacity(usize::MAX)
+        }),
+        ("`max_weight` is 0", |builder| {
+            builder.max_weight(0, |_, _| 1)
+        }),
+        ("`max_weight` is 17179869185", |builder| {
+            builder.max_weight((1 << 34) + 1, |_, _| 1)
+        }),
+        ("`max_weight` is 18446744073709551615", |builder| {
+            builder.max_weight(u64::MAX, |_, _| 1)
+        }),
+        ("`fresh_for` is 0ns", |builder| {
+            builder.fresh_for(Duration::ZERO)
+        }),
+        ("`stale_if_error_for` is 1s", |builder| {
+            builder.stale_for(secs(2)).stale_if_error_for(secs(1))
+        }),
+        ("`load_timeout` is 0ns", |builder| {
+            builder.load_timeout(Duration::ZERO)
+        }),
+        ("`backoff` is 0ns to 1s", |builder| {
+            builder.backoff(Duration::ZERO, secs(1))
+        }),
+        ("`backoff` is 2s to 1s", |builder| {
+            builder.backoff(secs(2), secs(1))
+        }),
+        ("`beta` is -0.1", |builder| builder.beta(-0.1)),
+        ("`beta` is NaN", |builder| builder.beta(f64::NAN)),
+        ("`beta` is inf", |builder| builder.beta(f64::INFINITY)),
+        ("`jitter` is 1.1", |builder| builder.jitter(1.1)),
+        ("`jitter` is NaN", |builder| builder.jitter(f64::NAN)),
+        ("`absent_capacity` is 0", |builder| {
+            builder.absent_capacity(0)
+        }),
+        ("`threads` is 0", |builder| builder.threads(0)),
+        ("`threads` is 1025", |builder| builder.threads(1_025)),
+        ("`threads` is 100000", |builder| builder.threads(100_000)),
+        ("`queue` is 0", |builder| builder.queue(0)),
+    ];
+    for (beginning, setting) in bad {
+        let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
+        let text = match usize::BITS {
+            64 => text,
+            // The largest number of entries has another name there.
+            _ => text.replace(&usize::MAX.to_string(), &u64::MAX.to_string()),
+        };
+        assert!(text.starts_with(&format!("{beginning}; ")), "{text}");
+    }
+}
+
+#[test]
+fn settings_that_have_no_effect_on_the_loader_are_refused() {
+    let on_a_runtime: [(&str, Settings); 3] = [
+        ("`threads` is 4; it has no effect on `load`", |builder| {
+            builder.threads(4)
+        }),
+        ("`queue` is 7; it has no effect on `load`", |builder| {
+            builder.queue(7)
+        }),
+        (
+            "`thread_name` is \"io\"; it has no effect on `load`",
+            |builder| builder.thread_name("io"),
+        ),
+    ];
+    for (beginning, setting) in on_a_runtime {
+        let builder = Cache::builder().spawner(drop).load(async |key: &u64| *key);
+        let text = refused(setting(builder));
+        assert!(text.starts_with(beginning), "{text}");
+    }
+    let on_a_pool = Cache::builder().compute(|key: &u64| *key).spawner(drop);
+    let text = refused(on_a_pool);
+    assert!(
+        text.starts_with("`spawner` has no effect on `compute`"),
+        "{text}"
+    );
+    // Only the loader that counts, the last one given, has to agree.
+    let builder = Cache::builder().load(async |key: &u64| *key).threads(1);
+    assert!(builder.compute(|key: &u64| *key).build().is_ok());
+}
+
+#[test]
+fn a_cache_without_a_loader_or_without_a_runtime_is_refused() {
+    let error: BuildError = Cache::<u64, u64>::builder().build().unwrap_err();
+    assert!(error.to_string().contains("there is no loader"), "{error}");
+    let error = Cache::<u64, u64>::builder()
+        .load(async |key: &u64| *key)
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("needs a runtime"), "{error}");
+}
+
+#[test]
+fn good_settings_at_their_ends_are_accepted() {
+    let good: [Settings; 12] = [
+        |builder| builder.name("").thread_name(""),
+        |builder| builder.capacity(1),
+        |builder| builder.max_weight(1, |_, _| 1),
+        |builder| builder.max_weight(u64::MAX, |_, _| 1).capacity(10),
+        |builder| builder.fresh_for(NANO),
+        |builder| builder.fresh_for(Duration::MAX).stale_for(Duration::MAX),
+        |builder| builder.stale_for(Duration::ZERO),
+        |builder| builder.stale_for(secs(2)).stale_if_error_for(secs(2)),
+        |builder| builder.load_timeout(Duration::MAX),
+        |builder| builder.backoff(NANO, NANO),
+        |builder| builder.beta(0.0).jitter(0.0).absent_capacity(1),
+        |builder| builder.jitter(1.0).threads(1).queue(1),
+    ];
+    for (number, setting) in good.into_iter().enumerate() {
+        let clock = ManualClock::new();
+        let cache = setting(Cache::builder().threads(1).clock(&clock))
+            .compute(|key: &u64| *key)
+            .build()
+            .unwrap();
+        assert_eq!(*cache.get_blocking(&1).unwrap(), 1, "setting {number}");
+    }
+}
+
+/// Pages of 4 kB, none of them loaded.
+fn pages(max_weight: u64) -> Cache<u64, u64> {
+    let clock = ManualClock::new();
+    by_hand(builder(&clock).max_weight(max_weight, |_, _| 4_096)).0
+}
+
+#[test]
+fn a_limit_on_weight_alone_is_reached_before_the_number_of_entries_matters() {
+    let cache = pages(64 << 20);
+    for page in 0..16_384 {
+        cache.insert(page, page);
+    }
+    assert_eq!((cache.len(), cache.weight()), (16_384, 64 << 20));
+    cache.insert(16_384, 16_384);
+    assert_eq!((cache.len(), cache.weight()), (16_384, 64 << 20));
+}
+
+#[test]
+fn values_that_are_rounded_never_pass_the_limit_on_weight_together() {
+    // Each is a little heavier than the number that 19 bits of it are.
+    const WEIGHT: u64 = (1 << 30) + 1;
+    let clock = ManualClock::new();
+    let limits = builder(&clock).capacity(100);
+    let (cache, ..) = by_hand(limits.max_weight(4 << 30, |_, _| WEIGHT as u32));
+    for key in 0..10 {
+        cache.insert(key, key);
+        let weight = cache.len() as u64 * WEIGHT;
+        assert!(weight <= cache.weight() && cache.weight() <= 4 << 30);
+    }
+    assert_eq!(cache.len(), 3);
+    // One as heavy as the limit is kept: the limit is not rounded.
+    let (cache, ..) = by_hand(
+        builder(&clock)
+            .capacity(1)
+            .max_weight(3 << 30, |_, _| 3 << 30),
+    );
+    cache.insert(1, 1);
+    assert_eq!((cache.len(), cache.weight()), (1, 3 << 30));
+}
