@@ -14,6 +14,7 @@ mod forecast;
 mod latency;
 mod memory;
 mod page;
+#[allow(dead_code)] // `fleet` prints more
 mod report;
 mod spread;
 mod stampede;
@@ -162,8 +163,8 @@ fn certify(
 
 /// How the tables come to their verdicts, a sentence a line.
 const JUDGED: [&str; 3] = [
-    "Counts are judged in every run.",
-    "Times are judged over all callers of all runs, beside a control: the same crowd at a plain value.",
+    "Counts are judged in every run, times over all callers of all runs.",
+    "The control, in turn with each run, is the same crowd at a plain shared value.",
     "Targets allow for callers that lose their core, so a busy machine does not change a verdict.",
 ];
 

@@ -303,7 +303,7 @@ fn waiting(curves: &[Curve<'_>], limits: &[Limit], title: &str, caption: &str) -
 
 const HOW_TO_READ: &str = "Each nine of the callers has as much room as all before it, so that \
      the few slow ones can be seen. Line: the callers of all runs; band: from the best run to the \
-     worst; dots: p50 and p99, as in the table. Thin: the control, the same callers at a plain value.";
+     worst; dots: p50 and p99, as in the table. Thin: the control, the same crowd at a plain value.";
 
 /// A crowd and its control.
 fn curves(row: &Row, ink: Ink) -> [Curve<'_>; 2] {

@@ -28,6 +28,22 @@ impl Check {
         }
     }
 
+    /// A duration that must not be exceeded, and why it is that long.
+    pub fn at_most(
+        figure: &'static str,
+        measured: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Check {
+        Check {
+            figure,
+            measured: time(measured),
+            control: None,
+            target: format!("at most {} ({reason})", time(limit)),
+            pass: measured <= limit,
+        }
+    }
+
     /// A duration beside that of the control: twice as long and `more` is allowed.
     ///
     /// What the machine does to a crowd, it does to both. It is never the same twice, so `more` is

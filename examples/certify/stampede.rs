@@ -214,7 +214,7 @@ impl Row {
                 target: match self.late {
                     0 => grouped(self.callers),
                     late => format!(
-                        "{}, less those who came after the refresh, up to {}",
+                        "{}, less up to {} that came after the refresh",
                         grouped(self.callers),
                         grouped(late)
                     ),
@@ -256,7 +256,7 @@ impl Row {
 
     pub fn part(&self) -> Part {
         let told = format!(
-            "for information, the worst run: p99 {}, slowest {} (control {}, {}), all answered in {}",
+            "for information, worst run: p99 {}, slowest {} (control {}, {}), all answered in {}",
             time(self.cache.worst(0.99)),
             time(self.cache.worst(1.0)),
             time(self.control.worst(0.99)),

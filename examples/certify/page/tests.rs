@@ -337,7 +337,7 @@ fn one_unlucky_run_is_told_and_not_judged() {
     }
     row.include(&Seen::of(unlucky), &plain, 1, 1, None);
     assert!(row.pass(), "{}", row.part().text());
-    let told = "the worst run: p99 90.0 ms, slowest 90.0 ms (control 119 µs, 120 µs)";
+    let told = "worst run: p99 90.0 ms, slowest 90.0 ms (control 119 µs, 120 µs)";
     assert!(row.part().text().contains(told), "{}", row.part().text());
 }
 
