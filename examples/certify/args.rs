@@ -9,7 +9,8 @@ Measures what everfresh promises, on this machine, and says PASS or FAIL for eac
 Usage: cargo run --release --example certify [-- OPTIONS]
 
 Options:
-  --runs N      how often each crowd meets a stale entry, 1 to 1000; the worst run counts
+  --runs N      how often each crowd meets a stale entry, 1 to 1000; counts must be right in
+                every run, times are those of all runs
                 [default: 50, fewer where those take longer than 12 s]
   --trace FILE  also replay real accesses: zstd-compressed little-endian u32 keys
   --redis URL   also lets the crowds loose on a cache with this Redis behind it

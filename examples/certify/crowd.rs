@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use everfresh::{Cache, Cached, Error, Source};
+use everfresh::{Cached, Error, Source};
 use tokio::runtime::Runtime;
 
-use crate::forecast::{Fixture, Forecast, MATCH};
+use crate::forecast::Forecast;
 use crate::spread::quantile;
 
 /// How one caller fared.
@@ -137,22 +137,27 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn(usize) -> Answer +
     Seen::of(calls)
 }
 
-/// Tasks of the runtime, released by a barrier.
-pub fn tasks(runtime: &Runtime, callers: usize, cache: &Cache<Fixture, Forecast>) -> Seen {
+/// Tasks of the runtime, released by a barrier. Each calls a clone of `call` of its own, which was
+/// made before.
+pub fn tasks<F, A>(runtime: &Runtime, callers: usize, call: F) -> Seen
+where
+    F: FnOnce() -> A + Clone + Send + 'static,
+    A: Future<Output = Answer> + Send,
+{
     let barrier = Arc::new(tokio::sync::Barrier::new(callers));
     let calls = runtime.block_on(async {
         let started: Vec<_> = (0..callers)
             .map(|_| {
-                let (barrier, cache) = (barrier.clone(), cache.clone());
+                let (barrier, call) = (barrier.clone(), call.clone());
                 tokio::spawn(async move {
                     barrier.wait().await;
                     let began = Instant::now();
-                    let read = cache.get(&MATCH).await;
+                    let answer = call().await;
                     let ended = Instant::now();
                     Call {
                         began,
                         ended,
-                        answer: Answer::of(&read),
+                        answer,
                     }
                 })
             })

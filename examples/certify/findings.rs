@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cold::Cold;
 use crate::evolution::{self, LOADS};
 use crate::memory::Memory;
 use crate::report::{Part, micros, time, verdict};
-use crate::stampede::{Cold, Row};
+use crate::stampede::Row;
 use crate::through::Through;
 use crate::trace;
 

@@ -10,7 +10,12 @@ use crate::svg::{Anchor, Ink, Picture, width_of};
 pub struct Curve<'a> {
     pub name: String,
     pub ink: Ink,
-    pub runs: Vec<&'a Spread>,
+    /// Of all calls.
+    pub all: Spread,
+    /// Of each run, if there is more than one to show.
+    pub runs: &'a [Spread],
+    /// Only for comparison: a thin line without a name, which the caption explains.
+    pub aside: bool,
 }
 
 /// A time to compare with.
@@ -20,35 +25,34 @@ pub struct Limit {
 }
 
 impl Curve<'_> {
-    /// At each part what the best, the middle and the worst run did not exceed.
-    fn band(&self) -> Vec<(f64, [Duration; 3])> {
+    /// At each part what the best and the worst run did not exceed.
+    fn band(&self) -> Vec<(f64, [Duration; 2])> {
         let Some(first) = self.runs.first() else {
             return Vec::new();
         };
         let at = |(index, (part, _)): (usize, &(f64, Duration))| {
-            let mut times: Vec<Duration> = self
-                .runs
-                .iter()
-                .filter_map(|run| run.quantiles.get(index).map(|(_, time)| *time))
-                .collect();
-            times.sort_unstable();
-            let middle = times.get((times.len() - 1) / 2)?;
-            Some((*part, [*times.first()?, *middle, *times.last()?]))
+            let times = self.runs.iter().filter_map(|run| run.quantiles.get(index));
+            let times = times.map(|(_, time)| *time);
+            Some((*part, [times.clone().min()?, times.max()?]))
         };
         let parts = first.quantiles.iter().enumerate();
         parts.filter_map(at).collect()
     }
 
-    fn worst(&self, wanted: f64) -> Option<Duration> {
-        let band = self.band();
-        let found = band.iter().find(|(part, _)| *part == wanted);
-        found.map(|(_, [.., worst])| *worst)
+    /// The whole line.
+    fn line(&self) -> &[(f64, Duration)] {
+        &self.all.quantiles
+    }
+
+    fn figure(&self, wanted: f64) -> Option<Duration> {
+        let found = self.line().iter().find(|(part, _)| *part == wanted);
+        found.map(|(_, time)| *time)
     }
 
     fn in_words(&self) -> String {
         let figures = [(0.5, "p50"), (0.99, "p99"), (1.0, "slowest")].map(|(part, name)| {
-            let worst = self.worst(part).map(time);
-            format!("{name} {}", worst.as_deref().unwrap_or("unknown"))
+            let figure = self.figure(part).map(time);
+            format!("{name} {}", figure.as_deref().unwrap_or("unknown"))
         });
         format!("{}: {}", self.name, figures.join(", "))
     }
@@ -89,9 +93,10 @@ impl Field {
         let mut times: Vec<Duration> = limits.iter().map(|limit| limit.at).collect();
         let mut nines = 2.0;
         for curve in curves {
-            for (part, [best, _, worst]) in curve.band() {
-                times.extend([best, worst]);
-                if part < 1.0 {
+            times.extend(curve.band().iter().flat_map(|(_, edges)| edges));
+            for (part, time) in curve.line() {
+                times.push(*time);
+                if *part < 1.0 {
                     nines = f64::max(nines, -(1.0 - part).log10());
                 }
             }
@@ -227,8 +232,8 @@ struct Taken {
     labels: Vec<Corners>,
 }
 
-/// How many callers had their answer after which time, a curve for the middle run of each crowd in a band from its best run
-/// to its worst; dots mark p50 and p99 of the worst.
+/// How many callers had their answer after which time, a curve for each crowd in a band from its
+/// best run to its worst; dots mark p50 and p99.
 pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
     let field = Field::new(curves, limits, width);
     let mut picture = Picture::new(width, field.bottom + 44.0);
@@ -237,21 +242,22 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
     let mut taken = Taken::default();
     let mut dots = Vec::new();
     for curve in curves {
+        let place = |part: f64, time: Duration| (field.x(time), field.y(part));
         let band = curve.band();
-        let edge = |of: usize| -> Vec<(f64, f64)> {
-            let places = band.iter();
-            places
-                .map(|(part, times)| (field.x(times[of]), field.y(*part)))
-                .collect()
+        let edge = |of: usize| {
+            band.iter()
+                .map(move |(part, edges)| place(*part, edges[of]))
         };
-        let (best, worst) = (edge(0), edge(2));
         if curve.runs.len() > 1 {
-            let around: Vec<_> = best.iter().chain(worst.iter().rev()).copied().collect();
+            let around: Vec<_> = edge(0).chain(edge(1).rev()).collect();
             picture.area(&around, curve.ink);
         }
-        picture.line(&edge(1), curve.ink, "bold round");
+        let line = curve.line().iter();
+        let line: Vec<_> = line.map(|(part, time)| place(*part, *time)).collect();
+        let more = if curve.aside { "round" } else { "bold round" };
+        picture.line(&line, curve.ink, more);
         // A label can be read on a band, not on a line; a slanting piece is taken in steps.
-        for piece in edge(1).windows(2) {
+        for piece in line.windows(2) {
             let ((x, y), (to_x, to_y)) = (piece[0], piece[1]);
             for step in 0..8 {
                 let at = |step: u32| {
@@ -265,9 +271,9 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             }
         }
         for (part, name) in [(0.5, "p50"), (0.99, "p99")] {
-            if let Some(worst) = curve.worst(part) {
-                let place = (field.x(worst), field.y(part));
-                dots.push((place, curve.ink, format!("{name} {}", time(worst))));
+            if let Some(figure) = curve.figure(part).filter(|_| !curve.aside) {
+                let label = format!("{name} {}", time(figure));
+                dots.push((place(part, figure), curve.ink, label));
             }
         }
     }
@@ -287,17 +293,14 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
             },
         );
     }
-    for curve in curves {
-        let band = curve.band();
+    for curve in curves.iter().filter(|curve| !curve.aside) {
         let level = |wanted: f64| {
-            let near = band.iter().find(|(part, _)| *part >= wanted);
-            near.map(|(part, [best, middle, worst])| {
-                [worst, middle, best].map(|time| (field.x(*time), field.y(*part)))
-            })
+            let near = curve.line().iter().find(|(part, _)| *part >= wanted);
+            near.map(|(part, time)| (field.x(*time), field.y(*part)))
         };
         let levels = [0.92, 0.96, 0.8, 0.995, 0.998, 0.6, 0.2, 0.9995].into_iter();
-        let levels = levels.chain(band.iter().map(|(part, _)| *part));
-        let places: Vec<_> = levels.filter_map(level).flatten().collect();
+        let levels = levels.chain(curve.line().iter().map(|(part, _)| *part));
+        let places: Vec<_> = levels.filter_map(level).collect();
         beside(
             &field,
             &mut picture,

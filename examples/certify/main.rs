@@ -4,6 +4,8 @@
 //! measures the cache on that Redis too. `--help` lists what it takes.
 
 mod args;
+mod cold;
+mod control;
 mod crowd;
 mod destination;
 mod evolution;
@@ -12,6 +14,7 @@ mod forecast;
 mod latency;
 mod memory;
 mod page;
+#[allow(dead_code)] // `fleet` prints more
 mod report;
 mod spread;
 mod stampede;
@@ -60,8 +63,7 @@ fn main() -> ExitCode {
         Ok(report) => report,
         Err(wrong) => return complain(&wrong.to_string()),
     };
-    let runtime = Runtime::new().unwrap_or_else(|error| give_up(&format!("a runtime: {error}")));
-    let certified = certify(&args, trace, &runtime);
+    let certified = certify(&args, trace);
     let findings = certified.unwrap_or_else(|error| give_up(&error.to_string()));
     print(&match args.json {
         true => format!("{}\n", findings.json()),
@@ -101,7 +103,6 @@ pub fn give_up(missing: &str) -> ! {
 fn certify(
     args: &Args,
     trace: Option<(PathBuf, Vec<u32>)>,
-    runtime: &Runtime,
 ) -> Result<Findings, Box<dyn Error + Send + Sync>> {
     let began = Instant::now();
     let progress = Progress::new();
@@ -111,13 +112,14 @@ fn certify(
         }
     };
 
-    // First, while nothing else runs whose memory would be counted too.
+    // First, while no other thread runs whose memory would be counted too, however late it starts.
     let memory = memory::measure()?;
+    let runtime = Runtime::new().unwrap_or_else(|error| give_up(&format!("a runtime: {error}")));
     let (intro, light) = introduce();
     say(&intro);
 
     let mut stale = Vec::new();
-    for callers in [Callers::Threads(100), Callers::Tasks(10_000, runtime)] {
+    for callers in [Callers::Threads(100), Callers::Tasks(10_000, &runtime)] {
         let row = stampede::stale(&callers, None, args.runs, &progress)?;
         say(&row.part());
         stale.push(row);
@@ -125,12 +127,12 @@ fn certify(
 
     let mut through = None;
     if let Some(url) = &args.redis {
-        let measured = through::measure(url, args.runs, runtime, &progress)?;
+        let measured = through::measure(url, args.runs, &runtime, &progress)?;
         measured.parts().iter().for_each(say);
         through = Some(measured);
     }
 
-    let cold = stampede::cold(100)?;
+    let cold = cold::measure(100, &progress)?;
     say(&cold.part());
 
     let generations = evolution::measure(&progress)?;
@@ -158,6 +160,13 @@ fn certify(
         took: began.elapsed(),
     })
 }
+
+/// How the tables come to their verdicts, a sentence a line.
+const JUDGED: [&str; 3] = [
+    "Counts are judged in every run, times over all callers of all runs.",
+    "The control, in turn with each run, is the same crowd at a plain shared value.",
+    "Targets allow for callers that lose their core, so a busy machine does not change a verdict.",
+];
 
 /// The forecast and what it costs here, full and light.
 fn introduce() -> (Part, Duration) {
@@ -191,7 +200,9 @@ fn introduce() -> (Part, Duration) {
         title,
         lead: String::new(),
         table: Table::default(),
-        notes: vec![result],
+        notes: std::iter::once(result)
+            .chain(JUDGED.map(str::to_owned))
+            .collect(),
         pass: None,
     };
     (intro, light)

@@ -116,6 +116,7 @@ impl Memory {
         Check {
             figure: "bookkeeping per 1 000 keys",
             measured: format!("{} bytes", grouped(self.a_thousand())),
+            control: None,
             target: format!("under {} bytes", grouped(LIMIT)),
             pass: self.a_thousand() < LIMIT,
         }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::findings::Findings;
 use crate::latency::{self, Curve, Limit};
 use crate::report::{Part, Table, time, verdict};
+use crate::spread::Times;
 use crate::stampede::Row;
 use crate::svg::{self, Bar, Ink, escaped};
 use crate::timeline::{self, Scene};
@@ -300,18 +301,35 @@ fn waiting(curves: &[Curve<'_>], limits: &[Limit], title: &str, caption: &str) -
     figure(&[drawn], caption)
 }
 
-const HOW_TO_READ: &str = "Each nine of the callers has as much room as all before it, so that the few slow ones can be seen. \
-     Line: the middle run; band: from the best run to the worst; dots: the worst run, as in the table.";
+const HOW_TO_READ: &str = "Each nine of the callers has as much room as all before it, so that \
+     the few slow ones can be seen. Line: the callers of all runs; band: from the best run to the \
+     worst; dots: p50 and p99, as in the table. Thin: the control, the same crowd at a plain value.";
 
-fn curve(row: &Row, ink: Ink) -> Curve<'_> {
+/// A crowd and its control.
+fn curves(row: &Row, ink: Ink) -> [Curve<'_>; 2] {
+    [
+        Curve {
+            name: row.name.clone(),
+            ink,
+            all: row.cache.spread(),
+            runs: &row.cache.runs,
+            aside: false,
+        },
+        control(format!("control, {}", row.name), &row.control),
+    ]
+}
+
+fn control(name: String, times: &Times) -> Curve<'static> {
     Curve {
-        name: row.name.clone(),
-        ink,
-        runs: row.spreads.iter().collect(),
+        name,
+        ink: Ink::Other,
+        all: times.spread(),
+        runs: &[],
+        aside: true,
     }
 }
 
-/// What bounds the callers of a stale entry.
+/// What bounds the callers of a stale entry, besides the control.
 fn limits(rows: &[Row]) -> Vec<Limit> {
     let shortest = rows.iter().map(|row| row.compute).min();
     let compute = shortest.unwrap_or_default();
@@ -321,6 +339,7 @@ fn limits(rows: &[Row]) -> Vec<Limit> {
     };
     vec![
         limit("one compute", compute),
+        limit("10 % of a compute", compute / 10),
         limit("1 % of a compute", compute / 100),
     ]
 }
@@ -328,13 +347,19 @@ fn limits(rows: &[Row]) -> Vec<Limit> {
 fn crowds(findings: &Findings) -> Option<String> {
     let inks = [Ink::Ours, Ink::Text].into_iter().cycle();
     let rows = findings.stale.iter().zip(inks);
-    let mut curves: Vec<_> = rows.map(|(row, ink)| curve(row, ink)).collect();
-    let cold = findings.cold.spread();
+    let mut curves: Vec<_> = rows.flat_map(|(row, ink)| curves(row, ink)).collect();
+    let cold = &findings.cold;
     curves.push(Curve {
-        name: findings.cold.name(),
+        name: cold.name(),
         ink: Ink::Work,
-        runs: vec![&cold],
+        all: cold.cache.times.spread(),
+        runs: &cold.cache.times.runs,
+        aside: false,
     });
+    curves.push(control(
+        format!("control, {}", cold.name()),
+        &cold.control.times,
+    ));
     let figure = waiting(
         &curves,
         &limits(&findings.stale),
@@ -352,7 +377,7 @@ fn redis(findings: &Findings) -> Option<String> {
     let through = findings.through.as_ref()?;
     let inks = [Ink::Ours, Ink::Text].into_iter().cycle();
     let rows = through.crowds.iter().zip(inks);
-    let curves: Vec<_> = rows.map(|(row, ink)| curve(row, ink)).collect();
+    let curves: Vec<_> = rows.flat_map(|(row, ink)| curves(row, ink)).collect();
     let figure = waiting(
         &curves,
         &limits(&through.crowds),
@@ -375,7 +400,9 @@ fn accesses(findings: &Findings) -> Option<String> {
         .map(|(row, ink)| Curve {
             name: row.name.to_owned(),
             ink,
-            runs: vec![&row.spread],
+            all: row.spread.clone(),
+            runs: &[],
+            aside: false,
         })
         .collect();
     let load = [Limit {

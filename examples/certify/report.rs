@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// One figure, what it should be, and whether it is.
 pub struct Check {
     pub figure: &'static str,
     pub measured: String,
+    /// The same figure of the control, if it has one.
+    pub control: Option<String>,
     pub target: String,
     pub pass: bool,
 }
@@ -18,6 +22,7 @@ impl Check {
         Check {
             figure,
             measured: grouped(measured),
+            control: None,
             target: grouped(target),
             pass: measured == target,
         }
@@ -33,9 +38,39 @@ impl Check {
         Check {
             figure,
             measured: time(measured),
+            control: None,
             target: format!("at most {} ({reason})", time(limit)),
             pass: measured <= limit,
         }
+    }
+
+    /// A duration beside that of the control: twice as long and `more` is allowed.
+    ///
+    /// What the machine does to a crowd, it does to both. It is never the same twice, so `more` is
+    /// longer than a caller can be without a core, and shorter than a wait for the load.
+    pub fn beside(
+        figure: &'static str,
+        measured: Duration,
+        control: Duration,
+        more: Duration,
+        told: &str,
+    ) -> Check {
+        let limit = control * 2 + more;
+        Check {
+            figure,
+            measured: time(measured),
+            control: Some(time(control)),
+            target: format!("at most {} (2 x control + {told})", time(limit)),
+            pass: measured <= limit,
+        }
+    }
+}
+
+/// Whichever count is farther from one.
+pub fn worse(count: usize, other: usize) -> usize {
+    match count.abs_diff(1) >= other.abs_diff(1) {
+        true => count,
+        false => other,
     }
 }
 
@@ -43,19 +78,25 @@ pub fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
+/// A row for each check, and a column for the control if one of them has it.
 pub fn checks(checks: &[Check]) -> Table {
+    let controlled = checks.iter().any(|check| check.control.is_some());
     let rows = checks.iter().map(|check| {
-        vec![
-            check.figure.to_owned(),
-            check.measured.clone(),
-            verdict(check.pass).to_owned(),
-            check.target.clone(),
-        ]
+        let mut row = vec![check.figure.to_owned(), check.measured.clone()];
+        if controlled {
+            row.push(check.control.clone().unwrap_or_default());
+        }
+        row.extend([verdict(check.pass).to_owned(), check.target.clone()]);
+        row
     });
+    let (headers, left): (_, &[usize]) = match controlled {
+        true => (vec!["", "measured", "control", "", "target"], &[0, 4]),
+        false => (vec!["", "measured", "", "target"], &[0, 3]),
+    };
     Table {
-        headers: vec!["", "measured", "", "target"],
+        headers,
         rows: rows.collect(),
-        left: &[0, 3],
+        left,
     }
 }
 
@@ -175,6 +216,14 @@ pub fn grouped(number: usize) -> String {
 /// Microseconds, for JSON.
 pub fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
+}
+
+/// Two JSON objects as one.
+pub fn joined(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    object
 }
 
 /// Writes to stdout; who no longer reads it is no error.

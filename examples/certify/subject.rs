@@ -16,7 +16,7 @@ pub const HARD: Duration = Duration::from_secs(120);
 pub const AGE: Duration = Duration::from_secs(6);
 
 /// Longer than any forecast takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Subject {
     pub cache: Cache<Fixture, Forecast>,

@@ -124,8 +124,11 @@ impl Through {
 
     pub fn parts(&self) -> Vec<Part> {
         let crowds = self.crowds.iter().map(|row| {
-            let title = format!("With Redis: {}", row.title());
-            Part::checked(title, &row.checks())
+            let part = row.part();
+            Part {
+                title: format!("With Redis: {}", part.title),
+                ..part
+            }
         });
         let kept = Part::checked("What is in Redis then".to_owned(), &self.kept.checks());
         crowds.chain([kept]).collect()
@@ -149,12 +152,14 @@ impl Kept {
             Check {
                 figure: "soft limit in the payload",
                 measured: time(soft),
+                control: None,
                 target: time(SOFT),
                 pass: soft == SOFT,
             },
             Check {
                 figure: "time the key has left",
                 measured: time(left),
+                control: None,
                 target: format!("{}, less what has passed", time(HARD)),
                 pass: left <= HARD && left > HARD / 2,
             },
@@ -162,6 +167,7 @@ impl Kept {
             Check {
                 figure: "it has the value from Redis",
                 measured: if self.from_store { "yes" } else { "no" }.to_owned(),
+                control: None,
                 target: "yes".to_owned(),
                 pass: self.from_store,
             },

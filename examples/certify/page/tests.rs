@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 use everfresh::store::Terms;
 
 use super::*;
+use crate::cold::Cold;
 use crate::crowd::{Answer, Call, Compute, Seen};
 use crate::findings::Replayed;
 use crate::memory::{Held, Memory};
 use crate::spread::{Spread, quantile};
-use crate::stampede::{Callers, Cold};
+use crate::stampede::Callers;
 use crate::subject::{HARD, SOFT};
 use crate::through::{Kept, Through};
 
@@ -36,10 +37,23 @@ fn seen(callers: u64, slowest: Duration, answer: Answer) -> Seen {
 fn row() -> Row {
     let mut row = Row::of(&Callers::Threads(100));
     for run in 1..=3 {
-        row.include(&seen(100, micros(400 * run), Answer::Stale), 1, 1);
+        let read = seen(100, micros(400 * run), Answer::Stale);
+        let plain = seen(100, micros(40 * run), Answer::Stale);
+        row.include(&read, &plain, 1, 1, None);
     }
     row.compute = micros(200_000);
     row
+}
+
+fn cold() -> Cold {
+    let mut cold = Cold::of(100);
+    for run in 1..=3 {
+        let load = micros(200_000);
+        let read = seen(100, load + micros(300 * run), Answer::Waited);
+        let plain = seen(100, load + micros(30 * run), Answer::Waited);
+        cold.include((&read, load), (&plain, load), 1);
+    }
+    cold
 }
 
 fn generation(name: &'static str, load: &'static str, computes: usize) -> evolution::Row {
@@ -119,12 +133,7 @@ fn everything() -> Findings {
                 from_store: true,
             },
         }),
-        cold: Cold {
-            callers: 100,
-            loads: 1,
-            seen: seen(100, micros(200_000), Answer::Waited),
-            compute: micros(200_000),
-        },
+        cold: cold(),
         generations: generations.collect(),
         memory: Memory {
             full: held(1_000),
@@ -145,7 +154,8 @@ fn little() -> Findings {
     findings.through = None;
     findings.replayed = None;
     let mut row = Row::of(&Callers::Threads(1));
-    row.include(&seen(1, Duration::ZERO, Answer::Stale), 0, 0);
+    let read = seen(1, Duration::ZERO, Answer::Stale);
+    row.include(&read, &read, 0, 0, None);
     row.compute = Duration::ZERO;
     findings.stale = vec![row];
     for generation in &mut findings.generations {
@@ -279,7 +289,10 @@ fn a_page_needs_nothing_from_elsewhere() {
 #[test]
 fn every_picture_says_in_words_what_it_shows() {
     let page = written(&everything());
-    let pictures: Vec<&str> = page.split("<svg").skip(1).collect();
+    let pictures = page.split("<svg").skip(1);
+    let pictures: Vec<&str> = pictures
+        .filter_map(|picture| picture.split("</svg>").next())
+        .collect();
     // Two of computes, and each of the others wide and narrow.
     assert_eq!(pictures.len(), 2 + 2 * (3 + 3));
     for picture in pictures {
@@ -296,7 +309,8 @@ fn every_picture_says_in_words_what_it_shows() {
             "{picture}"
         );
     }
-    assert!(page.contains("100 threads: p50 600 µs, p99 1.19 ms, slowest 1.20 ms"));
+    assert!(page.contains("100 threads: p50 328 µs, p99 1.16 ms, slowest 1.20 ms"));
+    assert!(page.contains("control, 100 threads: p50 32.8 µs, p99 116 µs, slowest 120 µs"));
     assert!(page.contains("everfresh: 100 callers, 1 compute, p99"));
 }
 
@@ -308,4 +322,64 @@ fn dates_know_leap_years() {
     assert_eq!(date(1_709_251_199), "2024-02-29 23:59 UTC");
     assert_eq!(date(1_798_761_600), "2027-01-01 00:00 UTC");
     assert_eq!(date(4_107_542_400), "2100-03-01 00:00 UTC");
+}
+
+#[test]
+fn one_unlucky_run_is_told_and_not_judged() {
+    let mut row = row();
+    let plain = seen(100, micros(40), Answer::Stale);
+    for _ in 0..47 {
+        row.include(&seen(100, micros(400), Answer::Stale), &plain, 1, 1, None);
+    }
+    let mut unlucky = seen(100, micros(400), Answer::Stale).calls;
+    for call in &mut unlucky[90..] {
+        call.ended = call.began + micros(90_000);
+    }
+    row.include(&Seen::of(unlucky), &plain, 1, 1, None);
+    assert!(row.pass(), "{}", row.part().text());
+    let told = "worst run: p99 90.0 ms, slowest 90.0 ms (control 119 µs, 120 µs)";
+    assert!(row.part().text().contains(told), "{}", row.part().text());
+}
+
+#[test]
+fn one_caller_that_waits_for_the_refresh_in_each_run_fails() {
+    let mut row = row();
+    let plain = seen(100, micros(40), Answer::Stale);
+    for _ in 0..47 {
+        let mut calls = seen(100, micros(400), Answer::Stale).calls;
+        calls[0].ended = calls[0].began + micros(200_000);
+        row.include(&Seen::of(calls), &plain, 1, 1, None);
+    }
+    assert!(!row.pass(), "{}", row.part().text());
+    assert_eq!(row.part().text().matches("FAIL").count(), 1);
+    assert_eq!(row.json()["pass"], false);
+}
+
+#[test]
+fn callers_that_all_wait_fail_also_beside_a_control_that_loses_its_core() {
+    let mut row = Row::of(&Callers::Threads(100));
+    row.compute = micros(200_000);
+    let plain = seen(100, micros(30_000), Answer::Stale);
+    let mut calls = seen(100, micros(200_000), Answer::Stale).calls;
+    for call in &mut calls {
+        call.ended = call.began + micros(200_000);
+    }
+    row.include(&Seen::of(calls), &plain, 1, 1, None);
+    assert_eq!(row.part().text().matches("FAIL").count(), 3);
+}
+
+#[test]
+fn a_fresh_value_is_right_only_for_callers_that_come_after_the_refresh() {
+    let passes = |refreshed: Duration| {
+        let mut row = row();
+        let mut read = seen(100, micros(400), Answer::Stale);
+        let came = read.calls[99].began;
+        read.calls[99].answer = Answer::Fresh;
+        let read = Seen::of(read.calls);
+        let plain = seen(100, micros(40), Answer::Stale);
+        row.include(&read, &plain, 1, 1, came.checked_add(refreshed));
+        (row.pass(), row.json()["after_refresh"].clone())
+    };
+    assert_eq!(passes(micros(100)), (true, 1.into()));
+    assert_eq!(passes(micros(401)), (false, 0.into()));
 }
