@@ -14,7 +14,7 @@ use std::thread::{Thread, park_timeout};
 use std::time::Duration;
 
 use crate::clock::{Clock, Tick};
-use crate::sync::{Arc, AtomicU64, Event, ListMutex, OnceLock, Ordering, PoisonError, Weak};
+use crate::sync::{Arc, AtomicU64, Event, Mutex, OnceLock, Ordering, PoisonError, Weak};
 
 /// The thread never sleeps longer, and never shorter.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
@@ -27,7 +27,7 @@ pub trait Sleeper: Send + Sync {
 
 pub struct Alarms {
     /// One list: a load takes its lock once, for some nanoseconds.
-    list: ListMutex<Vec<Alarm>>,
+    list: Mutex<Vec<Alarm>>,
     /// When to look at the list.
     next: AtomicU64,
 }
@@ -35,7 +35,7 @@ pub struct Alarms {
 impl Default for Alarms {
     fn default() -> Self {
         Alarms {
-            list: ListMutex::new(Vec::new()),
+            list: Mutex::new(Vec::new()),
             next: AtomicU64::new(Tick::MAX),
         }
     }

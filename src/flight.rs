@@ -21,7 +21,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::nesting::Frame;
 use crate::pool::{Task, on_worker};
-use crate::sync::{Arc, AtomicU8, Event, OnceLock, Ordering, SetOnce, listener};
+use crate::sync::{Arc, AtomicU8, Event, Ordering, SetOnce, listener};
 
 /// What an attempt came to.
 pub enum Outcome<K, V> {
@@ -61,9 +61,9 @@ pub struct Flight<K, V> {
     /// 1 once somebody has seen to it that waiters are woken at the deadline.
     alarmed: AtomicU8,
     /// What this attempt itself waits for, to find cycles of loads; made when it is first asked for.
-    frame: OnceLock<Arc<Frame>>,
+    frame: SetOnce<Arc<Frame>>,
     /// The queued job, which a worker that waits for it runs itself.
-    task: OnceLock<Arc<Task>>,
+    task: SetOnce<Arc<Task>>,
 }
 
 impl<K, V> Flight<K, V> {
@@ -74,8 +74,8 @@ impl<K, V> Flight<K, V> {
             outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU8::new(0),
-            frame: OnceLock::new(),
-            task: OnceLock::new(),
+            frame: SetOnce::new(),
+            task: SetOnce::new(),
         }
     }
 
@@ -107,7 +107,7 @@ impl<K, V> Flight<K, V> {
     }
 
     /// Says which queued job this flight waits for, before the job can run.
-    pub(crate) fn waits_for(&self, task: Arc<Task>) {
+    pub fn waits_for(&self, task: Arc<Task>) {
         // Each flight has one job, so the cell is empty.
         let _ = self.task.set(task);
         // A worker may be waiting already, and must not wait for a job that only it could run.

@@ -179,6 +179,8 @@ pub mod protocol {
     pub use crate::fifo::residency;
     pub use crate::fleet::Gathering;
     pub use crate::flight::{Flight, Made, Outcome};
+    pub use crate::nesting::Frame;
+    pub use crate::pool::{Class, Jobs, Task, all_on_worker};
     pub use crate::publish::{Claim, Published};
     pub use crate::removal::Removals;
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
