@@ -15,6 +15,8 @@ mod fixture;
 mod flight;
 mod gather;
 mod load;
+mod nesting;
+mod pool;
 mod publish;
 mod table;
 mod watch;
