@@ -123,7 +123,21 @@ fn keep_ringing(alarms: &Alarms) {
 }
 
 /// One that waits for nothing but a time.
-pub(crate) struct Nap(pub(crate) Event);
+pub struct Nap(pub Event);
+
+impl Nap {
+    /// Completes when it is over by the clock; its alarm was set before.
+    pub async fn sleep(&self, is_over: impl Fn() -> bool) {
+        loop {
+            // Before the look at the clock, so that a wake between the two is not lost.
+            let woken = self.0.listen();
+            if is_over() {
+                return;
+            }
+            woken.await;
+        }
+    }
+}
 
 impl Sleeper for Nap {
     fn wake(&self) {

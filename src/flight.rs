@@ -128,7 +128,7 @@ impl<K, V> Flight<K, V> {
     /// # Cancel safety
     ///
     /// Dropping the future only removes this waiter.
-    pub(crate) async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
+    pub async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
     where
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,

@@ -172,7 +172,7 @@ pub mod docs {
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
 pub mod protocol {
-    pub use crate::alarm::{Alarms, Sleeper};
+    pub use crate::alarm::{Alarms, Nap, Sleeper};
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
@@ -185,7 +185,7 @@ pub mod protocol {
     pub use crate::removal::Removals;
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
     pub use crate::sync::{
-        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, Watch,
+        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Event, Held, SegQueue, SetOnce, Slot, Watch,
     };
     pub use crate::table::{Inserted, Place, Table};
     pub use crate::watch::Watched;
