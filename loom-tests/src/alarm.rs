@@ -90,8 +90,8 @@ fn a_nap_against_the_clock() {
     });
 }
 
-/// P3: of two who wait for a load, one sets the alarm for both; the other one is let go as well when
-/// the clock is moved before that alarm is set.
+/// P3: of two who wait for a load, one sets the alarm for both; the other one is let go as well
+/// when the clock is moved before that alarm is set.
 #[test]
 fn two_waiters_against_the_clock() {
     run_model(Three, || {
