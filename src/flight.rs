@@ -85,7 +85,7 @@ impl<K, V> Flight<K, V> {
     }
 
     pub(crate) fn frame(&self) -> &Arc<Frame> {
-        self.frame.get_or_init(|| Arc::new(Frame::new()))
+        self.frame.get_or_init(|| Arc::new(Frame::default()))
     }
 
     pub fn is_closed(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::Threads::{Three, Two};
 use crate::run_model;
 
 fn frames<const N: usize>() -> [Arc<Frame>; N] {
-    std::array::from_fn(|_| Arc::new(Frame::new()))
+    std::array::from_fn(|_| Arc::new(Frame::default()))
 }
 
 /// P3: two loads that come to wait for each other at the same moment do not both wait.
