@@ -17,7 +17,7 @@ use crate::clock::{Clock, Tick};
 use crate::event::Event;
 use crate::on_demand::OnDemand;
 use crate::panics::isolated;
-use crate::sync::{Arc, AtomicU64, Held, ListMutex, OnceLock, Ordering, PoisonError, Slot, Weak};
+use crate::sync::{Arc, AtomicU64, Held, Mutex, OnceLock, Ordering, PoisonError, Slot, Weak};
 
 /// The thread never sleeps longer, and never shorter.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
@@ -30,7 +30,7 @@ pub trait Sleeper: Send + Sync {
 
 pub struct Alarms {
     /// One list: a load takes its lock once, for some nanoseconds.
-    list: ListMutex<Vec<Alarm>>,
+    list: Mutex<Vec<Alarm>>,
     /// When to look at the list.
     next: AtomicU64,
 }
@@ -38,7 +38,7 @@ pub struct Alarms {
 impl Default for Alarms {
     fn default() -> Self {
         Alarms {
-            list: ListMutex::new(Vec::new()),
+            list: Mutex::new(Vec::new()),
             next: AtomicU64::new(Tick::MAX),
         }
     }
@@ -167,7 +167,21 @@ fn keep_ringing(alarms: &Alarms) {
 }
 
 /// One that waits for nothing but a time.
-pub(crate) struct Nap(pub(crate) Event);
+pub struct Nap(pub Event);
+
+impl Nap {
+    /// Completes when it is over by the clock; its alarm was set before.
+    pub async fn sleep(&self, is_over: impl Fn() -> bool) {
+        loop {
+            // Before the look at the clock, so that a wake between the two is not lost.
+            let woken = self.0.listen();
+            if is_over() {
+                return;
+            }
+            woken.await;
+        }
+    }
+}
 
 impl Sleeper for Nap {
     fn wake(&self) {

@@ -147,13 +147,7 @@ impl Clock {
         let nap = Arc::new(Nap(Event::new()));
         let sleeper: Arc<dyn Sleeper> = nap.clone();
         self.wake_at(deadline, Arc::downgrade(&sleeper));
-        loop {
-            let woken = nap.0.listen();
-            if self.now() >= deadline {
-                return;
-            }
-            woken.await;
-        }
+        nap.sleep(|| self.now() >= deadline).await;
     }
 }
 

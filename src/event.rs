@@ -16,9 +16,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::panics::isolated;
-use crate::sync::{ListMutex, PoisonError};
+use crate::sync::{Mutex, lock};
 
-pub struct Event(ListMutex<Waiting>);
+pub struct Event(Mutex<Waiting>);
 
 struct Waiting {
     /// How often it happened.
@@ -30,7 +30,7 @@ struct Waiting {
 
 impl Event {
     pub fn new() -> Self {
-        Event(ListMutex::new(Waiting {
+        Event(Mutex::new(Waiting {
             times: 0,
             next: 0,
             wakers: BTreeMap::new(),
@@ -58,7 +58,7 @@ impl Event {
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut Waiting) -> R) -> R {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.0))
     }
 }
 

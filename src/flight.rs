@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::nesting::Frame;
 use crate::pool::{Task, on_worker};
-use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering, SetOnce};
 
 /// What an attempt came to.
 pub enum Outcome<K, V> {
@@ -62,9 +62,9 @@ pub struct Flight<K, V> {
     /// The process whose alarm wakes waiters at the deadline, once it is set.
     alarmed: AtomicU64,
     /// What this attempt itself waits for, to find cycles of loads; made when it is first asked for.
-    frame: OnceLock<Arc<Frame>>,
+    frame: SetOnce<Arc<Frame>>,
     /// The queued job, which a worker that waits for it runs itself.
-    task: OnceLock<Arc<Task>>,
+    task: SetOnce<Arc<Task>>,
 }
 
 impl<K, V> Flight<K, V> {
@@ -75,8 +75,8 @@ impl<K, V> Flight<K, V> {
             outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU64::new(0),
-            frame: OnceLock::new(),
-            task: OnceLock::new(),
+            frame: SetOnce::new(),
+            task: SetOnce::new(),
         }
     }
 
@@ -86,7 +86,7 @@ impl<K, V> Flight<K, V> {
     }
 
     pub(crate) fn frame(&self) -> &Arc<Frame> {
-        self.frame.get_or_init(|| Arc::new(Frame::new()))
+        self.frame.get_or_init(|| Arc::new(Frame::default()))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -114,7 +114,7 @@ impl<K, V> Flight<K, V> {
     }
 
     /// Says which queued job this flight waits for, before the job can run.
-    pub(crate) fn waits_for(&self, task: Arc<Task>) {
+    pub fn waits_for(&self, task: Arc<Task>) {
         // Each flight has one job, so the cell is empty.
         let _ = self.task.set(task);
         // A worker may be waiting already, and must not wait for a job that only it could run.
@@ -135,7 +135,7 @@ impl<K, V> Flight<K, V> {
     /// # Cancel safety
     ///
     /// Dropping the future only removes this waiter.
-    pub(crate) async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
+    pub async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
     where
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,

@@ -194,7 +194,7 @@ pub mod docs {
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
 pub mod protocol {
-    pub use crate::alarm::{Alarms, Sleeper};
+    pub use crate::alarm::{Alarms, Nap, Sleeper};
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
@@ -202,6 +202,8 @@ pub mod protocol {
     pub use crate::fifo::residency;
     pub use crate::fleet::Gathering;
     pub use crate::flight::{Flight, Made, Outcome};
+    pub use crate::nesting::Frame;
+    pub use crate::pool::{Class, Jobs, Task, all_on_worker};
     pub use crate::publish::{Claim, Published};
     pub use crate::removal::Removals;
     pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};

@@ -11,6 +11,7 @@ use std::mem::ManuallyDrop;
 use crate::sync::{Arc, Mutex, lock};
 
 /// One running load or refresh.
+#[derive(Default)]
 pub struct Frame {
     waits_for: Mutex<Vec<Arc<Frame>>>,
 }
@@ -31,12 +32,6 @@ fn exchange(frame: Option<Arc<Frame>>) -> Option<Arc<Frame>> {
 }
 
 impl Frame {
-    pub fn new() -> Self {
-        Frame {
-            waits_for: Mutex::new(Vec::new()),
-        }
-    }
-
     /// The load that runs on this thread, if any.
     pub fn current() -> Option<Arc<Frame>> {
         CURRENT
@@ -114,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_cycle_is_found_and_an_edge_ends_with_its_guard() {
-        let [a, b, c] = [(); 3].map(|()| Arc::new(Frame::new()));
+        let [a, b, c] = [(); 3].map(|()| Arc::new(Frame::default()));
         let ab = a.wait_for(&b);
         let bc = b.wait_for(&c);
         assert!(ab.is_some() && bc.is_some());

@@ -3,7 +3,8 @@
 use std::io;
 use std::thread::{Builder, Thread};
 
-use crate::sync::{Mutex, OnceLock, lock};
+use crate::sync::OnceLock;
+use crate::sync::plain::{Mutex, lock};
 
 /// A start that fails, because the system has no thread left, is tried again when the thread is
 /// needed next.

@@ -7,7 +7,8 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::sync::{Arc, Condvar, Mutex, PoisonError, lock};
+use crate::sync::plain::{Condvar, Mutex, lock};
+use crate::sync::{Arc, PoisonError};
 
 #[derive(Default)]
 struct Parker {

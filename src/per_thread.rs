@@ -13,7 +13,8 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::sync::{Mutex, OnceLock, lock};
+use crate::sync::OnceLock;
+use crate::sync::plain::{Mutex, lock};
 
 /// As many rows as numbers have bits; each is twice as long as the one before.
 const ROWS: usize = 32;

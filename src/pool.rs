@@ -14,7 +14,7 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, SegQueue, lock};
 
 /// How urgent a load is, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub enum Class {
     /// Somebody waits for it.
     Cold,
     /// Callers are served a stale value meanwhile.
@@ -39,12 +39,12 @@ impl Class {
 pub struct Task(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Task {
-    pub(crate) fn new(run: impl FnOnce() + Send + 'static) -> Self {
+    pub fn new(run: impl FnOnce() + Send + 'static) -> Self {
         Task(Mutex::new(Some(Box::new(run))))
     }
 
     /// Runs the job unless somebody else does or did.
-    pub(crate) fn run(&self) {
+    pub fn run(&self) {
         let run = lock(&self.0).take();
         if let Some(run) = run {
             run();
@@ -52,13 +52,18 @@ impl Task {
     }
 }
 
-pub(crate) struct Pool {
-    threads: ThreadPool,
+/// Which job runs next: all of a pool but its threads, and explored by the models.
+pub struct Jobs {
     size: usize,
     queues: [SegQueue<Arc<Task>>; 3],
     queued: AtomicUsize,
     running: AtomicUsize,
     bound: usize,
+}
+
+pub(crate) struct Pool {
+    threads: ThreadPool,
+    jobs: Jobs,
 }
 
 thread_local! {
@@ -68,6 +73,13 @@ thread_local! {
 /// Whether this thread belongs to the pool of some cache, and so must not wait for a queued job.
 pub(crate) fn on_worker() -> bool {
     ON_WORKER.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Makes the threads of a model workers. They share the thread-locals of one real thread, so all of
+/// them are, or none.
+#[cfg(all(loom, feature = "loom"))]
+pub fn all_on_worker() {
+    ON_WORKER.set(true);
 }
 
 impl Pool {
@@ -84,19 +96,53 @@ impl Pool {
             .map_err(|error| BuildError::pool(size, error))?;
         Ok(Pool {
             threads,
+            jobs: Jobs::new(size, bound),
+        })
+    }
+
+    /// See [`Jobs::admits`].
+    pub(crate) fn admits(&self, class: Class) -> bool {
+        self.jobs.admits(class)
+    }
+
+    /// Queues a task that was admitted.
+    pub(crate) fn queue(self: &Arc<Self>, class: Class, task: Arc<Task>) {
+        self.jobs.queue(class, task, || self.wake());
+    }
+
+    fn wake(self: &Arc<Self>) {
+        let pool = self.clone();
+        self.threads.spawn(move || pool.run_next());
+    }
+
+    fn run_next(self: &Arc<Self>) {
+        if Frame::current().is_some() {
+            // A load that waits for parallel parts of its own is given other jobs of the pool
+            // meanwhile. A load must not be one of them: it could wait for the load below it on this
+            // very stack.
+            std::thread::yield_now();
+            return self.wake();
+        }
+        self.jobs.run_next();
+    }
+}
+
+impl Jobs {
+    pub fn new(size: usize, bound: usize) -> Self {
+        Jobs {
             size,
             queues: std::array::from_fn(|_| SegQueue::new()),
             queued: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             bound,
-        })
+        }
     }
 
     /// Takes a place in the queue for a job that follows at once; false if there is none for its class.
     ///
     /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the load
     /// it is running is always accepted: there are at most as many as workers, and that worker will run it.
-    pub(crate) fn admits(&self, class: Class) -> bool {
+    pub fn admits(&self, class: Class) -> bool {
         // Relaxed counts: they bound the queue, they guard no memory. The queue synchronises.
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
         let accepted = match class {
@@ -110,21 +156,16 @@ impl Pool {
         accepted
     }
 
-    /// Queues a task that was admitted.
-    pub(crate) fn queue(self: &Arc<Self>, class: Class, task: Arc<Task>) {
+    /// Queues a task that was admitted, and wakes a worker for it.
+    pub fn queue(&self, class: Class, task: Arc<Task>, wake: impl FnOnce()) {
         self.queues[class as usize].push(task);
-        let pool = self.clone();
-        self.threads.spawn(move || pool.run_next());
+        // After the push: a worker that finds nothing sleeps again, and no other wake is for this
+        // task.
+        wake();
     }
 
-    fn run_next(self: &Arc<Self>) {
-        if Frame::current().is_some() {
-            // A load that waits for parallel parts of its own is given other jobs of the pool meanwhile. A load must
-            // not be one of them: it could wait for the load below it on this very stack.
-            std::thread::yield_now();
-            let pool = self.clone();
-            return self.threads.spawn(move || pool.run_next());
-        }
+    /// What a worker does for each wake: runs the most urgent task that is queued.
+    pub fn run_next(&self) {
         let Some(task) = self.queues.iter().find_map(SegQueue::pop) else {
             return;
         };
@@ -147,7 +188,7 @@ impl Drop for Running<'_> {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("size", &self.size)
+            .field("size", &self.jobs.size)
             .finish_non_exhaustive()
     }
 }

@@ -8,23 +8,23 @@
 //! [`Slot::load`] acquires, [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release.
 //! Atomics take their ordering from the caller, who explains it.
 
+use std::ops::Deref;
 pub use std::sync::atomic::Ordering;
-pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+pub use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 #[cfg(all(loom, feature = "loom"))]
 pub mod model;
 
 #[cfg(all(loom, feature = "loom"))]
-pub use model::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, ListMutex, NoteCache, SegQueue,
-    SetOnce, Slot, Watch, yield_now,
-};
-
+use model as side;
 #[cfg(not(all(loom, feature = "loom")))]
-pub use native::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, ListMutex, NoteCache, SegQueue,
-    SetOnce, Slot, Watch, yield_now,
+use native as side;
+
+pub use side::{
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Mutex, MutexGuard, NoteCache,
+    SegQueue, SetOnce, Slot, yield_now,
 };
+use side::{Kept, fence};
 
 #[cfg(all(loom, feature = "loom"))]
 pub(crate) use model::thread_local;
@@ -39,11 +39,43 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What no model looks into: the start of threads, their numbers, and how they block.
+pub(crate) mod plain {
+    use std::sync::PoisonError;
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+
+    /// As [`lock`](super::lock).
+    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A [`Slot`] seen by one thread, which remembers what it last held: a look is one load and a
+/// comparison, no guard.
+pub struct Watch<O, T>(Kept<O, T>);
+
+impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
+    pub fn new(slot: O) -> Self {
+        Watch(Kept::new(slot))
+    }
+
+    /// What the slot holds now.
+    ///
+    /// Acquires, without a guard: one load, a comparison and a fence, which is free on x86.
+    #[inline]
+    pub fn look(&mut self) -> Option<&Arc<T>> {
+        let held = self.0.renewed();
+        // The load inside is Relaxed. What the caller reads next, the second look at `control`,
+        // must not come before it. Here, and not on either side, so that the models need it too.
+        fence(Ordering::Acquire);
+        held
+    }
+}
+
 #[cfg(not(all(loom, feature = "loom")))]
 mod native {
     use std::ops::Deref;
     use std::ptr;
-    use std::sync::atomic::{Ordering, fence};
 
     use arc_swap::cache::Cache;
     use arc_swap::{ArcSwapOption, Guard};
@@ -51,10 +83,9 @@ mod native {
     use super::Arc;
     pub use crossbeam::queue::{ArrayQueue, SegQueue};
     pub use moka::sync::Cache as NoteCache;
-    /// A mutex whose order with what comes before and after it matters, and so is part of the models.
-    pub use std::sync::Mutex as ListMutex;
     pub use std::sync::OnceLock as SetOnce;
-    pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize};
+    pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, fence};
+    pub use std::sync::{Mutex, MutexGuard};
     pub use std::thread::yield_now;
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
@@ -118,8 +149,8 @@ mod native {
         }
     }
 
-    /// A [`Slot`] seen by one thread, which remembers what it last held: a look is one load and a comparison, no guard.
-    pub struct Watch<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
+    /// What a slot held when it was last looked at; kept until it holds something else.
+    pub(super) struct Kept<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
 
     struct Inner<O>(O);
 
@@ -131,20 +162,15 @@ mod native {
         }
     }
 
-    impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
-        pub fn new(slot: O) -> Self {
-            Watch(Cache::new(Inner(slot)))
+    impl<O: Deref<Target = Slot<T>>, T> Kept<O, T> {
+        pub(super) fn new(slot: O) -> Self {
+            Kept(Cache::new(Inner(slot)))
         }
 
-        /// What the slot holds now.
-        ///
-        /// Acquires, without a guard: one load, a comparison and a fence, which is free on x86.
+        /// Relaxed, if the slot holds what is kept.
         #[inline]
-        pub fn look(&mut self) -> Option<&Arc<T>> {
-            let held = self.0.load().as_ref();
-            // The load inside is Relaxed. What the caller reads next, the second look at `control`, must not come before it.
-            fence(Ordering::Acquire);
-            held
+        pub(super) fn renewed(&mut self) -> Option<&Arc<T>> {
+            self.0.load().as_ref()
         }
     }
 

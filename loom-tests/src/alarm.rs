@@ -3,11 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use everfresh::protocol::{Alarms, AtomicU64, Flight, Right, Sleeper};
+use std::time::Duration;
+
+use everfresh::protocol::{Alarms, AtomicU64, Claims, Event, Flight, Nap, Right, Sleeper};
+use everfresh::{Clock, ManualClock};
 use loom::future::block_on;
 use loom::thread::spawn;
 
-use crate::Threads::Two;
+use crate::Threads::{Three, Two};
 use crate::run_model;
 
 const DEADLINE: u64 = 5;
@@ -57,5 +60,52 @@ fn an_alarm_against_the_look_at_the_list() {
         let told = alarms.set(DEADLINE, sleeper(&flight));
         let next = thread.join().unwrap();
         assert!(told || next <= DEADLINE, "the list is looked at too late");
+    });
+}
+
+/// Where a clock that is moved by hand begins.
+const START: u64 = 1_000_000_000_000_000;
+
+/// P3: a nap whose alarm is set while the clock is moved over its end is over.
+#[test]
+fn a_nap_against_the_clock() {
+    run_model(Two, || {
+        let nap = Arc::new(Nap(Event::new()));
+        let shared = Arc::new((AtomicU64::new(0), Alarms::default()));
+        let sleeper = spawn({
+            // Dropped by main, like the flight above.
+            let (nap, shared) = (nap.clone(), shared.clone());
+            move || {
+                let (now, alarms) = &*shared;
+                let alarm: Arc<dyn Sleeper> = nap.clone();
+                let _ = alarms.set(DEADLINE, Arc::downgrade(&alarm));
+                block_on(nap.sleep(|| now.load(Ordering::Acquire) >= DEADLINE));
+            }
+        });
+        let (now, alarms) = &*shared;
+        now.fetch_add(DEADLINE, Ordering::AcqRel);
+        alarms.ring(DEADLINE);
+        sleeper.join().unwrap();
+        drop(nap);
+    });
+}
+
+/// P3: of two who wait for a load, one sets the alarm for both; the other one is let go as well
+/// when the clock is moved before that alarm is set.
+#[test]
+fn two_waiters_against_the_clock() {
+    run_model(Three, || {
+        let (_, right) = Claims::claimed(START, DEADLINE, 0);
+        let flight = Arc::new(Flight::<u8, u64>::new(right));
+        let hand = ManualClock::new();
+        let waiters = [(); 2].map(|()| {
+            let (flight, clock) = (flight.clone(), Clock::from(&hand));
+            spawn(move || assert!(block_on(flight.land(&clock)).is_none()))
+        });
+        let left = right.deadline() - START;
+        hand.advance(Duration::from_nanos(left));
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
     });
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::protocol::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot};
+use everfresh::protocol::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, Watch};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -170,6 +170,57 @@ fn a_slot_publishes() {
         BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
         "a slot's pointer came before what was written before it"
     );
+}
+
+/// What a slot gave back is its owner's alone, unless a thread has loaded it meanwhile; so is what
+/// was offered in vain.
+#[test]
+fn a_slot_lets_go() {
+    let seen = outcomes(|| {
+        let slot = Arc::new(Slot::new(None));
+        let other = spawn({
+            let slot = slot.clone();
+            move || slot.load()
+        });
+        let mut mine = Arc::new(1);
+        assert!(slot.compare_exchange(None, Some(mine.clone())));
+        assert!(slot.compare_exchange(Some(&mine), None));
+        assert!(!slot.compare_exchange(Some(&Arc::new(2)), Some(mine.clone())));
+        let alone = Arc::get_mut(&mut mine).is_some();
+        (alone, other.join().unwrap().is_some())
+    });
+    assert_eq!(seen, BTreeSet::from([(true, false), (false, true)]));
+}
+
+/// What a watch remembers and finds again in its slot brings along what was written before it came
+/// back.
+#[test]
+fn a_watch_acquires() {
+    let seen = outcomes(|| {
+        let [first, second] = [1, 2].map(Arc::new);
+        let slot = Arc::new(Slot::new(Some(first.clone())));
+        let mut watch = Watch::new(slot.clone());
+        let data = Arc::new(AtomicU64::new(0));
+        let other = spawn({
+            let (slot, data) = (slot.clone(), data.clone());
+            move || {
+                assert!(slot.compare_exchange(Some(&first), Some(second.clone())));
+                data.store(1, Relaxed);
+                assert!(slot.compare_exchange(Some(&second), Some(first)));
+            }
+        });
+        let between = slot.load().is_some_and(|held| *held == 2);
+        let looked = watch.look().is_some_and(|value| **value == 1);
+        let received = data.load(Relaxed);
+        other.join().unwrap();
+        (between, looked, received)
+    });
+    assert!(seen.contains(&(true, true, 1)));
+    assert!(
+        seen.contains(&(true, false, 0)),
+        "the model is stronger than a watch"
+    );
+    assert!(!seen.contains(&(true, true, 0)), "a look came too late");
 }
 
 /// A queue that is full gives its oldest item for a new one, in one step.

@@ -3,7 +3,7 @@
 //! The invariant of all of them: what is resident is in one of the two queues, by its token or by its mark. A value in neither would never
 //! be evicted, nor would its successors.
 
-use everfresh::protocol::Published;
+use everfresh::protocol::{Published, Watched};
 use loom::thread::spawn;
 
 use crate::Threads::{Two, TwoBusy};
@@ -274,6 +274,42 @@ fn weight_of_an_overwrite_against_eviction() {
         evict(&cache, STALE);
         assert!(inserter.join().unwrap());
         assert_exact(&cache);
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// Of two inserts of one key, each with a residency of its own, the later one overwrites the earlier
+/// one and takes over its token.
+#[test]
+fn two_inserts() {
+    run_model(TwoBusy, || {
+        let cache = empty();
+        let other = spawn({
+            let cache = cache.clone();
+            move || put(&cache, KEY, 8, CREATED)
+        });
+        assert!(put(&cache, KEY, 9, STALE));
+        assert!(other.join().unwrap());
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// The same where a watch has met one of them while that was reserved for a moment: it cannot take
+/// over a token then, and needs its own.
+#[test]
+fn two_inserts_and_a_watch() {
+    run_model(TwoBusy, || {
+        let cache = filled();
+        let (place, _) = find(&cache, KEY).unwrap();
+        let mut watched = Watched::new(&cache, place);
+        assert!(invalidate(&cache, KEY));
+        let other = spawn({
+            let cache = cache.clone();
+            move || put(&cache, KEY, 8, CREATED)
+        });
+        watched.look(&cache, |key| *key == KEY);
+        assert!(put(&cache, KEY, 9, STALE));
+        assert!(other.join().unwrap());
         assert_evictable(&cache, STALE);
     });
 }

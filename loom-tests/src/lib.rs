@@ -16,6 +16,8 @@ mod fixture;
 mod flight;
 mod gather;
 mod load;
+mod nesting;
+mod pool;
 mod publish;
 mod removal;
 mod table;

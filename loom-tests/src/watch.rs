@@ -1,6 +1,9 @@
 //! Reads by a watch, which takes no guard.
 
-use everfresh::protocol::Watched;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use everfresh::protocol::{AtomicU64, Inserted, Watched};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -52,5 +55,39 @@ fn against_remove_and_insert() {
         }
         assert!(seen.is_sorted(), "a watch saw an older value after a newer");
         assert!(other.join().unwrap());
+    });
+}
+
+/// P4: a watch that remembers an item which left, and which is put in once more, does not see it
+/// before that.
+///
+/// An insert that reserves a way twice does this. The slot then holds what the watch remembers, so
+/// its look is a Relaxed load and no more; the fence alone keeps the second look at `control` behind.
+#[test]
+fn an_item_that_comes_back() {
+    run_model(Two, || {
+        let cache = filled();
+        let (place, first) = find(&cache, KEY).unwrap();
+        let item = first.into_arc();
+        let mut watched = Watched::new(&cache, place);
+        assert!(watched.look(&cache, |key| *key == KEY).is_some());
+        assert!(invalidate(&cache, KEY));
+        assert!(put(&cache, KEY, 200, CREATED));
+        let source = Arc::new(AtomicU64::new(1));
+        let other = spawn({
+            let (cache, item, source) = (cache.clone(), item.clone(), source.clone());
+            move || {
+                invalidate(&cache, KEY);
+                source.store(2, Relaxed);
+                let inserted = cache.table.insert_if_absent(hash(KEY), &item, |_| false);
+                assert!(matches!(inserted, Inserted::Here(at) if at == place));
+            }
+        });
+        if watched.look(&cache, |key| *key == KEY).is_some()
+            && watched.seen().is_some_and(|seen| Arc::ptr_eq(seen, &item))
+        {
+            assert_eq!(source.load(Relaxed), 2, "a watch saw what was not yet in");
+        }
+        other.join().unwrap();
     });
 }

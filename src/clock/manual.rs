@@ -73,6 +73,12 @@ impl ManualClock {
     pub(super) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
         // Whoever moves the clock looks at the whole list, whatever it knew; and whoever sleeps looks at the clock after this.
         let _ = self.0.alarms.set(at, sleeper);
+        // Those who leave the alarm to the caller may have looked at the clock before a move that
+        // found no alarm in the list yet.
+        let now = self.now();
+        if at <= now {
+            self.0.alarms.ring(now);
+        }
     }
 }
 

@@ -10,11 +10,10 @@
 //!    happens-before edge and weak-memory outcomes remain. (Over 800 random programs of two threads and 16 of three
 //!    this found what a single shadow touched before each operation found, in a twentieth of the executions or less; plain loom
 //!    missed outcomes of 108.)
-//! 2. `arc_swap` cannot run under loom. A [`Slot`] here is an index into the append-only list of
-//!    the `Arc`s it ever held, each of them once, so equal pointers have equal indices. The list
-//!    sits behind a *std* mutex that is never held across a loom operation and so hides no
-//!    ordering. The orderings are the weakest that `arc_swap` promises. Reclamation is not
-//!    modelled; the tests check drops on the real type.
+//! 2. `arc_swap` cannot run under loom. A [`Slot`] here is an index into the list of what it ever
+//!    held, each `Arc` once while it is listed, so equal pointers have equal indices. The list sits
+//!    behind a *std* mutex that is never held across a loom operation and so hides no ordering. The
+//!    orderings are the weakest that `arc_swap` promises. What a slot keeps alive, see [`Slot`].
 //! 3. `crossbeam`, `moka` and `OnceLock` cannot either; for them see `ordered`.
 //!
 //! The canaries in `loom-tests` fail if one of these repairs stops working.
@@ -22,14 +21,21 @@
 mod ordered;
 
 use std::ops::Deref;
-use std::sync::Mutex;
 
-pub use loom::sync::Mutex as ListMutex;
 use loom::sync::atomic;
+pub(super) use loom::sync::atomic::fence;
+pub use loom::sync::{Mutex, MutexGuard};
 pub use loom::thread::yield_now;
 pub use ordered::{ArrayQueue, NoteCache, SegQueue, SetOnce};
 
-use super::{Arc, Ordering, lock};
+use super::{Arc, Ordering};
+
+/// Of the stand-ins themselves, which no model sees.
+type Hidden<T> = std::sync::Mutex<T>;
+
+fn open<T>(hidden: &Hidden<T>) -> std::sync::MutexGuard<'_, T> {
+    hidden.lock().unwrap_or_else(super::PoisonError::into_inner)
+}
 
 /// Loom's takes no constant for its first value.
 macro_rules! of_each_thread {
@@ -163,80 +169,154 @@ shadowed!(AtomicU64, atomic::AtomicU64, u64);
 shadowed!(AtomicUsize, atomic::AtomicUsize, usize);
 
 /// The stand-in for `arc_swap`'s cell.
+///
+/// What it keeps alive, because `Arc::get_mut` of a caller tells:
+///
+/// - An `Arc` that was offered in vain is let go at once. One that an exchange takes back for nothing
+///   (a reservation that is undone) is let go with that exchange. So their owner has them alone
+///   again, unless a thread holds what it loaded before.
+/// - A load that comes later in an execution and reads that old index does not get the `Arc` any
+///   more, but what the slot holds last. This is no weaker than `arc_swap`: an exchange there
+///   returns only when everybody who loaded the old pointer has counted it or has begun anew.
+/// - Whatever else was replaced is kept until the execution ends, so a late load still gets it.
+///   Nobody asks whether that is alone. Its drop is not modelled; the tests check drops on the real
+///   type.
+///
+/// Counting itself is no step of a model: a reference is there from the load that got it, and that
+/// moment is explored, but the order of its drop and of what others do is not.
 pub struct Slot<T> {
     index: AtomicUsize,
-    history: Mutex<Vec<Option<Arc<T>>>>,
+    past: Hidden<Vec<Past<T>>>,
+}
+
+/// One of the contents of a slot, or what was offered to it.
+struct Past<T> {
+    value: Content<T>,
+    /// Whether the slot held it; if not, no load can return its index.
+    stored: bool,
+}
+
+enum Content<T> {
+    Kept(Option<Arc<T>>),
+    LetGo,
 }
 
 /// The stand-in for `arc_swap`'s guard.
 pub struct Held<T>(Arc<T>);
 
 /// The stand-in for `arc_swap`'s per-thread cache.
-pub struct Watch<O, T> {
+pub(super) struct Kept<O, T> {
     slot: O,
     seen: Option<Arc<T>>,
 }
 
-impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
-    pub fn new(slot: O) -> Self {
-        Watch { slot, seen: None }
+impl<O: Deref<Target = Slot<T>>, T> Kept<O, T> {
+    pub(super) fn new(slot: O) -> Self {
+        let seen = slot.load().map(Held::into_arc);
+        Kept { slot, seen }
     }
 
-    pub fn look(&mut self) -> Option<&Arc<T>> {
-        self.seen = self.slot.load().map(|held| held.arc().clone());
+    /// Relaxed, as the real one, if the slot holds what is kept.
+    pub(super) fn renewed(&mut self) -> Option<&Arc<T>> {
+        let index = self.slot.index.load(Ordering::Relaxed);
+        if !open(&self.slot.past)[index].is(self.seen.as_ref()) {
+            self.seen = self.slot.load().map(Held::into_arc);
+        }
         self.seen.as_ref()
     }
 }
 
-fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
-    a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+impl<T> Past<T> {
+    fn is(&self, value: Option<&Arc<T>>) -> bool {
+        match &self.value {
+            Content::Kept(kept) => kept.as_ref().map(Arc::as_ptr) == value.map(Arc::as_ptr),
+            Content::LetGo => false,
+        }
+    }
+
+    fn let_go(&mut self) -> Content<T> {
+        std::mem::replace(&mut self.value, Content::LetGo)
+    }
 }
 
 impl<T> Slot<T> {
     pub fn new(value: Option<Arc<T>>) -> Self {
+        let first = Past {
+            value: Content::Kept(value),
+            stored: true,
+        };
         Slot {
             index: AtomicUsize::new(0),
-            history: Mutex::new(vec![value]),
+            past: Hidden::new(vec![first]),
         }
     }
 
     pub fn load(&self) -> Option<Held<T>> {
         let index = self.index.load(Ordering::Acquire);
-        lock(&self.history)[index].clone().map(Held)
+        let loaded = match &open(&self.past)[index].value {
+            Content::Kept(value) => Some(value.clone()),
+            Content::LetGo => None,
+        };
+        // An exchange reads the last store, and what that stored is kept.
+        let value = loaded.unwrap_or_else(|| self.at(self.index.fetch_add(0, Ordering::Acquire)));
+        value.map(Held)
     }
 
     pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
         let Some(current) = self.known(current) else {
-            // Never stored here, so the exchange fails whenever it happens; the load keeps its
-            // place in the order of operations.
+            // Not here, so the exchange fails whenever it happens; the load keeps its place in the
+            // order of operations.
             self.index.load(Ordering::Acquire);
             return false;
         };
+        let empties = new.is_none();
         let new = self.intern(new);
-        self.index
+        let exchanged = self
+            .index
             .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+            .is_ok();
+        // No other thread comes in between: it would before an operation.
+        let mut past = open(&self.past);
+        past[new].stored |= exchanged;
+        let over = match exchanged {
+            true => (empties && current != new).then_some(current),
+            false => (!past[new].stored).then_some(new),
+        };
+        let let_go = over.map(|index| past[index].let_go());
+        drop(past);
+        // Not while the list is open: it may be the last reference.
+        drop(let_go);
+        exchanged
     }
 
     pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
         let new = self.intern(new);
         let old = self.index.swap(new, Ordering::AcqRel);
-        lock(&self.history)[old].clone()
+        open(&self.past)[new].stored = true;
+        self.at(old)
+    }
+
+    /// What the slot held at the last store.
+    fn at(&self, index: usize) -> Option<Arc<T>> {
+        match &open(&self.past)[index].value {
+            Content::Kept(value) => value.clone(),
+            Content::LetGo => unreachable!("a slot keeps what it holds"),
+        }
     }
 
     fn known(&self, value: Option<&Arc<T>>) -> Option<usize> {
-        let history = lock(&self.history);
-        history.iter().position(|held| same(held.as_ref(), value))
+        open(&self.past).iter().position(|past| past.is(value))
     }
 
     fn intern(&self, value: Option<Arc<T>>) -> usize {
-        let mut history = lock(&self.history);
-        let known = history
-            .iter()
-            .position(|held| same(held.as_ref(), value.as_ref()));
+        let mut past = open(&self.past);
+        let known = past.iter().position(|past| past.is(value.as_ref()));
         known.unwrap_or_else(|| {
-            history.push(value);
-            history.len() - 1
+            past.push(Past {
+                value: Content::Kept(value),
+                stored: false,
+            });
+            past.len() - 1
         })
     }
 }

@@ -7,12 +7,12 @@ use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::RandomState;
 use std::marker::PhantomData;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use loom::sync::atomic::AtomicUsize;
 
-use super::Shadow;
-use crate::sync::{Ordering, lock};
+use super::{Hidden, Shadow, open};
+use crate::sync::Ordering;
 
 /// What is touched one step at a time.
 struct Steps<S> {
@@ -22,8 +22,8 @@ struct Steps<S> {
     /// The edges from who put an item in to who gets it. Made in advance, because loom wants an edge from where a word is made to
     /// where it is used.
     edges: [AtomicUsize; EDGES],
-    sent: Mutex<usize>,
-    state: Mutex<S>,
+    sent: Hidden<usize>,
+    state: Hidden<S>,
 }
 
 /// Items that were put in one after another have an edge each; an edge is used again after so many.
@@ -41,8 +41,8 @@ impl<S> Steps<S> {
             turn: AtomicUsize::new(0),
             shadow: Shadow::new(),
             edges: std::array::from_fn(|_| AtomicUsize::new(0)),
-            sent: Mutex::new(0),
-            state: Mutex::new(state),
+            sent: Hidden::new(0),
+            state: Hidden::new(state),
         }
     }
 
@@ -50,7 +50,7 @@ impl<S> Steps<S> {
     fn step<R>(&self, step: impl FnOnce(&mut S) -> (bool, R)) -> R {
         self.turn.load(Ordering::Relaxed);
         loom::stop_exploring();
-        let (changed, result) = step(&mut lock(&self.state));
+        let (changed, result) = step(&mut open(&self.state));
         loom::explore();
         match changed {
             true => self.shadow.stored(result),
@@ -68,7 +68,7 @@ impl<S> Steps<S> {
 
     /// Within a step.
     fn post<T>(&self, item: T) -> Posted<T> {
-        let mut sent = lock(&self.sent);
+        let mut sent = open(&self.sent);
         *sent += 1;
         let edge = *sent % EDGES;
         self.edges[edge].fetch_add(0, Ordering::Release);
@@ -244,6 +244,12 @@ impl<T> SetOnce<T> {
             0 => None,
             _ => self.value.get(),
         }
+    }
+
+    pub fn set(&self, value: T) -> Result<(), T> {
+        let set = self.value.set(value);
+        self.set.swap(1, Ordering::AcqRel);
+        set
     }
 
     pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {

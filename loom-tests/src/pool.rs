@@ -1,0 +1,138 @@
+//! The jobs of a pool, without its threads: a thread of a model stands for one wake of a worker.
+
+use std::sync::Arc;
+
+use everfresh::protocol::{AtomicUsize, Class, Flight, Jobs, Outcome, Right, Task, all_on_worker};
+use loom::thread::{JoinHandle, spawn};
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::Threads::{Three, Two, TwoBusy};
+use crate::fixture::wait;
+use crate::run_model;
+
+fn flight() -> Arc<Flight<u8, u64>> {
+    Arc::new(Flight::new(Right::NEVER))
+}
+
+/// Queues a job as the loader does, for a worker that is woken for it.
+fn start(jobs: &Arc<Jobs>, class: Class, task: Arc<Task>) -> JoinHandle<()> {
+    assert!(jobs.admits(class), "there is room for it");
+    let mut worker = None;
+    jobs.queue(class, task, || {
+        let jobs = jobs.clone();
+        worker = Some(spawn(move || jobs.run_next()));
+    });
+    worker.expect("a worker is woken")
+}
+
+/// A job that counts how often it ran.
+fn counting(ran: &Arc<AtomicUsize>) -> Arc<Task> {
+    let ran = ran.clone();
+    Arc::new(Task::new(move || {
+        ran.fetch_add(1, Relaxed);
+    }))
+}
+
+/// P3: a worker that is woken for a job finds it, and leaves the pool idle.
+#[test]
+fn a_job_against_its_worker() {
+    run_model(Two, || {
+        let jobs = Arc::new(Jobs::new(1, 1));
+        let ran = Arc::new(AtomicUsize::new(0));
+        start(&jobs, Class::Cold, counting(&ran)).join().unwrap();
+        assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job was left lying");
+        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+    });
+}
+
+/// P3: the worker of either job may take the other one: both run, each once.
+#[test]
+fn two_jobs_and_two_workers() {
+    run_model(Three, || {
+        let jobs = Arc::new(Jobs::new(1, 2));
+        let ran = Arc::new(AtomicUsize::new(0));
+        let workers = [Class::Stale, Class::Cold].map(|class| start(&jobs, class, counting(&ran)));
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job was left lying");
+        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+    });
+}
+
+/// P3: a refused job keeps no place, whoever asks at the same moment.
+#[test]
+fn two_ask_for_the_last_place() {
+    run_model(Two, || {
+        let jobs = Arc::new(Jobs::new(1, 1));
+        let other = spawn({
+            let jobs = jobs.clone();
+            move || jobs.admits(Class::Stale)
+        });
+        let admitted = [jobs.admits(Class::Cold), other.join().unwrap()];
+        assert_eq!(admitted.iter().filter(|it| **it).count(), 1, "one place");
+        jobs.queue(Class::Cold, Arc::new(Task::new(|| {})), || {});
+        jobs.run_next();
+        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+    });
+}
+
+/// P3: a worker that needs a load runs its job itself, also when that is queued only at this
+/// moment.
+#[test]
+fn a_waiting_worker_against_its_job() {
+    run_model(Two, || {
+        all_on_worker();
+        let flight = flight();
+        let caller = spawn({
+            let flight = flight.clone();
+            move || {
+                let ended = flight.clone();
+                let job = move || ended.deliver(Outcome::Superseded);
+                flight.waits_for(Arc::new(Task::new(job)));
+            }
+        });
+        assert!(matches!(wait(&flight), Outcome::Superseded));
+        caller.join().unwrap();
+    });
+}
+
+/// P3: a job that two workers would run runs once.
+#[test]
+fn two_run_one_job() {
+    run_model(Two, || {
+        let ran = Arc::new(AtomicUsize::new(0));
+        let task = counting(&ran);
+        let other = spawn({
+            let task = task.clone();
+            move || task.run()
+        });
+        task.run();
+        other.join().unwrap();
+        assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job ran twice, or not");
+    });
+}
+
+/// P3, P5: a worker that finds its job running elsewhere goes on, because it may be what the job
+/// waits for, and because a job that hangs must not outlast its deadline.
+#[test]
+fn a_job_that_runs_holds_nobody() {
+    run_model(TwoBusy, || {
+        let (started, needed) = (flight(), flight());
+        let task = Arc::new(Task::new({
+            let (started, needed) = (started.clone(), needed.clone());
+            move || {
+                started.deliver(Outcome::Superseded);
+                wait(&needed);
+            }
+        }));
+        let worker = spawn({
+            let task = task.clone();
+            move || task.run()
+        });
+        wait(&started);
+        task.run();
+        needed.deliver(Outcome::Superseded);
+        worker.join().unwrap();
+    });
+}
