@@ -106,8 +106,8 @@ impl Cold {
                 "p99 beyond the load",
                 p99(&self.cache),
                 p99(&self.control),
-                self.compute / 2,
-                "half a compute",
+                self.compute,
+                "one compute",
             ),
         ]
     }
