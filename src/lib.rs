@@ -110,6 +110,7 @@ mod cached;
 mod claim;
 mod clock;
 mod compact;
+mod departed;
 mod entry;
 mod error;
 mod eviction;
@@ -175,6 +176,7 @@ pub mod protocol {
     pub use crate::alarm::{Alarms, Sleeper};
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
+    pub use crate::departed::Departed;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
     pub use crate::fifo::residency;
     pub use crate::fleet::Gathering;

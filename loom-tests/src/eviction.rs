@@ -132,3 +132,41 @@ fn insert_against_invalidate_against_an_observer() {
         assert_exact(&cache);
     });
 }
+
+/// P3: two loads that begin in a set full of values choose the same victim; there is room for both.
+#[test]
+fn two_loads_in_a_set_full_of_values() {
+    run_model(TwoBusy, || {
+        let cache = empty();
+        assert!(put(&cache, 1, 10, CREATED));
+        assert!(put(&cache, 2, 20, CREATED));
+        let other = spawn({
+            let cache = cache.clone();
+            move || ours(cache.begin(3, hash(3), 0, STALE)).is_some()
+        });
+        let mine = ours(cache.begin(4, hash(4), 0, STALE));
+        assert!(mine.is_some(), "no room in a set with a value");
+        assert!(other.join().unwrap(), "no room in a set with a value");
+    });
+}
+
+/// P3: the only value of a set leaves and another comes while a load looks for one to evict.
+#[test]
+fn load_in_a_set_whose_value_changes() {
+    run_model(TwoBusy, || {
+        let cache = empty();
+        let loading = begin(&cache, 1, CREATED);
+        assert!(put(&cache, 2, 20, CREATED));
+        let other = spawn({
+            let cache = cache.clone();
+            move || {
+                assert!(invalidate(&cache, 2));
+                put(&cache, 3, 30, CREATED)
+            }
+        });
+        let begun = ours(cache.begin(4, hash(4), 0, CREATED));
+        assert!(begun.is_some(), "no room in a set with a value");
+        other.join().unwrap();
+        drop((loading, begun));
+    });
+}

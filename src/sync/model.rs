@@ -160,6 +160,22 @@ pub struct Slot<T> {
     history: Mutex<Vec<Option<Arc<T>>>>,
 }
 
+/// The stand-in for a slot that its owner empties: it frees its history when it is dropped.
+pub struct Emptied<T>(T);
+
+impl<T> Emptied<T> {
+    pub fn new(slot: T) -> Self {
+        Emptied(slot)
+    }
+}
+
+impl<T> Deref for Emptied<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// The stand-in for `arc_swap`'s guard.
 pub struct Held<T>(Arc<T>);
 
@@ -208,6 +224,18 @@ impl<T> Slot<T> {
         self.index
             .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
+    }
+
+    /// What the slot held on a failure is not modelled, because only its drop matters.
+    pub fn exchange(
+        &self,
+        current: Option<&Arc<T>>,
+        new: Option<Arc<T>>,
+    ) -> Result<(), Option<Held<T>>> {
+        match self.compare_exchange(current, new) {
+            true => Ok(()),
+            false => Err(None),
+        }
     }
 
     pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {

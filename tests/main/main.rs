@@ -27,6 +27,7 @@ mod properties;
 mod readers;
 mod readers_race;
 mod recursion;
+mod reentrant;
 mod removal;
 mod resilience;
 mod stale_if_error;
