@@ -1,6 +1,7 @@
 //! User code that calls the cache back from where the cache runs it: nothing is held then, so the
 //! call ends.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -132,7 +133,7 @@ fn a_heavy_value_finds_room_though_those_it_evicts_insert_others() {
     assert!(!cache.contains(&100) && cache.len() == 10);
 }
 
-/// A key that inserts another one, once, when it is compared.
+/// A key that inserts another one, once, when this thread has compared so many.
 #[derive(Clone)]
 struct Key {
     number: u64,
@@ -140,7 +141,16 @@ struct Key {
 }
 
 thread_local! {
-    static INSERTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static COMPARED: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+impl Key {
+    fn plain(number: u64) -> Self {
+        Key {
+            number,
+            inserts: Arc::default(),
+        }
+    }
 }
 
 impl Hash for Key {
@@ -152,13 +162,12 @@ impl Hash for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        if let Some(cache) = self.inserts.get().filter(|_| !INSERTED.replace(true)) {
-            let plain = Key {
-                number: 77,
-                inserts: Arc::default(),
-            };
-            cache.insert(plain, 7);
-            INSERTED.set(false);
+        if let Some(cache) = self.inserts.get().or_else(|| other.inserts.get()) {
+            let left = COMPARED.get();
+            COMPARED.set(left.wrapping_sub(1));
+            if left == 0 {
+                cache.insert(Key::plain(77), 7);
+            }
         }
         self.number == other.number
     }
@@ -168,28 +177,31 @@ impl Eq for Key {}
 
 #[test]
 fn a_key_may_insert_when_it_is_compared() {
-    let handle: Arc<OnceLock<Cache<Key, u64>>> = Arc::default();
-    let key = |number, inserts: &Arc<_>| Key {
-        number,
-        inserts: Arc::clone(inserts),
-    };
-    let tasks = Tasks::default();
-    let cache: Cache<Key, u64> = Cache::builder()
-        .clock(ManualClock::new())
-        .capacity(1)
-        .spawner(tasks.spawner())
-        .load(|_: &Key| std::future::pending())
-        .build()
-        .unwrap();
-    // A load under way, to compare with; it has no permit.
-    let mut loading = Box::pin({
-        let (cache, key) = (cache.clone(), key(1, &Arc::default()));
-        async move { cache.get(&key).await }
-    });
-    assert!(is_pending(&mut loading));
-    handle.set(cache.clone()).ok().unwrap();
-    let new = key(2, &handle);
-    ends("the insert", move || cache.insert(new, 2));
-    // Two keys of one hash took turns for the only place.
-    assert_eq!(handle.get().unwrap().len(), 1);
+    for after in 0..6 {
+        let tasks = Tasks::default();
+        let cache: Cache<Key, u64> = Cache::builder()
+            .clock(ManualClock::new())
+            .capacity(1)
+            .spawner(tasks.spawner())
+            .load(|_: &Key| std::future::pending())
+            .build()
+            .unwrap();
+        // A load under way, to compare with; it has no permit.
+        let mut loading = Box::pin({
+            let cache = cache.clone();
+            async move { cache.get(&Key::plain(1)).await }
+        });
+        assert!(is_pending(&mut loading));
+        let new = Key {
+            number: 2,
+            inserts: Arc::new(OnceLock::from(cache.clone())),
+        };
+        let inside = cache.clone();
+        ends("the insert", move || {
+            COMPARED.set(after);
+            inside.insert(new, 2);
+        });
+        assert!(cache.contains(&Key::plain(2)), "after {after}");
+        assert_eq!(cache.len(), 1, "after {after}");
+    }
 }
