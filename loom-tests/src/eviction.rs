@@ -170,3 +170,18 @@ fn load_in_a_set_whose_value_changes() {
         drop((loading, begun));
     });
 }
+
+/// P3: the only value of a set has its successor while a load is about to evict it.
+#[test]
+fn load_in_a_set_whose_value_is_replaced() {
+    run_model(TwoBusy, || {
+        let cache = filled();
+        let loading = begin(&cache, 2, CREATED);
+        let claim = claim(&cache, STALE);
+        let refresher = spawn(move || publish(claim, 1, STALE));
+        let begun = ours(cache.begin(4, hash(4), 0, STALE));
+        assert!(begun.is_some(), "no room in a set with a value");
+        refresher.join().unwrap();
+        drop((loading, begun));
+    });
+}
