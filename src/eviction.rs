@@ -8,10 +8,12 @@
 
 use crate::clock::Tick;
 use crate::compact::Weight;
+use crate::departed::{Departed, Drops};
 use crate::entry::Entry;
 use crate::removal::Cause;
 use crate::residents::Residents;
-use crate::sync::{AtomicU64, Ordering, yield_now};
+use crate::sync::{Arc, AtomicU64, Ordering, yield_now};
+use crate::table::{Membership, Place};
 
 pub struct Limit {
     entries: Count,
@@ -172,39 +174,61 @@ impl Drop for Permit<'_> {
 impl<K, V> Residents<K, V> {
     /// Takes a permit for a value that is not heavier than the cache, evicting as long as there is none.
     ///
-    /// A value that is not in a queue yet cannot be met there; then the victim comes from `set`, or the sets after it.
-    pub fn admit(&self, set: usize, need: Need, now: Tick) -> Permit<'_> {
-        let mut fruitless = 0;
+    /// The caller drops `departed` after the permit, because its drop runs the user's code.
+    pub fn admit(
+        &self,
+        set: usize,
+        need: Need,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> Permit<'_> {
         while !self.limit.take(need) {
-            if let Some(freed) = self.evict_by_queue(now) {
+            if let Some(freed) = self.evict_by_queue(now, departed) {
                 // Passed on, not given back and taken again: the count is a line that all inserts write.
                 match freed.reuse(need) {
                     Some(permit) => return permit,
                     None => continue,
                 }
             }
+            // A value that is not in a queue yet cannot be met there. Then the victim comes from
+            // `set`, or from the sets after it.
             let sets = self.table.sets();
-            match self.evict_value((set + fruitless) % sets, now) {
-                true => fruitless = 0,
-                false => fruitless += 1,
-            }
-            if fruitless == sets {
-                // No value anywhere: whoever holds the permits is about to use them or to give them back, and may need
-                // this core for it.
-                fruitless = 0;
+            let evicted = (0..sets).any(|n| self.evict_value((set + n) % sets, now, departed));
+            if !evicted {
+                // The threads that hold the permits are about to use them or to give them back,
+                // and may need this core for it.
                 yield_now();
             }
         }
         Permit(&self.limit, Some(need))
     }
 
-    /// Frees a way of a full set; false if every way holds a load under way.
-    pub fn make_room(&self, set: usize, now: Tick) -> bool {
-        self.evict_value(set, now) || self.evict_hung_load(set, now)
+    /// Frees a way of a set in which none was free under `seen`; false if every way holds a load
+    /// under way.
+    ///
+    /// True also if another thread makes room or has just made it: the caller looks again.
+    pub fn make_room(
+        &self,
+        set: usize,
+        seen: Membership,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> bool {
+        if self.evict_value(set, now, departed) || self.evict_hung_load(set, now, departed) {
+            return true;
+        }
+        // No value was met. If the set is full as it was before, that is because there is none.
+        // Otherwise another thread is at work in a way, and may need this core for it.
+        let full = seen.is_full() && self.table.is_unchanged(set, seen);
+        if !full {
+            yield_now();
+        }
+        !full
     }
 
     /// Removes every value past its hard limit; returns how many.
     pub fn sweep(&self, now: Tick) -> usize {
+        let mut drops = Drops::default();
         let swept = (0..self.table.sets())
             .flat_map(|set| self.table.items(set))
             .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
@@ -214,33 +238,124 @@ impl<K, V> Residents<K, V> {
                 claim.is_none_or(|right| right.deadline() <= now)
             })
             .filter_map(|(place, entry)| self.take_out(place, entry.arc(), Cause::Expired))
+            .map(|removed| drops.drop(removed))
             .count();
         self.removals.deliver();
         swept
     }
 
-    fn evict_value(&self, set: usize, now: Tick) -> bool {
+    /// Evicts the value of a set that is worth least; false if there is none.
+    ///
+    /// True also if another thread removed or replaced it first. There may be room then, so the
+    /// caller looks again, and at each further look some thread has made progress.
+    fn evict_value(&self, set: usize, now: Tick, departed: &mut Departed<Entry<K, V>>) -> bool {
         let worth = |entry: &Entry<K, V>| {
             let alive = entry.is_servable(now);
             (alive, entry.uses(), entry.times.created())
         };
-        self.table
-            .items(set)
-            .filter(|(_, entry)| !entry.is_loading())
-            .min_by_key(|(_, entry)| worth(entry))
-            .and_then(|(place, entry)| self.take_out(place, entry.arc(), Cause::of(&entry, now)))
-            .is_some()
+        let values = (self.table.items(set)).filter(|(_, entry)| !entry.is_loading());
+        let Some((place, victim)) = values.min_by_key(|(_, entry)| worth(entry)) else {
+            return false;
+        };
+        if let Some(removed) = self.take_out(place, victim.arc(), Cause::of(&victim, now)) {
+            departed.add(removed);
+        }
+        true
     }
 
-    /// A load past its deadline holds its way for nobody.
-    fn evict_hung_load(&self, set: usize, now: Tick) -> bool {
+    /// Removes a load past its deadline, which nobody waits for; false if there is none.
+    ///
+    /// True also if it ended first: see [`evict_value`](Self::evict_value).
+    fn evict_hung_load(&self, set: usize, now: Tick, departed: &mut Departed<Entry<K, V>>) -> bool {
         let hung = |entry: &Entry<K, V>| {
             let claim = entry.claims.current();
             entry.is_loading() && claim.is_some_and(|right| right.deadline() <= now)
         };
-        self.table
-            .items(set)
-            .filter(|(_, entry)| hung(entry))
-            .any(|(place, entry)| self.take_out(place, entry.arc(), Cause::Size).is_some())
+        let Some((place, load)) = self.table.items(set).find(|(_, entry)| hung(entry)) else {
+            return false;
+        };
+        if let Some(removed) = self.take_out(place, load.arc(), Cause::Size) {
+            departed.add(removed);
+        }
+        true
+    }
+}
+
+impl<K, V> Residents<K, V> {
+    /// Removes an entry and gives its permit back if it was a value.
+    ///
+    /// What is removed may be the successor of `entry`; see [`Table::remove`].
+    pub fn take_out(
+        &self,
+        place: Place,
+        entry: &Arc<Entry<K, V>>,
+        cause: Cause,
+    ) -> Option<Arc<Entry<K, V>>> {
+        let removed = self.table.remove(place, entry)?;
+        if !removed.is_loading() {
+            self.limit.release(Need::entry(removed.weight));
+            self.removals.push(&removed, cause);
+        }
+        Some(removed)
+    }
+
+    /// Removes exactly `value` and gives its permit back; false if it was no longer here.
+    ///
+    /// `vacant` takes its place first: a successor, which an `insert` may put there at that moment, must not leave with it.
+    pub fn vacate(
+        &self,
+        place: Place,
+        value: &Arc<Entry<K, V>>,
+        vacant: Arc<Entry<K, V>>,
+        cause: Cause,
+    ) -> bool {
+        let mut departed = Departed::new();
+        let vacated = (self.table).replace(place, value, vacant.clone(), &mut departed);
+        if vacated {
+            self.limit.release(Need::entry(value.weight));
+            self.removals.push(value, cause);
+            self.table.remove(place, &vacant);
+        }
+        vacated
+    }
+
+    /// A permit for the successor of a value, or for the first value of a placeholder.
+    pub fn admit_successor(
+        &self,
+        place: Place,
+        old: &Entry<K, V>,
+        new: &Entry<K, V>,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> Option<Permit<'_>> {
+        if !self.limit.allows(new.weight) {
+            return None;
+        }
+        let need = match old.is_loading() {
+            true => Need::entry(new.weight),
+            false => Need::beyond(new.weight, old.weight),
+        };
+        Some(self.admit(place.set(), need, now, departed))
+    }
+
+    /// Replaces exactly `old` by its successor, which uses the permit, and gives back the weight of `old`.
+    pub fn replace(
+        &self,
+        place: Place,
+        old: &Arc<Entry<K, V>>,
+        new: &Arc<Entry<K, V>>,
+        permit: Permit<'_>,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> bool {
+        if !self.table.replace(place, old, new.clone(), departed) {
+            return false;
+        }
+        permit.keep();
+        if !old.is_loading() {
+            self.limit.release(Need::beyond(old.weight, new.weight));
+            self.removals.push(old, Cause::Replaced);
+            self.hand_over(place, old, new);
+        }
+        true
     }
 }

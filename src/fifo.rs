@@ -17,12 +17,13 @@
 //! may find a token dead or a value gone, and none relies on the opposite.
 
 use crate::clock::Tick;
+use crate::departed::Departed;
 use crate::entry::Entry;
 use crate::eviction::Permit;
 use crate::removal::Cause;
 use crate::residents::Residents;
 use crate::sync::{ArrayQueue, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
-use crate::table::{Membership, Place, Table, WAYS};
+use crate::table::{Membership, Place, WAYS};
 
 /// The small queue holds one value in so many.
 const SMALL_SHARE: usize = 8;
@@ -59,22 +60,24 @@ struct Token {
     residency: Residency,
 }
 
+/// How many of so many values the small queue holds.
+fn small_share(values: usize) -> usize {
+    (values / SMALL_SHARE).max(1)
+}
+
 pub struct Queues {
     small: ArrayQueue<Token>,
     hand: AtomicUsize,
     ghosts: Ghosts,
-    small_target: usize,
     mean_cost: AtomicU64,
 }
 
 impl Queues {
     pub fn new(capacity: usize) -> Self {
-        let small_target = (capacity / SMALL_SHARE).max(1);
         Queues {
-            small: ArrayQueue::new(small_target + SLACK),
+            small: ArrayQueue::new(small_share(capacity) + SLACK),
             hand: AtomicUsize::new(0),
             ghosts: Ghosts::new(capacity),
-            small_target,
             mean_cost: AtomicU64::new(0),
         }
     }
@@ -104,37 +107,63 @@ impl<K, V> Residents<K, V> {
             place,
             residency: entry.residency,
         };
-        if queues.ghosts.take(place.set(), self.table.tag_at(place)) {
+        let (tag, resident) = (self.table.tag_at(place), self.limit.entries());
+        if queues.ghosts.take(place.set(), tag, resident) {
             return self.promote(token, entry);
         }
         // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
-        let Some(token) = queues.small.force_push(token) else {
-            return;
-        };
+        if let Some(oldest) = queues.small.force_push(token) {
+            self.move_on(oldest);
+        }
+        // Two, so that the queue becomes shorter where it is too long for what is resident now.
+        let longest = small_share(resident) + SLACK;
+        for _ in 0..2 {
+            let oldest = (queues.small.len() > longest).then(|| queues.small.pop());
+            if let Some(oldest) = oldest.flatten() {
+                self.move_on(oldest);
+            }
+        }
+    }
+
+    /// Puts the value of a token from the small queue into the main queue, unproven.
+    fn move_on(&self, token: Token) {
         if let Some((entry, _)) = self.value_of(token) {
             self.mark(token, &entry, Entry::move_on);
         }
     }
 
     /// Evicts one value by S3-FIFO, whose permit passes to the caller; `None` if it found none.
-    pub fn evict_by_queue(&self, now: Tick) -> Option<Permit<'_>> {
+    pub fn evict_by_queue(
+        &self,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> Option<Permit<'_>> {
         let queues = &self.queues;
+        // Of what is resident, not of the capacity: the weight may allow far fewer values.
+        let share = small_share(self.limit.entries());
         // As long as the small queue has its share, the victim comes from there; its promoted ones make the main queue longer.
-        while queues.small.len() >= queues.small_target {
+        while queues.small.len() >= share {
             let Some(token) = queues.small.pop() else {
                 break;
             };
-            if let Some(freed) = self.evict_token(token, now) {
+            if let Some(freed) = self.evict_token(token, now, departed) {
                 return Some(freed);
             }
         }
-        self.evict_by_hand(now).or_else(|| {
-            std::iter::from_fn(|| queues.small.pop()).find_map(|token| self.evict_token(token, now))
-        })
+        if let Some(freed) = self.evict_by_hand(now, departed) {
+            return Some(freed);
+        }
+        std::iter::from_fn(|| queues.small.pop())
+            .find_map(|token| self.evict_token(token, now, departed))
     }
 
     /// Promotes or evicts the value of a token from the small queue; its permit if it left.
-    fn evict_token(&self, token: Token, now: Tick) -> Option<Permit<'_>> {
+    fn evict_token(
+        &self,
+        token: Token,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> Option<Permit<'_>> {
         // Again only after a key came to this set or left it.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
@@ -142,8 +171,9 @@ impl<K, V> Residents<K, V> {
                 return None;
             }
             let tag = self.table.tag_at(token.place);
-            if let Some(freed) = self.evict(token.place, entry, seen, now) {
-                self.queues.ghosts.add(token.place.set(), tag);
+            if let Some(freed) = self.evict(token.place, entry, seen, now, departed) {
+                let resident = self.limit.entries();
+                self.queues.ghosts.add(token.place.set(), tag, resident);
                 return Some(freed);
             }
         }
@@ -151,14 +181,14 @@ impl<K, V> Residents<K, V> {
     }
 
     /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
-    fn evict_by_hand(&self, now: Tick) -> Option<Permit<'_>> {
+    fn evict_by_hand(&self, now: Tick, departed: &mut Departed<Entry<K, V>>) -> Option<Permit<'_>> {
         let sets = self.table.sets();
         // Two threads may go over the same ground at once; the values there then lose two uses.
         let hand = self.queues.hand.load(Ordering::Relaxed);
         let mut spared = 0;
         for step in 0..=sets {
             let (first_set, first_way) = (hand / WAYS, hand % WAYS);
-            let places = Table::<Entry<K, V>>::places((first_set + step) % sets);
+            let places = self.table.occupied_in((first_set + step) % sets);
             let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
@@ -173,7 +203,7 @@ impl<K, V> Residents<K, V> {
                 }
                 if spared < PATIENCE && entry.is_servable(now) && self.spares(&entry) {
                     spared += 1;
-                } else if let Some(freed) = self.evict(place, entry, seen, now) {
+                } else if let Some(freed) = self.evict(place, entry, seen, now, departed) {
                     let next = place.set() * WAYS + place.way() + 1;
                     self.queues
                         .hand
@@ -217,6 +247,7 @@ impl<K, V> Residents<K, V> {
         entry: Held<Entry<K, V>>,
         seen: Membership,
         now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
         let cause = Cause::of(&entry, now);
         // Not held while it leaves, or whoever empties the way would have to count this reference.
@@ -228,8 +259,7 @@ impl<K, V> Residents<K, V> {
         }
         let permit = Permit::inherit(&self.limit, removed.weight);
         self.removals.push(&removed, cause);
-        // Before the permit is returned: a user's value may panic when it is dropped, and the permit is then given back.
-        drop(removed);
+        departed.add(removed);
         Some(permit)
     }
 
@@ -260,7 +290,8 @@ impl<K, V> Residents<K, V> {
     }
 }
 
-/// Fingerprints of keys that left the small queue, as many as the capacity, in buckets that each forget their oldest.
+/// Fingerprints of keys that left the small queue, as many as values are resident, in buckets that
+/// each forget their oldest. Older ghosts would promote keys that are hardly used.
 ///
 /// A key is its set and its tag: one ghost in a hundred is taken for another, and nothing else need be stored.
 struct Ghosts {
@@ -284,18 +315,23 @@ impl Ghosts {
         }
     }
 
-    /// The bucket of a key, and its fingerprint, which is never zero.
-    fn bucket(&self, set: usize, tag: u8) -> (&[AtomicU16], u16) {
+    /// The cells of a key's bucket that are in use, and its fingerprint, which is never zero.
+    fn bucket(&self, set: usize, tag: u8, resident: usize) -> (&[AtomicU16], u16) {
         let key = (set as u64) << 8 | u64::from(tag);
         let mixed = key.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let buckets = self.cells.len() / BUCKET;
-        let from = ((u128::from(mixed) * buckets as u128) >> 64) as usize * BUCKET;
-        (&self.cells[from..from + BUCKET], (mixed >> 8) as u16 | 1)
+        let cells = self.cells.len();
+        // With few residents one bucket in 2^n is in use, and stands for those after it. So half
+        // of the ghosts stay known when n changes.
+        let n = (cells / resident.clamp(1, cells)).ilog2();
+        let number = ((u128::from(mixed) * (cells / BUCKET) as u128) >> 64) as usize >> n << n;
+        let used = (BUCKET * resident).div_ceil(cells >> n).clamp(1, BUCKET);
+        let bucket = &self.cells[number * BUCKET..];
+        (&bucket[..used], (mixed >> 8) as u16 | 1)
     }
 
     // Relaxed throughout: a ghost is a hint, and a lost one costs one turn in the small queue.
-    fn add(&self, set: usize, tag: u8) {
-        let (bucket, print) = self.bucket(set, tag);
+    fn add(&self, set: usize, tag: u8, resident: usize) {
+        let (bucket, print) = self.bucket(set, tag, resident);
         bucket.iter().fold(print, |newer, cell| {
             let older = cell.load(Ordering::Relaxed);
             cell.store(newer, Ordering::Relaxed);
@@ -303,8 +339,8 @@ impl Ghosts {
         });
     }
 
-    fn take(&self, set: usize, tag: u8) -> bool {
-        let (bucket, print) = self.bucket(set, tag);
+    fn take(&self, set: usize, tag: u8, resident: usize) -> bool {
+        let (bucket, print) = self.bucket(set, tag, resident);
         let known = bucket
             .iter()
             .find(|cell| cell.load(Ordering::Relaxed) == print);

@@ -127,6 +127,7 @@ mod cached;
 mod claim;
 mod clock;
 mod compact;
+mod departed;
 mod entry;
 mod error;
 mod event;
@@ -197,6 +198,7 @@ pub mod protocol {
     pub use crate::alarm::{Alarms, Nap, Sleeper};
     pub use crate::claim::{Claims, Right, State};
     pub use crate::compact::Weight;
+    pub use crate::departed::Departed;
     pub use crate::entry::{Entry, Lifetime, Standing, Times};
     pub use crate::event::Event;
     pub use crate::fifo::residency;

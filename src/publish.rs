@@ -13,6 +13,7 @@
 
 use crate::claim::{Right, failures_before};
 use crate::clock::Tick;
+use crate::departed::Departed;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::eviction::Permit;
@@ -138,8 +139,10 @@ impl<K, V> Claim<K, V> {
             self.end(Outcome::Published(new, made));
             return Published::Overtaken;
         };
-        // Before spending, because evicting drops a user's value, which may panic, and so may the clone of a key.
-        let permit = residents.admit_successor(self.place, &self.entry, &new, now);
+        // Dropped last, because that runs the user's code.
+        let mut departed = Departed::new();
+        let permit = residents.admit_successor(self.place, &self.entry, &new, now, &mut departed);
+        // Before spending, because the clone of a key may panic.
         let vacant = permit.is_none().then(|| self.vacant()).flatten();
         if !self.entry.claims.spend(self.right) {
             drop(permit);
@@ -148,7 +151,7 @@ impl<K, V> Claim<K, V> {
             return Published::TakenOver;
         }
         let published = match permit {
-            Some(permit) => self.replace(&residents, permit, &new),
+            Some(permit) => self.replace(&residents, permit, &new, &mut departed),
             None => {
                 // It cannot stay, but what it replaces must not stay either.
                 self.depart(&residents, vacant, Cause::Size);
@@ -167,11 +170,11 @@ impl<K, V> Claim<K, V> {
         residents: &Residents<K, V>,
         permit: Permit<'_>,
         new: &Arc<Entry<K, V>>,
+        departed: &mut Departed<Entry<K, V>>,
     ) -> Published {
-        if !residents.replace(self.place, &self.entry, new) {
+        if !residents.replace(self.place, &self.entry, new, permit, departed) {
             return Published::Overtaken;
         }
-        permit.keep();
         if self.entry.is_loading() {
             residents.enrol(self.place, new);
         }

@@ -341,10 +341,9 @@ where
             // Every way of the set holds a load. A caller from outside waits for one of them to end. A
             // load must not: the one it waits for might be waiting for it.
             Begun::Full(_) if Frame::current().is_some() => return Err(Error::overloaded()),
-            Begun::Full(Some(flight)) => {
+            Begun::Full(flight) => {
                 self.wait(&flight, Source::Coalesced).await?;
             }
-            Begun::Full(None) => {}
         }
         Ok(None)
     }

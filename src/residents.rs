@@ -5,14 +5,15 @@
 
 use crate::claim::{Right, State};
 use crate::clock::Tick;
+use crate::departed::{Departed, Drops};
 use crate::entry::{Entry, Times};
 use crate::error::Error;
-use crate::eviction::{Limit, Need, Permit};
+use crate::eviction::{Limit, Need};
 use crate::fifo::{Queues, residency};
 use crate::flight::{Flight, Outcome};
 use crate::publish::Claim;
 use crate::removal::{Cause, Removals};
-use crate::sync::{Arc, Held};
+use crate::sync::{Arc, Held, yield_now};
 use crate::table::{Inserted, Place, Table};
 
 pub struct Residents<K, V> {
@@ -109,7 +110,7 @@ pub enum Begun<K, V> {
     /// Somebody was faster: read again.
     Exists,
     /// Every way of the key's set holds a load; wait for this one, then try again.
-    Full(Option<Arc<Flight<K, V>>>),
+    Full(Arc<Flight<K, V>>),
 }
 
 impl<K: Eq, V> Residents<K, V> {
@@ -304,20 +305,28 @@ impl<K: Eq, V> Residents<K, V> {
             self.timing.claim_for,
         );
         let entry = Arc::new(entry);
+        let set = self.table.set_of(hash);
+        let mut departed = Departed::new();
         let begun = loop {
-            let inserted = self
-                .table
-                .insert_if_absent(hash, &entry, |other| other.key == entry.key);
-            match inserted {
+            let Some(seen) = self.table.absent(hash, |other| other.key == entry.key) else {
+                break Begun::Exists;
+            };
+            match self.table.insert(hash, &entry, seen, &mut departed) {
                 Inserted::Here(place) => {
                     break Begun::Ours(Claim::new(self, entry, place, right, flight, now));
                 }
-                Inserted::Exists => break Begun::Exists,
-                Inserted::Full if self.make_room(self.table.set_of(hash), now) => {}
-                Inserted::Full => break Begun::Full(self.some_load(self.table.set_of(hash))),
+                Inserted::Changed => {}
+                Inserted::Full(seen) if self.make_room(set, seen, now, &mut departed) => {}
+                Inserted::Full(_) => match self.some_load(set) {
+                    Some(flight) => break Begun::Full(flight),
+                    // Other threads are about to fill the ways or to free them.
+                    None => yield_now(),
+                },
             }
         };
         self.removals.deliver();
+        // Before the claim is the caller's: it is given back if a user's drop panics.
+        drop(departed);
         begun
     }
 
@@ -333,34 +342,40 @@ impl<K: Eq, V> Residents<K, V> {
     ///
     /// Nobody else may hold `new`: over an old value it takes over that one's place in the queues.
     pub fn insert(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
-        let kept = self.put(hash, new, now);
+        let mut departed = Departed::new();
+        let kept = self.put(hash, new, now, &mut departed);
         self.removals.deliver();
         kept
     }
 
-    fn put(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
+    fn put(
+        &self,
+        hash: u64,
+        new: &mut Arc<Entry<K, V>>,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> bool {
         let set = self.table.set_of(hash);
-        let mut permit = None;
         loop {
             match self.table.find(hash, |other| other.key == new.key) {
                 Some((place, old)) if old.is_loading() => {
                     // Removed, not replaced: a placeholder is replaced by its own load alone, so
                     // a load that fails at this moment cannot take the new value away with it.
-                    self.take_out(place, old.arc(), Cause::Replaced);
+                    let removed = self.take_out(place, old.arc(), Cause::Replaced);
+                    removed.into_iter().for_each(|entry| departed.add(entry));
                 }
                 Some((place, old)) => {
                     // A reader that met it while it was reserved for a moment may still hold it: then it is queued like a new value.
                     let succeeds = Arc::get_mut(new).map(|new| new.succeed(&old)).is_some();
-                    drop(permit.take());
-                    let Some(admitted) = self.admit_successor(place, &old, new, now) else {
+                    let Some(admitted) = self.admit_successor(place, &old, new, now, departed)
+                    else {
                         // It cannot stay, but what it overwrites must not stay either.
                         match self.take_out(place, old.arc(), Cause::Replaced) {
                             Some(_) => return false,
                             None => continue,
                         }
                     };
-                    if self.replace(place, old.arc(), new) {
-                        admitted.keep();
+                    if self.replace(place, old.arc(), new, admitted, departed) {
                         if !succeeds {
                             self.enrol(place, new);
                         }
@@ -368,24 +383,27 @@ impl<K: Eq, V> Residents<K, V> {
                     }
                 }
                 None => {
-                    let need = Need::entry(new.weight);
-                    let allowed = self.limit.allows(new.weight);
-                    let admit = || allowed.then(|| self.admit(set, need, now));
-                    let Some(admitted) = permit.take().or_else(admit) else {
+                    if !self.limit.allows(new.weight) {
                         return false;
+                    }
+                    // Keys are compared without the permit, because that runs the user's code.
+                    let Some(seen) = self.table.absent(hash, |other| other.key == new.key) else {
+                        continue;
                     };
-                    match self
-                        .table
-                        .insert_if_absent(hash, new, |other| other.key == new.key)
-                    {
-                        Inserted::Here(place) => {
-                            admitted.keep();
-                            self.enrol(place, new);
-                            return true;
-                        }
-                        Inserted::Exists => permit = Some(admitted),
-                        Inserted::Full if self.make_room(set, now) => permit = Some(admitted),
-                        Inserted::Full => return false,
+                    let admitted = self.admit(set, Need::entry(new.weight), now, departed);
+                    let inserted = self.table.insert(hash, new, seen, departed);
+                    if let Inserted::Here(place) = inserted {
+                        admitted.keep();
+                        self.enrol(place, new);
+                        return true;
+                    }
+                    drop(admitted);
+                    let room = match inserted {
+                        Inserted::Full(seen) => self.make_room(set, seen, now, departed),
+                        _ => true,
+                    };
+                    if !room {
+                        return false;
                     }
                 }
             }
@@ -405,84 +423,16 @@ impl<K: Eq, V> Residents<K, V> {
 
     /// Removes every key that was here when the call began.
     pub fn invalidate_all(&self) {
+        let mut drops = Drops::default();
         // An entry never moves, so whatever was here is met in its way, or was removed.
-        for place in (0..self.table.sets()).flat_map(Table::<Entry<K, V>>::places) {
+        for place in (0..self.table.sets()).flat_map(|set| self.table.occupied_in(set)) {
             while let Some(entry) = self.table.item_at(place) {
-                if self
-                    .take_out(place, entry.arc(), Cause::Invalidated)
-                    .is_some()
-                {
+                if let Some(removed) = self.take_out(place, entry.arc(), Cause::Invalidated) {
+                    drops.drop((entry, removed));
                     break;
                 }
             }
         }
         self.removals.deliver();
-    }
-}
-
-impl<K, V> Residents<K, V> {
-    /// Removes an entry and gives its permit back if it was a value.
-    ///
-    /// What is removed may be the successor of `entry`; see [`Table::remove`].
-    pub fn take_out(
-        &self,
-        place: Place,
-        entry: &Arc<Entry<K, V>>,
-        cause: Cause,
-    ) -> Option<Arc<Entry<K, V>>> {
-        let removed = self.table.remove(place, entry)?;
-        if !removed.is_loading() {
-            self.limit.release(Need::entry(removed.weight));
-            self.removals.push(&removed, cause);
-        }
-        Some(removed)
-    }
-
-    /// Removes exactly `value` and gives its permit back; false if it was no longer here.
-    ///
-    /// `vacant` takes its place first: a successor, which an `insert` may put there at that moment, must not leave with it.
-    pub fn vacate(
-        &self,
-        place: Place,
-        value: &Arc<Entry<K, V>>,
-        vacant: Arc<Entry<K, V>>,
-        cause: Cause,
-    ) -> bool {
-        let vacated = self.table.replace(place, value, vacant.clone());
-        if vacated {
-            self.limit.release(Need::entry(value.weight));
-            self.removals.push(value, cause);
-            self.table.remove(place, &vacant);
-        }
-        vacated
-    }
-
-    /// A permit for the successor of a value, or for the first value of a placeholder.
-    pub fn admit_successor(
-        &self,
-        place: Place,
-        old: &Entry<K, V>,
-        new: &Entry<K, V>,
-        now: Tick,
-    ) -> Option<Permit<'_>> {
-        if !self.limit.allows(new.weight) {
-            return None;
-        }
-        let need = match old.is_loading() {
-            true => Need::entry(new.weight),
-            false => Need::beyond(new.weight, old.weight),
-        };
-        Some(self.admit(place.set(), need, now))
-    }
-
-    /// Replaces exactly `old` by its successor, which holds a permit for its weight, and gives back the weight of `old`.
-    pub fn replace(&self, place: Place, old: &Arc<Entry<K, V>>, new: &Arc<Entry<K, V>>) -> bool {
-        let replaced = self.table.replace(place, old, new.clone());
-        if replaced && !old.is_loading() {
-            self.limit.release(Need::beyond(old.weight, new.weight));
-            self.removals.push(old, Cause::Replaced);
-            self.hand_over(place, old, new);
-        }
-        replaced
     }
 }

@@ -21,8 +21,8 @@ use model as side;
 use native as side;
 
 pub use side::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Held, Mutex, MutexGuard, NoteCache,
-    SegQueue, SetOnce, Slot, yield_now,
+    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Emptied, Held, Mutex, MutexGuard,
+    NoteCache, SegQueue, SetOnce, Slot, yield_now,
 };
 use side::{Kept, fence};
 
@@ -74,6 +74,7 @@ impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
 
 #[cfg(not(all(loom, feature = "loom")))]
 mod native {
+    use std::mem::ManuallyDrop;
     use std::ops::Deref;
     use std::ptr;
 
@@ -88,8 +89,11 @@ mod native {
     pub use std::sync::{Mutex, MutexGuard};
     pub use std::thread::yield_now;
 
+    /// A slot that its owner empties before it is dropped; one that is not empty then leaks.
+    pub use std::mem::ManuallyDrop as Emptied;
+
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
-    pub struct Slot<T>(ArcSwapOption<T>);
+    pub struct Slot<T>(ManuallyDrop<ArcSwapOption<T>>);
 
     /// What a [`Slot`] held when it was loaded, kept alive without counting.
     ///
@@ -99,7 +103,7 @@ mod native {
 
     impl<T> Slot<T> {
         pub fn new(value: Option<Arc<T>>) -> Self {
-            Slot(ArcSwapOption::new(value))
+            Slot(ManuallyDrop::new(ArcSwapOption::new(value)))
         }
 
         /// Acquire: what was written before the pointer was stored is visible.
@@ -114,14 +118,36 @@ mod native {
         /// Success acquires and releases. The caller owns a reference to `current`, so its
         /// address cannot be reused meanwhile: there is no ABA.
         pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
+            self.exchange(current, new).is_ok()
+        }
+
+        /// [`compare_exchange`](Self::compare_exchange) for a caller that holds something: a
+        /// failure returns what the slot held, because that reference may be the last one.
+        pub fn exchange(
+            &self,
+            current: Option<&Arc<T>>,
+            new: Option<Arc<T>>,
+        ) -> Result<(), Option<Held<T>>> {
             let expected = current.map_or(ptr::null(), Arc::as_ptr);
             let found = self.0.compare_and_swap(expected, new);
-            found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected
+            match found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected {
+                true => Ok(()),
+                false => Err(found.is_some().then_some(Held(found))),
+            }
         }
 
         /// Replaces whatever the slot holds; acquires and releases.
         pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(new)
+        }
+    }
+
+    impl<T> Drop for Slot<T> {
+        fn drop(&mut self) {
+            // The drop of an `ArcSwap` visits every thread that ever lived, even if it is empty.
+            if self.0.load().is_some() {
+                self.0.swap(None);
+            }
         }
     }
 

@@ -22,7 +22,8 @@
 //!    time and what it read was in the table; changed, it may have read a reservation, and it reads again.
 //!    A reader that did not find the key is done: at some moment of its scan the key was absent.
 
-use crate::sync::{Arc, AtomicU64, Held, Ordering, Slot};
+use crate::departed::{Departed, Drops};
+use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
 
 /// Ways in a set. Under the model checker sets are small enough to explore.
 pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
@@ -50,11 +51,17 @@ struct Set<T> {
     control: AtomicU64,
     /// Eight tags to a word, so that a look-up compares them all at once and does not guess.
     tags: [AtomicU64; WORDS],
-    ways: [Slot<T>; WAYS],
+    ways: [Emptied<Slot<T>>; WAYS],
 }
 
 #[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
 const _: () = assert!(size_of::<Set<u64>>() == 128, "a set is two cache lines");
+
+#[cfg(not(all(loom, feature = "loom")))]
+const _: () = assert!(
+    !std::mem::needs_drop::<Set<String>>(),
+    "the drop of a set would visit its empty ways, and each of them every thread"
+);
 
 /// A way of the table, by number. An item never moves, so its place stays its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,14 +74,21 @@ pub struct Place {
 #[derive(Clone, Copy)]
 pub struct Membership(u64);
 
-/// What became of [`Table::insert_if_absent`].
+/// What became of [`Table::insert`].
 pub enum Inserted {
     /// The item is in the table, here.
     Here(Place),
-    /// The key was there before.
-    Exists,
-    /// Every way of the key's set is taken.
-    Full,
+    /// An item that may have the same key came to the set: the caller looks again.
+    Changed,
+    /// Every way of the key's set was taken under this membership.
+    Full(Membership),
+}
+
+impl Membership {
+    /// Whether every way was occupied. One that is not may still be reserved or not emptied yet.
+    pub fn is_full(self) -> bool {
+        self.0 & OCCUPIED == OCCUPIED
+    }
 }
 
 impl<T> Table<T> {
@@ -124,42 +138,52 @@ impl<T> Table<T> {
         }
     }
 
-    /// Puts an item in unless its key is there.
+    /// A membership under which a key is absent, for [`insert`](Self::insert); `None` if it is
+    /// there.
+    pub fn absent(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<Membership> {
+        let set = &self.sets[self.set_of(hash)];
+        set.absent_under(Self::tag_of(hash), is_key).map(Membership)
+    }
+
+    /// Puts an item in whose key was absent under `seen`.
     ///
-    /// `is_key` may panic; the reservation is then undone.
-    pub fn insert_if_absent(
+    /// The caller may hold a permit, so no key is compared here. An item that came to the set
+    /// since `seen` is told by its tag, and the last reference to one that another thread takes
+    /// back goes to `departed`.
+    pub fn insert(
         &self,
         hash: u64,
         item: &Arc<T>,
-        is_key: impl Fn(&T) -> bool,
+        seen: Membership,
+        departed: &mut Departed<T>,
     ) -> Inserted {
         let number = self.set_of(hash);
         let set = &self.sets[number];
         let tag = Self::tag_of(hash);
-        let Some(mut control) = set.absent_under(tag, &is_key) else {
-            return Inserted::Exists;
-        };
-        let Some(reserved) = set.reserve(control, item) else {
-            return Inserted::Full;
+        // Acquire, as in the commit below: the tags of what came since are visible.
+        let mut control = set.control.load(Ordering::Acquire);
+        if control != seen.0 && set.may_hold(control, tag) {
+            return Inserted::Changed;
+        }
+        let Some(reserved) = set.reserve(control, item, departed) else {
+            return Inserted::Full(Membership(control));
         };
         set.write_tag(reserved.way, tag);
         loop {
             let committed = (control | 1 << reserved.way).wrapping_add(VERSION);
-            // Release publishes tag and slot; Acquire, on success as on failure, makes the scan
-            // that follows see what others committed.
+            // Release publishes tag and slot; Acquire, on success as on failure, makes the look at
+            // the tags that follows see what others committed.
             let exchanged = set.control.compare_exchange(
                 control,
                 committed,
                 Ordering::AcqRel,
                 Ordering::Acquire,
             );
-            if exchanged.is_ok() {
-                return Inserted::Here(Place::new(number, reserved.commit()));
+            match exchanged {
+                Ok(_) => return Inserted::Here(Place::new(number, reserved.commit())),
+                Err(now) if set.may_hold(now, tag) => return Inserted::Changed,
+                Err(now) => control = now,
             }
-            control = match set.absent_under(tag, &is_key) {
-                Some(control) => control,
-                None => return Inserted::Exists,
-            };
         }
     }
 
@@ -191,9 +215,16 @@ impl<T> Table<T> {
     /// Replaces exactly `item` by `new`, of the same key; false if `item` was no longer in its slot.
     ///
     /// True also when `item` was being removed at that moment; `new` is then removed with it.
-    pub fn replace(&self, place: Place, item: &Arc<T>, new: Arc<T>) -> bool {
+    pub fn replace(
+        &self,
+        place: Place,
+        item: &Arc<T>,
+        new: Arc<T>,
+        departed: &mut Departed<T>,
+    ) -> bool {
         let (set, way) = self.at(place);
-        set.ways[way].compare_exchange(Some(item), Some(new))
+        let replaced = set.ways[way].exchange(Some(item), Some(new));
+        replaced.map_err(|found| departed.add_held(found)).is_ok()
     }
 
     /// Whether `item` is in the table, here.
@@ -237,6 +268,12 @@ impl<T> Table<T> {
         exchanged.ok().and_then(|_| set.ways[way].swap(None))
     }
 
+    /// Whether the membership of a set is still this one.
+    pub fn is_unchanged(&self, set: usize, seen: Membership) -> bool {
+        // Acquire: what a caller reads next is not older than a change that it sees.
+        self.sets[set].control.load(Ordering::Acquire) == seen.0
+    }
+
     /// The slot of a way, and its set's version and bit as far as they concern who watches it.
     #[inline]
     pub fn slot(&self, place: Place) -> &Slot<T> {
@@ -260,10 +297,14 @@ impl<T> Table<T> {
 
     /// The items of a set, each as it is when it is reached; one that comes in meanwhile may be left out.
     pub fn items(&self, set: usize) -> impl Iterator<Item = (Place, Held<T>)> {
+        let occupied = self.occupied_in(set);
+        occupied.filter_map(|place| Some((place, self.item_at(place)?)))
+    }
+
+    /// The ways of a set that are occupied now.
+    pub fn occupied_in(&self, set: usize) -> impl Iterator<Item = Place> {
         let control = self.sets[set].control.load(Ordering::Acquire);
-        Self::places(set)
-            .filter(move |place| control >> place.way & 1 == 1)
-            .filter_map(|place| Some((place, self.item_at(place)?)))
+        bits(control & OCCUPIED).map(move |way| Place::new(set, way))
     }
 
     /// Every way of a set.
@@ -276,9 +317,32 @@ impl<T> Table<T> {
     }
 }
 
+/// The numbers of the bits that are set, from the lowest.
+fn bits(mut left: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (left != 0).then(|| left.trailing_zeros() as usize);
+        left &= left.wrapping_sub(1);
+        lowest
+    })
+}
+
 fn is<T>(slot: &Slot<T>, item: &Arc<T>) -> bool {
     slot.load()
         .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+}
+
+impl<T> Drop for Table<T> {
+    /// Empties the ways that hold something, and visits no other.
+    fn drop(&mut self) {
+        let mut drops = Drops::default();
+        for set in &self.sets {
+            // Relaxed: whoever drops the table is its only owner. A way is reserved or being
+            // emptied only during a call, so the occupied ways are all that hold something.
+            for way in bits(set.control.load(Ordering::Relaxed) & OCCUPIED) {
+                drops.drop(set.ways[way].swap(None));
+            }
+        }
+    }
 }
 
 impl Place {
@@ -303,7 +367,7 @@ impl<T> Set<T> {
         Set {
             control: AtomicU64::new(0),
             tags: std::array::from_fn(|_| AtomicU64::new(0)),
-            ways: std::array::from_fn(|_| Slot::new(None)),
+            ways: std::array::from_fn(|_| Emptied::new(Slot::new(None))),
         }
     }
 
@@ -341,6 +405,12 @@ impl<T> Set<T> {
         ways
     }
 
+    /// Whether a way that is occupied under `control` may have this tag; sometimes true for one
+    /// that has another, never false for one that has it.
+    fn may_hold(&self, control: u64, tag: u8) -> bool {
+        self.with_tag(tag) & control & OCCUPIED != 0
+    }
+
     fn tag(&self, way: usize) -> u8 {
         (self.tags[way / 8].load(Ordering::Relaxed) >> (way % 8 * 8)) as u8
     }
@@ -366,17 +436,22 @@ impl<T> Set<T> {
     }
 
     /// Takes a free way for `item`, invisibly.
-    fn reserve<'a>(&'a self, control: u64, item: &'a Arc<T>) -> Option<Reserved<'a, T>> {
-        let mut free = !control & OCCUPIED;
-        while free != 0 {
-            let way = free.trailing_zeros() as usize;
-            free &= free - 1;
-            if self.ways[way].compare_exchange(None, Some(item.clone())) {
-                return Some(Reserved {
-                    set: self,
-                    way,
-                    item: Some(item),
-                });
+    fn reserve<'a>(
+        &'a self,
+        control: u64,
+        item: &'a Arc<T>,
+        departed: &mut Departed<T>,
+    ) -> Option<Reserved<'a, T>> {
+        for way in bits(!control & OCCUPIED) {
+            match self.ways[way].exchange(None, Some(item.clone())) {
+                Ok(()) => {
+                    return Some(Reserved {
+                        set: self,
+                        way,
+                        item: Some(item),
+                    });
+                }
+                Err(reserved) => departed.add_held(reserved),
             }
         }
         None

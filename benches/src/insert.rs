@@ -1,7 +1,8 @@
 //! What an insert into a full cache costs, which evicts.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::contender::{Config, Subject, typed};
 use crate::ours::{self, Get};
@@ -18,10 +19,12 @@ pub fn run(report: &mut Report, quick: bool) {
     report.note("stretto inserts later, on a thread of its own, and may refuse: its figure is what the caller waits");
     report.note("each round ends after some time, however many were inserted; amalgam-cache sorts all its entries to evict");
     let config = Config::lasting(capacity);
-    let mut lanes: Vec<Lane<dyn Subject>> = vec![Lane::new(
-        ours::NAME,
-        typed(Get(ours::build::<Arc<[u8; 64]>>(&config))),
-    )];
+    let ours = Get(ours::build::<Arc<[u8; 64]>>(&config));
+    let weighed = Get(ours::build_weighed::<Arc<[u8; 64]>>(&config));
+    let mut lanes: Vec<Lane<dyn Subject>> = vec![
+        Lane::new(ours::NAME, typed(ours)),
+        Lane::new(ours::WEIGHED, typed(weighed)),
+    ];
     for peer in peers::peers::<Arc<[u8; 64]>>() {
         lanes.push(Lane::new(peer.name, (peer.build)(&config)));
     }
@@ -50,10 +53,43 @@ pub fn run(report: &mut Report, quick: bool) {
                     "ns",
                 );
             report.add(match lane.name.as_str() {
+                ours::WEIGHED => figure.at_most("", ns / ours, 1.3),
                 "moka" => figure.at_most("", ours / ns, 0.5),
                 "quick_cache" => figure.at_most("", ours / ns, 1.3),
                 _ => figure,
             });
         }
+    }
+    drop(lanes);
+    dropped(report, quick);
+}
+
+/// What the drop of an empty cache costs when many threads have used another one.
+fn dropped(report: &mut Report, quick: bool) {
+    let threads = if quick { 100 } else { 1_000 };
+    let other = ours::build::<u64>(&Config::lasting(10));
+    let gate = Barrier::new(threads);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                // Read before all of them are there, so that each has a place of its own.
+                other.peek(&0);
+                gate.wait();
+            });
+        }
+    });
+    for capacity in [10_000, 1_000_000] {
+        let times = (0..5).map(|_| {
+            let cache = ours::build::<u64>(&Config::lasting(capacity));
+            let since = Instant::now();
+            drop(cache);
+            since.elapsed().as_secs_f64() * 1e3
+        });
+        let ms = pairing::median(times.collect());
+        let figure = Figure::new("drop")
+            .count("capacity", capacity as u64)
+            .count("threads_before", threads as u64)
+            .number("ms", ms);
+        report.add(figure.at_most("ms", ms, 50.0));
     }
 }

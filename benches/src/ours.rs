@@ -8,10 +8,23 @@ use everfresh::{Cache, Fresh, Source};
 use crate::contender::{Config, Contender, Reads, Timed, Value, timed};
 
 pub const NAME: &str = "everfresh";
+pub const WEIGHED: &str = "everfresh by weight";
 
 pub fn build<V: Value>(config: &Config) -> Cache<u64, V> {
     Cache::builder()
         .capacity(config.capacity)
+        .fresh_for(config.ttl)
+        .stale_for(config.ttl)
+        .compute(|n: &u64| V::make(*n))
+        .build()
+        .expect("the settings are valid")
+}
+
+/// Bound by the weight: as many values fit as in the others, of a capacity of ten times that.
+pub fn build_weighed<V: Value>(config: &Config) -> Cache<u64, V> {
+    Cache::builder()
+        .capacity(config.capacity * 10)
+        .max_weight(config.capacity as u64, |_, _| 1)
         .fresh_for(config.ttl)
         .stale_for(config.ttl)
         .compute(|n: &u64| V::make(*n))

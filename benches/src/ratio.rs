@@ -76,6 +76,7 @@ fn replay_all(report: &mut Report, trace: &Trace) {
                     "%",
                 );
             report.add(match (outcome.name, trace.name.as_str()) {
+                (ours::WEIGHED, _) => figure.at_most("points below", ours - outcome.hit_ratio, 1.0),
                 (ours::NAME, "web12" | "orm-busy" | "OLTP") => {
                     figure.at_most("points below the best", best - ours, 0.3)
                 }
@@ -111,6 +112,10 @@ fn outcomes(trace: &Trace, capacity: usize) -> Vec<Outcome> {
     let cache: Box<dyn Subject> = typed::<u64, _>(Peek(ours::build(&config)));
     add(ours::NAME, &mut |missed| {
         cache.replay(&trace.accesses, missed)
+    });
+    let weighed = typed::<u64, _>(Peek(ours::build_weighed(&config)));
+    add(ours::WEIGHED, &mut |missed| {
+        weighed.replay(&trace.accesses, missed)
     });
     for peer in peers::peers::<u64>() {
         if ["moka", "mini-moka", "quick_cache"].contains(&peer.name) {

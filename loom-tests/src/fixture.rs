@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use everfresh::Error;
 use everfresh::protocol::{
-    Begun, Claim, Entry, Flight, Held, Lifetime, Limits, Made, Outcome, Place, Published, Read,
-    Removals, Residents, Standing, Table, Times, Timing, Weight, residency,
+    Begun, Claim, Departed, Entry, Flight, Held, Lifetime, Limits, Made, Outcome, Place, Published,
+    Read, Removals, Residents, Standing, Table, Times, Timing, Weight, residency,
 };
 use loom::future::block_on;
 
@@ -143,7 +143,7 @@ pub fn use_often(cache: &Cache, key: u8) {
 
 /// Evicts one value, whose permit is given back; false if it found none.
 pub fn evict(cache: &Cache, now: u64) -> bool {
-    cache.evict_by_queue(now).is_some()
+    cache.evict_by_queue(now, &mut Departed::new()).is_some()
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {

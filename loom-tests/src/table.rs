@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use everfresh::protocol::{AtomicU64, Held, Inserted, Place, Table};
+use everfresh::protocol::{AtomicU64, Departed, Held, Inserted, Place, Table};
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two};
@@ -18,12 +18,30 @@ fn table() -> Arc<Table<Pair>> {
     Arc::new(Table::new(2))
 }
 
-fn insert(table: &Table<Pair>, item: &Arc<Pair>) -> Option<Place> {
-    match table.insert_if_absent(item.0, item, |other| other.0 == item.0) {
-        Inserted::Here(place) => Some(place),
-        Inserted::Exists => None,
-        Inserted::Full => panic!("there is room for all items of these models"),
+/// Puts an item in unless its key is there.
+fn insert_if_room(table: &Table<Pair>, item: &Arc<Pair>) -> Result<Option<Place>, Full> {
+    loop {
+        let Some(seen) = table.absent(item.0, |other| other.0 == item.0) else {
+            return Ok(None);
+        };
+        match table.insert(item.0, item, seen, &mut Departed::new()) {
+            Inserted::Here(place) => return Ok(Some(place)),
+            Inserted::Changed => {}
+            Inserted::Full(_) => return Err(Full),
+        }
     }
+}
+
+/// Every way of a set is taken.
+#[derive(Debug)]
+struct Full;
+
+fn insert(table: &Table<Pair>, item: &Arc<Pair>) -> Option<Place> {
+    insert_if_room(table, item).expect("there is room for all items of these models")
+}
+
+fn replace(table: &Table<Pair>, place: Place, old: &Arc<Pair>, new: Arc<Pair>) -> bool {
+    table.replace(place, old, new, &mut Departed::new())
 }
 
 fn find(table: &Table<Pair>, key: u64) -> Option<u64> {
@@ -73,11 +91,9 @@ fn one_key_by_three() {
     run_model(Three, || {
         let table = table();
         let insert_one = |table: &Table<Pair>, which| {
-            match table.insert_if_absent(KEY, &Arc::new((KEY, which)), |other| other.0 == KEY) {
-                Inserted::Here(_) => 1,
-                // The others have reserved both ways, and one of them will commit.
-                Inserted::Exists | Inserted::Full => 0,
-            }
+            // Full if the others have reserved both ways, and one of them will commit.
+            let inserted = insert_if_room(table, &Arc::new((KEY, which)));
+            usize::from(matches!(inserted, Ok(Some(_))))
         };
         let others = [2, 3].map(|which| {
             let table = table.clone();
@@ -161,7 +177,7 @@ fn remove_against_overwrite() {
             let (table, old) = (table.clone(), old.clone());
             move || table.remove(place, &old).map(|removed| removed.1)
         });
-        let replaced = table.replace(place, &old, Arc::new((KEY, 2)));
+        let replaced = replace(&table, place, &old, Arc::new((KEY, 2)));
         let removed = remover.join().unwrap();
         match (replaced, removed) {
             (true, None) => assert_eq!(find(&table, KEY), Some(2)),
@@ -245,7 +261,7 @@ fn remove_seen_against_overwrite() {
         let (table, place) = with(&old);
         let writer = spawn({
             let table = table.clone();
-            move || table.replace(place, &old, Arc::new((KEY, 2)))
+            move || replace(&table, place, &old, Arc::new((KEY, 2)))
         });
         let (_, seen) = table.seen_at(place).expect("an overwrite removes nothing");
         let removed = table.remove_seen(place, seen).expect("nobody came or left");
@@ -325,7 +341,7 @@ fn insert_against_remove_against_overwrite() {
             let (table, old) = (table.clone(), old.clone());
             move || table.remove(place, &old).map(|removed| removed.1)
         });
-        let replaced = table.replace(place, &old, Arc::new((KEY, 2)));
+        let replaced = replace(&table, place, &old, Arc::new((KEY, 2)));
         let inserted = inserter.join().unwrap();
         let removed = remover.join().unwrap();
         let left = match (replaced, removed) {
@@ -347,7 +363,7 @@ fn reader_against_overwrite_and_remove() {
         let (table, place) = with(&old);
         let overwriter = spawn({
             let (table, old) = (table.clone(), old.clone());
-            move || table.replace(place, &old, Arc::new((KEY, 2)))
+            move || replace(&table, place, &old, Arc::new((KEY, 2)))
         });
         let remover = spawn({
             let (table, old) = (table.clone(), old.clone());

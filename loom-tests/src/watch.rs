@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use everfresh::protocol::{AtomicU64, Inserted, Watched};
+use everfresh::protocol::{AtomicU64, Departed, Inserted, Watched};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -79,7 +79,12 @@ fn an_item_that_comes_back() {
             move || {
                 invalidate(&cache, KEY);
                 source.store(2, Relaxed);
-                let inserted = cache.table.insert_if_absent(hash(KEY), &item, |_| false);
+                let seen = cache
+                    .table
+                    .absent(hash(KEY), |_| false)
+                    .expect("it is absent");
+                let departed = &mut Departed::new();
+                let inserted = cache.table.insert(hash(KEY), &item, seen, departed);
                 assert!(matches!(inserted, Inserted::Here(at) if at == place));
             }
         });

@@ -201,6 +201,22 @@ enum Content<T> {
     LetGo,
 }
 
+/// The stand-in for a slot that its owner empties: it frees its history when it is dropped.
+pub struct Emptied<T>(T);
+
+impl<T> Emptied<T> {
+    pub fn new(slot: T) -> Self {
+        Emptied(slot)
+    }
+}
+
+impl<T> Deref for Emptied<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// The stand-in for `arc_swap`'s guard.
 pub struct Held<T>(Arc<T>);
 
@@ -287,6 +303,18 @@ impl<T> Slot<T> {
         // Not while the list is open: it may be the last reference.
         drop(let_go);
         exchanged
+    }
+
+    /// What the slot held on a failure is not modelled, because only its drop matters.
+    pub fn exchange(
+        &self,
+        current: Option<&Arc<T>>,
+        new: Option<Arc<T>>,
+    ) -> Result<(), Option<Held<T>>> {
+        match self.compare_exchange(current, new) {
+            true => Ok(()),
+            false => Err(None),
+        }
     }
 
     pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {

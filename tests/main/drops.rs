@@ -1,5 +1,8 @@
 //! Every value is dropped exactly once, and nothing is kept alive by what replaced it or by what it replaced.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use everfresh::{Cache, CountingLoader, ManualClock};
@@ -133,6 +136,58 @@ fn values_removed_overwritten_evicted_and_discarded_are_dropped() {
     });
     until("nothing is alive", || tally.alive() == 0);
     assert_eq!(tally.made(), 6);
+}
+
+/// A value that panics when it is dropped, and is counted all the same.
+struct Bomb(Arc<AtomicU64>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        if !thread::panicking() {
+            panic!("a bomb");
+        }
+    }
+}
+
+#[test]
+fn of_several_values_that_panic_when_they_are_dropped_all_are_dropped() {
+    type Operation = fn(Cache<u64, Bomb>, &Arc<AtomicU64>);
+    let operations: [Operation; 4] = [
+        |cache, dropped| cache.insert(10, Bomb(dropped.clone())),
+        |cache, _| cache.invalidate_all(),
+        |cache, _| _ = cache.sweep(),
+        |cache, _| drop(cache),
+    ];
+    for (number, operation) in operations.into_iter().enumerate() {
+        let clock = ManualClock::new();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let cache: Cache<u64, Bomb> = builder(&clock)
+            .max_weight(10, |key, _| if *key == 10 { 10 } else { 1 })
+            .compute(|_: &u64| unreachable!("nothing is loaded"))
+            .build()
+            .unwrap();
+        for key in 0..10 {
+            cache.insert(key, Bomb(dropped.clone()));
+        }
+        if number == 2 {
+            clock.advance(secs(100));
+        }
+        // The last operation drops the cache itself.
+        let kept = (number < 3).then(|| cache.clone());
+        let panics = catch_unwind(AssertUnwindSafe(|| operation(cache, &dropped)));
+        assert!(panics.is_err(), "operation {number}");
+        assert_eq!(dropped.load(Ordering::SeqCst), 10, "operation {number}");
+        if let Some(cache) = kept {
+            let left = u64::from(number == 0);
+            assert_eq!((cache.len() as u64, cache.weight()), (left, 10 * left));
+            // What was put in can be evicted like any other value.
+            let evicts = || cache.insert(11, Bomb(dropped.clone()));
+            assert_eq!(catch_unwind(AssertUnwindSafe(evicts)).is_err(), number == 0);
+            assert_eq!((cache.len(), cache.weight()), (1, 1));
+            std::mem::forget(cache);
+        }
+    }
 }
 
 #[test]

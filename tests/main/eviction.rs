@@ -2,6 +2,7 @@
 //!
 //! No set of the table can overflow in caches of up to 13 entries, so what leaves them is chosen by S3-FIFO alone.
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -283,6 +284,64 @@ fn what_is_too_heavy_to_stay_takes_the_old_value_with_it() {
     cache.insert(2, 110);
     assert!(cache.peek(&2).is_none());
     assert_eq!((cache.len(), cache.weight()), (0, 0));
+}
+
+/// How many of 1 000 reads of popular keys are hits in a cache of `capacity` entries where, if the
+/// weight is limited, no more than so many values fit. Always the same reads.
+fn hits(capacity: usize, values: Option<u64>, once: bool) -> u64 {
+    const KEYS: u64 = 10_000;
+    let builder = builder(&ManualClock::new()).capacity(capacity);
+    let builder = match values {
+        Some(values) => builder.max_weight(values * 3, |_, _| 3),
+        None => builder,
+    };
+    let cache: Cache<u64, u64, _> = builder
+        .hasher(BuildHasherDefault::<DefaultHasher>::default())
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    // Zipf's law with an exponent of 0.9: the sum of all shares up to each key.
+    let mut shares = Vec::new();
+    for key in 1..=KEYS {
+        let share = (key as f64).powf(-0.9);
+        shares.push(shares.last().map_or(share, |sum| sum + share));
+    }
+    let mut state = 1_u64;
+    let (mut reads, mut hits) = (0, 0);
+    for round in 0..60_000 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let drawn = (state >> 11) as f64 / (1_u64 << 53) as f64 * shares[shares.len() - 1];
+        let key = shares.partition_point(|sum| *sum < drawn) as u64;
+        let hit = cache.peek(&key).is_some();
+        if !hit {
+            cache.insert(key, key);
+        }
+        if round >= 20_000 {
+            reads += 1;
+            hits += u64::from(hit);
+        }
+        if once {
+            cache.insert(KEYS + round, 0);
+        }
+    }
+    assert_eq!(cache.len() as u64, values.unwrap_or(capacity as u64));
+    hits * 1_000 / reads
+}
+
+#[test]
+fn a_limit_on_the_weight_keeps_the_values_that_a_limit_on_the_number_keeps() {
+    const FIT: u64 = 500;
+    for once in [false, true] {
+        let by_number = hits(FIT as usize, None, once);
+        for capacity in [600, 1_000, 5_000, 50_000] {
+            let by_weight = hits(capacity, Some(FIT), once);
+            assert!(
+                by_weight + 10 >= by_number,
+                "{by_weight} hits in 1 000 and not {by_number}, with a capacity of {capacity} \
+                 and keys that come once: {once}"
+            );
+        }
+    }
 }
 
 fn short(value: u64) -> Loaded<u64> {

@@ -29,6 +29,7 @@ mod properties;
 mod readers;
 mod readers_race;
 mod recursion;
+mod reentrant;
 mod removal;
 mod resilience;
 mod rests;
