@@ -11,6 +11,7 @@ mod absent;
 mod absent_race;
 mod allocations;
 mod capacity;
+mod churn;
 mod counting_loader;
 mod door;
 mod drops;
