@@ -11,7 +11,7 @@ models=(cargo test -p loom-tests --lib --profile loom --target-dir target-loom)
 "${models[@]}" --no-run || exit 1
 
 : >"$log"
-"${models[@]}" -- "$@" --nocapture >>"$log" 2>&1 &
+bash tests/watched.sh "${models[@]}" -- "$@" --nocapture >>"$log" 2>&1 &
 tests=$!
 # Each line as it comes; the rest is shown only if something is red.
 tail --pid=$tests -n +1 -f "$log" | grep --line-buffered ' executions'

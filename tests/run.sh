@@ -2,29 +2,49 @@
 # Installs what the tests need, then runs all of them. Run it from anywhere; it needs a Rust
 # toolchain (rustup's is best), and network for the crates on the first run.
 #
-# It installs, where missing: rustfmt and clippy (rustup), the minimum Rust version (rustup, else
-# Debian's rustc-web), a C linker, redis-server, openssl, and chromium with its driver (apt-get, on Debian as root).
+# It installs, where missing: rustfmt, clippy and the standard libraries of 32-bit targets (rustup),
+# the minimum Rust version (rustup, else Debian's rustc-web), a C linker, redis-server, openssl, and
+# chromium with its driver (apt-get, on Debian as root).
+#
+# A step that cannot be tried on this machine is skipped, and says so; it does not count as passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 passed=0
 failed=()
+skipped=()
+readonly SKIP=77
 
 step() { # NAME COMMAND...
-    local name=$1 started=$SECONDS
+    local name=$1 started=$SECONDS status
     shift
     printf '\n== %s\n' "$name"
-    if "$@"; then
-        passed=$((passed + 1))
-        printf -- '-- %s: passed in %s s\n' "$name" $((SECONDS - started))
-    else
-        failed+=("$name")
-        printf -- '-- %s: FAILED\n' "$name"
-    fi
+    "$@"
+    status=$?
+    case $status in
+        0)
+            passed=$((passed + 1))
+            printf -- '-- %s: passed in %s s\n' "$name" $((SECONDS - started))
+            ;;
+        "$SKIP")
+            skipped+=("$name")
+            printf -- '-- %s: SKIPPED\n' "$name"
+            ;;
+        *)
+            failed+=("$name")
+            printf -- '-- %s: FAILED\n' "$name"
+            ;;
+    esac
+}
+
+# Builds tests, then runs them. The end of a hung test is not waited for: see tests/watched.sh.
+watched() { # cargo test ARGUMENTS...
+    "$@" --no-run && bash tests/watched.sh "$@"
 }
 
 all=tokio,test-util,redis-tls,json,msgpack,lz4,metrics,tracing
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
+host=$(rustc -vV | sed -n 's/^host: //p')
 
 install_tools() {
     if ! command -v cc >/dev/null && command -v apt-get >/dev/null; then
@@ -68,18 +88,98 @@ minimum_version() {
     done
 }
 
-# The oldest versions that Cargo.toml allows must do. In a folder of its own too, without the packages and dependencies that are
-# only for development: nobody else resolves theirs.
+# Prints each dependency with the oldest version that Cargo.toml allows: "arc-swap v1.9.5".
+oldest_allowed() {
+    awk '
+        /^\[/ { ours = /dependencies\]$/ && !/dev-|loom/ }
+        ours && match($0, /"[0-9][0-9.]*"/) {
+            version = substr($0, RSTART + 1, RLENGTH - 2)
+            while (split(version, parts, ".") < 3) version = version ".0"
+            print $1 " v" version
+        }
+    ' Cargo.toml
+}
+
+# The tests must pass with the oldest versions that Cargo.toml allows. They run in a folder of their
+# own. Its lockfile is made without the dependencies for development, because those resolve as usual
+# and would raise the versions of others.
 lower_bounds() {
-    local copy=target/bounds
+    local copy=target/bounds features wrong
     rm -rf "$copy/tree" && mkdir -p "$copy/tree" || return 1
+    cp -r README.md src tests "$copy/tree" || return 1
     awk '/^\[/ { skip = /^\[(dev-dependencies|workspace)\]/ } !skip; END { print "[workspace]" }' \
         Cargo.toml >"$copy/tree/Cargo.toml"
-    cp -r README.md src "$copy/tree" || return 1
     # An option of the nightly cargo, of which only the resolver is used.
     (cd "$copy/tree" && RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions) || return 1
     for features in "" "$all"; do
-        (cd "$copy/tree" && cargo check --locked --lib --features "$features" --target-dir ../target) || return 1
+        (cd "$copy/tree" && cargo check --locked --lib --features "$features" --target-dir ../target) ||
+            return 1
+    done
+
+    # What tests/main needs besides the library. Cargo leaves what is in the lockfile as it is.
+    echo "[dev-dependencies]" >>"$copy/tree/Cargo.toml"
+    awk '/^\[/ { ours = /^\[dev-dependencies\]/ } ours && /^(proptest|tokio) =/' \
+        Cargo.toml >>"$copy/tree/Cargo.toml"
+    (cd "$copy/tree" && cargo tree --prefix none --depth 1 --edges normal --features "$all") \
+        >"$copy/versions" || return 1
+    wrong=$(oldest_allowed | grep -vxFf <(sed 's/ (.*//' "$copy/versions"))
+    if [ -n "$wrong" ]; then
+        printf 'these are not the versions that would be tested:\n%s\n' "$wrong"
+        return 1
+    fi
+    watched cargo test --locked --manifest-path "$copy/tree/Cargo.toml" \
+        --target-dir "$copy/target" --features tokio,test-util --test main
+}
+
+# The code that is shipped is the optimised one, and it runs so fast that random programs can be many.
+release_tests() { PROPTEST_CASES=20000 watched cargo test --release --test main; }
+
+# Whether a test that hangs is ended and named; one that hangs on purpose is used.
+hung_test() {
+    local binary report
+    binary=$(cargo test --test main --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+    report=$(EVERFRESH_SILENCE=5 bash tests/watched.sh \
+        "$binary" --ignored --test-threads=1 a_test_that_hangs)
+    local status=$?
+    printf '%s\n' "$report"
+    [ $status -eq 124 ] && grep -qx 'HANGS: a_test_that_hangs' <<<"$report"
+}
+
+# Dropped values that are read, and what else is wrong with memory, in the library or below it.
+address_sanitizer() {
+    case $host in
+        x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
+        *) echo "this step knows no AddressSanitizer for $host"; return $SKIP ;;
+    esac
+    (
+        # The flag is one of the nightly compiler. The threads of a cache and what the process keeps
+        # until its end would count as leaks.
+        export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
+        mkdir -p target/asan
+        # A sanitizer that sees nothing would pass everything.
+        rustc -Zsanitizer=address -o target/asan/canary - <<<'fn main() {
+            let dropped = &*Box::new(7) as *const i32;
+            println!("{}", unsafe { std::ptr::read_volatile(dropped) });
+        }' || return 1
+        if target/asan/canary 2>/dev/null; then
+            echo "AddressSanitizer does not see a dropped value"
+            return 1
+        fi
+        watched cargo test --target "$host" --target-dir target/asan --test main &&
+            EVERFRESH_STRESS_ROUNDS=$1 watched cargo test --target "$host" \
+                --target-dir target/asan --test main churn
+    )
+}
+
+# Whether the library compiles for a target, of which only the standard library is needed.
+compiles_for() { # TARGET
+    local features
+    if ! [ -d "$(rustc --print target-libdir --target "$1")" ] && ! rustup target add "$1"; then
+        echo "no standard library for $1 can be had"
+        return $SKIP
+    fi
+    for features in "" tokio "tokio,test-util,json,msgpack,lz4,metrics,tracing"; do
+        cargo check --lib --target "$1" --features "$features" --target-dir target/other || return 1
     done
 }
 
@@ -129,20 +229,29 @@ step "lints" lints
 step "documentation" documentation
 step "package" cargo package --allow-dirty --quiet
 step "minimum Rust version $minimum" minimum_version
-
 step "lower bounds of the dependencies" lower_bounds
 
-step "tests" cargo test --all-targets --features "$all"
+for target in i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf wasm32-wasip1; do
+    step "32 bits: $target" compiles_for "$target"
+done
+
+step "tests" watched cargo test --all-targets --features "$all"
+step "a hung test" hung_test
+step "tests in release" release_tests
+step "AddressSanitizer" address_sanitizer 40000
 step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
-step "the reference application" cargo test -p predictions
-step "documentation tests" cargo test --doc --features "$all"
+step "the reference application" watched cargo test -p predictions
+step "documentation tests" bash tests/watched.sh cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh
 
 printf '\n'
+for name in "${skipped[@]}"; do
+    printf 'skipped: %s\n' "$name"
+done
 for name in "${failed[@]}"; do
     printf 'failed: %s\n' "$name"
 done
-printf '%s passed, %s failed\n' "$passed" "${#failed[@]}"
+printf '%s passed, %s failed, %s skipped\n' "$passed" "${#failed[@]}" "${#skipped[@]}"
 [ "${#failed[@]}" -eq 0 ]

@@ -11,6 +11,7 @@ mod absent;
 mod absent_race;
 mod allocations;
 mod capacity;
+mod churn;
 mod clocks;
 mod costs;
 mod counting_loader;
@@ -42,3 +43,12 @@ mod thread_end;
 mod traits;
 mod user_panics;
 mod wakers;
+
+/// Hangs on purpose: `tests/run.sh` demands that `tests/watched.sh` ends this test and names it.
+#[test]
+#[ignore = "hangs"]
+fn a_test_that_hangs() {
+    loop {
+        std::thread::park();
+    }
+}

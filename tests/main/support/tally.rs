@@ -36,6 +36,13 @@ impl Tally {
     }
 }
 
+impl Tracked {
+    /// Fails if the value was dropped.
+    pub fn check(&self) {
+        assert_eq!(self.canary, INTACT, "a value is read after its drop");
+    }
+}
+
 impl Drop for Tracked {
     fn drop(&mut self) {
         assert_eq!(std::mem::replace(&mut self.canary, 0), INTACT);
