@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hash};
 use crate::absent::Known;
 use crate::cached::{Cached, Kept, Source};
 use crate::clock::Tick;
+use crate::departed::Departed;
 use crate::entry::{Entry, Times};
 use crate::error::Error;
 use crate::fleet::Fleet;
@@ -327,21 +328,33 @@ where
             Known::Absent(error) => return Err(error),
             Known::Failures(failures) => failures,
         };
-        match self.residents.begin(key.to_owned(), hash, failures, now) {
+        let mut departed = Departed::new();
+        let begun = (self.residents).begin(key.to_owned(), hash, failures, now, &mut departed);
+        let full = match begun {
             Begun::Ours(claim) => {
                 // Another load may have begun and ended between the two steps above. Those who joined this one since read
                 // again: what is known may be forgotten before they came.
-                if let Known::Absent(error) = self.shared.absent.known(key, now) {
-                    claim.abandon();
-                    return Err(error);
-                }
-                return Ok(Some(self.lead(claim, None)));
+                let started = match self.shared.absent.known(key, now) {
+                    Known::Absent(error) => {
+                        claim.abandon();
+                        Err(error)
+                    }
+                    Known::Failures(_) => Ok(Some(self.lead(claim, None))),
+                };
+                self.residents.removals.deliver();
+                return started;
             }
-            Begun::Exists => {}
+            Begun::Exists => None,
+            Begun::Full(flight) => Some(flight),
+        };
+        self.residents.removals.deliver();
+        drop(departed);
+        match full {
+            None => {}
             // Every way of the set holds a load. A caller from outside waits for one of them to end. A
             // load must not: the one it waits for might be waiting for it.
-            Begun::Full(_) if Frame::current().is_some() => return Err(Error::overloaded()),
-            Begun::Full(flight) => {
+            Some(_) if Frame::current().is_some() => return Err(Error::overloaded()),
+            Some(flight) => {
                 self.wait(&flight, Source::Coalesced).await?;
             }
         }

@@ -296,7 +296,17 @@ impl<K: Eq, V> Residents<K, V> {
     }
 
     /// Puts the placeholder of a load in, claimed, after so many failures in a row.
-    pub fn begin(self: &Arc<Self>, key: K, hash: u64, failures: u32, now: Tick) -> Begun<K, V> {
+    ///
+    /// The caller drops `departed`, and delivers the removals, once it has started the load: the
+    /// user's code that runs then may read this very key.
+    pub fn begin(
+        self: &Arc<Self>,
+        key: K,
+        hash: u64,
+        failures: u32,
+        now: Tick,
+        departed: &mut Departed<Entry<K, V>>,
+    ) -> Begun<K, V> {
         let (entry, right, flight) = Entry::loading(
             key,
             residency(hash, now),
@@ -306,28 +316,23 @@ impl<K: Eq, V> Residents<K, V> {
         );
         let entry = Arc::new(entry);
         let set = self.table.set_of(hash);
-        let mut departed = Departed::new();
-        let begun = loop {
+        loop {
             let Some(seen) = self.table.absent(hash, |other| other.key == entry.key) else {
-                break Begun::Exists;
+                return Begun::Exists;
             };
-            match self.table.insert(hash, &entry, seen, &mut departed) {
+            match self.table.insert(hash, &entry, seen, departed) {
                 Inserted::Here(place) => {
-                    break Begun::Ours(Claim::new(self, entry, place, right, flight, now));
+                    return Begun::Ours(Claim::new(self, entry, place, right, flight, now));
                 }
                 Inserted::Changed => {}
-                Inserted::Full(seen) if self.make_room(set, seen, now, &mut departed) => {}
+                Inserted::Full(seen) if self.make_room(set, seen, now, departed) => {}
                 Inserted::Full(_) => match self.some_load(set) {
-                    Some(flight) => break Begun::Full(flight),
+                    Some(flight) => return Begun::Full(flight),
                     // Other threads are about to fill the ways or to free them.
                     None => yield_now(),
                 },
             }
-        };
-        self.removals.deliver();
-        // Before the claim is the caller's: it is given back if a user's drop panics.
-        drop(departed);
-        begun
+        }
     }
 
     fn some_load(&self, set: usize) -> Option<Arc<Flight<K, V>>> {

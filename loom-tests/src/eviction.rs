@@ -144,7 +144,7 @@ fn load_in_a_full_set_whose_victim_leaves() {
             let cache = cache.clone();
             move || invalidate(&cache, 1)
         });
-        let begun = ours(cache.begin(3, hash(3), 0, STALE));
+        let begun = ours(begun(&cache, 3, STALE));
         assert!(begun.is_some(), "no room in a set with a value");
         other.join().unwrap();
     });
@@ -164,7 +164,7 @@ fn load_in_a_set_whose_value_changes() {
                 put(&cache, 3, 30, CREATED)
             }
         });
-        let begun = ours(cache.begin(4, hash(4), 0, CREATED));
+        let begun = ours(begun(&cache, 4, CREATED));
         assert!(begun.is_some(), "no room in a set with a value");
         other.join().unwrap();
         drop((loading, begun));
@@ -179,7 +179,7 @@ fn load_in_a_set_whose_value_is_replaced() {
         let loading = begin(&cache, 2, CREATED);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        let begun = ours(cache.begin(4, hash(4), 0, STALE));
+        let begun = ours(begun(&cache, 4, STALE));
         assert!(begun.is_some(), "no room in a set with a value");
         refresher.join().unwrap();
         drop((loading, begun));

@@ -190,9 +190,14 @@ pub fn claim(cache: &Arc<Cache>, now: u64) -> Claim<u8, u64> {
     won(read(cache, KEY, now)).expect("nobody contests this claim")
 }
 
+/// What a caller of an absent key does first.
+pub fn begun(cache: &Arc<Cache>, key: u8, now: u64) -> Begun<u8, u64> {
+    cache.begin(key, hash(key), 0, now, &mut Departed::new())
+}
+
 /// The load of an absent key that nobody contests.
 pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> Claim<u8, u64> {
-    ours(cache.begin(key, hash(key), 0, now)).expect("nobody contests this load")
+    ours(begun(cache, key, now)).expect("nobody contests this load")
 }
 
 pub fn ours(begun: Begun<u8, u64>) -> Option<Claim<u8, u64>> {
@@ -241,7 +246,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(Claim<u8, u64>))
     loop {
         let mut looked = read(cache, key, now);
         if let Read::Absent = looked {
-            match cache.begin(key, hash(key), 0, now) {
+            match begun(cache, key, now) {
                 Begun::Ours(claim) => looked = Read::Load(claim, None),
                 Begun::Exists => continue,
                 Begun::Full(_) => unreachable!("no model fills a set with loads"),

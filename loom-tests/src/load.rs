@@ -17,9 +17,9 @@ fn two_callers() {
         let cache = empty();
         let other = spawn({
             let cache = cache.clone();
-            move || ours(cache.begin(KEY, hash(KEY), 0, STALE))
+            move || ours(begun(&cache, KEY, STALE))
         });
-        let mine = ours(cache.begin(KEY, hash(KEY), 0, STALE));
+        let mine = ours(begun(&cache, KEY, STALE));
         let other = other.join().unwrap();
         assert!(mine.is_some() != other.is_some(), "not exactly one load");
         assert_exact(&cache);
@@ -47,9 +47,9 @@ fn three_callers() {
         let cache = empty();
         let others = [(); 2].map(|()| {
             let cache = cache.clone();
-            spawn(move || ours(cache.begin(KEY, hash(KEY), 0, STALE)))
+            spawn(move || ours(begun(&cache, KEY, STALE)))
         });
-        let mine = ours(cache.begin(KEY, hash(KEY), 0, STALE));
+        let mine = ours(begun(&cache, KEY, STALE));
         let others = others.map(|other| other.join().unwrap());
         let loads = others.iter().chain([&mine]).flatten().count();
         assert_eq!(loads, 1, "not exactly one load");
@@ -69,7 +69,7 @@ fn against_invalidate_and_a_caller_after_it() {
             find(&cache, KEY).is_none(),
             "a load survived an invalidation"
         );
-        let second = ours(cache.begin(KEY, hash(KEY), 0, STALE)).expect("a new load");
+        let second = ours(begun(&cache, KEY, STALE)).expect("a new load");
         loader.join().unwrap();
         assert_eq!(
             peek(&cache, KEY),
@@ -178,7 +178,7 @@ fn after_an_invalidation_sees_its_cause() {
                 invalidate(&cache, KEY);
             }
         });
-        if let Some(claim) = ours(cache.begin(KEY, hash(KEY), 0, CREATED)) {
+        if let Some(claim) = ours(begun(&cache, KEY, CREATED)) {
             assert_eq!(source.load(Relaxed), 2, "loaded what was invalidated");
             drop(claim);
         }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 
 use everfresh::{Cache, Loaded, ManualClock};
@@ -204,4 +204,37 @@ fn a_key_may_insert_when_it_is_compared() {
         assert!(cache.contains(&Key::plain(2)), "after {after}");
         assert_eq!(cache.len(), 1, "after {after}");
     }
+}
+
+/// Tells the test when it is dropped.
+struct Tells(mpsc::Sender<usize>, Tasks);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        let _ = self.0.send(self.1.spawned());
+    }
+}
+
+#[test]
+fn a_load_is_started_before_the_values_that_left_for_it_are_told_of_and_dropped() {
+    // The user's code that runs then may read the very key that is loaded. It would wait for a load
+    // that only its own thread can start.
+    let clock = ManualClock::new();
+    let tasks = Tasks::default();
+    let ((dropped, drops), (told, removals)) = (mpsc::channel(), mpsc::channel());
+    let started = tasks.clone();
+    let cache: Cache<u64, Tells> = builder(&clock)
+        .capacity(1)
+        .on_removal(move |_, _, _| drop(told.send(started.spawned())))
+        .spawner(tasks.spawner())
+        .load(async |_: &u64| std::future::pending().await)
+        .build()
+        .unwrap();
+    cache.insert(0, Tells(dropped, tasks.clone()));
+    // A cache of one has one set, of 13 ways: the last of these loads takes that of the value.
+    let mut loads: Vec<_> = (1..=13).map(|key| get(&cache, key)).collect();
+    assert!(loads.iter_mut().all(is_pending));
+    assert!(cache.is_empty());
+    assert_eq!(removals.try_recv(), Ok(13));
+    assert_eq!(drops.try_recv(), Ok(13));
 }
