@@ -441,3 +441,6 @@ impl<K: Eq, V> Residents<K, V> {
         self.removals.deliver();
     }
 }
+
+#[cfg(all(test, not(all(loom, feature = "loom"))))]
+mod tests;

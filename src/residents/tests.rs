@@ -1,0 +1,55 @@
+use super::{Condition, Limits, Residents, Timing};
+use crate::claim::Claims;
+use crate::entry::{Entry, Lifetime, Standing, Times};
+use crate::removal::Removals;
+use crate::sync::Arc;
+
+const TIMING: Timing = Timing {
+    claim_for: 1_000,
+    timeout: std::time::Duration::from_nanos(1_000),
+    rest_for: 0,
+};
+
+#[test]
+fn an_early_hit_draws_only_while_the_claim_can_be_had() {
+    let limits = Limits {
+        entries: 1,
+        weight: u64::MAX,
+        ways: 1,
+    };
+    let residents = Residents::<u64, u64>::new(limits, TIMING, Removals::new(None));
+    let times = Times::new(Lifetime {
+        created: 0,
+        fresh_for: 100_000,
+        stale_for: 0,
+        error_for: 0,
+        early_for: 50_000,
+        cost: 1,
+    });
+    let standing = Standing {
+        uses: 0,
+        promoted: false,
+        residency: 0,
+        weight: crate::compact::Weight::ZERO,
+    };
+    let entry = Arc::new(Entry::ready(1, 2, times, standing));
+    let glance = |now, draw: fn(&Times) -> bool| residents.glance(&entry, now, draw);
+    assert_eq!(glance(60_000, |_| false), Some(Condition::Fresh));
+    assert_eq!(glance(60_000, |_| true), None, "this reader may claim");
+    let claim = |now| entry.claims.try_claim(now, TIMING.claim_for, || None);
+    assert!(claim(60_000).is_some());
+    // A draw costs more than the rest of the hit, and its "yes" sends a reader the slow way.
+    let never: fn(&Times) -> bool = |_| panic!("drawn for nothing");
+    assert_eq!(glance(60_500, never), Some(Condition::Fresh));
+    // The claim is past its deadline, so the next reader may take it over.
+    assert_eq!(glance(62_000, |_| true), None);
+}
+
+#[test]
+fn a_placeholder_is_served_in_no_condition() {
+    let (claims, _) = Claims::claimed(0, 1_000, 0);
+    let (entry, ..) = Entry::<u64, u64>::loading(1, 0, 0, 0, 1_000);
+    let claim = claims.state();
+    assert_eq!(super::condition(&entry.times, claim, 0), None);
+    assert_eq!(super::condition(&entry.times, claim, u64::MAX), None);
+}
