@@ -186,7 +186,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// Default: 60 s.
     ///
     /// The hard limit is the fresh time plus the longer stale window. Past it a value is never
-    /// served. With [`Duration::MAX`] there is no hard limit.
+    /// served, with one exception: a caller that waited for a load gets its value for 100 ms after
+    /// the load ended, also when the value lives shorter than that. With [`Duration::MAX`] there is
+    /// no hard limit.
     pub fn stale_for(mut self, duration: Duration) -> Self {
         self.stale_for = duration;
         self

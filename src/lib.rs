@@ -49,7 +49,7 @@
 //! | P3 | **One load per missing key.** Each of its callers gets its result, its error, or its panic as an error. None hangs. |
 //! | P4 | **A later write wins.** An `invalidate` or `insert` during a load or refresh is never overwritten by its result. |
 //! | P5 | **No key is ever wedged.** Loaders may panic, fail, hang or be cancelled. |
-//! | P6 | **Too old is never served.** Past the hard limit a value is gone, whatever failed. |
+//! | P6 | **Too old is never served.** Past the hard limit a value is gone, whatever failed. Callers that waited for a load get its value for 100 ms after it, however short its life. |
 //! | P7 | **The cache survives its store.** Redis down, hung, restarted empty, out of memory or holding garbage costs freshness and extra loads, never a failed or blocked read of a resident key. |
 //! | P8 | **One refresh in a fleet.** While Redis is up, one process refreshes a stale value and the others take it over. After a failover that loses writes it may be more. |
 //!
