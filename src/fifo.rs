@@ -118,10 +118,8 @@ impl<K, V> Residents<K, V> {
         // Two, so that the queue becomes shorter where it is too long for what is resident now.
         let longest = small_share(resident) + SLACK;
         for _ in 0..2 {
-            if queues.small.len() > longest
-                && let Some(oldest) = queues.small.pop()
-            {
-                self.move_on(oldest);
+            if queues.small.len() > longest {
+                queues.small.pop().map(|oldest| self.move_on(oldest));
             }
         }
     }
