@@ -263,7 +263,8 @@ impl<K, V> Residents<K, V> {
         true
     }
 
-    /// Removes a load past its deadline, which nobody waits for; false if there is none.
+    /// Removes a load past its deadline, which its callers take for timed out; false if there is
+    /// none.
     ///
     /// True also if it ended first: see [`evict_value`](Self::evict_value).
     fn evict_hung_load(&self, set: usize, now: Tick, departed: &mut Departed<Entry<K, V>>) -> bool {
@@ -301,7 +302,8 @@ impl<K, V> Residents<K, V> {
 
     /// Removes exactly `value` and gives its permit back; false if it was no longer here.
     ///
-    /// `vacant` takes its place first: a successor, which an `insert` may put there at that moment, must not leave with it.
+    /// `vacant` takes its place first: a successor, which an `insert` may put there at that moment,
+    /// must not leave with it.
     pub fn vacate(
         &self,
         place: Place,
@@ -338,7 +340,8 @@ impl<K, V> Residents<K, V> {
         Some(self.admit(place.set(), need, now, departed))
     }
 
-    /// Replaces exactly `old` by its successor, which uses the permit, and gives back the weight of `old`.
+    /// Replaces exactly `old` by its successor, which uses the permit, and gives back the weight of
+    /// `old`.
     pub fn replace(
         &self,
         place: Place,

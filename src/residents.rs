@@ -396,18 +396,17 @@ impl<K: Eq, V> Residents<K, V> {
                         continue;
                     };
                     let admitted = self.admit(set, Need::entry(new.weight), now, departed);
-                    let inserted = self.table.insert(hash, new, seen, departed);
-                    if let Inserted::Here(place) = inserted {
-                        admitted.keep();
-                        self.enrol(place, new);
-                        return true;
-                    }
-                    drop(admitted);
-                    let room = match inserted {
-                        Inserted::Full(seen) => self.make_room(set, seen, now, departed),
-                        _ => true,
+                    let full = match self.table.insert(hash, new, seen, departed) {
+                        Inserted::Here(place) => {
+                            admitted.keep();
+                            self.enrol(place, new);
+                            return true;
+                        }
+                        Inserted::Changed => continue,
+                        Inserted::Full(seen) => seen,
                     };
-                    if !room {
+                    drop(admitted);
+                    if !self.make_room(set, full, now, departed) {
                         return false;
                     }
                 }

@@ -135,53 +135,50 @@ fn insert_against_invalidate_against_an_observer() {
 
 /// P3: the value that a load is about to evict leaves before: there is room then.
 #[test]
-fn load_in_a_full_set_whose_victim_leaves() {
-    run_model(TwoBusy, || {
-        let cache = empty();
-        assert!(put(&cache, 1, 10, CREATED));
-        assert!(put(&cache, 2, 20, STALE));
-        let other = spawn({
-            let cache = cache.clone();
-            move || invalidate(&cache, 1)
-        });
-        let begun = ours(begun(&cache, 3, STALE));
-        assert!(begun.is_some(), "no room in a set with a value");
-        other.join().unwrap();
-    });
-}
-
-/// P3: the only value of a set leaves and another comes while a load looks for one to evict.
-#[test]
-fn load_in_a_set_whose_value_changes() {
+fn load_in_a_full_set_whose_value_leaves() {
     run_model(TwoBusy, || {
         let cache = empty();
         let loading = begin(&cache, 1, CREATED);
         assert!(put(&cache, 2, 20, CREATED));
         let other = spawn({
             let cache = cache.clone();
-            move || {
-                invalidate(&cache, 2);
-                put(&cache, 3, 30, CREATED)
-            }
+            move || invalidate(&cache, 2)
         });
-        let begun = ours(begun(&cache, 4, CREATED));
+        let begun = ours(begun(&cache, 3, CREATED));
         assert!(begun.is_some(), "no room in a set with a value");
         other.join().unwrap();
         drop((loading, begun));
     });
 }
 
-/// P3: the only value of a set has its successor while a load is about to evict it.
+/// P3: the value that a load is about to evict gets its successor before.
 #[test]
-fn load_in_a_set_whose_value_is_replaced() {
-    run_model(TwoBusy, || {
+fn load_in_a_full_set_whose_value_is_replaced() {
+    run_model(Two, || {
         let cache = filled();
-        let loading = begin(&cache, 2, CREATED);
+        let loading = begin(&cache, 2, STALE);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        let begun = ours(begun(&cache, 4, STALE));
+        let begun = ours(begun(&cache, 3, STALE));
         assert!(begun.is_some(), "no room in a set with a value");
         refresher.join().unwrap();
+        drop((loading, begun));
+    });
+}
+
+/// P3: an insert is about to fill the last way: no load has it.
+#[test]
+fn load_in_a_set_that_an_insert_fills() {
+    run_model(TwoBusy, || {
+        let cache = empty();
+        let loading = begin(&cache, 1, CREATED);
+        let other = spawn({
+            let cache = cache.clone();
+            move || put(&cache, 2, 20, CREATED)
+        });
+        let begun = ours(begun(&cache, 3, CREATED));
+        assert!(begun.is_some(), "no room in a set without a second load");
+        other.join().unwrap();
         drop((loading, begun));
     });
 }
