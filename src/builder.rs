@@ -94,7 +94,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// How many values may be resident; the limit holds at every moment.
     ///
     /// Default: 10 000, or with [`max_weight`](Self::max_weight) what is said there. Room for them
-    /// is taken at [`build`](Self::build), about 35 bytes an entry; a capacity for which there is
+    /// is taken at [`build`](Self::build), 35 to 40 bytes an entry; a capacity for which there is
     /// no memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = Some(entries);
@@ -104,16 +104,19 @@ impl<K, V, S> Builder<K, V, S> {
     /// Limits the weight of all values together, besides their number. Default: no limit.
     ///
     /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole
-    /// cache is given to its callers and not kept. Weights above half a million are rounded up, by
-    /// at most 4 millionths, so that all values together never pass the limit. A limit that is a
-    /// round binary number (`64 << 20`, or any number below half a million) refuses no value for
-    /// that reason.
+    /// cache is given to its callers and not kept. Values that a [`Reader`](crate::Reader), a
+    /// [`Pinned`](crate::Pinned) or a [`Cached`](crate::Cached) holds do not count any more once
+    /// they have left the cache.
+    ///
+    /// Weights above half a million are rounded up, by at most 4 millionths, so that all values
+    /// together never pass the limit. With a limit that is a power of two, or below half a million,
+    /// this rounding never refuses a value.
     ///
     /// # Room for entries
     ///
     /// The number of entries stays limited. With this limit alone there is room for one entry for
-    /// each 1 024 of weight, and for 65 536 at least, so the number is the tighter limit only where
-    /// more than 65 536 values weigh less than 1 024 on average. That room is taken at
+    /// each 1 024 of weight, and for 65 536 at least. So the number limits the cache only if there
+    /// are more than 65 536 values and they weigh less than 1 024 on average. That room is taken at
     /// [`build`](Self::build): 2.3 MB up to a weight of 64 MiB, 37 MB for 1 GiB. For many lighter
     /// values, or for a smaller table, give [`capacity`](Self::capacity) as well. Above a weight of
     /// 2^34 it must be given.
@@ -141,11 +144,12 @@ impl<K, V, S> Builder<K, V, S> {
     /// Is told of every value that leaves the cache, and why; not of the values of a cache that is
     /// dropped, so a program that ends cleanly is told of none of them.
     ///
-    /// Called after the fact, once for each value, in no particular order. A call that removes
-    /// values tells of as many as it removed, perhaps of others than its own, and of one more if an
-    /// earlier call left one; a call that removes none never waits for the listener.
+    /// Called after the fact, once for each value, in no particular order. The call that removes a
+    /// value also runs the listener, so a slow listener slows writes down. It reports as many values
+    /// as it removed, and one that an earlier call may have left. With several threads these may be
+    /// values that another call removed. A call that removes nothing never runs the listener.
     ///
-    /// The listener may call the cache. Values that it removes so are told after it returns: up to
+    /// The listener may call the cache. Values that it removes are reported after it returns: up to
     /// 64 by the call that runs it, the rest by later calls. A panic in it is caught and dropped.
     ///
     /// # Example
@@ -202,27 +206,33 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long one load or refresh may take before another caller may take over and those who wait
-    /// get [`Error::is_timeout`]. Default: 30 s.
+    /// The longest time that a load or refresh may take. After it the waiting callers get a timeout
+    /// error ([`Error::is_timeout`]), and the next caller may start another load. Default: 30 s.
     ///
-    /// It never ends early, and late by at most two steps of the [`Clock`]. The function is not
-    /// interrupted: it keeps its thread or task, and its late result is discarded. A load that
-    /// takes longer than this may therefore run beside the next one of the same key.
-    /// [`Duration::MAX`] is for ever: a load that hangs then keeps its callers, and its key, for
-    /// ever.
+    /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
+    /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
+    /// thread or task, and its late result is discarded. A load that takes longer than this may
+    /// therefore run beside the next one of the same key. [`Duration::MAX`] is for ever: a load that
+    /// hangs then keeps its callers, and its key, for ever.
     ///
-    /// It also bounds a read in a child that was made by `fork` alone. Such a process reads the
-    /// values that were resident, but it has no thread of its parent: neither the pool nor a
-    /// runtime runs a load there, so a read that needs one gets the timeout. Build a cache after
-    /// the fork instead. (As anywhere else, a lock that another thread of the parent held at the
-    /// moment of the fork stays locked in the child: fork while no other thread uses the cache.)
+    /// # fork
+    ///
+    /// The timeout also bounds reads in a child process that was made by `fork` without `exec`. The
+    /// child reads the values that were resident, but it has no thread of its parent: neither the
+    /// pool nor a runtime runs a load there, so a read that needs one gets the timeout. Build a
+    /// cache after the fork instead. Fork while no other thread uses the cache: a lock that another
+    /// thread holds at that moment stays locked in the child.
     pub fn load_timeout(mut self, duration: Duration) -> Self {
         self.load_timeout = duration;
         self
     }
 
-    /// How long a refresh rests after a failure: from `first`, doubling with each further failure,
-    /// to `longest`, less up to a half at random. Default: 100 ms to 30 s.
+    /// How long a key rests after its loader failed, whether it has a value or not: from `first`,
+    /// doubling with each further failure, to `longest`, less up to a half at random. Default: 100 ms
+    /// to 30 s.
+    ///
+    /// Meanwhile a stale value is served, and callers of a key without a value get the remembered
+    /// error at once. A timeout does not rest. `refresh` does not wait for the rest.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self

@@ -74,8 +74,8 @@ impl Clock {
     ///
     /// About 20 ns a reading on Linux (`CLOCK_BOOTTIME`), a system call before Linux 5.3. On other
     /// systems this is [`Clock::precise`], whose behaviour in a suspension is that of
-    /// [`std::time::Instant`]. A wait that a suspension interrupts ends late by at most the load
-    /// timeout, counted from the end of the suspension.
+    /// [`std::time::Instant`]. If the machine is suspended during a wait, the wait
+    /// ends at most one `load_timeout` after the machine resumes.
     ///
     /// # Example
     ///

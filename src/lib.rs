@@ -97,7 +97,7 @@
 //! - A set of the table has 13 ways: about one key in eighteen thousand finds its set full at full capacity, and evicts there although
 //!   other sets have room.
 //! - Of the keys that share one hash at most 13 are resident.
-//! - Room for all entries is taken at [`build`](Builder::build): about 35 bytes for each of the
+//! - Room for all entries is taken at [`build`](Builder::build): 35 to 40 bytes for each of the
 //!   [`capacity`](Builder::capacity).
 //! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one
 //!   of them may be loaded again.

@@ -23,7 +23,9 @@ const CELLS: usize = 4_096;
 ///
 /// A read of a remembered key compares what it remembers with the table, and takes no guard. It sees what
 /// [`Cache::get`](crate::Cache::get) would see: nothing that was invalidated, overwritten or past its hard limit before the read.
-/// Remembers at most 4 096 keys, and keeps their values alive until it meets them again or is dropped. Its hits are counted 64 at a time.
+/// It holds the values of up to 4 096 keys, beyond the limits of the cache: a value is released when
+/// another key takes its place, or when the reader is dropped. For large values use `Cache::get`. Its
+/// hits are counted 64 at a time, and the rest when it is dropped.
 ///
 /// # Example
 ///

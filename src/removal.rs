@@ -26,13 +26,16 @@ use crate::sync::{Arc, SegQueue, thread_local};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// It was evicted: the cache, or its set, was full, or it was heavier than the cache.
+    /// It was evicted: the cache or its set was full, or the refreshed value of its key was heavier
+    /// than the cache. A value that is too heavy itself is never reported, because it is never kept.
     Size,
     /// It was past its hard limit.
     Expired,
-    /// A refresh or an `insert` put another value in its place.
+    /// A refresh or an `insert` replaced it, also an `insert` of a value that was too heavy to be
+    /// kept: the key has no value then.
     Replaced,
-    /// `invalidate` or `invalidate_all` removed it.
+    /// `invalidate`, `invalidate_all` or an inserted `Loaded::absent()` removed it, or a refresh
+    /// found that the key has no value.
     Invalidated,
 }
 

@@ -162,10 +162,11 @@ fn certify(
 }
 
 /// How the tables come to their verdicts, a sentence a line.
-const JUDGED: [&str; 3] = [
-    "Counts are judged in every run, times over all callers of all runs.",
-    "The control, in turn with each run, is the same crowd at a plain shared value.",
-    "Targets allow for callers that lose their core, so a busy machine does not change a verdict.",
+const JUDGED: [&str; 4] = [
+    "Every count must be right in every run. p50 and p99 are of all callers of all runs.",
+    "\"Slowest\" is the median of the runs, of each the slowest caller.",
+    "Control: in turn with each run, the same crowd reads a plain shared value, without a cache.",
+    "Targets find a caller that waits for a load, also on a busy machine; they judge no hit's speed.",
 ];
 
 /// The forecast and what it costs here, full and light.

@@ -60,7 +60,11 @@ impl Check {
             figure,
             measured: time(measured),
             control: Some(time(control)),
-            target: format!("at most {} (2 x control + {told})", time(limit)),
+            target: format!(
+                "at most {} (2 x control + {}: {told})",
+                time(limit),
+                time(more)
+            ),
             pass: measured <= limit,
         }
     }

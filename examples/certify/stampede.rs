@@ -242,7 +242,7 @@ impl Row {
                 "10 % of a compute",
             ),
             beside(
-                "slowest, middle run",
+                "slowest, median run",
                 &Times::slowest_of_middle,
                 self.compute / 2,
                 "half a compute",

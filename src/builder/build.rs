@@ -163,7 +163,12 @@ where
         }
         if let Some(capacity) = self.capacity {
             let fits = (1..=MAX_CAPACITY).contains(&(capacity as u64));
-            require(fits, "capacity", &capacity, "must be 1 to 2^32 entries")?;
+            require(
+                fits,
+                "capacity",
+                &capacity,
+                "must be 1 to 4 294 967 296 entries",
+            )?;
         }
         if let Some((weight, _)) = self.weigher {
             require(weight > 0, "max_weight", &weight, "must be at least 1")?;
@@ -199,7 +204,7 @@ where
             !first.is_zero() && first <= longest,
             "backoff",
             &format_args!("{first:?} to {longest:?}"),
-            "must start above zero and not end below its start",
+            "must be from more than zero to at least that",
         )?;
         require(
             self.beta.is_finite() && self.beta >= 0.0,
@@ -245,7 +250,8 @@ where
         match has_memory_for(entries) {
             true => Ok(entries),
             false => Err(BuildError::setting(format!(
-                "{of}; there is no memory for {entries} entries of {BYTES_PER_ENTRY} bytes"
+                "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \
+                 each; give a smaller `capacity`"
             ))),
         }
     }

@@ -225,7 +225,7 @@ fn a_load_is_started_before_the_values_that_left_for_it_are_told_of_and_dropped(
     let started = tasks.clone();
     let cache: Cache<u64, Tells> = builder(&clock)
         .capacity(1)
-        .on_removal(move |_, _, _| drop(told.send(started.spawned())))
+        .on_removal(move |_, _, _| told.send(started.spawned()).unwrap())
         .spawner(tasks.spawner())
         .load(async |_: &u64| std::future::pending().await)
         .build()
