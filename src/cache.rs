@@ -279,8 +279,9 @@ where
 
     /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
     ///
-    /// Not one moment for all: keys that are inserted meanwhile may stay. Cost: one look at every set. With a store, every key that
-    /// this process knows is removed there too, in the background; for all others take a new namespace.
+    /// Not one moment for all: a key that is inserted meanwhile may stay or be removed, also when the
+    /// call has removed it once before. Cost: one look at every set. With a store, every key that this
+    /// process knows is removed there too, in the background; for all others take a new namespace.
     pub fn invalidate_all(&self) {
         if let Some(fleet) = &self.0.fleet {
             fleet.invalidate_all();

@@ -158,8 +158,10 @@ address_sanitizer() {
         mkdir -p target/asan
         # A sanitizer that sees nothing would pass everything.
         rustc -Zsanitizer=address -o target/asan/canary - <<<'fn main() {
-            let dropped = &*Box::new(7) as *const i32;
-            println!("{}", unsafe { std::ptr::read_volatile(dropped) });
+            let value = Box::new(7);
+            let address = &*value as *const i32;
+            drop(value);
+            println!("{}", unsafe { std::ptr::read_volatile(address) });
         }' || return 1
         if target/asan/canary 2>/dev/null; then
             echo "AddressSanitizer does not see a dropped value"

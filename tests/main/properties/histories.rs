@@ -2,8 +2,9 @@
 //!
 //! Each operation is recorded with two readings of one counter, before it is called and after it returned. A search in
 //! the manner of Wing and Gong then looks for an order that agrees with the readings and with a plain map. A map is
-//! linearizable if each of its keys is, so every key is searched alone; `invalidate_all` promises one moment for each key, not one
-//! for all, and counts as a removal of every key.
+//! linearizable if each of its keys is, so every key is searched alone. `invalidate_all` counts as a
+//! removal of every key, at one moment or more for each of them: it walks through the table, and may
+//! meet a key again that is inserted meanwhile.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -59,8 +60,9 @@ enum Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
     Insert(u64),
-    /// Whether there was a value, unless nobody was told.
-    Remove(Option<bool>),
+    /// Whether there was a value.
+    Remove(bool),
+    RemoveAll,
     Peek(Option<u64>),
     Contains(bool),
 }
@@ -78,7 +80,8 @@ impl Deed {
     fn after(self, value: Option<u64>) -> Option<Option<u64>> {
         let (agrees, after) = match self {
             Deed::Insert(number) => (true, Some(number)),
-            Deed::Remove(had) => (had.is_none_or(|had| had == value.is_some()), None),
+            Deed::Remove(had) => (had == value.is_some(), None),
+            Deed::RemoveAll => (true, None),
             Deed::Peek(seen) => (seen == value, value),
             Deed::Contains(seen) => (seen == value.is_some(), value),
         };
@@ -100,10 +103,14 @@ fn is_linearizable(events: &[Event]) -> bool {
         // Next may be whatever was called before any of the others had returned.
         let until = left.iter().map(|at| events[*at].returned).min();
         for at in left {
-            let next = (done | 1 << at, events[at].deed.after(value));
-            if let ((done, Some(value)), true) = (next, Some(events[at].called) < until) {
-                if met.insert((done, value)) {
-                    open.push((done, value));
+            let Event { deed, called, .. } = events[at];
+            let Some(after) = deed.after(value).filter(|_| Some(called) < until) else {
+                continue;
+            };
+            let again = (deed == Deed::RemoveAll).then_some((done, after));
+            for next in again.into_iter().chain([(done | 1 << at, after)]) {
+                if met.insert(next) {
+                    open.push(next);
                 }
             }
         }
@@ -147,11 +154,11 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
             }
             Call::Invalidate(key) => {
                 let had = cache.invalidate(&Key(key));
-                (key..key + 1, Deed::Remove(Some(had)))
+                (key..key + 1, Deed::Remove(had))
             }
             Call::InvalidateAll => {
                 cache.invalidate_all();
-                (0..KEYS, Deed::Remove(None))
+                (0..KEYS, Deed::RemoveAll)
             }
             Call::Peek(key) => {
                 let seen = cache.peek(&Key(key)).map(|read| *read);
@@ -237,13 +244,22 @@ fn the_search_accepts_what_some_order_explains() {
         &[(Insert(1), 0, 5), (Insert(2), 1, 2), (Peek(Some(2)), 3, 4)],
         &[
             (Insert(1), 0, 1),
-            (Remove(Some(true)), 2, 5),
-            (Remove(Some(false)), 3, 4),
+            (Remove(true), 2, 5),
+            (Remove(false), 3, 4),
         ],
         &[
             (Insert(1), 0, 1),
-            (Remove(None), 2, 3),
+            (RemoveAll, 2, 3),
             (Contains(false), 4, 5),
+        ],
+        // It met the key, and once more when another thread had inserted it again.
+        &[
+            (Insert(1), 0, 1),
+            (RemoveAll, 2, 9),
+            (Remove(false), 3, 4),
+            (Insert(2), 5, 6),
+            (Contains(true), 7, 8),
+            (Contains(false), 10, 11),
         ],
     ] {
         assert!(is_linearizable(&history(events)), "{events:?}");
@@ -260,14 +276,21 @@ fn the_search_refuses_what_no_order_explains() {
         &[(Insert(1), 0, 1), (Insert(2), 2, 3), (Peek(Some(1)), 4, 5)],
         &[
             (Insert(1), 0, 1),
-            (Remove(Some(true)), 2, 3),
+            (Remove(true), 2, 3),
             (Contains(true), 4, 5),
+        ],
+        // A removal of all that goes on after its return.
+        &[
+            (Insert(1), 0, 1),
+            (RemoveAll, 2, 3),
+            (Insert(2), 4, 5),
+            (Contains(false), 6, 7),
         ],
         // Two removals of one value.
         &[
             (Insert(1), 0, 1),
-            (Remove(Some(true)), 2, 5),
-            (Remove(Some(true)), 3, 4),
+            (Remove(true), 2, 5),
+            (Remove(true), 3, 4),
         ],
         // Two readers, one after the other, that saw the new value and then the old one.
         &[
