@@ -102,7 +102,8 @@ impl Drop for Listener<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.waker {
             let waker = self.event.with(|waiting| waiting.wakers.remove(&number));
-            drop(waker);
+            // Its drop may run user code, while this future unwinds perhaps.
+            isolated(|| drop(waker));
         }
     }
 }

@@ -223,9 +223,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// The entry of a new value. The user's code that this needs, the weigher and the key's
-    /// `Clone`, runs here, while the load can still fail.
+    /// `Clone`, runs here, while the load can still fail, and as a part of the load: a read of the
+    /// same key in it is recursive.
     fn entry(&self, value: V, times: Times) -> Result<Arc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
+        let _entered = self.claim.flight().frame().enter();
         let ask = || (old.key.clone(), self.shared.weigh(&old.key, &value));
         let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
         Ok(Arc::new(Entry::ready(

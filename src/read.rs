@@ -210,7 +210,17 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let result = self.obtain(key, hash, looked).await;
+        let joined = matches!(looked, Looked::Wait(_, _, Source::Coalesced));
+        let mut result = self.obtain(key, hash, looked).await;
+        if joined && result.as_ref().is_err_and(Error::is_overloaded) {
+            // The value expired while its refresh was under way, and that was put off then. There
+            // may be room for a load, so this caller tries for itself, once.
+            let hit = |cached: Cached<V, K>| Ok(cached.kept());
+            result = match self.look(key, hash, hit, |missed| self.appraise(missed)) {
+                Ok(kept) => Ok(kept),
+                Err(looked) => self.obtain(key, hash, looked).await,
+            };
+        }
         let waited = |kept: &Kept<V, K>| {
             matches!(
                 kept.source(),

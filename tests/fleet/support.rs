@@ -35,7 +35,7 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let shut = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(shut, |shut| *shut).unwrap());
     }

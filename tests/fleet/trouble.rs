@@ -1,15 +1,19 @@
 //! The cache survives its store (P7).
 
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use everfresh::Cache;
 use everfresh::store::{
-    Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel, Unreadable,
+    ChaosStore, Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel,
+    Unreadable,
 };
+use everfresh::{Cache, Source};
 use futures_lite::future::block_on;
 
-use crate::support::{FRESH, Fleet, until};
+use crate::support::{FRESH, Fleet, Gate, until};
 
 #[test]
 fn without_a_store_values_are_loaded_here() {
@@ -248,4 +252,55 @@ fn what_panics_for_one_key_concerns_no_other() {
     stored.cache.insert(11, 111);
     until("it is told", || stored.stats().untold == 0);
     assert_eq!(*cache.get_blocking(&11).unwrap(), 111);
+}
+
+#[test]
+fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its_value() {
+    let fleet = Fleet::new();
+    let chaos = Arc::new(ChaosStore::new(fleet.memory.clone()));
+    let level = SecondLevel::new(chaos.clone(), "test:v1").unwrap();
+    let (gate, moved, loads) = (
+        Gate::default(),
+        fleet.clock.clone(),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let (passed, counted) = (gate.clone(), loads.clone());
+    let cache: Cache<u64, u64> = Cache::builder()
+        .clock(&fleet.clock)
+        .fresh_for(FRESH)
+        .stale_for(Duration::ZERO)
+        // Every draw in the second half of the fresh time says "early".
+        .beta(1e9)
+        .threads(1)
+        .store(level)
+        .compute(move |key: &u64| {
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                moved.advance(Duration::from_secs(1));
+            }
+            passed.pass();
+            *key
+        })
+        .build()
+        .unwrap();
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    // The only worker is busy. The refresh waits for the store until the value is gone, and there is
+    // no room for what is early then.
+    gate.shut();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut busy = Box::pin(cache.get(&2));
+    assert!(busy.as_mut().poll(&mut context).is_pending());
+    until("the worker is busy", || loads.load(Ordering::SeqCst) == 2);
+    fleet.clock.advance(FRESH - Duration::from_secs(1));
+    let asked = chaos.calls(Op::Acquire);
+    chaos.next(Op::Acquire, Fault::Hold);
+    assert_eq!(cache.get_blocking(&1).unwrap().source(), Source::Early);
+    chaos.wait_for_calls(Op::Acquire, asked + 1);
+    fleet.clock.advance(Duration::from_secs(2));
+    let mut late = Box::pin(cache.get(&1));
+    assert!(late.as_mut().poll(&mut context).is_pending());
+    chaos.let_go();
+    until("the refresh is put off", || cache.stats().shed_early == 1);
+    gate.open();
+    assert_eq!(*block_on(late).unwrap(), 1);
+    assert_eq!(*block_on(busy).unwrap(), 2);
 }

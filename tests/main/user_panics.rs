@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use everfresh::{Cache, Loaded, ManualClock, Request, ToldToFail};
 
@@ -292,4 +292,29 @@ fn a_value_may_panic_when_it_is_dropped() {
         cache.invalidate_all();
         assert_eq!(cache.len(), 0, "operation {number}");
     }
+}
+
+#[test]
+fn a_weigher_or_a_key_that_reads_the_key_that_is_loaded_is_told_of_the_recursion() {
+    // It runs within the load, so waiting for that would be for ever.
+    let clock = ManualClock::new();
+    let handle = Arc::new(OnceLock::<Cache<u64, u64>>::new());
+    let (inside, seen) = (handle.clone(), Arc::new(Mutex::new(Vec::new())));
+    let told = seen.clone();
+    let cache = builder(&clock)
+        .max_weight(100, move |key: &u64, _| {
+            let read = inside.get().unwrap().get_blocking(key);
+            told.lock().unwrap().push(read.map(|read| *read));
+            1
+        })
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    handle.set(cache.clone()).unwrap();
+    assert_eq!(*cache.get_blocking(&7).unwrap(), 7);
+    let seen = seen.lock().unwrap();
+    assert!(
+        matches!(&seen[..], [Err(error)] if error.is_recursive()),
+        "{seen:?}"
+    );
 }
