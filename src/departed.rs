@@ -42,6 +42,12 @@ impl<T> Departed<T> {
     }
 }
 
+impl<T> Default for Departed<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Drop for Departed<T> {
     fn drop(&mut self) {
         let mut drops = Drops::default();

@@ -34,6 +34,9 @@ const PROMOTE_AT: u8 = 2;
 /// Values one eviction spares before it takes the next one whatever its uses.
 const PATIENCE: usize = 16;
 
+/// How many times the sets that hold one value on average the hand passes in one eviction.
+const WALK: usize = 2 * PATIENCE;
+
 /// A value is dear if its load costs more than this many times the mean; the mean moves by a part of each cost.
 const DEAR: u64 = 2;
 const MEAN_OVER: u64 = 64;
@@ -185,9 +188,12 @@ impl<K, V> Residents<K, V> {
         let sets = self.table.sets();
         // Two threads may go over the same ground at once; the values there then lose two uses.
         let hand = self.queues.hand.load(Ordering::Relaxed);
+        let (first_set, first_way) = (hand / WAYS, hand % WAYS);
         let mut spared = 0;
-        for step in 0..=sets {
-            let (first_set, first_way) = (hand / WAYS, hand % WAYS);
+        // In a full table this is never reached. In one that is nearly empty, because the weight
+        // allows few values, a walk must not pass all of it to find that none is promoted.
+        let longest = sets.min((sets / self.limit.entries().max(1) + 1) * WALK);
+        for step in 0..=longest {
             let places = self.table.occupied_in((first_set + step) % sets);
             let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
@@ -212,6 +218,8 @@ impl<K, V> Residents<K, V> {
                 }
             }
         }
+        let next = (first_set + longest) % sets * WAYS;
+        self.queues.hand.store(next, Ordering::Relaxed);
         None
     }
 
