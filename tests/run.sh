@@ -127,7 +127,7 @@ lower_bounds() {
         printf 'these are not the versions that would be tested:\n%s\n' "$wrong"
         return 1
     fi
-    watched cargo test --locked --manifest-path "$copy/tree/Cargo.toml" \
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only watched cargo test --locked --manifest-path "$copy/tree/Cargo.toml" \
         --target-dir "$copy/target" --features tokio,test-util --test main
 }
 
@@ -155,6 +155,7 @@ address_sanitizer() {
         # The flag is one of the nightly compiler. The threads of a cache and what the process keeps
         # until its end would count as leaks.
         export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
+        export CARGO_PROFILE_DEV_DEBUG=line-tables-only
         mkdir -p target/asan
         # A sanitizer that sees nothing would pass everything.
         rustc -Zsanitizer=address -o target/asan/canary - <<<'fn main() {
@@ -240,7 +241,7 @@ done
 step "tests" watched cargo test --all-targets --features "$all"
 step "a hung test" hung_test
 step "tests in release" release_tests
-step "AddressSanitizer" address_sanitizer 40000
+step "AddressSanitizer" address_sanitizer 20000
 step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "the reference application" watched cargo test -p predictions
