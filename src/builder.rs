@@ -3,7 +3,6 @@
 mod build;
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -488,17 +487,5 @@ where
     fn loading(mut self, loader: impl AsyncLoader<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
         self
-    }
-}
-
-impl<K, V, S> fmt::Debug for Builder<K, V, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("name", &self.runner.name)
-            .field("capacity", &self.capacity)
-            .field("fresh_for", &self.fresh_for)
-            .field("stale_for", &self.stale_for)
-            .field("has_loader", &self.loader.is_some())
-            .finish_non_exhaustive()
     }
 }

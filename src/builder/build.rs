@@ -1,5 +1,6 @@
 //! From checked settings to a cache.
 
+use std::fmt;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash};
 use std::hint::black_box;
@@ -267,6 +268,18 @@ where
             backoff_to: ticks(self.backoff.1),
             absent_for: ticks(self.absent_for),
         }
+    }
+}
+
+impl<K, V, S> fmt::Debug for Builder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.runner.name)
+            .field("capacity", &self.capacity)
+            .field("fresh_for", &self.fresh_for)
+            .field("stale_for", &self.stale_for)
+            .field("has_loader", &self.loader.is_some())
+            .finish_non_exhaustive()
     }
 }
 
