@@ -30,14 +30,16 @@ pub fn millis(milliseconds: u64) -> Duration {
 
 /// Fresh for 10 s, stale for 20 s, nothing early, so that every limit is where it is said to be.
 pub fn builder<V>(clock: &ManualClock) -> Builder<u64, V> {
-    // An interpreter takes minutes to make and to drop a table of the default capacity.
-    let capacity = if cfg!(miri) { 20 } else { 10_000 };
-    Cache::builder()
+    let builder = Cache::builder()
         .clock(clock)
-        .capacity(capacity)
         .fresh_for(secs(10))
         .stale_for(secs(20))
-        .beta(0.0)
+        .beta(0.0);
+    // An interpreter takes minutes to make and to drop a table of the default capacity.
+    match cfg!(miri) {
+        true => builder.capacity(20),
+        false => builder,
+    }
 }
 
 /// A cache that computes with `loader`.
