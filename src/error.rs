@@ -135,7 +135,7 @@ impl Error {
     ///
     /// # Errors of `anyhow`
     ///
-    /// A loader may return [`anyhow::Error`](https://docs.rs/anyhow). An `E` that was given a
+    /// A loader may return `anyhow::Error`. An `E` that was given a
     /// context, by `.context(..)` or `.with_context(..)`, is found, and so are the sources of every
     /// error. An `E` that became an `anyhow::Error` by a bare `?` is hidden by `anyhow` when that
     /// becomes a boxed error. This includes an [`Error`] of a cache, and so its predicates. Give it
