@@ -116,7 +116,9 @@ impl<S> Capped<S> {
 /// The length that a line announces; `None` if it announces no string.
 fn announced(digits: &[u8]) -> Option<usize> {
     let digits = digits.strip_suffix(b"\r\n")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let length: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    // One that no address could reach is too long as well, not none.
+    Some(usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Capped<S> {
