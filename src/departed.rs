@@ -52,10 +52,10 @@ impl<T> Drop for Departed<T> {
     fn drop(&mut self) {
         let mut drops = Drops::default();
         if let Some(entry) = self.first.take() {
-            drops.drop(entry);
+            drops.drop_one(entry);
         }
         for entry in self.more.drain(..) {
-            drops.drop(entry);
+            drops.drop_one(entry);
         }
     }
 }
@@ -66,7 +66,7 @@ impl<T> Drop for Departed<T> {
 pub struct Drops(Option<Box<dyn Any + Send>>);
 
 impl Drops {
-    pub fn drop<T>(&mut self, entry: T) {
+    pub fn drop_one<T>(&mut self, entry: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
             match self.0 {
                 None => self.0 = Some(panic),

@@ -238,7 +238,7 @@ impl<K, V> Residents<K, V> {
                 claim.is_none_or(|right| right.deadline() <= now)
             })
             .filter_map(|(place, entry)| self.take_out(place, entry.arc(), Cause::Expired))
-            .map(|removed| drops.drop(removed))
+            .map(|removed| drops.drop_one(removed))
             .count();
         self.removals.deliver();
         swept

@@ -432,7 +432,7 @@ impl<K: Eq, V> Residents<K, V> {
         for place in (0..self.table.sets()).flat_map(|set| self.table.occupied_in(set)) {
             while let Some(entry) = self.table.item_at(place) {
                 if let Some(removed) = self.take_out(place, entry.arc(), Cause::Invalidated) {
-                    drops.drop((entry, removed));
+                    drops.drop_one((entry, removed));
                     break;
                 }
             }

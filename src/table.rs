@@ -339,7 +339,7 @@ impl<T> Drop for Table<T> {
             // Relaxed: whoever drops the table is its only owner. A way is reserved or being
             // emptied only during a call, so the occupied ways are all that hold something.
             for way in bits(set.control.load(Ordering::Relaxed) & OCCUPIED) {
-                drops.drop(set.ways[way].swap(None));
+                drops.drop_one(set.ways[way].swap(None));
             }
         }
     }
