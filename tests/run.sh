@@ -241,7 +241,7 @@ done
 step "tests" watched cargo test --all-targets --features "$all"
 step "a hung test" hung_test
 step "tests in release" release_tests
-step "AddressSanitizer" address_sanitizer 20000
+step "AddressSanitizer" address_sanitizer 50000
 step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "the reference application" watched cargo test -p predictions
