@@ -60,7 +60,7 @@ fn two_jobs_and_two_workers() {
     });
 }
 
-/// P3: a refused job keeps no place, whoever asks at the same moment.
+/// P3: a refused job keeps no place, also if another one asks at the same moment.
 #[test]
 fn two_ask_for_the_last_place() {
     run_model(Two, || {

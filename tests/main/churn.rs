@@ -2,7 +2,7 @@
 //!
 //! Each value carries a canary that its drop destroys, so that most reads of a dropped value show even
 //! without a checker. Under AddressSanitizer `tests/run.sh` asks for more rounds, by
-//! `EVERFRESH_STRESS_ROUNDS`: how many steps each thread takes (2 000 if not given).
+//! `EVERFRESH_STRESS_ROUNDS`: how many steps each thread takes. Default: 2 000.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

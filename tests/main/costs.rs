@@ -22,7 +22,7 @@ fn the_cost_of_an_inserted_value_is_unknown_until_it_was_loaded_once() {
         .unwrap();
     cache.insert(1, 1);
     assert_eq!(ready(get(&cache, 1)).unwrap().cost(), secs(0));
-    // Nothing is averaged with what nobody measured.
+    // A measurement is not averaged with a cost that was never measured.
     assert_eq!(
         wait(refresh(&cache, 1))
             .unwrap()

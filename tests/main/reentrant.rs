@@ -103,7 +103,7 @@ fn a_value_may_insert_when_it_is_dropped() {
             }
             let (inside, new) = (cache.clone(), phoenix(&handle));
             ends(what, move || operation(&inside, new));
-            // What was dropped on a worker may still be at it.
+            // A value that a worker drops may still be running its own code.
             ends("another insert", move || {
                 cache.insert(502, Loaded::new(phoenix(&handle)));
                 assert!(cache.len() <= capacity && cache.weight() <= capacity as u64);
