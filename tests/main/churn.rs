@@ -1,7 +1,7 @@
 //! All operations at once, on caches that come and go: a program for memory checkers.
 //!
-//! Each value carries a canary that its drop destroys, so that most reads of a dropped value show even
-//! without a checker. Under AddressSanitizer `tests/run.sh` asks for more rounds, by
+//! Each value carries a canary that its drop destroys, so that most reads of a dropped value show
+//! even without a checker. Under AddressSanitizer `tests/run.sh` asks for more rounds, by
 //! `EVERFRESH_STRESS_ROUNDS`: how many steps each thread takes. Default: 2 000.
 
 use std::collections::VecDeque;
