@@ -30,8 +30,8 @@ fn seconds(header: &str, directive: &str) -> Option<Duration> {
 
 fn load(request: &Request<String, &'static str>) -> Result<Loaded<&'static str>, Infallible> {
     let Some((body, header)) = fetch(request.key()) else {
-        // Remembered for so long, apart from the values; `absent_for` sets the time for all.
-        return Ok(Loaded::absent().fresh_for(Duration::from_secs(5)));
+        // Remembered for so long, apart from the values; `not_found_for` sets the time for all.
+        return Ok(Loaded::not_found().fresh_for(Duration::from_secs(5)));
     };
     let an_hour = Duration::from_secs(3_600); // what the origin gets wrong is wrong no longer here
     let fresh = seconds(header, "max-age").unwrap_or_default();
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for _ in 0..3 {
         let answer = pages.get_blocking("/gone");
-        assert!(answer.is_err_and(|error| error.is_absent()));
+        assert!(answer.is_err_and(|error| error.is_not_found()));
     }
     assert_eq!(FETCHES.swap(0, Relaxed), 1);
     println!("/gone  does not exist, which is remembered: one fetch");

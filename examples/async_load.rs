@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (db, id) = (db.clone(), *request.key());
             async move {
                 let user = db.user(id).await?;
-                Ok::<_, std::io::Error>(user.map_or_else(Loaded::absent, Loaded::new))
+                Ok::<_, std::io::Error>(user.map_or_else(Loaded::not_found, Loaded::new))
             }
         })
         .build()?; // inside of the runtime on which the loads are to run
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for _ in 0..3 {
         let answer = users.get(&5_000).await;
-        assert!(answer.is_err_and(|error| error.is_absent()));
+        assert!(answer.is_err_and(|error| error.is_not_found()));
     }
     assert_eq!(database.queries.swap(0, Relaxed), 1);
     println!("an unknown user, asked for 3 times: 1 query");

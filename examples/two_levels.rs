@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use everfresh::Cache;
-use everfresh::store::{MemoryStore, RedisStore, SecondLevel, Store};
+use everfresh::SecondLevel;
+use everfresh::store::{MemoryStore, RedisStore, Store};
 
 static LOADS: AtomicU32 = AtomicU32::new(0);
 

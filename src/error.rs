@@ -48,7 +48,7 @@ enum Cause {
     Overloaded,
     Recursive,
     Cancelled,
-    Absent,
+    NotFound,
 }
 
 impl Error {
@@ -77,8 +77,8 @@ impl Error {
         Error(Arc::new(Cause::Recursive))
     }
 
-    pub(crate) fn absent() -> Self {
-        Error(Arc::new(Cause::Absent))
+    pub(crate) fn not_found() -> Self {
+        Error(Arc::new(Cause::NotFound))
     }
 
     /// The load was dropped, by its runtime or by a panic that unwinds through it right now.
@@ -123,8 +123,8 @@ impl Error {
     }
 
     /// The loader said that the key has no value. Remembered for a while, without asking again.
-    pub fn is_absent(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::Absent))
+    pub fn is_not_found(&self) -> bool {
+        self.has(|cause| matches!(cause, Cause::NotFound))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
@@ -173,7 +173,7 @@ impl fmt::Display for Error {
             Cause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
-            Cause::Absent => f.write_str("the loader says that this key has no value"),
+            Cause::NotFound => f.write_str("the loader says that this key has no value"),
             Cause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
             ),
@@ -190,7 +190,7 @@ impl fmt::Debug for Error {
             Cause::Overloaded => f.write_str("Overloaded"),
             Cause::Recursive => f.write_str("Recursive"),
             Cause::Cancelled => f.write_str("Cancelled"),
-            Cause::Absent => f.write_str("Absent"),
+            Cause::NotFound => f.write_str("NotFound"),
         }
     }
 }

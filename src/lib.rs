@@ -119,61 +119,47 @@
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(test))))]
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]
 
-mod absent;
-mod alarm;
-mod builder;
+// The map. Arrows run down only; a test holds them to it.
+//
+//   cache      what users hold: `Cache`, `Builder`, `Cached`, `Reader`, `Fresh`
+//   fleet      the second level of one cache: leases, outbox, changes of other processes
+//   load       how a value is made: loader, job, pool, policy, negative entries
+//   store      the stores: the trait, memory, Redis
+//   observe    counters, metrics, traces: handed numbers
+//   protocol   entries, claims, flights, the slot table, eviction: what the models explore
+//   time       clocks and alarms
+//   sync       the one place that names atomics, slots and the model checker
+//   error, panics, rng   leaves
 mod cache;
-mod cached;
-mod claim;
-mod clock;
-mod compact;
-mod departed;
-mod entry;
 mod error;
-mod event;
-mod eviction;
-mod fifo;
 mod fleet;
-mod flight;
-mod fresh;
-mod job;
-mod loader;
-mod metrics;
-mod nesting;
-mod on_demand;
+mod load;
+mod observe;
 mod panics;
-mod parker;
-mod per_thread;
-mod pool;
-mod publish;
-mod read;
-mod reader;
-mod removal;
-mod residents;
-mod schedule;
-mod stats;
+mod protocol;
+mod rng;
 pub mod store;
 mod sync;
-mod table;
 #[cfg(any(test, feature = "test-util"))]
 mod testing;
-mod trace;
-mod watch;
+mod time;
 
-pub use builder::Builder;
 pub use cache::Cache;
-pub use cached::{Cached, Freshness, Source};
-pub use clock::Clock;
-#[cfg(any(test, feature = "test-util"))]
-pub use clock::ManualClock;
+pub use cache::builder::Builder;
+pub use cache::cached::{Cached, Freshness, Source};
+pub use cache::fresh::Fresh;
+pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use error::{BuildError, Error};
-pub use fresh::Fresh;
-pub use loader::{BoxFuture, LoadFn, Loaded, Request};
-pub use reader::{Pinned, Reader, Seen};
-pub use removal::Cause;
-pub use stats::{Histogram, Stats};
+pub use fleet::{FleetStats, SecondLevel};
+pub use load::loader::{LoadFn, Loaded, Request};
+pub use observe::stats::{Histogram, Stats};
+pub use protocol::removal::Cause;
+pub use sync::future::BoxFuture;
 #[cfg(any(test, feature = "test-util"))]
-pub use testing::{CountingLoader, ToldToFail};
+pub use testing::{CountingLoader, InjectedFailure};
+pub use time::clock::Clock;
+#[cfg(any(test, feature = "test-util"))]
+pub use time::manual::ManualClock;
 
 /// Longer texts, split by question.
 pub mod docs {
@@ -194,24 +180,26 @@ pub mod docs {
 /// The protocol without policy and loader, for the models in `loom-tests`.
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
-pub mod protocol {
-    pub use crate::alarm::{Alarms, Nap, Sleeper};
-    pub use crate::claim::{Claims, Right, State};
-    pub use crate::compact::Weight;
-    pub use crate::departed::Departed;
-    pub use crate::entry::{Entry, Lifetime, Standing, Times};
-    pub use crate::event::Event;
-    pub use crate::fifo::residency;
-    pub use crate::fleet::Gathering;
-    pub use crate::flight::{Flight, Made, Outcome};
-    pub use crate::nesting::Frame;
-    pub use crate::pool::{Class, Jobs, Task, all_on_worker};
-    pub use crate::publish::{Claim, Published};
-    pub use crate::removal::Removals;
-    pub use crate::residents::{Begun, Claimed, Condition, Limits, Read, Residents, Timing};
+pub mod model {
+    pub use crate::fleet::Batcher;
+    pub use crate::load::pool::{Jobs, Task, all_on_worker};
+    pub use crate::observe::reason::LoadReason;
+    pub use crate::protocol::cached_slot::CachedSlot;
+    pub use crate::protocol::claim::{ClaimToken, ClaimWord, State};
+    pub use crate::protocol::compact::Weight;
+    pub use crate::protocol::drop_later::DropLater;
+    pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};
+    pub use crate::protocol::entry::{Entry, EvictionState};
+    pub use crate::protocol::fifo::generation;
+    pub use crate::protocol::flight::{Flight, Made, Outcome};
+    pub use crate::protocol::publish::{ClaimGuard, Published};
+    pub use crate::protocol::removal::Removals;
+    pub use crate::protocol::table::{Inserted, Place, Table};
+    pub use crate::protocol::times::{Lifetime, Times};
+    pub use crate::protocol::wait_graph::WaitNode;
+    pub use crate::sync::event::Event;
     pub use crate::sync::{
         ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, Watch,
     };
-    pub use crate::table::{Inserted, Place, Table};
-    pub use crate::watch::Watched;
+    pub use crate::time::alarm::{Alarms, Nap, Sleeper};
 }

@@ -10,7 +10,7 @@ pub(crate) fn isolated(run: impl FnOnce()) {
     }
 }
 
-/// Drops the payload of a panic, which may be a user's type whose `Drop` panics.
+/// DropAll the payload of a panic, which may be a user's type whose `Drop` panics.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // It could go on like this for ever, so the second one is leaked.

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use everfresh::store::{
-    Codec, Namespace, Postcard, RedisStore, SecondLevel, Store, StoreError, StoreKey,
-};
+use everfresh::SecondLevel;
+use everfresh::store::{Codec, Namespace, Postcard, RedisStore, Store, StoreError, StoreKey};
 use everfresh::{Cache, Source};
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
@@ -192,7 +191,7 @@ impl Bench {
             cache.insert(n, "v".repeat(VALUE));
         }
         let since = Instant::now();
-        while cache.store_stats().is_some_and(|stats| stats.untold > 0) {
+        while cache.store_stats().is_some_and(|stats| stats.pending > 0) {
             if since.elapsed() > Duration::from_secs(60) {
                 return Err("the keys cannot be stored".to_owned());
             }

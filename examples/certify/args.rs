@@ -18,7 +18,7 @@ Options:
   --report FILE also writes the tables, with pictures of the same runs, as one HTML page
   --help        print this
 
-Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument, an unreadable trace
+Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument, an payload_error trace
 or a report that cannot be written.
 ";
 

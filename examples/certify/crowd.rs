@@ -22,7 +22,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub fn of<K>(read: &Result<Cached<Forecast, K>, Error>) -> Answer {
+    pub fn of<K>(read: &Result<Cached<K, Forecast>, Error>) -> Answer {
         match read {
             Ok(cached) if cached.is_sound() => match cached.source() {
                 Source::Fresh | Source::Early => Answer::Fresh,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use everfresh::BuildError;
-use everfresh::store::SecondLevel;
+use everfresh::SecondLevel;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

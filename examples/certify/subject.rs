@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use everfresh::store::SecondLevel;
+use everfresh::SecondLevel;
 use everfresh::{BuildError, Cache, Cause, ManualClock};
 
 use crate::crowd::Compute;
@@ -21,11 +21,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Subject {
     pub cache: Cache<Fixture, Forecast>,
     pub clock: ManualClock,
-    ledger: Arc<Ledger>,
+    ledger: Arc<VersionIndex>,
 }
 
 /// What the loader itself saw, whatever the cache's own counters say.
-struct Ledger {
+struct VersionIndex {
     begun: AtomicUsize,
     /// Begin and end of each finished call.
     ran: Mutex<Vec<(Instant, Instant)>>,
@@ -47,7 +47,7 @@ impl Subject {
         level: Option<SecondLevel<Fixture, Forecast>>,
     ) -> Result<Subject, BuildError> {
         let clock = ManualClock::new();
-        let ledger = Arc::new(Ledger {
+        let ledger = Arc::new(VersionIndex {
             begun: AtomicUsize::new(0),
             ran: Mutex::new(Vec::with_capacity(COMPUTES)),
             replaced: Mutex::new(Vec::with_capacity(COMPUTES)),

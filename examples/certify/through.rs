@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use everfresh::SecondLevel;
 use everfresh::Source;
-use everfresh::store::{
-    Codec, Format, Namespace, Postcard, RedisStore, Rejected, SecondLevel, StoreKey, Terms,
-};
+use everfresh::store::{Codec, Format, Namespace, Postcard, RedisStore, Rejected, StoreKey, Terms};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

@@ -34,39 +34,39 @@ const HARD: Duration = Duration::from_secs(60);
 const LOADERS: usize = 32;
 
 /// Reads the beginning of a trace: zstd, keys as little-endian u32.
-pub fn read(path: &Path) -> Result<Vec<u32>, Unreadable> {
-    let mut file = BufReader::new(File::open(path).map_err(Unreadable::because)?);
-    file.fill_buf().map_err(Unreadable::because)?;
-    let not_zstd = |_| Unreadable("it is not compressed by zstd".to_owned());
+pub fn read(path: &Path) -> Result<Vec<u32>, PayloadError> {
+    let mut file = BufReader::new(File::open(path).map_err(PayloadError::because)?);
+    file.fill_buf().map_err(PayloadError::because)?;
+    let not_zstd = |_| PayloadError("it is not compressed by zstd".to_owned());
     let decoder = StreamingDecoder::new(file).map_err(not_zstd)?;
     let mut bytes = Vec::new();
     decoder
         .take(4 * ACCESSES as u64)
         .read_to_end(&mut bytes)
-        .map_err(Unreadable::because)?;
+        .map_err(PayloadError::because)?;
     let keys = bytes.chunks_exact(4);
     if !keys.remainder().is_empty() {
-        return Err(Unreadable("it ends in the middle of a key".to_owned()));
+        return Err(PayloadError("it ends in the middle of a key".to_owned()));
     }
     let keys: Vec<u32> = keys
         .map(|key| u32::from_le_bytes([key[0], key[1], key[2], key[3]]))
         .collect();
     match keys.is_empty() {
-        true => Err(Unreadable("there is no access in it".to_owned())),
+        true => Err(PayloadError("there is no access in it".to_owned())),
         false => Ok(keys),
     }
 }
 
 /// Why a trace cannot be replayed.
-pub struct Unreadable(String);
+pub struct PayloadError(String);
 
-impl Unreadable {
+impl PayloadError {
     fn because(error: impl fmt::Display) -> Self {
-        Unreadable(error.to_string())
+        PayloadError(error.to_string())
     }
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use everfresh::store::{Namespace, RedisStore, SecondLevel, Store};
+use everfresh::SecondLevel;
+use everfresh::store::{Namespace, RedisStore, Store};
 use everfresh::{Cache, Error, Loaded, Request, Source};
 use futures_lite::future::block_on;
 use rand::RngExt;
@@ -251,7 +252,7 @@ impl Busy {
 }
 
 impl Seen {
-    fn count<K>(&mut self, read: &Result<everfresh::Cached<u64, K>, Error>) {
+    fn count<K>(&mut self, read: &Result<everfresh::Cached<K, u64>, Error>) {
         self.reads += 1;
         match read {
             Ok(value) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use everfresh::BoxFuture;
 use everfresh::store::{
-    Acquire, Acquired, Epoch, Follower, Namespace, Origin, Publish, RedisStore, Reply, Store,
+    Acquire, Acquired, ChangeListener, Epoch, Namespace, Origin, Publish, RedisStore, Reply, Store,
     StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
 };
 
@@ -137,8 +137,8 @@ impl Store for Witness {
         self.store.now()
     }
 
-    fn generation(&self) -> u64 {
-        self.store.generation()
+    fn gaps(&self) -> u64 {
+        self.store.gaps()
     }
 
     fn state(&self) -> StoreState {
@@ -149,8 +149,8 @@ impl Store for Witness {
         self.store.stats()
     }
 
-    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
-        self.store.follow(namespace, follower);
+    fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        self.store.subscribe(namespace, listener);
     }
 
     fn spawn(&self, work: BoxFuture) {

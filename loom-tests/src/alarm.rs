@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use std::time::Duration;
 
-use everfresh::protocol::{Alarms, AtomicU64, Claims, Event, Flight, Nap, Right, Sleeper};
+use everfresh::model::{Alarms, AtomicU64, ClaimToken, ClaimWord, Event, Flight, Nap, Sleeper};
 use everfresh::{Clock, ManualClock};
 use loom::future::block_on;
 use loom::thread::spawn;
@@ -24,7 +24,7 @@ fn sleeper(flight: &Arc<Flight<u8, u64>>) -> Weak<dyn Sleeper> {
 #[test]
 fn a_waiter_against_the_clock() {
     run_model(Two, || {
-        let flight = Arc::new(Flight::<u8, u64>::new(Right::NEVER));
+        let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let shared = Arc::new((AtomicU64::new(0), Alarms::default()));
         let waiter = spawn({
             // Dropped by main, after everybody: what counts references is not part of the model.
@@ -48,10 +48,10 @@ fn a_waiter_against_the_clock() {
 #[test]
 fn an_alarm_against_the_look_at_the_list() {
     run_model(Two, || {
-        let flight = Arc::new(Flight::<u8, u64>::new(Right::NEVER));
+        let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let alarms = Arc::new(Alarms::default());
         // One that is over already: until it is looked for, no later alarm wakes the thread.
-        let gone = sleeper(&Arc::new(Flight::new(Right::NEVER)));
+        let gone = sleeper(&Arc::new(Flight::new(ClaimToken::NEVER)));
         assert!(alarms.set(3, gone));
         let thread = spawn({
             let alarms = alarms.clone();
@@ -95,14 +95,14 @@ fn a_nap_against_the_clock() {
 #[test]
 fn two_waiters_against_the_clock() {
     run_model(Three, || {
-        let (_, right) = Claims::claimed(START, DEADLINE, 0);
-        let flight = Arc::new(Flight::<u8, u64>::new(right));
+        let (_, token) = ClaimWord::claimed(START, DEADLINE, 0);
+        let flight = Arc::new(Flight::<u8, u64>::new(token));
         let hand = ManualClock::new();
         let waiters = [(); 2].map(|()| {
             let (flight, clock) = (flight.clone(), Clock::from(&hand));
             spawn(move || assert!(block_on(flight.land(&clock)).is_none()))
         });
-        let left = right.deadline() - START;
+        let left = token.deadline() - START;
         hand.advance(Duration::from_nanos(left));
         for waiter in waiters {
             waiter.join().unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::protocol::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, Watch};
+use everfresh::model::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, Watch};
 use loom::thread::spawn;
 
 use crate::Threads::Two;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use everfresh::protocol::{AtomicU64, Claim, Claimed, Published, Read};
+use everfresh::model::{AtomicU64, ClaimGuard, Claimed, Published, Read};
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};
@@ -77,7 +77,7 @@ fn straggler() {
         });
         let was_published = published.load(Acquire) == 1;
         // The deadline of the other's claim has passed, so only the end of the epoch stops this one.
-        let started = won(appraise(&cache, kept, STALE_LATE)).is_some();
+        let started = won(classify(&cache, kept, STALE_LATE)).is_some();
         assert!(
             !(was_published && started),
             "a straggler started a second refresh"
@@ -101,7 +101,7 @@ fn straggler_of_an_overwritten_entry() {
             }
         });
         let was_overwritten = overwritten.load(Acquire) == 1;
-        let started = won(appraise(&cache, kept, STALE)).is_some();
+        let started = won(classify(&cache, kept, STALE)).is_some();
         assert!(
             !(was_overwritten && started),
             "a refresh of an entry that was gone"
@@ -111,7 +111,7 @@ fn straggler_of_an_overwritten_entry() {
 }
 
 /// Ends a claim while another reader wants it: it gets it only afterwards, and then surely.
-fn given_back(give_back: fn(Claim<u8, u64>)) {
+fn given_back(give_back: fn(ClaimGuard<u8, u64>)) {
     run_model(Two, move || {
         let cache = filled();
         let claim = claim(&cache, STALE);

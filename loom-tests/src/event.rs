@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Wake, Waker};
 
-use everfresh::protocol::{AtomicU8, Event};
+use everfresh::model::{AtomicU8, Event};
 use loom::future::block_on;
 use loom::thread::spawn;
 

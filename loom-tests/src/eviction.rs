@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use everfresh::protocol::Table;
+use everfresh::model::Table;
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};

@@ -3,7 +3,7 @@
 //! The invariant of all of them: what is resident is in one of the two queues, by its token or by its mark. A value in neither would never
 //! be evicted, nor would its successors.
 
-use everfresh::protocol::{Published, Watched};
+use everfresh::model::{CachedSlot, Published};
 use loom::thread::spawn;
 
 use crate::Threads::{Two, TwoBusy};
@@ -278,7 +278,7 @@ fn weight_of_an_overwrite_against_eviction() {
     });
 }
 
-/// Of two inserts of one key, each with a residency of its own, the later one overwrites the earlier
+/// Of two inserts of one key, each with a generation of its own, the later one overwrites the earlier
 /// one and takes over its token.
 #[test]
 fn two_inserts() {
@@ -301,13 +301,13 @@ fn two_inserts_and_a_watch() {
     run_model(TwoBusy, || {
         let cache = filled();
         let (place, _) = find(&cache, KEY).unwrap();
-        let mut watched = Watched::new(&cache, place);
+        let mut cached_slot = CachedSlot::new(&cache, place);
         assert!(invalidate(&cache, KEY));
         let other = spawn({
             let cache = cache.clone();
             move || put(&cache, KEY, 8, CREATED)
         });
-        watched.look(&cache, |key| *key == KEY);
+        cached_slot.look(&cache, |key| *key == KEY);
         assert!(put(&cache, KEY, 9, STALE));
         assert!(other.join().unwrap());
         assert_evictable(&cache, STALE);

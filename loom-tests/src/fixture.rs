@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everfresh::Error;
-use everfresh::protocol::{
-    Begun, Claim, Departed, Entry, Flight, Held, Lifetime, Limits, Made, Outcome, Place, Published,
-    Read, Removals, Residents, Standing, Table, Times, Timing, Weight, residency,
+use everfresh::model::{
+    Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime, Limits,
+    Made, Outcome, Place, Published, Read, Removals, Table, Times, Timing, Weight, generation,
 };
 use loom::future::block_on;
 
-pub type Cache = Residents<u8, u64>;
+pub type Cache = Entries<u8, u64>;
 pub type Item = Entry<u8, u64>;
 
 const SECOND: u64 = 1_000_000_000;
@@ -51,15 +51,11 @@ fn limits(entries: usize) -> Limits {
 
 /// An empty cache of one set with two ways.
 pub fn empty() -> Arc<Cache> {
-    Arc::new(Residents::new(limits(2), TIMING, Removals::new(None)))
+    Arc::new(Entries::new(limits(2), TIMING, Removals::new(None)))
 }
 
 pub fn with_capacity(capacity: usize) -> Arc<Cache> {
-    Arc::new(Residents::new(
-        limits(capacity),
-        TIMING,
-        Removals::new(None),
-    ))
+    Arc::new(Entries::new(limits(capacity), TIMING, Removals::new(None)))
 }
 
 /// A cache of two ways whose values may weigh so much together.
@@ -68,12 +64,12 @@ pub fn with_max_weight(weight: u64) -> Arc<Cache> {
         weight,
         ..limits(2)
     };
-    Arc::new(Residents::new(limits, TIMING, Removals::new(None)))
+    Arc::new(Entries::new(limits, TIMING, Removals::new(None)))
 }
 
 /// A cache that holds `KEY`, and whose claims rest no time when given back.
 pub fn restless() -> Arc<Cache> {
-    let cache = Arc::new(Residents::new(
+    let cache = Arc::new(Entries::new(
         limits(2),
         Timing {
             rest_for: 0,
@@ -110,18 +106,18 @@ pub fn hash(key: u8) -> u64 {
 
 /// A value that is not in a cache.
 pub fn value(key: u8, value: u64) -> Arc<Item> {
-    weighing(key, value, 0, CREATED, residency(hash(key), CREATED))
+    weighing(key, value, 0, CREATED, generation(hash(key), CREATED))
 }
 
 /// A value nobody has used.
-fn weighing(key: u8, value: u64, weight: u32, created: u64, residency: u8) -> Arc<Item> {
-    let standing = Standing {
+fn weighing(key: u8, value: u64, weight: u32, created: u64, generation: u8) -> Arc<Item> {
+    let eviction_state = EvictionState {
         uses: 0,
         promoted: false,
-        residency,
+        generation,
         weight: Weight::new(weight),
     };
-    Arc::new(Entry::ready(key, value, times(created), standing))
+    Arc::new(Entry::ready(key, value, times(created), eviction_state))
 }
 
 /// A user's insert.
@@ -130,8 +126,8 @@ pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
 }
 
 pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -> bool {
-    let residency = residency(hash(key), now);
-    let mut new = weighing(key, value, weight, now, residency);
+    let generation = generation(hash(key), now);
+    let mut new = weighing(key, value, weight, now, generation);
     cache.insert(hash(key), &mut new, now)
 }
 
@@ -143,7 +139,7 @@ pub fn use_often(cache: &Cache, key: u8) {
 
 /// Evicts one value, whose permit is given back; false if it found none.
 pub fn evict(cache: &Cache, now: u64) -> bool {
-    cache.evict_by_queue(now, &mut Departed::new()).is_some()
+    cache.evict_by_queue(now, &mut DropLater::new()).is_some()
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
@@ -160,24 +156,24 @@ pub fn peek(cache: &Cache, key: u8) -> Option<u64> {
 }
 
 /// What a read of an entry that was found says it has to do.
-pub fn appraise(cache: &Arc<Cache>, found: (Place, Held<Item>), now: u64) -> Read<u8, u64> {
+pub fn classify(cache: &Arc<Cache>, found: (Place, Held<Item>), now: u64) -> Read<u8, u64> {
     let (place, entry) = found;
-    match cache.glance(&entry, now, |_| false) {
+    match cache.fast_state(&entry, now, |_| false) {
         Some(condition) => Read::Serve {
             entry,
             condition,
             claim: None,
         },
-        None => cache.appraise(place, entry, now),
+        None => cache.classify(place, entry, now),
     }
 }
 
 pub fn read(cache: &Arc<Cache>, key: u8, now: u64) -> Read<u8, u64> {
-    find(cache, key).map_or(Read::Absent, |found| appraise(cache, found, now))
+    find(cache, key).map_or(Read::Missing, |found| classify(cache, found, now))
 }
 
 /// The claim of a read that won it.
-pub fn won(read: Read<u8, u64>) -> Option<Claim<u8, u64>> {
+pub fn won(read: Read<u8, u64>) -> Option<ClaimGuard<u8, u64>> {
     match read {
         Read::Serve { claim, .. } => claim,
         Read::Load(claim, _) => Some(claim),
@@ -186,48 +182,53 @@ pub fn won(read: Read<u8, u64>) -> Option<Claim<u8, u64>> {
 }
 
 /// A claim that nobody contests, for the start of a model.
-pub fn claim(cache: &Arc<Cache>, now: u64) -> Claim<u8, u64> {
+pub fn claim(cache: &Arc<Cache>, now: u64) -> ClaimGuard<u8, u64> {
     won(read(cache, KEY, now)).expect("nobody contests this claim")
 }
 
 /// What a caller of an absent key does first.
 pub fn begun(cache: &Arc<Cache>, key: u8, now: u64) -> Begun<u8, u64> {
-    cache.begin(key, hash(key), 0, now, &mut Departed::new())
+    cache.begin(key, hash(key), 0, now, &mut DropLater::new())
 }
 
 /// The load of an absent key that nobody contests.
-pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> Claim<u8, u64> {
+pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> ClaimGuard<u8, u64> {
     ours(begun(cache, key, now)).expect("nobody contests this load")
 }
 
-pub fn ours(begun: Begun<u8, u64>) -> Option<Claim<u8, u64>> {
+pub fn ours(begun: Begun<u8, u64>) -> Option<ClaimGuard<u8, u64>> {
     match begun {
         Begun::Ours(claim) => Some(claim),
         _ => None,
     }
 }
 
-pub fn publish(claim: Claim<u8, u64>, value: u64, now: u64) -> Published {
+pub fn publish(claim: ClaimGuard<u8, u64>, value: u64, now: u64) -> Published {
     publish_weighing(claim, value, 0, now)
 }
 
 /// What a job does when its load returns.
-pub fn publish_weighing(claim: Claim<u8, u64>, value: u64, weight: u32, now: u64) -> Published {
+pub fn publish_weighing(
+    claim: ClaimGuard<u8, u64>,
+    value: u64,
+    weight: u32,
+    now: u64,
+) -> Published {
     let old = claim.entry();
-    let standing = old.standing(Weight::new(weight));
-    let new = Entry::ready(old.key, value, times(now), standing);
+    let eviction_state = old.eviction_state(Weight::new(weight));
+    let new = Entry::ready(old.key, value, times(now), eviction_state);
     claim.publish(Arc::new(new), Made::Here, now)
 }
 
 /// Ends a claim as a load that found no value; returns whether exactly the claimed entry left.
-pub fn leave(cache: &Cache, claim: Claim<u8, u64>) -> bool {
+pub fn leave(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = None;
-    claim.leave(cache.timed_out(), |it| left = Some(it));
+    claim.remove(cache.timed_out(), |it| left = Some(it));
     left.expect("it is told")
 }
 
 /// Ends a claim as a load that failed.
-pub fn fail(cache: &Cache, claim: Claim<u8, u64>, until: u64) {
+pub fn fail(cache: &Cache, claim: ClaimGuard<u8, u64>, until: u64) {
     claim.fail(cache.timed_out(), until);
 }
 
@@ -242,10 +243,10 @@ pub enum Called {
 }
 
 /// A `get`, as the faces make it, with a load that runs on the caller's thread.
-pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(Claim<u8, u64>)) -> Called {
+pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(ClaimGuard<u8, u64>)) -> Called {
     loop {
         let mut looked = read(cache, key, now);
-        if let Read::Absent = looked {
+        if let Read::Missing = looked {
             match begun(cache, key, now) {
                 Begun::Ours(claim) => looked = Read::Load(claim, None),
                 Begun::Exists => continue,
@@ -264,7 +265,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(Claim<u8, u64>))
             }
             Read::Wait(flight, _) => Called::Waits(flight),
             Read::Failed(error) => Called::Answered(Err(error)),
-            Read::Absent => unreachable!("begun above"),
+            Read::Missing => unreachable!("begun above"),
         };
     }
 }
@@ -297,7 +298,7 @@ fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
 }
 
 /// Everything that is in the table.
-pub fn residents(cache: &Cache) -> Vec<Held<Item>> {
+pub fn entries(cache: &Cache) -> Vec<Held<Item>> {
     (0..cache.table.sets())
         .flat_map(Table::<Item>::places)
         .filter_map(|place| cache.table.item_at(place))
@@ -307,8 +308,8 @@ pub fn residents(cache: &Cache) -> Vec<Held<Item>> {
 /// What holds once all threads have ended: every permit belongs to a value, and no key is twice in
 /// its set.
 pub fn assert_exact(cache: &Cache) {
-    let residents = residents(cache);
-    let values = || residents.iter().filter(|entry| !entry.is_loading());
+    let entries = entries(cache);
+    let values = || entries.iter().filter(|entry| !entry.is_loading());
     assert_eq!(
         cache.limit.entries(),
         values().count(),
@@ -320,10 +321,10 @@ pub fn assert_exact(cache: &Cache) {
         weight,
         "a permit for all that they weigh"
     );
-    let mut keys: Vec<u8> = residents.iter().map(|entry| entry.key).collect();
+    let mut keys: Vec<u8> = entries.iter().map(|entry| entry.key).collect();
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), residents.len(), "a key is twice in its set");
+    assert_eq!(keys.len(), entries.len(), "a key is twice in its set");
 }
 
 /// What holds besides: each value is in one of the queues, so eviction comes to it sooner or later.
@@ -332,7 +333,7 @@ pub fn assert_evictable(cache: &Cache, now: u64) {
     for _ in 0..8 {
         while evict(cache, now) {}
     }
-    let mut left = residents(cache).into_iter();
+    let mut left = entries(cache).into_iter();
     assert!(
         left.all(|entry| entry.is_loading()),
         "a value is in neither queue"

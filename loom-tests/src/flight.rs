@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use everfresh::protocol::{Claim, Claimed, Claims, Flight, Outcome, Published, Read, State};
+use everfresh::model::{ClaimGuard, ClaimWord, Claimed, Flight, Outcome, Published, Read, State};
 use loom::future::block_on;
 use loom::thread::spawn;
 
@@ -14,8 +14,8 @@ use crate::fixture::*;
 use crate::run_model;
 
 fn flight() -> Arc<Flight<u8, u64>> {
-    let (_, right) = Claims::claimed(0, 1, 0);
-    Arc::new(Flight::new(right))
+    let (_, token) = ClaimWord::claimed(0, 1, 0);
+    Arc::new(Flight::new(token))
 }
 
 /// P3: a delivery while a waiter registers wakes it.
@@ -117,9 +117,9 @@ fn told_of_a_failure() {
         });
         let (place, entry) = find(&cache, KEY).expect("it is resident");
         let cools = matches!(entry.claims.state(), State::Cooling { .. });
-        match appraise(&cache, (place, entry), EXPIRED) {
+        match classify(&cache, (place, entry), EXPIRED) {
             Read::Wait(..) => assert!(!cools, "a failure without its error"),
-            Read::Absent => panic!("an entry that is there was taken for absent"),
+            Read::Missing => panic!("an entry that is there was taken for absent"),
             Read::Serve { .. } => panic!("served expired"),
             Read::Load(..) | Read::Failed(_) => {}
         }
@@ -268,7 +268,7 @@ fn claimed_by_name_after_a_failure() {
 }
 
 /// A caller that comes while a load runs waits for it.
-fn assert_joins(cache: &Arc<Cache>, load: &Claim<u8, u64>) {
+fn assert_joins(cache: &Arc<Cache>, load: &ClaimGuard<u8, u64>) {
     match read(cache, KEY, EXPIRED) {
         Read::Wait(flight, _) => assert!(
             Arc::ptr_eq(&flight, load.flight()) && flight.outcome().is_none(),

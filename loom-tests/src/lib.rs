@@ -5,8 +5,9 @@
 //! costs nothing. Times are plain numbers: no model has a clock.
 #![cfg(all(test, loom))]
 
-mod absent;
 mod alarm;
+mod batcher;
+mod cached_slot;
 mod canaries;
 mod claim;
 mod event;
@@ -14,14 +15,13 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
-mod gather;
 mod load;
-mod nesting;
+mod negative;
 mod pool;
 mod publish;
 mod removal;
 mod table;
-mod watch;
+mod wait_graph;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

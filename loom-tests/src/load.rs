@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use everfresh::protocol::{AtomicU64, Published};
+use everfresh::model::{AtomicU64, Published};
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two};

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use everfresh::protocol::{AtomicUsize, Class, Flight, Jobs, Outcome, Right, Task, all_on_worker};
+use everfresh::model::{
+    AtomicUsize, ClaimToken, Flight, Jobs, LoadReason, Outcome, Task, all_on_worker,
+};
 use loom::thread::{JoinHandle, spawn};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,14 +13,14 @@ use crate::fixture::wait;
 use crate::run_model;
 
 fn flight() -> Arc<Flight<u8, u64>> {
-    Arc::new(Flight::new(Right::NEVER))
+    Arc::new(Flight::new(ClaimToken::NEVER))
 }
 
 /// Queues a job as the loader does, for a worker that is woken for it.
-fn start(jobs: &Arc<Jobs>, class: Class, task: Arc<Task>) -> JoinHandle<()> {
-    assert!(jobs.admits(class), "there is room for it");
+fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()> {
+    assert!(jobs.admits(reason), "there is room for it");
     let mut worker = None;
-    jobs.queue(class, task, || {
+    jobs.queue(reason, task, || {
         let jobs = jobs.clone();
         worker = Some(spawn(move || jobs.run_next()));
     });
@@ -39,9 +41,14 @@ fn a_job_against_its_worker() {
     run_model(Two, || {
         let jobs = Arc::new(Jobs::new(1, 1));
         let ran = Arc::new(AtomicUsize::new(0));
-        start(&jobs, Class::Cold, counting(&ran)).join().unwrap();
+        start(&jobs, LoadReason::Cold, counting(&ran))
+            .join()
+            .unwrap();
         assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job was left lying");
-        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+        assert!(
+            jobs.admits(LoadReason::Early),
+            "an idle pool is taken for busy"
+        );
     });
 }
 
@@ -51,12 +58,16 @@ fn two_jobs_and_two_workers() {
     run_model(Three, || {
         let jobs = Arc::new(Jobs::new(1, 2));
         let ran = Arc::new(AtomicUsize::new(0));
-        let workers = [Class::Stale, Class::Cold].map(|class| start(&jobs, class, counting(&ran)));
+        let workers = [LoadReason::Stale, LoadReason::Cold]
+            .map(|reason| start(&jobs, reason, counting(&ran)));
         for worker in workers {
             worker.join().unwrap();
         }
         assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job was left lying");
-        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+        assert!(
+            jobs.admits(LoadReason::Early),
+            "an idle pool is taken for busy"
+        );
     });
 }
 
@@ -67,13 +78,16 @@ fn two_ask_for_the_last_place() {
         let jobs = Arc::new(Jobs::new(1, 1));
         let other = spawn({
             let jobs = jobs.clone();
-            move || jobs.admits(Class::Stale)
+            move || jobs.admits(LoadReason::Stale)
         });
-        let admitted = [jobs.admits(Class::Cold), other.join().unwrap()];
+        let admitted = [jobs.admits(LoadReason::Cold), other.join().unwrap()];
         assert_eq!(admitted.iter().filter(|it| **it).count(), 1, "one place");
-        jobs.queue(Class::Cold, Arc::new(Task::new(|| {})), || {});
+        jobs.queue(LoadReason::Cold, Arc::new(Task::new(|| {})), || {});
         jobs.run_next();
-        assert!(jobs.admits(Class::Early), "an idle pool is taken for busy");
+        assert!(
+            jobs.admits(LoadReason::Early),
+            "an idle pool is taken for busy"
+        );
     });
 }
 

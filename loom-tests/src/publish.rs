@@ -1,6 +1,6 @@
 //! The end of a refresh against everything that can overtake it.
 
-use everfresh::protocol::Published;
+use everfresh::model::Published;
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use everfresh::Cause;
-use everfresh::protocol::Removals;
+use everfresh::model::Removals;
 use loom::thread::spawn;
 
 use crate::Threads::Two;

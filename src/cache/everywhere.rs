@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::Cache;
-use crate::cached::Cached;
+use crate::cache::cached::Cached;
 use crate::error::Error;
-use crate::loader::Loaded;
-use crate::store::{FleetStats, StoreError};
+use crate::fleet::FleetStats;
+use crate::load::loader::Loaded;
+use crate::store::StoreError;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -17,18 +18,18 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// [`insert`](Self::insert), and waits until the store, and with it the fleet, has been told.
+    /// [`insert`](Self::insert), and waits until the store, and with it the fleet, has been flushed.
     ///
     /// Without a store it is ready at once.
     ///
     /// # Errors
     ///
-    /// The store could not be told yet. In this process the value is in; the store is told as soon as it can be, and until then this process does
-    /// not read the key from it. If 65 536 other keys wait already it is not told later: see [`docs::store`](crate::docs::store).
+    /// The store could not be flushed yet. In this process the value is in; the store is flushed as soon as it can be, and until then this process does
+    /// not read the key from it. If 65 536 other keys wait already it is not flushed later: see [`docs::store`](crate::docs::store).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future undoes nothing: the store is told all the same, if the future was polled once.
+    /// Dropping the future undoes nothing: the store is flushed all the same, if the future was polled once.
     ///
     /// # Example
     ///
@@ -52,14 +53,14 @@ where
         key: K,
         value: impl Into<Loaded<V>>,
     ) -> Result<(), StoreError> {
-        let told = self.put(key, value.into());
-        match told {
-            Some(told) => told.wait().await,
+        let flushed = self.put(key, value.into());
+        match flushed {
+            Some(flushed) => flushed.wait().await,
             None => Ok(()),
         }
     }
 
-    /// [`invalidate`](Self::invalidate), and waits until the store, and with it the fleet, has been told.
+    /// [`invalidate`](Self::invalidate), and waits until the store, and with it the fleet, has been flushed.
     ///
     /// Other processes stop serving the value when they hear of it, some milliseconds later at most if they are connected.
     ///
@@ -75,9 +76,9 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let (had_a_value, told) = self.remove(key);
-        match told {
-            Some(told) => told.wait().await.map(|()| had_a_value),
+        let (had_a_value, flushed) = self.remove(key);
+        match flushed {
+            Some(flushed) => flushed.wait().await.map(|()| had_a_value),
             None => Ok(had_a_value),
         }
     }
@@ -105,7 +106,7 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```
-    pub async fn get_many<Q>(&self, keys: &[Q]) -> Vec<Result<Cached<V, K>, Error>>
+    pub async fn get_many<Q>(&self, keys: &[Q]) -> Vec<Result<Cached<K, V>, Error>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K>,
@@ -114,14 +115,14 @@ where
         let mut answers = Vec::with_capacity(keys.len());
         let mut waiting = Vec::new();
         // What is absent is asked for first, and together; the answers are waited for after that.
-        let together = core.fleet.as_ref().map(|fleet| fleet.hold());
+        let together = core.fleet.as_ref().map(|fleet| fleet.pause());
         for (at, key) in keys.iter().enumerate() {
             let hash = core.hasher.hash_one(key);
-            let miss = |missed| core.appraise(missed).map(Cached::from);
-            answers.push(match core.look(key, hash, Ok, miss) {
+            let miss = |missed| core.classify(missed).map(Cached::from);
+            answers.push(match core.lookup(key, hash, Ok, miss) {
                 Ok(cached) => Some(Ok(cached)),
                 Err(looked) => {
-                    let mut read = core.settle_boxed(key, hash, looked);
+                    let mut read = core.finish_boxed(key, hash, looked);
                     // Begins, and wakes nobody: the task waits for one at a time.
                     match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
                         Poll::Ready(kept) => Some(kept.map(Cached::from)),

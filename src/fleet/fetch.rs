@@ -1,4 +1,4 @@
-//! The way of a job through the store: wait for what this process has not told yet, read, ask for the lease, and only then load.
+//! The way of a job through the store: wait for what this process has not flushed yet, read, ask for the lease, and only then load.
 //!
 //! | what it meets | what it does |
 //! |---|---|
@@ -18,15 +18,16 @@ use std::time::Duration;
 use futures_lite::future;
 
 use super::lease::{Grant, Lease};
-use super::ledger::Telling;
+use super::terms::restored;
+use super::version_index::WriteState;
 use super::{Fleet, Underway};
-use crate::clock::{Tick, ticks};
 use crate::error::Error;
-use crate::job::Job;
-use crate::publish::Published;
+use crate::load::job::Job;
+use crate::protocol::publish::Published;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::{Arc, Ordering, lock};
+use crate::time::clock::{Tick, ticks};
 
 /// Keys that are read from the store in one request.
 const TOGETHER: usize = 64;
@@ -55,24 +56,24 @@ where
 {
     /// Starts a job: what a cache with a store does instead of running the loader.
     pub(crate) fn start(self: &Arc<Self>, job: Job<K, V>) {
-        if self.asking.bring(job) {
+        if self.asking.push(job) {
             self.start_gathering();
         }
     }
 
     fn start_gathering(self: &Arc<Self>) {
-        self.store.spawn(Box::pin(self.clone().gather()));
+        self.store.spawn(Box::pin(self.clone().batcher()));
     }
 
     /// Until the result is dropped, jobs are only collected.
-    pub(crate) fn hold(self: &Arc<Self>) -> Hold<K, V> {
-        self.asking.hold();
-        Hold(self.clone())
+    pub(crate) fn pause(self: &Arc<Self>) -> PausedBatcher<K, V> {
+        self.asking.pause();
+        PausedBatcher(self.clone())
     }
 
     /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
-    async fn gather(self: Arc<Self>) {
-        // After all that is ready on this thread, which may bring more.
+    async fn batcher(self: Arc<Self>) {
+        // After all that is ready on this thread, which may push more.
         future::yield_now().await;
         let waiting = self.asking.waiting().min(TOGETHER);
         let mut keys = Vec::with_capacity(waiting);
@@ -112,12 +113,12 @@ where
             job.shed();
             return None;
         };
-        let told = self.track(&key, job.key(), job.set());
+        let flushed = self.track(&key, job.key(), job.set());
         let asking = Asking {
             job,
             _underway: underway,
         };
-        if asking.job.is_cold() && told {
+        if asking.job.is_cold() && flushed {
             return Some((key, asking));
         }
         self.store
@@ -181,18 +182,18 @@ where
         };
         // What this process has; a placeholder has nothing.
         let resident = (!job.is_cold())
-            .then(|| self.ledger.installed(hash))
+            .then(|| self.versions.installed(hash))
             .flatten();
         let mut seen = unusable.or(resident);
         loop {
-            if !self.told(hash).await {
+            if !self.flushed(hash).await {
                 return self.unleased(job);
             }
             if !job.is_wanted() {
                 return;
             }
             // Before asking, so that no change after the answer is missed.
-            let event = self.ledger.event(hash);
+            let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
             let ask = Acquire {
                 seen,
@@ -237,7 +238,7 @@ where
     }
 
     async fn wait_until(&self, left: Duration) {
-        let clock = &self.shared.clock;
+        let clock = &self.state.clock;
         let until = clock.now().saturating_add(ticks(left).max(1_000_000));
         clock.sleep_until(until).await;
     }
@@ -248,17 +249,17 @@ where
         (self.load)(job);
     }
 
-    /// Waits until the store knows what this process wrote; false if it could not be told.
-    async fn told(&self, hash: u128) -> bool {
+    /// Waits until the store knows what this process wrote; false if it could not be flushed.
+    async fn flushed(&self, hash: u128) -> bool {
         loop {
-            let Some(event) = self.ledger.event(hash) else {
+            let Some(event) = self.versions.event(hash) else {
                 return true;
             };
             let changed = event.listen();
-            match self.ledger.telling(hash) {
-                Telling::Told => return true,
-                Telling::Failed(_) => return false,
-                Telling::Underway => changed.await,
+            match self.versions.write_state(hash) {
+                WriteState::Flushed => return true,
+                WriteState::Failed(_) => return false,
+                WriteState::InFlight => changed.await,
             }
         }
     }
@@ -275,7 +276,7 @@ where
         let opened = match self.format.open(key, payload) {
             Ok(opened) => opened,
             Err(reason) => {
-                self.counters.unreadable(reason);
+                self.counters.payload_errors(reason);
                 return Use::Refresh(job, envelope::epoch(payload));
             }
         };
@@ -284,12 +285,12 @@ where
             epoch,
             terms,
         } = opened;
-        if !self.ledger.accepts(hash, epoch) || self.distrusts(epoch) {
+        if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
             self.counters.outdated.add();
             return Use::Refresh(job, Some(epoch));
         }
-        let now = self.shared.clock.now();
-        let times = self.shared.policy.restored(&terms, age(epoch, time), now);
+        let now = self.state.clock.now();
+        let times = restored(&self.state.policy, &terms, age(epoch, time), now);
         let fresh = now < times.fresh_until();
         // Past the hard limit; or stale, and the job is to refresh a value that is here.
         if now >= times.expires() || !(fresh || job.is_cold()) {
@@ -302,9 +303,9 @@ where
         let Some((entry, published)) = job.found(value, times, now) else {
             return Use::Installed;
         };
-        // Whoever heard of something later in the meantime found nothing to take out, perhaps.
-        if published == Published::Yes && !self.ledger.install(hash, epoch) {
-            self.take_out(hash, &entry);
+        // Whoever notifications of something later in the meantime found nothing to take out, perhaps.
+        if published == Published::Yes && !self.versions.install(hash, epoch) {
+            self.remove_entry(hash, &entry);
         }
         Use::Installed
     }
@@ -321,18 +322,18 @@ fn age(epoch: Epoch, time: Option<u64>) -> Tick {
 }
 
 /// Jobs that begin while this lives travel together.
-pub(crate) struct Hold<K, V>(Arc<Fleet<K, V>>)
+pub(crate) struct PausedBatcher<K, V>(Arc<Fleet<K, V>>)
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static;
 
-impl<K, V> Drop for Hold<K, V>
+impl<K, V> Drop for PausedBatcher<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        if self.0.asking.let_go() {
+        if self.0.asking.resume() {
             self.0.start_gathering();
         }
     }

@@ -4,13 +4,14 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::Fleet;
-use crate::clock::ticks;
-use crate::entry::Entry;
-use crate::job::Leased;
-use crate::publish::{Interest, Published};
+use super::terms::{terms, ttl};
+use crate::load::job::Leased;
+use crate::observe::trace;
+use crate::protocol::entry::Entry;
+use crate::protocol::publish::{Interest, Published};
 use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
-use crate::trace;
+use crate::time::clock::ticks;
 
 /// The right of one job to load for the fleet.
 pub(super) struct Lease<K, V> {
@@ -46,7 +47,7 @@ impl Held {
         }
         let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
         self.store.spawn(Box::pin(async move {
-            // If it cannot be told, the lease ends by itself.
+            // If it cannot be flushed, the lease ends by itself.
             let _ = store.release(&key, token, cool_down).await;
         }));
     }
@@ -94,7 +95,7 @@ where
         let ended = self.held.ended.clone();
         async move {
             loop {
-                let clock = &fleet.shared.clock;
+                let clock = &fleet.state.clock;
                 let next = clock.now().saturating_add(ticks(fleet.lease) / 3);
                 clock.sleep_until(next).await;
                 if ended.load(Ordering::Relaxed) != 0 {
@@ -108,7 +109,7 @@ where
                 match fleet.store.renew(&key, token, fleet.lease).await {
                     Ok(true) => fleet.counters.leases_renewed.add(),
                     Ok(false) => {
-                        trace::lease_lost(&fleet.shared.name);
+                        trace::lease_lost(&fleet.state.name);
                         return fleet.counters.leases_lost.add();
                     }
                     Err(_) => {}
@@ -129,12 +130,12 @@ where
             return;
         }
         let Some(value) = entry.value() else { return };
-        let terms = entry.times.terms();
+        let terms = terms(&entry.times);
         let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
             Ok(payload) => payload,
             Err(reason) => {
-                trace::not_stored(&self.fleet.shared.name, &reason);
-                self.fleet.counters.unreadable(reason);
+                trace::not_stored(&self.fleet.state.name, &reason);
+                self.fleet.counters.payload_errors(reason);
                 self.fleet.counters.not_stored.add();
                 return;
             }
@@ -145,22 +146,22 @@ where
             base: self.grant.base,
             token: self.grant.token,
             payload,
-            ttl: super::ttl(&terms),
+            ttl: ttl(&terms),
         };
         let token = self.grant.token;
         self.fleet.in_background(async move {
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
                     fleet.counters.published.add();
-                    // What is later than it may have been told before it was known to be resident.
-                    if !fleet.ledger.install(key.hash(), epoch) {
-                        fleet.take_out(key.hash(), &entry);
+                    // What is later than it may have been flushed before it was known to be resident.
+                    if !fleet.versions.install(key.hash(), epoch) {
+                        fleet.remove_entry(key.hash(), &entry);
                     }
                 }
                 Ok(Stored::Refused) => {
-                    trace::refused(&fleet.shared.name);
+                    trace::refused(&fleet.state.name);
                     fleet.counters.refused.add();
-                    fleet.take_out(key.hash(), &entry);
+                    fleet.remove_entry(key.hash(), &entry);
                 }
                 Err(_) => {
                     fleet.counters.not_stored.add();
@@ -175,7 +176,7 @@ where
     }
 
     /// Then the store must not have one either.
-    fn absent(self: Box<Self>) {
+    fn not_found(self: Box<Self>) {
         if !self.grant.replaces {
             return;
         }

@@ -1,6 +1,6 @@
 //! What the second level has done for one cache.
 
-use crate::store::{StoreState, StoreStats, Unreadable};
+use crate::store::{PayloadError, StoreState, StoreStats};
 use crate::sync::{Counter as Word, Ordering};
 
 macro_rules! counters {
@@ -10,38 +10,38 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct FleetStats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Writes that the store has not been told of yet.
-            pub untold: u64,
+            /// Writes that the store has not been flushed of yet.
+            pub pending: u64,
             /// Keys of which this process follows the changes.
             pub followed: u64,
             /// Whether the store can be used now; while it cannot, nothing is sent to it.
             pub state: StoreState,
             /// What the store itself counted, for all caches that use it.
             pub store: StoreStats,
-            unreadable: [u64; Unreadable::ALL.len()],
+            payload_errors: [u64; PayloadError::ALL.len()],
         }
 
         #[derive(Default)]
         pub(super) struct Counters {
             $(pub(super) $name: Counter,)*
-            unreadable: [Counter; Unreadable::ALL.len()],
+            payload_errors: [Counter; PayloadError::ALL.len()],
         }
 
         impl Counters {
             pub(super) fn snapshot(
                 &self,
-                untold: usize,
+                pending: usize,
                 followed: usize,
                 state: StoreState,
                 store: StoreStats,
             ) -> FleetStats {
                 FleetStats {
                     $($name: self.$name.get(),)*
-                    untold: untold as u64,
+                    pending: pending as u64,
                     followed: followed as u64,
                     state,
                     store,
-                    unreadable: std::array::from_fn(|at| self.unreadable[at].get()),
+                    payload_errors: std::array::from_fn(|at| self.payload_errors[at].get()),
                 }
             }
         }
@@ -73,13 +73,13 @@ counters! {
     refused,
     /// Results or values that could not be stored: an error of the store, or one of the codec.
     not_stored,
-    /// Changes made by this process and told to the store.
-    told,
+    /// Changes made by this process and flushed to the store.
+    flushed,
     /// Changes of other processes.
-    heard,
+    notifications,
     /// Changes of other processes that concerned a key of this one.
     followed_changes,
-    /// Attempts to tell the store of a write that failed, and were or are repeated.
+    /// Attempts to enqueue the store of a write that failed, and were or are repeated.
     retried,
     /// Writes given up because too many waited. Nothing stored before that moment is used by this process any more.
     given_up,
@@ -89,14 +89,14 @@ counters! {
 
 impl FleetStats {
     /// How many payloads could not be read, or values not written, for this reason.
-    pub fn unreadable(&self, reason: Unreadable) -> u64 {
-        self.unreadable[reason as usize]
+    pub fn payload_errors(&self, reason: PayloadError) -> u64 {
+        self.payload_errors[reason as usize]
     }
 }
 
 impl Counters {
-    pub(super) fn unreadable(&self, reason: Unreadable) {
-        self.unreadable[reason as usize].add();
+    pub(super) fn payload_errors(&self, reason: PayloadError) {
+        self.payload_errors[reason as usize].add();
     }
 }
 

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::loader::BoxFuture;
-use crate::on_demand::OnDemand;
+use crate::sync::future::BoxFuture;
+use crate::sync::on_demand::OnDemand;
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, SegQueue, lock};
 
 /// Runs futures on a thread that starts with the first of them and ends with this.

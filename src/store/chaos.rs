@@ -5,15 +5,15 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::time::Duration;
 
+use super::change_listeners::ChangeListeners;
 use super::error::{ErrorClass, StoreError};
-use super::followers::Followers;
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::{StoreCounters, StoreStats};
-use super::{Change, Follower, Reply, Store, StoreState};
-use crate::event::Event;
-use crate::loader::BoxFuture;
-use crate::parker::block_on;
+use super::{Change, ChangeListener, Reply, Store, StoreState};
+use crate::sync::event::Event;
+use crate::sync::future::BoxFuture;
+use crate::sync::future::block_on;
 use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
 
 /// An operation of a [`Store`].
@@ -78,10 +78,10 @@ struct Shared {
     script: Mutex<Script>,
     /// A call came in, or calls were let go.
     moved: Event,
-    followers: Followers,
+    change_listeners: ChangeListeners,
     counters: StoreCounters,
-    /// Keeps the follower of each namespace in the inner store alive.
-    listening: Mutex<HashMap<Namespace, Arc<Ear>>>,
+    /// Keeps the listener of each namespace in the inner store alive.
+    listening: Mutex<HashMap<Namespace, Arc<PushHandler>>>,
 }
 
 #[derive(Default)]
@@ -95,11 +95,11 @@ struct Script {
     /// Changes that are held back; `None` if they are not.
     held_changes: Option<Vec<(Namespace, Change)>>,
     deaf: bool,
-    generations: u64,
+    gaps: u64,
 }
 
 /// Hears the changes of one namespace in the inner store.
-struct Ear {
+struct PushHandler {
     namespace: Namespace,
     store: Weak<Shared>,
 }
@@ -111,7 +111,7 @@ impl ChaosStore {
             inner,
             script: Mutex::default(),
             moved: Event::new(),
-            followers: Followers::default(),
+            change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
             listening: Mutex::default(),
         }))
@@ -146,23 +146,23 @@ impl ChaosStore {
         self.script().down = Some(StoreError::new(ErrorClass::Unavailable, "chaos"));
     }
 
-    /// Brings the connection back: a new generation, and changes from now on.
+    /// Brings the connection back: a new gaps, and changes from now on.
     pub fn reconnect(&self) {
-        let generation = {
+        let gaps = {
             let mut script = self.script();
             script.down = None;
-            script.generations += 1;
-            self.0.inner.generation() + script.generations
+            script.gaps += 1;
+            self.0.inner.gaps() + script.gaps
         };
-        self.0.followers.reconnected(generation, |_| true);
+        self.0.change_listeners.reconnected(gaps, |_| true);
     }
 
-    /// Loses changes on their way to the followers, or no longer. Nobody notices.
+    /// Loses changes on their way to the change_listeners, or no longer. Nobody notices.
     pub fn lose_changes(&self, lose: bool) {
         self.script().deaf = lose;
     }
 
-    /// Holds changes back on their way to the followers.
+    /// Holds changes back on their way to the change_listeners.
     pub fn hold_changes(&self) {
         self.script().held_changes.get_or_insert_default();
     }
@@ -171,7 +171,7 @@ impl ChaosStore {
     pub fn let_changes_go(&self) {
         let held = self.script().held_changes.take();
         for (namespace, change) in held.into_iter().flatten() {
-            self.0.followers.tell(namespace.as_str(), &change);
+            self.0.change_listeners.tell(namespace.as_str(), &change);
         }
     }
 
@@ -346,8 +346,8 @@ impl Store for ChaosStore {
         self.0.inner.now()
     }
 
-    fn generation(&self) -> u64 {
-        self.0.inner.generation() + self.script().generations
+    fn gaps(&self) -> u64 {
+        self.0.inner.gaps() + self.script().gaps
     }
 
     fn state(&self) -> StoreState {
@@ -362,20 +362,20 @@ impl Store for ChaosStore {
         self.0.counters.snapshot()
     }
 
-    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
-        self.0.followers.add(namespace, follower);
+    fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        self.0.change_listeners.add(namespace, listener);
         let mut listening = lock(&self.0.listening);
         listening.entry(namespace.clone()).or_insert_with(|| {
-            let ear = Arc::new(Ear {
+            let ear = Arc::new(PushHandler {
                 namespace: namespace.clone(),
                 store: Arc::downgrade(&self.0),
             });
-            let follower: Arc<dyn Follower> = ear.clone();
-            self.0.inner.follow(namespace, Arc::downgrade(&follower));
+            let listener: Arc<dyn ChangeListener> = ear.clone();
+            self.0.inner.subscribe(namespace, Arc::downgrade(&listener));
             ear
         });
         drop(listening);
-        self.0.followers.greet(self.generation(), |_| true);
+        self.0.change_listeners.greet(self.gaps(), |_| true);
     }
 
     fn spawn(&self, work: BoxFuture) {
@@ -383,7 +383,7 @@ impl Store for ChaosStore {
     }
 }
 
-impl Follower for Ear {
+impl ChangeListener for PushHandler {
     fn changed(&self, change: &Change) {
         let Some(store) = self.store.upgrade() else {
             return;
@@ -399,13 +399,13 @@ impl Follower for Ear {
             }
         }
         store.counters.changed(true);
-        store.followers.tell(self.namespace.as_str(), change);
+        store.change_listeners.tell(self.namespace.as_str(), change);
     }
 
-    fn reconnected(&self, generation: u64) {
+    fn reconnected(&self, gaps: u64) {
         if let Some(store) = self.store.upgrade() {
-            let generation = generation + lock(&store.script).generations;
-            store.followers.reconnected(generation, |_| true);
+            let gaps = gaps + lock(&store.script).gaps;
+            store.change_listeners.reconnected(gaps, |_| true);
         }
     }
 }

@@ -34,7 +34,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::codec::{Codec, Rejected};
 use super::key::StoreKey;
 use super::lease::Epoch;
-use super::unreadable::Unreadable;
+use super::payload_error::PayloadError;
 
 /// How many bytes a payload has at least.
 pub const HEADER: usize = 78;
@@ -159,15 +159,18 @@ impl<V: 'static> Format<V> {
     /// # Errors
     ///
     /// If the codec fails or panics, or the encoded value is too large.
-    pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, Unreadable> {
+    pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, PayloadError> {
         let mut payload = vec![0; HEADER];
         let encoded = catch_unwind(AssertUnwindSafe(|| self.codec.encode(value, &mut payload)));
         accepted(encoded)?;
         // A codec may do anything with the buffer it is given.
-        let length = payload.len().checked_sub(HEADER).ok_or(Unreadable::Codec)?;
-        let length = u32::try_from(length).map_err(|_| Unreadable::TooLarge)?;
+        let length = payload
+            .len()
+            .checked_sub(HEADER)
+            .ok_or(PayloadError::Codec)?;
+        let length = u32::try_from(length).map_err(|_| PayloadError::TooLarge)?;
         if length > self.limit {
-            return Err(Unreadable::TooLarge);
+            return Err(PayloadError::TooLarge);
         }
         let flags = self.compress(&mut payload);
         let mut header = Writer(&mut payload, 0);
@@ -197,21 +200,21 @@ impl<V: 'static> Format<V> {
     ///
     /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into it, or the codec cannot read
     /// it. Then it is as if nothing were stored; [`epoch`] may still tell its epoch.
-    pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, Unreadable> {
+    pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, PayloadError> {
         if payload.len() > longest(self.limit) {
-            return Err(Unreadable::TooLarge);
+            return Err(PayloadError::TooLarge);
         }
         let mut header = Reader(payload);
         if header.take::<3>()? != *MAGIC {
-            return Err(Unreadable::Foreign);
+            return Err(PayloadError::Foreign);
         }
         if header.take::<1>()? != [VERSION] {
-            return Err(Unreadable::Version);
+            return Err(PayloadError::Version);
         }
         if payload.len() < HEADER {
-            return Err(Unreadable::Short);
+            return Err(PayloadError::Short);
         }
-        let epoch = epoch(payload).ok_or(Unreadable::Epoch)?;
+        let epoch = epoch(payload).ok_or(PayloadError::Epoch)?;
         header.take::<16>()?;
         let sum = header.u64()?;
         let check = header.u64()?;
@@ -225,24 +228,24 @@ impl<V: 'static> Format<V> {
         let length = header.u32()?;
         let [codec, flags] = header.take()?;
         if check != key.check() {
-            return Err(Unreadable::Key);
+            return Err(PayloadError::Key);
         }
         if sum != checksum(payload) {
-            return Err(Unreadable::Checksum);
+            return Err(PayloadError::Checksum);
         }
         if schema != self.schema {
-            return Err(Unreadable::Schema);
+            return Err(PayloadError::Schema);
         }
         if codec != self.codec.id() {
-            return Err(Unreadable::Codec);
+            return Err(PayloadError::Codec);
         }
         if length > self.limit {
-            return Err(Unreadable::TooLarge);
+            return Err(PayloadError::TooLarge);
         }
         let value = catch_unwind(AssertUnwindSafe(|| {
             self.decode(header.0, length as usize, flags)
         }));
-        let value = value.unwrap_or(Err(Unreadable::Panicked))?;
+        let value = value.unwrap_or(Err(PayloadError::Panicked))?;
         Ok(Opened {
             value,
             epoch,
@@ -250,13 +253,13 @@ impl<V: 'static> Format<V> {
         })
     }
 
-    fn decode(&self, body: &[u8], length: usize, flags: u8) -> Result<V, Unreadable> {
-        let codec = |bytes: &[u8]| self.codec.decode(bytes).map_err(|_| Unreadable::Codec);
+    fn decode(&self, body: &[u8], length: usize, flags: u8) -> Result<V, PayloadError> {
+        let codec = |bytes: &[u8]| self.codec.decode(bytes).map_err(|_| PayloadError::Codec);
         match flags {
             0 if body.len() == length => codec(body),
-            0 => Err(Unreadable::Length),
+            0 => Err(PayloadError::Length),
             LZ4 => codec(&decompress(body, length)?),
-            _ => Err(Unreadable::Version),
+            _ => Err(PayloadError::Version),
         }
     }
 
@@ -282,16 +285,16 @@ impl<V: 'static> Format<V> {
 }
 
 #[cfg(feature = "lz4")]
-fn decompress(body: &[u8], length: usize) -> Result<Vec<u8>, Unreadable> {
+fn decompress(body: &[u8], length: usize) -> Result<Vec<u8>, PayloadError> {
     match lz4_flex::block::decompress(body, length) {
         Ok(raw) if raw.len() == length => Ok(raw),
-        _ => Err(Unreadable::Length),
+        _ => Err(PayloadError::Length),
     }
 }
 
 #[cfg(not(feature = "lz4"))]
-fn decompress(_: &[u8], _: usize) -> Result<Vec<u8>, Unreadable> {
-    Err(Unreadable::Compressed)
+fn decompress(_: &[u8], _: usize) -> Result<Vec<u8>, PayloadError> {
+    Err(PayloadError::Compressed)
 }
 
 impl<V: 'static> std::fmt::Debug for Format<V> {
@@ -304,11 +307,11 @@ impl<V: 'static> std::fmt::Debug for Format<V> {
     }
 }
 
-fn accepted(result: std::thread::Result<Result<(), Rejected>>) -> Result<(), Unreadable> {
+fn accepted(result: std::thread::Result<Result<(), Rejected>>) -> Result<(), PayloadError> {
     match result {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Unreadable::Codec),
-        Err(_) => Err(Unreadable::Panicked),
+        Ok(Err(_)) => Err(PayloadError::Codec),
+        Err(_) => Err(PayloadError::Panicked),
     }
 }
 
@@ -357,17 +360,17 @@ fn duration(micros: u64) -> Duration {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Unreadable> {
-        let (field, rest) = self.0.split_first_chunk().ok_or(Unreadable::Short)?;
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], PayloadError> {
+        let (field, rest) = self.0.split_first_chunk().ok_or(PayloadError::Short)?;
         self.0 = rest;
         Ok(*field)
     }
 
-    fn u64(&mut self) -> Result<u64, Unreadable> {
+    fn u64(&mut self) -> Result<u64, PayloadError> {
         self.take().map(u64::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, Unreadable> {
+    fn u32(&mut self) -> Result<u32, PayloadError> {
         self.take().map(u32::from_be_bytes)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::schedule::with_rng;
+use crate::rng::with_rng;
 
 /// When a payload was stored, by the store's clock, and its identity: no two payloads of a key have the same.
 ///

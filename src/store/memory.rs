@@ -5,16 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::background::Background;
+use super::change_listeners::ChangeListeners;
 use super::envelope;
 use super::error::{ErrorClass, StoreError};
-use super::followers::Followers;
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::{StoreCounters, StoreStats};
-use super::{Change, ChangeKind, Follower, Reply, Store, StoreState};
-use crate::clock::{Clock, Tick, ticks};
-use crate::loader::BoxFuture;
+use super::{Change, ChangeKind, ChangeListener, Reply, Store, StoreState};
+use crate::sync::future::BoxFuture;
 use crate::sync::{AtomicU64, Mutex, Ordering, Weak, lock};
+use crate::time::clock::{Clock, Tick, ticks};
 
 /// What the clock of every store in memory adds, so that its epochs look like a server's: some day in 2023.
 const YEAR_2023: u64 = 1_700_000_000_000_000;
@@ -29,8 +29,8 @@ pub struct MemoryStore {
     state: Mutex<State>,
     /// Told one after the other, in the order of the changes.
     telling: Mutex<()>,
-    followers: Followers,
-    generation: AtomicU64,
+    change_listeners: ChangeListeners,
+    gaps: AtomicU64,
     counters: StoreCounters,
     background: Background,
 }
@@ -76,8 +76,8 @@ impl MemoryStore {
             limit: envelope::LONGEST,
             state: Mutex::default(),
             telling: Mutex::new(()),
-            followers: Followers::default(),
-            generation: AtomicU64::new(1),
+            change_listeners: ChangeListeners::default(),
+            gaps: AtomicU64::new(1),
             counters: StoreCounters::default(),
             background: Background::default(),
         }
@@ -116,7 +116,7 @@ impl MemoryStore {
                 let Some((namespace, change)) = next else {
                     break;
                 };
-                self.followers.tell(namespace.as_str(), &change);
+                self.change_listeners.tell(namespace.as_str(), &change);
                 self.counters.changed(true);
             }
         }
@@ -389,9 +389,9 @@ impl Store for MemoryStore {
         Some(self.micros())
     }
 
-    fn generation(&self) -> u64 {
-        // Acquire: who sees a generation sees what its writer did before.
-        self.generation.load(Ordering::Acquire)
+    fn gaps(&self) -> u64 {
+        // Acquire: who sees a gaps sees what its writer did before.
+        self.gaps.load(Ordering::Acquire)
     }
 
     fn state(&self) -> StoreState {
@@ -402,9 +402,9 @@ impl Store for MemoryStore {
         self.counters.snapshot()
     }
 
-    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
-        self.followers.add(namespace, follower);
-        self.followers.greet(self.generation(), |_| true);
+    fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        self.change_listeners.add(namespace, listener);
+        self.change_listeners.greet(self.gaps(), |_| true);
     }
 
     fn spawn(&self, work: BoxFuture) {
@@ -484,8 +484,8 @@ impl MemoryStore {
 
     /// Behaves as after a connection that was lost and made again.
     pub fn reconnect(&self) {
-        // Release: see `generation`.
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.followers.reconnected(generation, |_| true);
+        // Release: see `gaps`.
+        let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
+        self.change_listeners.reconnected(gaps, |_| true);
     }
 }

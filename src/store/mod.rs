@@ -10,7 +10,7 @@
 //!   them. So a lease that is granted over nothing has the moment as its base, and remembers it: an attempt that is repeated, and arrives
 //!   once more after the invalidation, is another lease.
 //! - **set** and **invalidate** take the lease away, so that what was being loaded before them is not published after them.
-//! - Every change is told to all followers, with its epoch, in the same step as the change.
+//! - Every change is told to all change_listeners, with its epoch, in the same step as the change.
 //!
 //! What follows from them, within one history of the store: (A) at most one successor of each stored epoch; (B) nothing
 //! loaded before an `invalidate` or `set` is published after it; (C) unless a failover, a flush or eviction loses the lease, one loader in the fleet.
@@ -18,21 +18,21 @@
 //! Leases after Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
 
 mod background;
+mod change_listeners;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;
 pub mod envelope;
 mod error;
-mod followers;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod instrumented;
 mod key;
 mod lease;
 mod memory;
+mod payload_error;
 #[cfg(feature = "redis")]
 mod redis;
 mod stats;
-mod unreadable;
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-mod watched;
 
 use std::fmt;
 use std::future::Future;
@@ -55,13 +55,12 @@ pub use error::{ErrorClass, StoreError};
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 pub use memory::MemoryStore;
+pub use payload_error::PayloadError;
 pub use stats::StoreStats;
-pub use unreadable::Unreadable;
 
-use crate::clock::Clock;
-pub use crate::fleet::{FleetStats, SecondLevel};
-use crate::loader::BoxFuture;
+use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
+use crate::time::clock::Clock;
 
 /// The answer of a store, on its way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -143,8 +142,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// How often changes may have been missed so far: raised after every reconnection, once changes arrive again.
     ///
-    /// What was read under an earlier generation may be out of date without anyone having been told.
-    fn generation(&self) -> u64;
+    /// What was read before an earlier gap may be out of date without anyone having been told.
+    fn gaps(&self) -> u64;
 
     /// Whether it can be used now.
     fn state(&self) -> StoreState;
@@ -152,10 +151,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What it has done so far.
     fn stats(&self) -> StoreStats;
 
-    /// Tells a follower of every change in a namespace, until the follower is dropped.
+    /// Tells a listener of every change in a namespace, until the listener is dropped.
     ///
-    /// [`Follower::reconnected`] is called once changes arrive, the first time as well; it may be during this call.
-    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>);
+    /// [`ChangeListener::reconnected`] is called once changes arrive, the first time as well; it may be during this call.
+    fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>);
 
     /// Runs background work of a cache, where the store works: work that waits, never work that computes. It goes on until it ends, or the store is dropped.
     fn spawn(&self, work: BoxFuture);
@@ -166,9 +165,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     not(any(feature = "metrics", feature = "tracing")),
     expect(unused_variables)
 )]
-pub(crate) fn watched(store: Arc<dyn Store>, cache: &Arc<str>, clock: &Clock) -> Arc<dyn Store> {
+pub(crate) fn instrumented(
+    store: Arc<dyn Store>,
+    cache: &Arc<str>,
+    clock: &Clock,
+) -> Arc<dyn Store> {
     #[cfg(any(feature = "metrics", feature = "tracing"))]
-    let store = Arc::new(watched::Watched {
+    let store = Arc::new(instrumented::Instrumented {
         store,
         cache: cache.clone(),
         clock: clock.clone(),
@@ -198,12 +201,12 @@ impl StoreState {
 /// Who is told of changes in a store.
 ///
 /// Called on the store's thread, in the order of the changes; must be quick and must not wait.
-pub trait Follower: Send + Sync {
+pub trait ChangeListener: Send + Sync {
     /// A key changed.
     fn changed(&self, change: &Change);
 
     /// Changes may have been missed before this moment, and arrive from now on.
-    fn reconnected(&self, generation: u64);
+    fn reconnected(&self, gaps: u64);
 }
 
 /// A change of one key, told to the fleet by whoever made it.

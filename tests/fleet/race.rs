@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use everfresh::Cache;
-use everfresh::store::{MemoryStore, SecondLevel};
+use everfresh::SecondLevel;
+use everfresh::store::MemoryStore;
 use futures_lite::future::block_on;
 
 const KEYS: u64 = 3;
@@ -79,7 +80,7 @@ fn race(fresh: Duration, rounds: u64) {
     });
     // When everything is told, all agree on the truth.
     for cache in &processes {
-        crate::support::until("told", || cache.store_stats().unwrap().untold == 0);
+        crate::support::until("told", || cache.store_stats().unwrap().pending == 0);
     }
     for key in 0..KEYS {
         let last = truth[key as usize].load(Ordering::SeqCst);

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use everfresh::store::{ChaosStore, FleetStats, MemoryStore, SecondLevel, Store};
+use everfresh::store::{ChaosStore, MemoryStore, Store};
 use everfresh::{Cache, ManualClock};
+use everfresh::{FleetStats, SecondLevel};
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);

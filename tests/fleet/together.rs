@@ -29,7 +29,7 @@ fn hits_and_absent_keys_are_answered_in_order() {
     let a = fleet.process();
     a.cache.insert(2, 20);
     a.cache.insert(4, 40);
-    until("told", || a.stats().untold == 0);
+    until("told", || a.stats().pending == 0);
     let answers = block_on(a.cache.get_many(&[2, 3, 4]));
     let values: Vec<u64> = answers.into_iter().map(|answer| *answer.unwrap()).collect();
     assert_eq!(values, [20, 0, 40]);

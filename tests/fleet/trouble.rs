@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use everfresh::SecondLevel;
 use everfresh::store::{
-    ChaosStore, Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected, SecondLevel,
-    Unreadable,
+    ChaosStore, Codec, ErrorClass, Fault, Format, Namespace, Op, PayloadError, Postcard, Rejected,
 };
 use everfresh::{Cache, Source};
 use futures_lite::future::block_on;
@@ -56,9 +56,9 @@ fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
     b.chaos.next(Op::Read, Fault::Corrupt);
     b.chaos.next(Op::Acquire, Fault::Corrupt);
     assert_eq!(b.get(1), 1);
-    let broken = Unreadable::ALL
+    let broken = PayloadError::ALL
         .iter()
-        .map(|reason| b.stats().unreadable(*reason));
+        .map(|reason| b.stats().payload_errors(*reason));
     assert!(broken.sum::<u64>() > 0);
     b.published(1);
     assert_eq!(fleet.process().get(1), 1);
@@ -126,7 +126,7 @@ fn codecs_that_fail_cost_the_second_level_only() {
     assert_eq!(*values.get_blocking(&5).unwrap(), 1);
     until("both counted", || {
         let stats = values.store_stats().unwrap();
-        stats.unreadable(Unreadable::Panicked) == 2
+        stats.payload_errors(PayloadError::Panicked) == 2
     });
 }
 
@@ -212,9 +212,9 @@ fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed()
     let before = b.get(1);
     b.chaos.next(Op::Read, Fault::Hold);
     b.cache.invalidate(&1);
-    until("told", || b.stats().untold == 0);
+    until("told", || b.stats().pending == 0);
     b.cache.insert(1, 42);
-    until("told", || b.stats().untold == 0);
+    until("told", || b.stats().pending == 0);
     assert_ne!(b.get(1), before);
     b.chaos.let_go();
     assert_eq!(b.get(1), 42);
@@ -228,7 +228,7 @@ fn what_panics_for_one_key_concerns_no_other() {
     for key in 0..10 {
         stored.cache.insert(key, 100 + key);
     }
-    until("all are told", || stored.stats().untold == 0);
+    until("all are told", || stored.stats().pending == 0);
     let level = SecondLevel::new(fleet.memory.clone(), "test:v1").unwrap();
     let cache: Cache<u64, u64> = Cache::builder()
         .clock(&fleet.clock)
@@ -250,7 +250,7 @@ fn what_panics_for_one_key_concerns_no_other() {
     }
     // And none that comes after it.
     stored.cache.insert(11, 111);
-    until("it is told", || stored.stats().untold == 0);
+    until("it is told", || stored.stats().pending == 0);
     assert_eq!(*cache.get_blocking(&11).unwrap(), 111);
 }
 

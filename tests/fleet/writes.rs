@@ -83,11 +83,11 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
     assert!(a.cache.peek(&1).is_none(), "here it is gone at once");
     // Loaded without the store, which still has the old value.
     assert_eq!(a.get(1), 1);
-    assert_eq!((a.stats().unleased, a.stats().untold), (1, 1));
+    assert_eq!((a.stats().unleased, a.stats().pending), (1, 1));
     a.chaos.reconnect();
     until("told", || {
         fleet.clock.advance(Duration::from_millis(50));
-        a.stats().untold == 0
+        a.stats().pending == 0
     });
     until("the other heard of it", || {
         b.cache.peek(&1).is_none_or(|value| *value != 0)
@@ -124,7 +124,7 @@ fn the_last_of_several_writes_stays() {
     }
     a.cache.invalidate(&1);
     a.cache.insert(1, 7);
-    until("told", || a.stats().untold == 0);
+    until("told", || a.stats().pending == 0);
     assert_eq!((a.get(1), b.get(1)), (7, 7));
     assert_eq!(fleet.origin.loads(), 0);
 }
@@ -134,8 +134,8 @@ fn what_the_loader_says_is_absent_leaves_the_store() {
     let fleet = Fleet::new();
     let a = fleet.process();
     block_on(a.cache.insert_everywhere(1, 9)).unwrap();
-    a.cache.insert(1, everfresh::Loaded::absent());
-    until("told", || a.stats().untold == 0);
+    a.cache.insert(1, everfresh::Loaded::not_found());
+    until("told", || a.stats().pending == 0);
     let b = fleet.process();
     assert_eq!(b.get(1), 0, "loaded, not read");
     fleet.clock.advance(FRESH);
@@ -153,7 +153,7 @@ fn everything_that_is_known_can_be_invalidated() {
         b.get(key);
     }
     b.cache.invalidate_all();
-    until("told", || b.stats().untold == 0);
+    until("told", || b.stats().pending == 0);
     until("heard", || a.cache.is_empty());
     a.get(3);
     assert_eq!(fleet.origin.loads(), 11);

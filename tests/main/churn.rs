@@ -71,7 +71,7 @@ fn cache(
 /// What a thread keeps while others take it out of the caches.
 #[derive(Default)]
 struct Kept {
-    values: VecDeque<Cached<Tracked, u64>>,
+    values: VecDeque<Cached<u64, Tracked>>,
     readers: VecDeque<Reader<u64, Tracked>>,
     pins: VecDeque<Pinned<u64, Tracked>>,
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use everfresh::{CountingLoader, ToldToFail};
+use everfresh::{CountingLoader, InjectedFailure};
 
 use crate::support::*;
 
@@ -26,8 +26,8 @@ fn it_fails_and_panics_as_often_as_it_is_told() {
     loader.fail_next(2);
     loader.panic_next(1);
     assert!(thread::scope(|scope| scope.spawn(|| loader.compute(&1)).join()).is_err());
-    assert_eq!(loader.compute(&1), Err(ToldToFail));
-    assert_eq!(loader.compute(&1), Err(ToldToFail));
+    assert_eq!(loader.compute(&1), Err(InjectedFailure));
+    assert_eq!(loader.compute(&1), Err(InjectedFailure));
     assert_eq!(loader.compute(&1), Ok(1));
     assert_eq!((loader.calls(), loader.running()), (4, 0));
 }

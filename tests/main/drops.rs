@@ -63,7 +63,7 @@ fn random_programs_on_many_threads_drop_every_value_once() {
 }
 
 /// Polls once; what is not ready is dropped.
-fn ready_or_drop<V>(mut reading: Reading<V>) -> Option<everfresh::Cached<V, u64>> {
+fn ready_or_drop<V>(mut reading: Reading<V>) -> Option<everfresh::Cached<u64, V>> {
     match poll(&mut reading) {
         std::task::Poll::Ready(read) => read.ok(),
         std::task::Poll::Pending => None,

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use everfresh::{Cache, Error, ManualClock, ToldToFail};
+use everfresh::{Cache, Error, InjectedFailure, ManualClock};
 
 use crate::support::gates::End;
 use crate::support::*;
@@ -48,13 +48,13 @@ fn a_failure_carries_the_loaders_own_error() {
         chain(&error),
         ["the loader failed", "the counting loader was told to fail"]
     );
-    assert_eq!(error.downcast_ref(), Some(&ToldToFail));
+    assert_eq!(error.downcast_ref(), Some(&InjectedFailure));
     assert!(error.downcast_ref::<fmt::Error>().is_none());
     assert_eq!(
-        error.source().unwrap().downcast_ref::<ToldToFail>(),
-        Some(&ToldToFail)
+        error.source().unwrap().downcast_ref::<InjectedFailure>(),
+        Some(&InjectedFailure)
     );
-    assert_eq!(format!("{error:?}"), "Failed(ToldToFail)");
+    assert_eq!(format!("{error:?}"), "Failed(InjectedFailure)");
     assert_eq!(error.clone().to_string(), error.to_string());
 }
 

@@ -7,15 +7,12 @@
 
 mod support;
 
-mod absent;
-mod absent_race;
 mod allocations;
 mod capacity;
 mod churn;
 mod clocks;
 mod costs;
 mod counting_loader;
-mod door;
 mod drops;
 mod early;
 mod errors;
@@ -25,6 +22,8 @@ mod hangs;
 mod invalidation;
 mod lifetime;
 mod listener;
+mod not_found;
+mod not_found_race;
 mod pool;
 mod properties;
 mod readers;
@@ -35,6 +34,7 @@ mod removal;
 mod resilience;
 mod rests;
 mod settings;
+mod source_rules;
 mod stale_if_error;
 mod stampede;
 mod stats;

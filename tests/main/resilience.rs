@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use everfresh::{BoxFuture, Cache, CountingLoader, ManualClock, Source, ToldToFail};
+use everfresh::{BoxFuture, Cache, CountingLoader, InjectedFailure, ManualClock, Source};
 
 use crate::support::gates::{End, numbering};
 use crate::support::*;
@@ -23,7 +23,7 @@ fn an_error_reaches_every_caller_until_it_has_rested_and_then_one_loads_again() 
         for _ in 0..3 {
             let error = cache.get_blocking(&1).unwrap_err();
             assert!(error.is_load_failure());
-            assert_eq!(error.downcast_ref(), Some(&ToldToFail));
+            assert_eq!(error.downcast_ref(), Some(&InjectedFailure));
             assert_eq!(loader.calls(), attempts);
         }
         clock.advance(secs(2_000));

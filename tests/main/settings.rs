@@ -56,8 +56,8 @@ fn every_bad_setting_is_refused_by_its_name_and_its_value() {
         ("`beta` is inf", |builder| builder.beta(f64::INFINITY)),
         ("`jitter` is 1.1", |builder| builder.jitter(1.1)),
         ("`jitter` is NaN", |builder| builder.jitter(f64::NAN)),
-        ("`absent_capacity` is 0", |builder| {
-            builder.absent_capacity(0)
+        ("`negative_capacity` is 0", |builder| {
+            builder.negative_capacity(0)
         }),
         ("`threads` is 0", |builder| builder.threads(0)),
         ("`threads` is 1025", |builder| builder.threads(1_025)),
@@ -129,7 +129,7 @@ fn good_settings_at_their_ends_are_accepted() {
         |builder| builder.stale_for(secs(2)).stale_if_error_for(secs(2)),
         |builder| builder.load_timeout(Duration::MAX),
         |builder| builder.backoff(NANO, NANO),
-        |builder| builder.beta(0.0).jitter(0.0).absent_capacity(1),
+        |builder| builder.beta(0.0).jitter(0.0).negative_capacity(1),
         |builder| builder.jitter(1.0).threads(1).queue(1),
     ];
     for (number, setting) in good.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use everfresh::{Cache, CountingLoader, Error, ManualClock, Source, ToldToFail};
+use everfresh::{Cache, CountingLoader, Error, InjectedFailure, ManualClock, Source};
 
 use crate::support::gates::numbering;
 use crate::support::*;
@@ -102,7 +102,7 @@ fn threads_on_an_absent_key_share_its_error_and_its_panic() {
     for read in cold(&cache, &loader) {
         let error = read.unwrap_err();
         assert!(error.is_load_failure());
-        assert_eq!(error.downcast_ref(), Some(&ToldToFail));
+        assert_eq!(error.downcast_ref(), Some(&InjectedFailure));
     }
     assert_eq!((loader.calls(), cache.len()), (1, 0));
     // All at once again, as soon as the failure has rested.

@@ -23,8 +23,8 @@ type Value = Vec<u8>;
 #[test]
 fn public_types_are_send_and_sync() {
     shared::<Cache<Key, Value>>();
-    shared::<Cached<Value, Key>>();
-    shared::<Cached<Value>>();
+    shared::<Cached<Key, Value>>();
+    shared::<Cached<(), Value>>();
     shared::<Error>();
     shared::<BuildError>();
     shared::<Loaded<Value>>();
@@ -36,20 +36,20 @@ fn public_types_are_send_and_sync() {
     shared::<Freshness>();
     shared::<Source>();
     shared::<CountingLoader<Key, Value>>();
-    shared::<ToldToFail>();
+    shared::<InjectedFailure>();
     // A value needs no `Clone` and no `Debug`.
     struct Plain;
     shared::<Cache<u64, Plain>>();
-    shared::<Cached<Plain, u64>>();
+    shared::<Cached<u64, Plain>>();
 }
 
 #[test]
 fn public_types_may_be_moved_cloned_and_printed() {
     unpinned::<Cache<Key, Value>>();
-    unpinned::<Cached<Value, Key>>();
+    unpinned::<Cached<Key, Value>>();
     unpinned::<Builder<Key, Value>>();
     cloned::<Cache<Key, Value>>();
-    cloned::<Cached<Value, Key>>();
+    cloned::<Cached<Key, Value>>();
     cloned::<Error>();
     cloned::<Loaded<Value>>();
     cloned::<Stats>();
@@ -57,7 +57,7 @@ fn public_types_may_be_moved_cloned_and_printed() {
     cloned::<Clock>();
     cloned::<ManualClock>();
     printed::<Cache<Key, Value>>();
-    printed::<Cached<Value, Key>>();
+    printed::<Cached<Key, Value>>();
     printed::<Builder<Key, Value>>();
     printed::<Request<Key, Value>>();
     printed::<Loaded<Value>>();
@@ -66,9 +66,9 @@ fn public_types_may_be_moved_cloned_and_printed() {
     printed::<ManualClock>();
     an_error::<Error>();
     an_error::<BuildError>();
-    an_error::<ToldToFail>();
+    an_error::<InjectedFailure>();
     struct Plain;
-    cloned::<Cached<Plain, u64>>();
+    cloned::<Cached<u64, Plain>>();
     cloned::<Cache<u64, Plain>>();
     printed::<Cache<u64, Plain>>();
 }
@@ -80,7 +80,7 @@ fn plain_data_survives_unwinding() {
     unwinds::<Freshness>();
     unwinds::<Source>();
     unwinds::<Loaded<Value>>();
-    unwinds::<ToldToFail>();
+    unwinds::<InjectedFailure>();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use everfresh::{Cache, Loaded, ManualClock, Request, ToldToFail};
+use everfresh::{Cache, InjectedFailure, Loaded, ManualClock, Request};
 
 use crate::support::*;
 
@@ -123,7 +123,7 @@ fn trapped(clock: &ManualClock, after: u32, ends: fn() -> Loaded<u64>) -> Cache<
             if request.key().0 == 1 {
                 set(Trap::Clone, after);
             }
-            Ok::<_, ToldToFail>(ends())
+            Ok::<_, InjectedFailure>(ends())
         })
         .build()
         .unwrap()
@@ -165,18 +165,18 @@ fn a_key_whose_clone_panics_after_its_load_fails_the_load() {
 fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
     // Its clone panics where a failure, or the answer that there is no value, is put down.
     let clock = ManualClock::new();
-    let cache = trapped(&clock, 0, Loaded::absent);
+    let cache = trapped(&clock, 0, Loaded::not_found);
     let error = cache.get_blocking(&Key(1)).unwrap_err();
-    assert!(error.is_absent(), "{error}");
+    assert!(error.is_not_found(), "{error}");
     assert!(cache.is_empty());
-    assert!(cache.get_blocking(&Key(2)).unwrap_err().is_absent());
+    assert!(cache.get_blocking(&Key(2)).unwrap_err().is_not_found());
 }
 
 #[test]
 fn a_key_that_panics_while_its_value_leaves_ends_the_load_with_a_panic() {
     let clock = ManualClock::new();
     // Two clones remember the answer, the third stands for the value that leaves.
-    let cache = trapped(&clock, 2, Loaded::absent);
+    let cache = trapped(&clock, 2, Loaded::not_found);
     cache.insert(Key(1), 5);
     clock.advance(secs(40));
     let error = cache.get_blocking(&Key(1)).unwrap_err();

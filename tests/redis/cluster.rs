@@ -225,18 +225,18 @@ fn a_masters_death_is_survived() {
         cluster.replicas[0].ask(&["DBSIZE"]) == Answer::Number(1)
     });
     heard.wait_for(1);
-    let generation = store.generation();
+    let gaps = store.gaps();
     cluster.masters[0].kill();
     if let Err(error) = set(&store, &lost, b"two") {
         assert!(passes(error.class()), "{error:?}");
     }
     works(&store, &kept);
     until("the store has moved", || {
-        store.generation() > generation && store.state().is_up()
+        store.gaps() > gaps && store.state().is_up()
     });
     assert!(read(&store, &lost).unwrap().is_some(), "it was replicated");
     assert!(set(&store, &lost, b"three").unwrap() > before);
-    assert_eq!(heard.generations().last(), Some(&store.generation()));
+    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
     let told = heard.changes().len();
     works(&store, &lost);
     until("changes arrive", || heard.changes().len() >= told + 2);
@@ -263,7 +263,7 @@ fn a_slot_moves() {
     let moved = cluster.key_at(0);
     let before = set(&store, &moved, b"one").unwrap();
     heard.wait_for(1);
-    let generation = store.generation();
+    let gaps = store.gaps();
     let [from, to] = [&cluster.masters[0], &cluster.masters[1]];
     let slot = slot_number(from, &moved).to_string();
     to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &name(from)]);
@@ -278,14 +278,14 @@ fn a_slot_moves() {
         server.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &name(to)]);
     }
     until("the store knows", || read(&store, &moved).is_ok());
-    until("the others too", || store.generation() > generation);
+    until("the others too", || store.gaps() > gaps);
     assert!(read(&store, &moved).unwrap().is_some());
     assert!(set(&store, &moved, b"two").unwrap() > before);
     works(&store, &moved);
     // Each change is told once, and the last of them is the removal.
     let last = heard.wait_for(4);
     assert_eq!(last.len(), 4, "{last:?}");
-    assert_eq!(heard.generations().last(), Some(&store.generation()));
+    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
 }
 
 #[test]

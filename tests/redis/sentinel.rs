@@ -116,10 +116,10 @@ fn a_failover_is_followed() {
     until("the sentinel knows the replica", || {
         sentinel.knows_replicas(1)
     });
-    let generation = store.generation();
+    let gaps = store.gaps();
     master.kill();
     until("the store has moved", || {
-        store.generation() > generation && store.state().is_up()
+        store.gaps() > gaps && store.state().is_up()
     });
     assert!(
         read(&store, &key("a")).unwrap().is_some(),
@@ -127,7 +127,7 @@ fn a_failover_is_followed() {
     );
     assert!(set(&store, &key("a"), b"two").unwrap() > before);
     works(&store, &key("a"));
-    assert_eq!(heard.generations().last(), Some(&store.generation()));
+    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
     until("changes arrive", || heard.changes().len() >= 4);
     // The old master comes back and must not be used, whoever still names it.
     let old = RedisStore::builder(master.url()).timeout(Duration::from_millis(600));

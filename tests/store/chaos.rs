@@ -112,7 +112,7 @@ fn it_damages_payloads() {
     let error = crate::contract::world::raw()
         .open(&k, &damaged)
         .unwrap_err();
-    assert_eq!(error, everfresh::store::Unreadable::Checksum);
+    assert_eq!(error, everfresh::store::PayloadError::Checksum);
     assert_eq!(a.read(&k).unwrap().0, b"one");
 }
 
@@ -121,7 +121,7 @@ fn it_disconnects() {
     let world = Chaotic::new();
     let heard = Heard::of(world.store(), &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
-    let generation = world.store.generation();
+    let gaps = world.store.gaps();
     world.store.disconnect();
     assert!(matches!(world.store.state(), StoreState::Down(_)));
     assert_eq!(a.try_read(&k).unwrap_err().class(), ErrorClass::Unavailable);
@@ -129,8 +129,8 @@ fn it_disconnects() {
     block_on(world.memory.invalidate(&k, a.token.origin)).unwrap();
     world.store.reconnect();
     assert!(world.store.state().is_up());
-    assert_eq!(world.store.generation(), generation + 1);
-    assert_eq!(heard.generations(), [generation + 1]);
+    assert_eq!(world.store.gaps(), gaps + 1);
+    assert_eq!(heard.gaps(), [gaps + 1]);
     assert_eq!(heard.changes(), []);
     a.invalidate(&k);
     assert_eq!(heard.wait_for(1)[0].kind, ChangeKind::Invalidated);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use everfresh::store::{
-    Codec, Epoch, Format, Namespace, Postcard, Rejected, StoreKey, Terms, Unreadable, envelope,
+    Codec, Epoch, Format, Namespace, PayloadError, Postcard, Rejected, StoreKey, Terms, envelope,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ fn it_has_no_epoch_before_it_is_stored() {
     assert_eq!(envelope::epoch(&payload), None);
     assert_eq!(
         raw().open(&key("a"), &payload).unwrap_err(),
-        Unreadable::Epoch
+        PayloadError::Epoch
     );
 }
 
@@ -70,27 +70,27 @@ fn each_kind_of_damage_has_its_name() {
         payload[at] ^= byte;
         raw().open(&key("a"), &payload).unwrap_err()
     };
-    assert_eq!(with(0, 1), Unreadable::Foreign);
-    assert_eq!(with(3, 2), Unreadable::Version);
-    assert_eq!(with(11, 1), Unreadable::Epoch);
-    assert_eq!(with(19, 1), Unreadable::Epoch);
-    assert_eq!(with(20, 1), Unreadable::Checksum);
-    assert_eq!(with(28, 1), Unreadable::Key);
+    assert_eq!(with(0, 1), PayloadError::Foreign);
+    assert_eq!(with(3, 2), PayloadError::Version);
+    assert_eq!(with(11, 1), PayloadError::Epoch);
+    assert_eq!(with(19, 1), PayloadError::Epoch);
+    assert_eq!(with(20, 1), PayloadError::Checksum);
+    assert_eq!(with(28, 1), PayloadError::Key);
     for at in 36..whole.len() {
-        assert_eq!(with(at, 0x80), Unreadable::Checksum, "{at}");
+        assert_eq!(with(at, 0x80), PayloadError::Checksum, "{at}");
     }
     for short in 0..envelope::HEADER {
         let error = raw().open(&key("a"), &whole[..short]).unwrap_err();
-        assert_eq!(error, Unreadable::Short, "{short}");
+        assert_eq!(error, PayloadError::Short, "{short}");
     }
     let cut = raw().open(&key("a"), &whole[..whole.len() - 1]);
-    assert_eq!(cut.unwrap_err(), Unreadable::Checksum);
+    assert_eq!(cut.unwrap_err(), PayloadError::Checksum);
     let longer = [&whole[..], b"!"].concat();
     assert_eq!(
         raw().open(&key("a"), &longer).unwrap_err(),
-        Unreadable::Checksum
+        PayloadError::Checksum
     );
-    assert_eq!(raw().open(&key("a"), b"").unwrap_err(), Unreadable::Short);
+    assert_eq!(raw().open(&key("a"), b"").unwrap_err(), PayloadError::Short);
 }
 
 #[test]
@@ -98,29 +98,29 @@ fn another_key_schema_or_codec_is_not_read() {
     let payload = stored(b"value");
     assert_eq!(
         raw().open(&key("b"), &payload).unwrap_err(),
-        Unreadable::Key
+        PayloadError::Key
     );
     // The namespace is in the name it is stored under, not in the payload.
     let elsewhere = StoreKey::new(&Namespace::new("other").unwrap(), b"a");
     raw().open(&elsewhere, &payload).unwrap();
     let schema = raw().schema(1).open(&key("a"), &payload);
-    assert_eq!(schema.unwrap_err(), Unreadable::Schema);
+    assert_eq!(schema.unwrap_err(), PayloadError::Schema);
     let codec = Format::<Vec<u8>>::new(Postcard).open(&key("a"), &payload);
-    assert_eq!(codec.unwrap_err(), Unreadable::Codec);
+    assert_eq!(codec.unwrap_err(), PayloadError::Codec);
 }
 
 #[test]
 fn sizes_are_limited_both_ways() {
     let format = raw().limit(100);
     let seal = |size| format.seal(&key("a"), &vec![1; size], &terms());
-    assert_eq!(seal(101).unwrap_err(), Unreadable::TooLarge);
+    assert_eq!(seal(101).unwrap_err(), PayloadError::TooLarge);
     let exact = stamped(seal(100).unwrap(), 5);
     format.open(&key("a"), &exact).unwrap();
     let smaller = raw().limit(99).open(&key("a"), &exact);
-    assert_eq!(smaller.unwrap_err(), Unreadable::TooLarge);
+    assert_eq!(smaller.unwrap_err(), PayloadError::TooLarge);
     // Not even looked at.
     let error = format.open(&key("a"), &vec![0; 1_000]).unwrap_err();
-    assert_eq!(error, Unreadable::TooLarge);
+    assert_eq!(error, PayloadError::TooLarge);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_is_compressed_is_read_by_everybody() {
     assert!(noise.len() <= envelope::HEADER + 4_000);
     // The limit is that of the value, not of what travels.
     let error = raw().limit(9_999).open(&key("a"), &payload).unwrap_err();
-    assert_eq!(error, Unreadable::TooLarge);
+    assert_eq!(error, PayloadError::TooLarge);
 }
 
 struct Moody;
@@ -175,17 +175,17 @@ impl Codec<Vec<u8>> for Moody {
 fn a_codec_that_fails_or_panics_ends_nothing() {
     let moody = Format::new(Moody);
     let seal = |value| moody.seal(&key("a"), &vec![value], &terms());
-    assert_eq!(seal(0).unwrap_err(), Unreadable::Panicked);
-    assert_eq!(seal(1).unwrap_err(), Unreadable::Codec);
-    assert_eq!(seal(2).unwrap_err(), Unreadable::Codec);
+    assert_eq!(seal(0).unwrap_err(), PayloadError::Panicked);
+    assert_eq!(seal(1).unwrap_err(), PayloadError::Codec);
+    assert_eq!(seal(2).unwrap_err(), PayloadError::Codec);
     seal(3).unwrap();
     assert_eq!(
         moody.open(&key("a"), &stored(&[0])).unwrap_err(),
-        Unreadable::Panicked
+        PayloadError::Panicked
     );
     assert_eq!(
         moody.open(&key("a"), &stored(&[1])).unwrap_err(),
-        Unreadable::Codec
+        PayloadError::Codec
     );
 }
 

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use everfresh::store::{Format, Json, MessagePack, Postcard, Unreadable, envelope};
+use everfresh::store::{Format, Json, MessagePack, PayloadError, Postcard, envelope};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Largest {
 static ALLOCATOR: Largest = Largest;
 
 /// Reads bytes with all formats; what allocated most may not have been more than the limit and a little.
-fn open_all(bytes: &[u8]) -> Vec<Result<(), Unreadable>> {
+fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
     LARGEST.set(0);
     let limit = 1 << 16;
     let key = key("a");

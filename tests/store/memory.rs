@@ -124,10 +124,10 @@ fn a_flush_loses_everything() {
 fn a_reconnection_is_told() {
     let world = InMemory::new();
     let heard = Heard::of(world.store(), &namespace());
-    let before = world.store.generation();
+    let before = world.store.gaps();
     world.store.reconnect();
-    assert_eq!(world.store.generation(), before + 1);
-    assert_eq!(heard.generations(), [before + 1]);
+    assert_eq!(world.store.gaps(), before + 1);
+    assert_eq!(heard.gaps(), [before + 1]);
 }
 
 #[test]

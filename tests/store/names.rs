@@ -1,6 +1,6 @@
 //! What a store and those who watch it get to see.
 
-use everfresh::store::{ErrorClass, Namespace, StoreError, StoreKey, Unreadable};
+use everfresh::store::{ErrorClass, Namespace, PayloadError, StoreError, StoreKey};
 
 #[test]
 fn namespaces_are_checked() {
@@ -46,8 +46,8 @@ fn errors_say_what_to_do() {
     );
     assert_eq!(format!("{error:?}"), "Refused(OOM)");
     assert_eq!(error.class().name(), "refused");
-    let names: std::collections::HashSet<_> = Unreadable::ALL.map(Unreadable::name).into();
-    assert_eq!(names.len(), Unreadable::ALL.len());
-    let texts: std::collections::HashSet<_> = Unreadable::ALL.map(|why| why.to_string()).into();
-    assert_eq!(texts.len(), Unreadable::ALL.len());
+    let names: std::collections::HashSet<_> = PayloadError::ALL.map(PayloadError::name).into();
+    assert_eq!(names.len(), PayloadError::ALL.len());
+    let texts: std::collections::HashSet<_> = PayloadError::ALL.map(|why| why.to_string()).into();
+    assert_eq!(texts.len(), PayloadError::ALL.len());
 }

@@ -1,6 +1,6 @@
 //! The lease protocol, every interleaving of it: processes, a network that delays, repeats and loses, a store that expires and evicts.
 //!
-//! The contracts of a store are modelled, not its source; `contract` and the differential test tie the two together. Claims A and B of the
+//! The contracts of a store are modelled, not its source; `contract` and the differential test tie the two together. ClaimWord A and B of the
 //! protocol are looked at in every state that can be reached. Five protocols that look right are models that must fail.
 
 use std::collections::BTreeSet;

@@ -152,7 +152,7 @@ fn how_long_loads_took_is_recorded_as_they_end() {
     assert_eq!(durations("cold ok")[0], 2.0);
     // The one that was taken over took 6 s.
     assert_eq!(durations("cold ok").iter().sum::<f64>(), 8.0);
-    assert_eq!(durations("cold absent"), [0.0]);
+    assert_eq!(durations("cold not_found"), [0.0]);
     assert_eq!(durations("early ok"), [0.0]);
     assert_eq!(durations("stale failed"), [0.0]);
     assert_eq!(durations("stale ok"), [4.0]);

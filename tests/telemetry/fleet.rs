@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everfresh::store::{
-    ChaosStore, ErrorClass, Fault, FleetStats, MemoryStore, Op, SecondLevel, Unreadable,
-};
+use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Op, PayloadError};
 use everfresh::{Builder, Cache, ManualClock};
+use everfresh::{FleetStats, SecondLevel};
 use futures_lite::future::block_on;
 use tracing::Level;
 
@@ -61,7 +60,7 @@ fn history(names: [&str; 2]) -> [Process; 2] {
     b.get(SECRET);
     // Told by one, heard by the other.
     block_on(a.cache.insert_everywhere(1, 500)).unwrap();
-    b.until("heard", |stats| stats.heard >= 2);
+    b.until("heard", |stats| stats.notifications >= 2);
     block_on(b.cache.invalidate_everywhere(&SECRET)).unwrap();
     a.until("followed", |stats| stats.followed_changes >= 1);
     // A load that an invalidation overtakes in the store, unheard.
@@ -88,7 +87,7 @@ fn history(names: [&str; 2]) -> [Process; 2] {
     a.chaos.reconnect();
     a.until("told", |stats| {
         clock.advance(millis(50));
-        stats.untold == 0 && stats.rechecks >= 1
+        stats.pending == 0 && stats.rechecks >= 1
     });
     [a, b]
 }
@@ -114,13 +113,13 @@ fn every_counter_of_the_second_level_is_told_and_right() {
                 ("results_total published".to_owned(), stats.published),
                 ("results_total refused".to_owned(), stats.refused),
                 ("results_total not_stored".to_owned(), stats.not_stored),
-                ("changes_total told".to_owned(), stats.told),
-                ("changes_total heard".to_owned(), stats.heard),
+                ("changes_total sent".to_owned(), stats.flushed),
+                ("changes_total received".to_owned(), stats.notifications),
                 ("changes_followed_total".to_owned(), stats.followed_changes),
-                ("tell_retries_total".to_owned(), stats.retried),
+                ("write_retries_total".to_owned(), stats.retried),
                 ("given_up_total".to_owned(), stats.given_up),
                 ("rechecks_total".to_owned(), stats.rechecks),
-                ("untold".to_owned(), stats.untold),
+                ("pending_writes".to_owned(), stats.pending),
                 ("followed_keys".to_owned(), stats.followed),
                 ("up".to_owned(), 1),
                 ("lookups_total found".to_owned(), store.found),
@@ -132,9 +131,9 @@ fn every_counter_of_the_second_level_is_told_and_right() {
                 ("messages_total understood".to_owned(), store.changes),
                 ("messages_total foreign".to_owned(), store.changes_foreign),
             ];
-            for reason in Unreadable::ALL {
-                let name = format!("unreadable_total {}", reason.name());
-                series.push((name, stats.unreadable(reason)));
+            for reason in PayloadError::ALL {
+                let name = format!("payload_errors_total {}", reason.name());
+                series.push((name, stats.payload_errors(reason)));
             }
             for (class, errors) in store.errors_by_class() {
                 series.push((format!("errors_total {}", class.name()), errors));
@@ -171,13 +170,13 @@ fn every_counter_of_the_second_level_is_told_and_right() {
         ("fleet a", "results_total published"),
         ("fleet a", "results_total refused"),
         ("fleet a", "results_total not_stored"),
-        ("fleet a", "changes_total told"),
-        ("fleet a", "tell_retries_total"),
+        ("fleet a", "changes_total sent"),
+        ("fleet a", "write_retries_total"),
         ("fleet a", "rechecks_total"),
         ("fleet a", "reads_total miss"),
         ("fleet b", "reads_total fresh"),
-        ("fleet b", "unreadable_total checksum"),
-        ("fleet b", "changes_total heard"),
+        ("fleet b", "payload_errors_total checksum"),
+        ("fleet b", "changes_total received"),
         ("fleet b", "changes_followed_total"),
         ("fleet b", "lookups_total found"),
         ("fleet b", "messages_total understood"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use everfresh::store::{ErrorClass, Fault, MemoryStore, Op, StoreStats, Unreadable};
+use everfresh::store::{ErrorClass, Fault, MemoryStore, Op, PayloadError, StoreStats};
 use futures_lite::future::block_on;
 use metrics::Unit;
 
@@ -95,7 +95,7 @@ fn the_documentation_lists_every_metric_with_every_word() {
                     .errors_by_class()
                     .map(|(class, _)| class.name().to_owned())
                     .collect(),
-                "reason" if part.contains("Unreadable") => Unreadable::ALL
+                "reason" if part.contains("PayloadError") => PayloadError::ALL
                     .map(|reason| reason.name().to_owned())
                     .into(),
                 _ => words.collect(),

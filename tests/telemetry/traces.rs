@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use everfresh::{Cache, CountingLoader, Loaded, ManualClock, Request, ToldToFail};
+use everfresh::{Cache, CountingLoader, InjectedFailure, Loaded, ManualClock, Request};
 use tracing::{Level, Span};
 
 use crate::subscriber::{Said, TRACED};
@@ -75,7 +75,7 @@ fn an_async_load_is_in_its_span_only_while_it_is_polled() {
                 polls.push(current());
                 match polls.len() < 3 {
                     true => std::task::Poll::Pending,
-                    false => std::task::Poll::Ready(Ok::<_, ToldToFail>(Loaded::new(1))),
+                    false => std::task::Poll::Ready(Ok::<_, InjectedFailure>(Loaded::new(1))),
                 }
             })
         })

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use everfresh::store::{RedisStore, SecondLevel};
+use everfresh::SecondLevel;
+use everfresh::store::RedisStore;
 use everfresh::{BuildError, Cache, Loaded, Request};
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +118,7 @@ impl Loader {
     fn load(&self, pairing: &Pairing) -> Result<Loaded<Prediction>, Broken> {
         let Some(fixture) = pairing.fixture() else {
             self.tally.unknown.add();
-            return Ok(Loaded::absent());
+            return Ok(Loaded::not_found());
         };
         let mut computing = self.tally.begin(pairing.is_watched());
         if self.is_broken() {
@@ -155,7 +156,7 @@ pub fn cache(
         .capacity(10_000)
         .fresh_for(args.fresh)
         .stale_for(args.stale)
-        .absent_for(ABSENT)
+        .not_found_for(ABSENT)
         .load_timeout(LOAD)
         .backoff(Duration::from_millis(200), Duration::from_secs(2))
         .beta(args.beta)

@@ -93,7 +93,7 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        if error.is_absent() {
+        if error.is_not_found() {
             return Refusal::UNKNOWN_TEAM;
         }
         tracing::debug!("no prediction: {error:?}");

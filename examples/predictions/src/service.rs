@@ -71,7 +71,7 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 impl Service {
     /// Reads a prediction for a request, and counts it.
-    pub async fn read(&self, pairing: &Pairing) -> Result<Cached<Prediction, Pairing>, Error> {
+    pub async fn read(&self, pairing: &Pairing) -> Result<Cached<Pairing, Prediction>, Error> {
         let began = Instant::now();
         let read = self.cache.get(pairing).await;
         let source = read.as_ref().map(Cached::source);
@@ -152,7 +152,7 @@ struct Chances {
 fn answer(
     service: &Service,
     pairing: &Pairing,
-    prediction: &Cached<Prediction, Pairing>,
+    prediction: &Cached<Pairing, Prediction>,
 ) -> Response {
     let rounded = |number: f64| (number * 10_000.0).round() / 10_000.0;
     let (forecast, age) = (&prediction.forecast, prediction.age());

@@ -121,7 +121,7 @@ impl Tally {
     pub fn answered(&self, source: Result<Source, &Error>, took: Duration) {
         let kind = match source {
             Ok(source) => number(source),
-            Err(error) if error.is_absent() => KINDS.len() - 2,
+            Err(error) if error.is_not_found() => KINDS.len() - 2,
             Err(_) => KINDS.len() - 1,
         };
         self.answers[kind].add();

@@ -6,22 +6,22 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::RedisStore;
-use super::capped::Cap;
 use super::cluster::Cluster;
 use super::dial::{Endpoint, Security, Target, login};
+use super::limited_stream::StreamLimit;
 use super::node::Node;
 use super::runtime::Runtime;
 use super::scripts::Scripts;
 use super::shared::Shared;
 use super::slots::Slots;
-use crate::clock::Clock;
-use crate::event::Event;
-use crate::parker::block_on;
+use crate::store::change_listeners::ChangeListeners;
 use crate::store::error::{ErrorClass, StoreError};
-use crate::store::followers::Followers;
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
+use crate::sync::event::Event;
+use crate::sync::future::block_on;
 use crate::sync::{Arc, AtomicU64, Mutex, Slot};
+use crate::time::clock::Clock;
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
 ///
@@ -155,10 +155,10 @@ impl RedisBuilder {
             verbs: Scripts::new(),
             limit,
             // The one byte more that tells of more.
-            cap: Cap::new(limit.saturating_add(1)),
+            cap: StreamLimit::new(limit.saturating_add(1)),
             clock: Clock::precise(),
-            generation: AtomicU64::new(0),
-            followers: Followers::default(),
+            gaps: AtomicU64::new(0),
+            change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
         });
         let (kept, place) = (shared.clone(), Arc::new(place));

@@ -9,9 +9,9 @@ use futures_lite::future;
 use redis::{RedisConnectionInfo, Value};
 use tokio::time::{sleep, timeout};
 
-use super::capped::Cap;
 use super::classify;
 use super::dial::{Driver, Endpoint, Host, Security, Target, ask, text};
+use super::limited_stream::StreamLimit;
 use super::node::Node;
 use super::shared::Shared;
 use super::slots::{Range, Slots};
@@ -93,7 +93,7 @@ impl Cluster {
             let text = "the URLs of a cluster must be redis:// or rediss://";
             return Err(StoreError::new(ErrorClass::Setting, text));
         };
-        let (mut connection, driver) = seed.dial(self.limit, &Cap::new(0), None).await?;
+        let (mut connection, driver) = seed.dial(self.limit, &StreamLimit::new(0), None).await?;
         let _driver = Driver(tokio::spawn(driver));
         let mut answers = Vec::new();
         for command in questions() {

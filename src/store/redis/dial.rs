@@ -12,11 +12,11 @@ use redis::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::capped::{Cap, Capped};
 use super::classify;
-use crate::loader::BoxFuture;
+use super::limited_stream::{LimitedStream, StreamLimit};
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
+use crate::sync::future::BoxFuture;
 
 /// Where the server is, and who we are there.
 pub(super) enum Target {
@@ -56,7 +56,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// What hears the pushes of a connection.
-pub(super) type Ear = Arc<dyn Fn(PushInfo) + Send + Sync>;
+pub(super) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 /// A connection, and the future that keeps it going.
 pub(super) type Dialled = (MultiplexedConnection, BoxFuture);
@@ -102,19 +102,19 @@ impl Endpoint {
     pub(super) async fn dial(
         &self,
         patience: Duration,
-        cap: &Arc<Cap>,
-        ear: Option<Ear>,
+        cap: &Arc<StreamLimit>,
+        push_handler: Option<PushHandler>,
     ) -> Result<Dialled, StoreError> {
-        let stream = Capped::new(self.stream().await?, cap.clone());
+        let stream = LimitedStream::new(self.stream().await?, cap.clone());
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             // The heartbeat bounds every command: no timer for each.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1_024)
             .set_write_backpressure_boundary(64 << 10);
-        if let Some(ear) = ear {
+        if let Some(push_handler) = push_handler {
             config = config.set_push_sender(move |push| {
-                ear(push);
+                push_handler(push);
                 Ok::<(), ()>(())
             });
         }
@@ -160,12 +160,12 @@ impl Target {
     pub(super) async fn dial(
         &self,
         patience: Duration,
-        cap: &Arc<Cap>,
-        ear: Option<Ear>,
+        cap: &Arc<StreamLimit>,
+        push_handler: Option<PushHandler>,
         spawn: impl FnOnce(BoxFuture) -> Driver,
     ) -> Result<(MultiplexedConnection, Driver), StoreError> {
         let (mut connection, driver) = match self {
-            Target::Standalone(endpoint) => endpoint.dial(patience, cap, ear).await?,
+            Target::Standalone(endpoint) => endpoint.dial(patience, cap, push_handler).await?,
             Target::Sentinel {
                 sentinels,
                 master,
@@ -178,7 +178,7 @@ impl Target {
                     security: security.clone(),
                     login: login.clone(),
                 };
-                endpoint.dial(patience, cap, ear).await?
+                endpoint.dial(patience, cap, push_handler).await?
             }
         };
         let driver = spawn(driver);
@@ -262,7 +262,7 @@ async fn ask_sentinel(
     master: &str,
     patience: Duration,
 ) -> Result<(String, u16), StoreError> {
-    let (mut connection, driver) = sentinel.dial(patience, &Cap::new(0), None).await?;
+    let (mut connection, driver) = sentinel.dial(patience, &StreamLimit::new(0), None).await?;
     let _driver = Driver(tokio::spawn(driver));
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);

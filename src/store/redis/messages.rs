@@ -54,7 +54,7 @@ fn parse(message: &[u8]) -> Option<Change> {
     })
 }
 
-/// Tells the followers what a push from a master says, if it is a change of a key of that master.
+/// Tells the change_listeners what a push from a master says, if it is a change of a key of that master.
 ///
 /// In a cluster every master tells what was published at any: once is enough, and from the one that knows it first.
 pub(super) fn tell(push: &PushInfo, shared: &Shared, from: &Node) {
@@ -78,6 +78,6 @@ pub(super) fn tell(push: &PushInfo, shared: &Shared, from: &Node) {
     }
     shared.counters.changed(change.is_some());
     if let Some((namespace, change)) = change {
-        shared.followers.tell(namespace, &change);
+        shared.change_listeners.tell(namespace, &change);
     }
 }

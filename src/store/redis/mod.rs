@@ -1,17 +1,17 @@
 //! The store in Redis or Valkey.
 
 mod builder;
-mod capped;
 mod classify;
 mod cluster;
 mod dial;
-mod line;
+mod limited_stream;
 mod messages;
 mod node;
 mod runtime;
 mod scripts;
 mod shared;
 mod slots;
+mod supervisor;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod wire;
@@ -31,8 +31,8 @@ use super::error::StoreError;
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
-use super::{ChangeKind, Follower, Reply, Store, StoreState};
-use crate::loader::BoxFuture;
+use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
+use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
@@ -245,8 +245,8 @@ impl Store for RedisStore {
         self.shared.now()
     }
 
-    fn generation(&self) -> u64 {
-        self.shared.generation()
+    fn gaps(&self) -> u64 {
+        self.shared.gaps()
     }
 
     fn state(&self) -> StoreState {
@@ -257,10 +257,10 @@ impl Store for RedisStore {
         self.shared.counters.snapshot()
     }
 
-    fn follow(&self, namespace: &Namespace, follower: Weak<dyn Follower>) {
-        self.shared.followers.add(namespace, follower);
+    fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        self.shared.change_listeners.add(namespace, listener);
         for node in self.shared.nodes() {
-            node.scripts.poke.notify_one();
+            node.scripts.wake.notify_one();
         }
     }
 
@@ -273,7 +273,7 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("state", &self.state())
-            .field("generation", &self.generation())
+            .field("gaps", &self.gaps())
             .finish_non_exhaustive()
     }
 }

@@ -4,24 +4,24 @@ use futures_lite::future::zip;
 use redis::Value;
 use std::time::Duration;
 
-use super::capped::Cap;
 use super::classify::{self, Trouble};
-use super::dial::{Ear, Target};
-use super::line::{Duty, Line, Link};
+use super::dial::{PushHandler, Target};
+use super::limited_stream::StreamLimit;
 use super::messages;
 use super::shared::Shared;
+use super::supervisor::{Link, Role, Supervisor};
 use super::wire;
-use crate::clock::Clock;
-use crate::event::Event;
 use crate::store::key::Namespace;
+use crate::sync::event::Event;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::time::clock::Clock;
 
 /// A master.
 pub(super) struct Node {
     /// Where it is in its cluster; nothing if it is the only one.
     pub(super) address: (String, u16),
-    pub(super) reads: Line,
-    pub(super) scripts: Line,
+    pub(super) reads: Supervisor,
+    pub(super) scripts: Supervisor,
     /// How good the offset is.
     offset: Mutex<Offset>,
     /// What to add to our monotonic clock to get the server's, in microseconds; 0 before it is known.
@@ -45,12 +45,12 @@ struct Reads(Arc<Shared>, Arc<Node>);
 /// The connection for everything else.
 struct Writes(Arc<Shared>, Arc<Node>);
 
-impl Duty for Reads {
-    fn cap(&self) -> &Arc<Cap> {
+impl Role for Reads {
+    fn cap(&self) -> &Arc<StreamLimit> {
         &self.0.cap
     }
 
-    fn ear(&self) -> Option<Ear> {
+    fn push_handler(&self) -> Option<PushHandler> {
         None
     }
 
@@ -62,17 +62,17 @@ impl Duty for Reads {
         self.0.counters.connected();
     }
 
-    async fn beat(&self, link: &Link) -> Result<(), Trouble> {
+    async fn heartbeat(&self, link: &Link) -> Result<(), Trouble> {
         self.1.measure(&self.0.clock, link).await
     }
 }
 
-impl Duty for Writes {
-    fn cap(&self) -> &Arc<Cap> {
+impl Role for Writes {
+    fn cap(&self) -> &Arc<StreamLimit> {
         &self.0.cap
     }
 
-    fn ear(&self) -> Option<Ear> {
+    fn push_handler(&self) -> Option<PushHandler> {
         // Weak: it would keep itself alive through its own connection.
         let (shared, node) = (Arc::downgrade(&self.0), Arc::downgrade(&self.1));
         // A connection starts without subscriptions.
@@ -98,7 +98,7 @@ impl Duty for Writes {
         self.0.gap(Some(&self.1));
     }
 
-    async fn beat(&self, link: &Link) -> Result<(), Trouble> {
+    async fn heartbeat(&self, link: &Link) -> Result<(), Trouble> {
         self.1.measure(&self.0.clock, link).await
     }
 }
@@ -107,8 +107,8 @@ impl Node {
     pub(super) fn new(address: (String, u16), changed: &Arc<Event>) -> Self {
         Node {
             address,
-            reads: Line::new(changed.clone()),
-            scripts: Line::new(changed.clone()),
+            reads: Supervisor::new(changed.clone()),
+            scripts: Supervisor::new(changed.clone()),
             offset: Mutex::default(),
             offset_micros: AtomicU64::new(0),
             subscribed: Mutex::default(),
@@ -135,7 +135,7 @@ impl Node {
     async fn subscribe(&self, shared: &Shared, link: &Link) -> Result<(), Trouble> {
         let wanted = {
             let subscribed = lock(&self.subscribed);
-            let mut wanted = shared.followers.namespaces();
+            let mut wanted = shared.change_listeners.namespaces();
             wanted.retain(|namespace| !subscribed.contains(namespace));
             wanted
         };

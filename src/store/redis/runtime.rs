@@ -16,8 +16,8 @@ use futures_lite::future::or;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
-use crate::loader::BoxFuture;
-use crate::parker::block_on;
+use crate::sync::future::BoxFuture;
+use crate::sync::future::block_on;
 use crate::sync::{Arc, Mutex, Weak, lock};
 
 pub(super) struct Runtime(Arc<Shared>);

@@ -3,10 +3,10 @@
 //! The contracts are in [`Store`](crate::store::Store). The scripts declare no flags, so that one that does not need memory (an invalidation)
 //! works when the server has none left, and only the ones that store fail.
 
-use redis::{Cmd, Script, Value};
+use redis::{Cmd, Value};
 
 use super::classify::{self, Trouble};
-use super::line::Link;
+use super::supervisor::Link;
 
 /// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53. A lease is the token of
 /// its holder, 16 bytes, and its base in decimal; who was overtaken keeps
@@ -110,15 +110,15 @@ return 1
 
 /// The scripts, with the names under which a server remembers them.
 pub(super) struct Scripts {
-    pub(super) acquire: Verb,
-    pub(super) publish: Verb,
-    pub(super) set: Verb,
-    pub(super) invalidate: Verb,
-    pub(super) renew: Verb,
-    pub(super) release: Verb,
+    pub(super) acquire: Script,
+    pub(super) publish: Script,
+    pub(super) set: Script,
+    pub(super) invalidate: Script,
+    pub(super) renew: Script,
+    pub(super) release: Script,
 }
 
-pub(super) struct Verb {
+pub(super) struct Script {
     code: String,
     sha: String,
 }
@@ -127,8 +127,8 @@ impl Scripts {
     pub(super) fn new() -> Self {
         let verb = |body: &str| {
             let code = [PRELUDE, body].concat();
-            let sha = Script::new(&code).get_hash().to_owned();
-            Verb { code, sha }
+            let sha = redis::Script::new(&code).get_hash().to_owned();
+            Script { code, sha }
         };
         Scripts {
             acquire: verb(ACQUIRE),
@@ -147,7 +147,7 @@ pub(super) struct Keys {
     pub(super) lease: String,
 }
 
-impl Verb {
+impl Script {
     /// Runs it by its name, and in full if the server does not remember it: after a restart, a failover or `SCRIPT FLUSH`.
     pub(super) async fn run(
         &self,

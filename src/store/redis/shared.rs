@@ -3,22 +3,22 @@
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::capped::Cap;
 use super::classify::{self, Trouble};
-use super::line::Link;
+use super::limited_stream::StreamLimit;
 use super::node::Node;
-use super::scripts::{Keys, Scripts, Verb};
+use super::scripts::{Keys, Script, Scripts};
 use super::slots::Slots;
+use super::supervisor::Link;
 use super::wire;
-use crate::clock::Clock;
-use crate::event::Event;
 use crate::store::StoreState;
+use crate::store::change_listeners::ChangeListeners;
 use crate::store::envelope;
 use crate::store::error::{ErrorClass, StoreError};
-use crate::store::followers::Followers;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
+use crate::sync::event::Event;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Slot, lock};
+use crate::time::clock::Clock;
 
 /// How many keys are asked for in one go.
 const TOGETHER: usize = 512;
@@ -38,17 +38,17 @@ pub(super) struct Shared {
     /// The largest payload.
     pub(super) limit: usize,
     /// The same for the connections, which know once something was larger.
-    pub(super) cap: Arc<Cap>,
+    pub(super) cap: Arc<StreamLimit>,
     pub(super) clock: Clock,
-    pub(super) generation: AtomicU64,
-    pub(super) followers: Followers,
+    pub(super) gaps: AtomicU64,
+    pub(super) change_listeners: ChangeListeners,
     pub(super) counters: StoreCounters,
 }
 
 impl Shared {
-    pub(super) fn generation(&self) -> u64 {
+    pub(super) fn gaps(&self) -> u64 {
         // Acquire: the other side of its increment.
-        self.generation.load(Ordering::Acquire)
+        self.gaps.load(Ordering::Acquire)
     }
 
     /// The masters that are known.
@@ -59,10 +59,10 @@ impl Shared {
 
     /// Changes may have been missed and arrive now, from `node` as well, whose connection callers find right after.
     pub(super) fn gap(&self, node: Option<&Node>) {
-        // Release: who sees the generation sees that changes arrive.
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        // Release: who sees the gaps sees that changes arrive.
+        let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
         let nodes = self.nodes();
-        self.followers.reconnected(generation, |namespace| {
+        self.change_listeners.reconnected(gaps, |namespace| {
             node.is_none_or(|node| node.is_subscribed(namespace)) && arrives(&nodes, namespace)
         });
     }
@@ -71,7 +71,7 @@ impl Shared {
     pub(super) fn greet(&self) {
         let nodes = self.nodes();
         let arrives = |namespace: &Namespace| arrives(&nodes, namespace);
-        self.followers.greet(self.generation(), arrives);
+        self.change_listeners.greet(self.gaps(), arrives);
     }
 
     /// The time of the store. Of several masters that which is ahead, so that no age is underestimated.
@@ -89,8 +89,8 @@ impl Shared {
             (true, None) => return StoreState::Connecting,
             _ => StoreState::Up,
         };
-        for line in nodes.iter().flat_map(|node| [&node.reads, &node.scripts]) {
-            state = match (state, line.state()) {
+        for supervisor in nodes.iter().flat_map(|node| [&node.reads, &node.scripts]) {
+            state = match (state, supervisor.state()) {
                 (StoreState::Down(error), _) | (_, StoreState::Down(error)) => {
                     return StoreState::Down(error);
                 }
@@ -129,7 +129,8 @@ impl Shared {
             .and_then(|slots| slots.arc().alone().cloned());
         let answers = match alone {
             Some(node) if keys.len() <= TOGETHER => {
-                self.read_some(&node, keys.iter(), !self.cap.wary()).await
+                self.read_some(&node, keys.iter(), !self.cap.is_strict())
+                    .await
             }
             _ => self.read_apart(keys).await,
         };
@@ -237,7 +238,7 @@ impl Shared {
     /// Runs a script, and understands its answer.
     pub(super) async fn run<T>(
         &self,
-        verb: &Verb,
+        verb: &Script,
         key: &StoreKey,
         arguments: &[&[u8]],
         understand: impl FnOnce(Value) -> Option<T>,
@@ -275,7 +276,7 @@ impl Shared {
 
 /// With one command, which costs the client two fifths and the server a quarter less than one for each key.
 ///
-/// What is no string is nothing to it, and what is too long ends the connection (see `capped`).
+/// What is no string is nothing to it, and what is too long ends the connection (see `limited_stream`).
 async fn get_all<'a>(
     link: &Link,
     keys: impl ExactSizeIterator<Item = &'a StoreKey>,

@@ -158,7 +158,7 @@ impl<T> ArrayQueue<T> {
 }
 
 /// The stand-in for `moka`'s cache, with room for everything: what it forgets by itself is not part of a model.
-pub struct NoteCache<K, V, S> {
+pub struct BoundedCache<K, V, S> {
     notes: Steps<Vec<(K, Posted<V>)>>,
     hasher: PhantomData<S>,
 }
@@ -175,21 +175,21 @@ impl<K, V> NoteCacheBuilder<K, V> {
         self
     }
 
-    pub fn build_with_hasher<S>(self, _: S) -> NoteCache<K, V, S> {
-        NoteCache {
+    pub fn build_with_hasher<S>(self, _: S) -> BoundedCache<K, V, S> {
+        BoundedCache {
             notes: Steps::new(Vec::new()),
             hasher: PhantomData,
         }
     }
 }
 
-impl<K, V> NoteCache<K, V, RandomState> {
+impl<K, V> BoundedCache<K, V, RandomState> {
     pub fn builder() -> NoteCacheBuilder<K, V> {
         NoteCacheBuilder(PhantomData)
     }
 }
 
-impl<K: Eq, V: Clone, S> NoteCache<K, V, S> {
+impl<K: Eq, V: Clone, S> BoundedCache<K, V, S> {
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,

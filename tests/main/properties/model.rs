@@ -29,7 +29,7 @@ pub type Answer = Result<(Number, Source), Ending>;
 const UNIT: Nanos = 64;
 
 #[derive(Clone, Copy)]
-enum Claim {
+enum ClaimGuard {
     Free,
     Held(Call),
     /// After a failure. The next attempt is allowed from somewhere between the two on.
@@ -40,7 +40,7 @@ struct Entry {
     epoch: usize,
     /// `None` while the key is loaded for the first time.
     value: Option<(Number, Nanos)>,
-    claim: Claim,
+    claim: ClaimGuard,
     failures: u32,
     last_deadline: Nanos,
     last_error: Ending,
@@ -190,10 +190,10 @@ impl Model {
         let age = value.map_or(Nanos::MAX, |(_, created)| self.now - created);
         let fresh = age < Limits::FRESH && !by_name;
         let (may, must) = match claim {
-            Claim::Free => (true, true),
-            Claim::Held(call) => [self.loads[call].deadline <= self.now; 2].into(),
-            Claim::Rests(..) if by_name => (true, true),
-            Claim::Rests(earliest, latest) => (earliest <= self.now, latest <= self.now),
+            ClaimGuard::Free => (true, true),
+            ClaimGuard::Held(call) => [self.loads[call].deadline <= self.now; 2].into(),
+            ClaimGuard::Rests(..) if by_name => (true, true),
+            ClaimGuard::Rests(earliest, latest) => (earliest <= self.now, latest <= self.now),
         };
         let (may, must) = match fresh {
             true => (may && self.draws_early, false),
@@ -228,8 +228,8 @@ impl Model {
         }
         let in_window = age < Limits::FRESH + Limits::STALE && !by_name;
         match claim {
-            Claim::Held(_) if in_window => served(Source::Stale),
-            Claim::Held(call) => Looked::Wait(Stage::Waits {
+            ClaimGuard::Held(_) if in_window => served(Source::Stale),
+            ClaimGuard::Held(call) => Looked::Wait(Stage::Waits {
                 call,
                 fallback,
                 source: Source::Coalesced,
@@ -244,14 +244,14 @@ impl Model {
         let Some(entry) = self.entries.get_mut(&key) else {
             unreachable!("only an entry is claimed");
         };
-        if let Claim::Held(before) = entry.claim {
+        if let ClaimGuard::Held(before) = entry.claim {
             let before = &mut self.loads[before];
             before.taken_over = true;
             before.outcome = Some((Ending::TimedOut, self.now));
         }
         let deadline = (self.now + Limits::TIMEOUT).max(entry.last_deadline + UNIT);
         entry.last_deadline = deadline;
-        entry.claim = Claim::Held(call);
+        entry.claim = ClaimGuard::Held(call);
         self.loads.push(Load {
             key,
             epoch: entry.epoch,
@@ -313,7 +313,7 @@ impl Model {
             }
             (_, Some(entry)) => {
                 let longest = backoff(entry.failures);
-                entry.claim = Claim::Rests(self.now + longest / 2, self.now + longest);
+                entry.claim = ClaimGuard::Rests(self.now + longest / 2, self.now + longest);
                 entry.failures += 1;
                 entry.last_error = ending;
             }
@@ -326,7 +326,7 @@ impl Model {
         Entry {
             epoch: self.epochs,
             value,
-            claim: Claim::Free,
+            claim: ClaimGuard::Free,
             failures: 0,
             last_deadline: 0,
             last_error: Ending::Cancelled,

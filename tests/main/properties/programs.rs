@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use everfresh::{Cache, Cached, Loaded, ManualClock, Request, Source, ToldToFail};
+use everfresh::{Cache, Cached, InjectedFailure, Loaded, ManualClock, Request, Source};
 
 use super::model::{Answer, Call, Ending, Model, Stage};
 use super::promises::{Key, Limits, Number, Promises};
@@ -46,7 +46,7 @@ struct Run {
     tally: Tally,
     readers: Vec<Reader>,
     loads: Vec<Stand>,
-    kept: Vec<Cached<Tracked, u64>>,
+    kept: Vec<Cached<u64, Tracked>>,
     model: Model,
     promises: Promises,
     /// How often what happened, to know that the programs reach everything.
@@ -89,7 +89,7 @@ impl Run {
                         told.lock().unwrap().made = Some(value.number);
                         Ok(Loaded::new(value))
                     }
-                    How::Fail => Err(ToldToFail),
+                    How::Fail => Err(InjectedFailure),
                     How::Panic => panic!("the program says so"),
                 }
             }
@@ -205,7 +205,7 @@ impl Run {
     }
 
     /// Some reads are kept to the end of the program, over whatever replaces and removes their values.
-    fn keep(&mut self, read: Option<Cached<Tracked, u64>>) {
+    fn keep(&mut self, read: Option<Cached<u64, Tracked>>) {
         self.kept.extend(read);
         if self.kept.len() > 12 {
             self.kept.swap_remove(5);

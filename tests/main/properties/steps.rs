@@ -42,7 +42,7 @@ pub enum Step {
     /// Polls the future of a load: its first poll calls the loader.
     Start(usize),
     End(usize, How),
-    /// Drops the future of a load, as a runtime does that shuts down.
+    /// DropAll the future of a load, as a runtime does that shuts down.
     Abort(usize),
 }
 

@@ -2,7 +2,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use everfresh::{Builder, Cache, CountingLoader, Loaded, Request, ToldToFail};
+use everfresh::{Builder, Cache, CountingLoader, InjectedFailure, Loaded, Request};
 
 /// How the test ends a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
             .unwrap()
     }
 
-    async fn call(self, key: u64, previous: Option<V>) -> Result<Loaded<V>, ToldToFail> {
+    async fn call(self, key: u64, previous: Option<V>) -> Result<Loaded<V>, InjectedFailure> {
         let number = {
             let mut calls = self.0.lock().unwrap();
             calls.push(Call {
@@ -52,8 +52,8 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
         });
         match end.await {
             End::Value(value) => Ok(Loaded::new(value)),
-            End::Absent => Ok(Loaded::absent()),
-            End::Fail => Err(ToldToFail),
+            End::Absent => Ok(Loaded::not_found()),
+            End::Fail => Err(InjectedFailure),
             End::Panic => panic!("the gate was told to panic"),
         }
     }

@@ -16,7 +16,7 @@ pub use gates::Gates;
 pub use tally::{Tally, Tracked};
 pub use tasks::Tasks;
 
-pub type Reading<V> = Pin<Box<dyn Future<Output = Result<Cached<V, u64>, Error>> + Send>>;
+pub type Reading<V> = Pin<Box<dyn Future<Output = Result<Cached<u64, V>, Error>> + Send>>;
 
 pub const NANO: Duration = Duration::from_nanos(1);
 

@@ -40,7 +40,7 @@ impl Tasks {
         }
     }
 
-    /// Drops a task as a runtime that shuts down does; false if it had ended.
+    /// DropAll a task as a runtime that shuts down does; false if it had ended.
     pub fn abort(&self, task: usize) -> bool {
         let taken = self.0.lock().unwrap()[task].take();
         taken.is_some()

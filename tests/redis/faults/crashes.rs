@@ -62,11 +62,11 @@ fn a_restart_with_nothing_is_a_new_generation() {
     let epoch = set(&world.store, &k, b"one").unwrap();
     let granted = acquire(&world.store, &k, Some(epoch));
     assert_eq!(granted, Ok(Acquired::Granted { base: epoch }));
-    let generation = world.store.generation();
+    let gaps = world.store.gaps();
     world.server.restart();
-    until("the gap is told", || !heard.generations().is_empty());
-    assert!(world.store.generation() > generation);
-    assert_eq!(heard.generations().last(), Some(&world.store.generation()));
+    until("the gap is told", || !heard.gaps().is_empty());
+    assert!(world.store.gaps() > gaps);
+    assert_eq!(heard.gaps().last(), Some(&world.store.gaps()));
     world.wait_until_up();
     assert_eq!(read(&world.store, &k), Ok(None));
     // The server knows neither the lease nor the scripts.
@@ -109,19 +109,19 @@ fn it_starts_before_the_server_and_joins_it() {
     assert_eq!(class(refused), ErrorClass::Unavailable);
     let store = server.builder().start().unwrap();
     let heard = std::sync::Arc::new(Heard::default());
-    let follower: std::sync::Arc<dyn everfresh::store::Follower> = heard.clone();
-    store.follow(&namespace(), std::sync::Arc::downgrade(&follower));
+    let listener: std::sync::Arc<dyn everfresh::store::ChangeListener> = heard.clone();
+    store.subscribe(&namespace(), std::sync::Arc::downgrade(&listener));
     until("an attempt was made", || {
         matches!(store.state(), StoreState::Down(_))
     });
     assert_eq!(store.now(), None);
-    assert_eq!(store.generation(), 0);
+    assert_eq!(store.gaps(), 0);
     assert!(is_gone(set(&store, &key("a"), b"one")));
-    assert!(heard.generations().is_empty());
+    assert!(heard.gaps().is_empty());
     server.restart();
     until("the store is up", || store.state().is_up());
     assert!(store.now().is_some());
-    until("it is told", || heard.generations() == [1]);
+    until("it is told", || heard.gaps() == [1]);
     works(&store, &key("a"));
     until("changes arrive", || heard.changes().len() >= 2);
 }

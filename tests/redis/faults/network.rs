@@ -40,7 +40,7 @@ fn a_cut_line() {
     assert!(!store.state().is_up());
     proxy.mood(Mood::Pass);
     is_up_again(&store, 4);
-    assert_eq!(heard.generations().len() as u64, store.generation() - 1);
+    assert_eq!(heard.gaps().len() as u64, store.gaps() - 1);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_slow_line_is_only_slow() {
         .unwrap();
     proxy.mood(Mood::Delay(Duration::from_millis(50)));
     works(&store, &key("a"));
-    assert_eq!(store.generation(), 1);
+    assert_eq!(store.gaps(), 1);
     assert!(store.state().is_up());
 }
 
@@ -113,11 +113,9 @@ fn a_subscription_that_is_lost_is_a_gap() {
     let server = Server::start();
     let store = server.builder().connect_blocking().unwrap();
     let heard = Heard::of(&store, &namespace());
-    let generation = store.generation();
+    let gaps = store.gaps();
     server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    until("the gap is told", || {
-        heard.generations() == [generation + 1]
-    });
+    until("the gap is told", || heard.gaps() == [gaps + 1]);
     set(&store, &key("a"), b"one").unwrap();
     heard.wait_for(1);
 }

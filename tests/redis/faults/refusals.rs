@@ -84,12 +84,12 @@ fn a_disk_that_cannot_be_written() {
     // A server like that refuses its pings too: it must not count as dead.
     let ping = world.server.talk().ask(&["PING"]).unwrap();
     assert!(matches!(ping, Answer::Error(text) if text.starts_with("MISCONF")));
-    let generation = world.store.generation();
+    let gaps = world.store.gaps();
     reads_only(&world, loading, false);
     // Nor for who connects now.
     let other = world.server.builder().connect_blocking().unwrap();
     assert!(read(&other, &key("stored")).unwrap().is_some());
-    assert_eq!(world.store.generation(), generation);
+    assert_eq!(world.store.gaps(), gaps);
     world
         .server
         .ask(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
@@ -111,7 +111,7 @@ fn too_few_replicas() {
 
 fn no_longer_the_master(serves_stale: &str) {
     let (world, _) = with_something(Server::start());
-    let generation = world.store.generation();
+    let gaps = world.store.gaps();
     world
         .server
         .ask(&["CONFIG", "SET", "replica-serve-stale-data", serves_stale]);
@@ -125,7 +125,7 @@ fn no_longer_the_master(serves_stale: &str) {
     world.server.ask(&["REPLICAOF", "NO", "ONE"]);
     world.wait_until_up();
     works(&world.store, &key("a"));
-    assert!(world.store.generation() > generation);
+    assert!(world.store.gaps() > gaps);
 }
 
 #[test]

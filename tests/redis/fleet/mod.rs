@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use everfresh::store::{
-    Codec, FleetStats, Namespace, Postcard, RedisBuilder, RedisStore, SecondLevel, Store, StoreKey,
-};
+use everfresh::store::{Codec, Namespace, Postcard, RedisBuilder, RedisStore, Store, StoreKey};
 use everfresh::{Cache, Loaded, ManualClock, Request, Source};
+use everfresh::{FleetStats, SecondLevel};
 
 use crate::contract::world::{HOUR, MINUTE, until};
 use crate::server::Server;
@@ -114,7 +113,7 @@ impl Origin {
 impl Process {
     fn wait_until_up(&self) {
         until("the store is up", || self.store.state().is_up());
-        until("changes arrive", || self.store.generation() > 0);
+        until("changes arrive", || self.store.gaps() > 0);
     }
 
     fn get(&self, key: u64) -> u64 {

@@ -201,7 +201,7 @@ fn an_invalidation_while_the_server_is_away() {
     until("told", || {
         // The pauses between attempts are by the clock in our hands.
         origin.clock.advance(Duration::from_millis(1));
-        first.stats().untold == 0
+        first.stats().pending == 0
     });
     until("heard", || second.get(1) != 0);
     server.kill();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use everfresh::store::{
-    Acquire, Acquired, Change, Codec, Epoch, Follower, Format, Namespace, Origin, Publish,
+    Acquire, Acquired, Change, ChangeListener, Codec, Epoch, Format, Namespace, Origin, Publish,
     Rejected, Store, StoreError, StoreKey, Stored, Terms, Token,
 };
 use futures_lite::future::block_on;
@@ -194,20 +194,20 @@ impl Caller<'_> {
     }
 }
 
-/// A follower that remembers.
+/// A listener that remembers.
 #[derive(Default)]
 pub struct Heard {
     pub changes: Mutex<Vec<Change>>,
-    pub generations: Mutex<Vec<u64>>,
+    pub gaps: Mutex<Vec<u64>>,
 }
 
 impl Heard {
     pub fn of(store: &dyn Store, namespace: &Namespace) -> Arc<Self> {
         let heard = Arc::new(Heard::default());
-        let follower: Arc<dyn Follower> = heard.clone();
-        store.follow(namespace, Arc::downgrade(&follower));
-        until("changes arrive", || !heard.generations().is_empty());
-        heard.generations.lock().unwrap().clear();
+        let listener: Arc<dyn ChangeListener> = heard.clone();
+        store.subscribe(namespace, Arc::downgrade(&listener));
+        until("changes arrive", || !heard.gaps().is_empty());
+        heard.gaps.lock().unwrap().clear();
         heard
     }
 
@@ -215,8 +215,8 @@ impl Heard {
         self.changes.lock().unwrap().clone()
     }
 
-    pub fn generations(&self) -> Vec<u64> {
-        self.generations.lock().unwrap().clone()
+    pub fn gaps(&self) -> Vec<u64> {
+        self.gaps.lock().unwrap().clone()
     }
 
     /// Waits until so many changes were heard.
@@ -226,13 +226,13 @@ impl Heard {
     }
 }
 
-impl Follower for Heard {
+impl ChangeListener for Heard {
     fn changed(&self, change: &Change) {
         self.changes.lock().unwrap().push(*change);
     }
 
-    fn reconnected(&self, generation: u64) {
-        self.generations.lock().unwrap().push(generation);
+    fn reconnected(&self, gaps: u64) {
+        self.gaps.lock().unwrap().push(gaps);
     }
 }
 

@@ -1,0 +1,202 @@
+//! What is remembered of absent keys, in whole calls of the cache itself, against whatever is written meanwhile.
+//!
+//! The origin never has a value, so every load ends with "absent".
+
+use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use everfresh::{BoxFuture, Cache, Cached, Error, InjectedFailure, Loaded, ManualClock, Request};
+use loom::thread::spawn;
+
+use crate::Threads::{Two, TwoBusy};
+use crate::fixture::KEY;
+use crate::run_model;
+
+/// The same in every execution, and never that of an empty way.
+#[derive(Clone, Copy, Default)]
+struct Fixed(u64);
+
+impl Hasher for Fixed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().map(|byte| u64::from(*byte) + 1).sum();
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Whole = Cache<u8, u64, BuildHasherDefault<Fixed>>;
+
+/// Loads that were started and wait for the model to run them.
+#[derive(Clone, Default)]
+struct Loads(Arc<Mutex<(usize, Vec<BoxFuture>)>>);
+
+impl Loads {
+    fn started(&self) -> usize {
+        self.0.lock().unwrap().0
+    }
+
+    fn take(&self) -> BoxFuture {
+        self.0.lock().unwrap().1.pop().expect("a load was started")
+    }
+}
+
+/// Runs a load to its end; it never waits.
+fn run(mut load: BoxFuture) {
+    assert!(poll(load.as_mut()).is_ready());
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn cache() -> (Whole, Loads, ManualClock) {
+    let (loads, clock) = (Loads::default(), ManualClock::new());
+    let spawned = loads.clone();
+    let cache = Cache::builder()
+        .capacity(1)
+        .hasher(BuildHasherDefault::default())
+        .clock(&clock)
+        .fresh_for(Duration::from_secs(10))
+        .stale_for(Duration::from_secs(10))
+        .not_found_for(Duration::from_secs(1_000))
+        .beta(0.0)
+        .spawner(move |load| {
+            let mut spawned = spawned.0.lock().unwrap();
+            spawned.0 += 1;
+            spawned.1.push(load);
+        })
+        .load_with(async |_: &Request<u8, u64>| Ok::<_, InjectedFailure>(Loaded::not_found()))
+        .build()
+        .unwrap();
+    (cache, loads, clock)
+}
+
+type Reading<'a> = Pin<Box<dyn Future<Output = Result<Cached<u8, u64>, Error>> + 'a>>;
+
+fn get(cache: &Whole) -> Reading<'_> {
+    Box::pin(cache.get(&KEY))
+}
+
+/// What a caller has now, if it need not wait: the value, or that there is none.
+fn answer(reading: &mut Reading<'_>) -> Option<Option<u64>> {
+    match poll(reading.as_mut()) {
+        Poll::Pending => None,
+        Poll::Ready(Ok(cached)) => Some(Some(*cached)),
+        Poll::Ready(Err(error)) => {
+            assert!(error.is_not_found());
+            Some(None)
+        }
+    }
+}
+
+/// A load that has begun and has still to end.
+fn begun(cache: &Whole, loads: &Loads) -> BoxFuture {
+    assert_eq!(answer(&mut get(cache)), None);
+    loads.take()
+}
+
+/// P4: the answer of a load is not believed after an invalidation.
+#[test]
+fn answer_against_invalidate() {
+    run_model(TwoBusy, || {
+        let (cache, loads, _clock) = cache();
+        let load = begun(&cache, &loads);
+        let loader = spawn(move || run(load));
+        cache.invalidate(&KEY);
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        loader.join().unwrap();
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(loads.started(), 2, "one load after the invalidation");
+    });
+}
+
+/// P4: nor after an invalidation of everything.
+#[test]
+fn answer_against_invalidate_all() {
+    run_model(TwoBusy, || {
+        let (cache, loads, _clock) = cache();
+        let load = begun(&cache, &loads);
+        let loader = spawn(move || run(load));
+        cache.invalidate_all();
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        loader.join().unwrap();
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+    });
+}
+
+/// P4: nor after an insert, also when the inserted value has left.
+#[test]
+fn answer_against_insert() {
+    run_model(TwoBusy, || {
+        let (cache, loads, clock) = cache();
+        let load = begun(&cache, &loads);
+        let loader = spawn(move || run(load));
+        cache.insert(KEY, 9);
+        assert_eq!(answer(&mut get(&cache)), Some(Some(9)));
+        loader.join().unwrap();
+        assert_eq!(answer(&mut get(&cache)), Some(Some(9)));
+        clock.advance(Duration::from_secs(100));
+        assert_eq!(cache.sweep(), 1);
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+    });
+}
+
+/// P3: a caller that comes while a load ends gets its answer, or that of one more load.
+#[test]
+fn answer_against_a_caller() {
+    run_model(Two, || {
+        let (cache, loads, _clock) = cache();
+        let load = begun(&cache, &loads);
+        let loader = spawn(move || run(load));
+        let mut caller = get(&cache);
+        let told = answer(&mut caller);
+        loader.join().unwrap();
+        if loads.started() == 2 {
+            // It came after the first had left the table and before that was remembered.
+            run(loads.take());
+        }
+        let told = told.or_else(|| answer(&mut caller));
+        assert_eq!(told, Some(None), "a caller is not told");
+        assert_eq!(answer(&mut get(&cache)), Some(None), "it is not remembered");
+    });
+}
+
+/// P3: whoever waited for a load and reads again finds what it left.
+#[test]
+fn answer_against_a_caller_that_waited() {
+    run_model(Two, || {
+        let (cache, loads, _clock) = cache();
+        let mut caller = get(&cache);
+        assert_eq!(answer(&mut caller), None);
+        let load = loads.take();
+        let loader = spawn(move || run(load));
+        if answer(&mut caller).is_some() {
+            assert_eq!(answer(&mut get(&cache)), Some(None), "it is asked twice");
+        }
+        loader.join().unwrap();
+        assert_eq!(loads.started(), 1, "a second load");
+    });
+}
+
+/// P4: a refresh that finds its key gone does not take along what was inserted meanwhile.
+#[test]
+fn answer_of_a_refresh_against_insert() {
+    run_model(TwoBusy, || {
+        let (cache, loads, clock) = cache();
+        cache.insert(KEY, 5);
+        clock.advance(Duration::from_secs(11));
+        assert_eq!(answer(&mut get(&cache)), Some(Some(5)));
+        let refresh = loads.take();
+        let refresher = spawn(move || run(refresh));
+        cache.insert(KEY, 9);
+        assert_eq!(cache.peek(&KEY).as_deref(), Some(&9), "an insert is undone");
+        refresher.join().unwrap();
+        assert_eq!(cache.peek(&KEY).as_deref(), Some(&9), "an insert is undone");
+    });
+}

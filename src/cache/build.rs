@@ -1,0 +1,297 @@
+//! From checked settings to a cache.
+
+use std::fmt;
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash};
+use std::hint::black_box;
+use std::time::Duration;
+
+use super::builder::Builder;
+use crate::cache::Cache;
+use crate::cache::read::Core;
+use crate::error::BuildError;
+use crate::fleet::Fleet;
+use crate::load::job::{CacheState, RunJob};
+use crate::load::negative::NegativeCache;
+use crate::load::policy::Policy;
+use crate::load::runner::max_threads;
+use crate::observe::stats::Counters;
+use crate::protocol::entries::{Entries, Limits, Timing};
+use crate::protocol::removal::Removals;
+use crate::sync::Arc;
+use crate::time::clock::{Clock, Tick, ticks};
+
+/// Ways of the table for each entry of capacity. At three, one key in eighteen thousand finds its set full.
+const WAYS_PER_ENTRY: usize = 3;
+
+/// From limits of this length on, a clock in steps of some milliseconds is good enough.
+const COARSE_FROM: Duration = Duration::from_millis(400);
+
+/// Entries of a cache that is given neither `capacity` nor `max_weight`.
+const ENTRIES: usize = 10_000;
+
+/// Without `capacity`, `max_weight` has room for one entry for each so much weight, ...
+const WEIGHT_PER_ENTRY: u64 = 1_024;
+
+/// ... but at least for so many entries, ...
+const LEAST_ENTRIES: u64 = 1 << 16;
+
+/// ... and above this weight `capacity` must be given, because room for entries is taken at once.
+const MAX_WEIGHT_ALONE: u64 = 1 << 34;
+
+/// A set of the table is named by 32 bits.
+const MAX_CAPACITY: u64 = 1 << 32;
+
+/// What one entry of capacity takes at `build`, in bytes: three ways of the table, a ghost and an
+/// eighth of a token. Rounded up; a test counts what is really allocated.
+const BYTES_PER_ENTRY: usize = 40;
+
+/// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so a claim that is
+/// made after such a one can still be later.
+const LONGEST: Tick = Tick::MAX / 16;
+
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Checks the settings and builds the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says which setting is wrong and what it may be.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let without_loader = Cache::<u64, u64>::builder().capacity(100).build();
+    /// assert!(without_loader.unwrap_err().to_string().starts_with("there is no loader"));
+    /// ```
+    pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
+    where
+        S: BuildHasher,
+    {
+        self.check()?;
+        let max_entries = self.max_entries()?;
+        let policy = self.policy();
+        let clock = self
+            .clock
+            .unwrap_or_else(|| match self.fresh_for < COARSE_FROM {
+                true => Clock::precise(),
+                false => Clock::coarse(),
+            });
+        let timing = Timing {
+            // `now` of a claim may lag by a step, and a claim must not end before its time.
+            claim_for: ticks(self.load_timeout)
+                .saturating_add(clock.step())
+                .min(LONGEST),
+            timeout: self.load_timeout,
+            rest_for: policy.backoff_from,
+        };
+        let name = self.runner.name.clone();
+        let Some(make_start) = self.loader else {
+            return Err(BuildError::setting(
+                "there is no loader: give one with `compute`, `load` or their variants",
+            ));
+        };
+        let start = make_start(self.runner)?;
+        let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
+        let negative_capacity = self
+            .negative_capacity
+            .unwrap_or(max_entries.max(1_000) as u64);
+        let limits = Limits {
+            entries: max_entries,
+            weight: max_weight,
+            ways: max_entries * WAYS_PER_ENTRY,
+        };
+        let removals = Removals::new(self.listener);
+        let entries = Arc::new(Entries::new(limits, timing, removals));
+        let state = Arc::new(CacheState {
+            name: name.into(),
+            policy,
+            clock,
+            counters: Counters::default(),
+            weigher,
+            negative: NegativeCache::new(negative_capacity),
+        });
+        let (start, fleet) = match self.level {
+            None => (start, None),
+            Some(level) => {
+                let fleet = Fleet::new(level, max_entries, &entries, state.clone(), start);
+                let starts = fleet.clone();
+                let start: RunJob<K, V> = Box::new(move |job| starts.start(job));
+                (start, Some(fleet))
+            }
+        };
+        Ok(Cache::new(Core {
+            hasher: self.hasher,
+            entries,
+            state,
+            start,
+            fleet,
+        }))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let runner = &self.runner;
+        let may_name_a_thread = |name: &str| !name.contains('\0');
+        let no_nul = "must not contain NUL, because threads are named after it";
+        require(
+            may_name_a_thread(&runner.name),
+            "name",
+            &runner.name,
+            no_nul,
+        )?;
+        if let Some(name) = &runner.thread_name {
+            require(may_name_a_thread(name), "thread_name", name, no_nul)?;
+        }
+        if let Some(capacity) = self.capacity {
+            let fits = (1..=MAX_CAPACITY).contains(&(capacity as u64));
+            require(
+                fits,
+                "capacity",
+                &capacity,
+                "must be 1 to 4 294 967 296 entries",
+            )?;
+        }
+        if let Some((weight, _)) = self.weigher {
+            require(weight > 0, "max_weight", &weight, "must be at least 1")?;
+            require(
+                self.capacity.is_some() || weight <= MAX_WEIGHT_ALONE,
+                "max_weight",
+                &weight,
+                "must be at most 2^34 without `capacity`: room for entries is taken at once",
+            )?;
+        }
+        require(
+            !self.fresh_for.is_zero(),
+            "fresh_for",
+            &self.fresh_for,
+            "must be more than zero",
+        )?;
+        if let Some(window) = self.stale_if_error_for {
+            require(
+                window >= self.stale_for,
+                "stale_if_error_for",
+                &window,
+                &format!("must be at least `stale_for`, {:?}", self.stale_for),
+            )?;
+        }
+        require(
+            !self.load_timeout.is_zero(),
+            "load_timeout",
+            &self.load_timeout,
+            "must be more than zero",
+        )?;
+        let (first, longest) = self.backoff;
+        require(
+            !first.is_zero() && first <= longest,
+            "backoff",
+            &format_args!("{first:?} to {longest:?}"),
+            "must be from more than zero to at least that",
+        )?;
+        require(
+            self.beta.is_finite() && self.beta >= 0.0,
+            "beta",
+            &self.beta,
+            "must be a number and not below zero",
+        )?;
+        require(
+            (0.0..=1.0).contains(&self.jitter),
+            "jitter",
+            &self.jitter,
+            "must be 0 to 1",
+        )?;
+        if let Some(keys) = self.negative_capacity {
+            let rule = "must be at least 1, because failures of forgotten keys do not rest";
+            require(keys > 0, "negative_capacity", &keys, rule)?;
+        }
+        if let Some(threads) = runner.threads {
+            let rule = format!("must be 1 to {}", max_threads());
+            require(
+                (1..=max_threads()).contains(&threads),
+                "threads",
+                &threads,
+                &rule,
+            )?;
+        }
+        if let Some(jobs) = runner.queue {
+            require(jobs > 0, "queue", &jobs, "must be at least 1")?;
+        }
+        Ok(())
+    }
+
+    /// How many values may be resident, for which there is memory.
+    fn max_entries(&self) -> Result<usize, BuildError> {
+        let (entries, of) = match (self.capacity, &self.weigher) {
+            (Some(capacity), _) => (capacity, format!("`capacity` is {capacity}")),
+            (None, Some((weight, _))) => (
+                entries_for(*weight),
+                format!("`max_weight` is {weight}, `capacity` is not given"),
+            ),
+            (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
+        };
+        match has_memory_for(entries) {
+            true => Ok(entries),
+            false => Err(BuildError::setting(format!(
+                "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \
+                 each; give a smaller `capacity`"
+            ))),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            fresh_for: ticks(self.fresh_for),
+            stale_for: ticks(self.stale_for),
+            error_for: ticks(self.stale_if_error_for.unwrap_or(self.stale_for)),
+            beta: self.beta,
+            jitter: self.jitter,
+            backoff_from: ticks(self.backoff.0),
+            backoff_to: ticks(self.backoff.1),
+            not_found_for: ticks(self.not_found_for),
+        }
+    }
+}
+
+impl<K, V, S> fmt::Debug for Builder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.runner.name)
+            .field("capacity", &self.capacity)
+            .field("fresh_for", &self.fresh_for)
+            .field("stale_for", &self.stale_for)
+            .field("has_loader", &self.loader.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
+    match holds {
+        true => Ok(()),
+        false => Err(BuildError::setting(format!(
+            "`{setting}` is {value:?}; it {rule}"
+        ))),
+    }
+}
+
+/// The limit on entries that comes with a limit on weight alone. It does not bind while values
+/// weigh 1 024 on average; the table for it takes about a thirtieth of a weight in bytes.
+fn entries_for(weight: u64) -> usize {
+    let entries = (weight / WEIGHT_PER_ENTRY).max(LEAST_ENTRIES);
+    usize::try_from(entries).unwrap_or(usize::MAX)
+}
+
+/// Asks for the memory of table and queues in one piece and gives it back, because their own
+/// allocations end the process when they fail.
+fn has_memory_for(entries: usize) -> bool {
+    let Some(bytes) = entries.checked_mul(BYTES_PER_ENTRY) else {
+        return false;
+    };
+    let mut probe = Vec::<u8>::new();
+    let reserved = probe.try_reserve_exact(bytes).is_ok();
+    // Or the compiler takes the allocation out and says that it succeeded.
+    black_box(&mut probe);
+    reserved
+}

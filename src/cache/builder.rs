@@ -1,0 +1,490 @@
+//! The settings of a cache, checked once, by `build`.
+
+use std::error::Error as StdError;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+
+use crate::cache::Cache;
+use crate::error::{BuildError, Error};
+use crate::fleet::SecondLevel;
+use crate::load::job::{RunJob, Weigher, computing, loading};
+use crate::load::loader::{
+    AsyncLoader, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
+};
+use crate::load::runner::Runner;
+use crate::protocol::removal::{Cause, Listener};
+use crate::sync::future::BoxFuture;
+use crate::time::clock::Clock;
+
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError>>;
+
+/// Configures a [`Cache`]; made by [`Cache::builder`].
+///
+/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required:
+/// one of `compute`, `try_compute`, `compute_with` for CPU-bound work on a private pool, or one of
+/// `load`, `try_load`, `load_with` for I/O-bound work on an async runtime. The last one given
+/// counts.
+///
+/// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
+pub struct Builder<K, V, S = RandomState> {
+    pub(super) runner: Runner,
+    pub(super) hasher: S,
+    pub(super) capacity: Option<usize>,
+    pub(super) fresh_for: Duration,
+    pub(super) stale_for: Duration,
+    pub(super) stale_if_error_for: Option<Duration>,
+    pub(super) load_timeout: Duration,
+    pub(super) backoff: (Duration, Duration),
+    pub(super) beta: f64,
+    pub(super) jitter: f64,
+    pub(super) not_found_for: Duration,
+    pub(super) negative_capacity: Option<u64>,
+    pub(super) clock: Option<Clock>,
+    pub(super) weigher: Option<(u64, Weigher<K, V>)>,
+    pub(super) listener: Option<Listener<K, V>>,
+    pub(super) level: Option<SecondLevel<K, V>>,
+    pub(super) loader: Option<MakeStart<K, V>>,
+}
+
+impl<K, V> Cache<K, V> {
+    /// Starts to configure a cache: 10 000 entries, fresh for 60 s, then stale for 60 s.
+    pub fn builder() -> Builder<K, V> {
+        Builder {
+            runner: Runner {
+                name: "everfresh".to_owned(),
+                threads: None,
+                thread_name: None,
+                queue: None,
+                spawner: None,
+            },
+            hasher: RandomState::default(),
+            capacity: None,
+            fresh_for: Duration::from_secs(60),
+            stale_for: Duration::from_secs(60),
+            stale_if_error_for: None,
+            load_timeout: Duration::from_secs(30),
+            backoff: (Duration::from_millis(100), Duration::from_secs(30)),
+            beta: 1.0,
+            jitter: 0.0,
+            not_found_for: Duration::from_secs(1),
+            negative_capacity: None,
+            clock: None,
+            weigher: None,
+            listener: None,
+            level: None,
+            loader: None,
+        }
+    }
+}
+
+impl<K, V, S> Builder<K, V, S> {
+    /// The name of the cache, for its threads, its metrics and people. Default: `"everfresh"`.
+    ///
+    /// It has no NUL character, because no thread's name may have one.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.runner.name = name.into();
+        self
+    }
+
+    /// How many values may be resident; the limit holds at every moment.
+    ///
+    /// Default: 10 000, or with [`max_weight`](Self::max_weight) what is said there. Room for them
+    /// is taken at [`build`](Self::build), 35 to 40 bytes an entry; a capacity for which there is
+    /// no memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
+    pub fn capacity(mut self, entries: usize) -> Self {
+        self.capacity = Some(entries);
+        self
+    }
+
+    /// Limits the weight of all values together, besides their number. Default: no limit.
+    ///
+    /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole
+    /// cache is given to its callers and not kept. Values that a [`Reader`](crate::Reader), a
+    /// [`Pinned`](crate::Pinned) or a [`Cached`](crate::Cached) holds do not count any more once
+    /// they have left the cache.
+    ///
+    /// Weights above half a million are rounded up, by at most 4 millionths, so that all values
+    /// together never pass the limit. With a limit that is a power of two, or below half a million,
+    /// this rounding never refuses a value.
+    ///
+    /// # Room for entries
+    ///
+    /// The number of entries stays limited. With this limit alone there is room for one entry for
+    /// each 1 024 of weight, and for 65 536 at least. So the number limits the cache only if there
+    /// are more than 65 536 values and they weigh less than 1 024 on average. That room is taken at
+    /// [`build`](Self::build): 2.3 MB up to a weight of 64 MiB, 37 MB for 1 GiB. For many lighter
+    /// values, or for a smaller table, give [`capacity`](Self::capacity) as well. Above a weight of
+    /// 2^34 it must be given.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let pages: Cache<u64, String> = Cache::builder()
+    ///     .max_weight(64 << 20, |_id, page: &String| page.len() as u32)
+    ///     .compute(|id: &u64| format!("page {id}"))
+    ///     .build()?;
+    /// pages.get_blocking(&7)?;
+    /// assert_eq!(pages.weight(), 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_weight<F>(mut self, weight: u64, weigher: F) -> Self
+    where
+        F: Fn(&K, &V) -> u32 + Send + Sync + 'static,
+    {
+        self.weigher = Some((weight, Box::new(weigher)));
+        self
+    }
+
+    /// Is told of every value that leaves the cache, and why; not of the values of a cache that is
+    /// dropped, so a program that ends cleanly is told of none of them.
+    ///
+    /// Called after the fact, once for each value, in no particular order. The call that removes a
+    /// value also runs the listener, so a slow listener slows writes down. It reports as many values
+    /// as it removed, and one that an earlier call may have left. With several threads these may be
+    /// values that another call removed. A call that removes nothing never runs the listener.
+    ///
+    /// The listener may call the cache. Values that it removes are reported after it returns: up to
+    /// 64 by the call that runs it, the rest by later calls. A panic in it is caught and dropped.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use everfresh::{Cache, Cause};
+    ///
+    /// let (gone, removed) = mpsc::channel();
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .on_removal(move |key, value, cause| { let _ = gone.send((*key, *value, cause)); })
+    ///     .compute(|n: &u64| n * n)
+    ///     .build()?;
+    /// cache.insert(3, 10);
+    /// cache.invalidate(&3);
+    /// assert_eq!(removed.recv()?, (3, 10, Cause::Invalidated));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_removal<F>(mut self, listener: F) -> Self
+    where
+        F: Fn(&K, &V, Cause) + Send + Sync + 'static,
+    {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// The soft limit: how long a value is fresh. Default: 60 s.
+    ///
+    /// [`Duration::MAX`] is for ever: such a value is never stale and never refreshed.
+    pub fn fresh_for(mut self, duration: Duration) -> Self {
+        self.fresh_for = duration;
+        self
+    }
+
+    /// How long after its fresh time a value is still served while a refresh runs
+    /// (stale-while-revalidate, RFC 5861), and, unless
+    /// [`stale_if_error_for`](Self::stale_if_error_for) says otherwise, when refreshing fails.
+    /// Default: 60 s.
+    ///
+    /// The hard limit is the fresh time plus the longer stale window. Past it a value is never
+    /// served, with one exception: a caller that waited for a load gets its value for 100 ms after
+    /// the load ended, also when the value lives shorter than that. With [`Duration::MAX`] there is
+    /// no hard limit.
+    pub fn stale_for(mut self, duration: Duration) -> Self {
+        self.stale_for = duration;
+        self
+    }
+
+    /// How long after its fresh time a value is still served when refreshing fails (stale-if-error, RFC 5861).
+    ///
+    /// Longer than [`stale_for`](Self::stale_for): after the latter, callers wait for a refresh, and get the old value if it fails.
+    pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
+        self.stale_if_error_for = Some(duration);
+        self
+    }
+
+    /// The longest time that a load or refresh may take. After it the waiting callers get a timeout
+    /// error ([`Error::is_timeout`]), and the next caller may start another load. Default: 30 s.
+    ///
+    /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
+    /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
+    /// thread or task, and its late result is discarded. A load that takes longer than this may
+    /// therefore run beside the next one of the same key. [`Duration::MAX`] is for ever: a load that
+    /// hangs then keeps its callers, and its key, for ever.
+    ///
+    /// # fork
+    ///
+    /// The timeout also bounds reads in a child process that was made by `fork` without `exec`. The
+    /// child reads the values that were resident, but it has no thread of its parent: neither the
+    /// pool nor a runtime runs a load there, so a read that needs one gets the timeout. Build a
+    /// cache after the fork instead. Fork while no other thread uses the cache: a lock that another
+    /// thread holds at that moment stays locked in the child.
+    pub fn load_timeout(mut self, duration: Duration) -> Self {
+        self.load_timeout = duration;
+        self
+    }
+
+    /// How long a key rests after its loader failed, whether it has a value or not: from `first`,
+    /// doubling with each further failure, to `longest`, less up to a half at random. Default: 100 ms
+    /// to 30 s.
+    ///
+    /// Meanwhile a stale value is served, and callers of a key without a value get the remembered
+    /// error at once. A timeout does not rest. `refresh` does not wait for the rest.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.backoff = (first, longest);
+        self
+    }
+
+    /// How long the answer that a key has no value ([`Loaded::not_found`]) is believed. Default: 1 s.
+    pub fn not_found_for(mut self, duration: Duration) -> Self {
+        self.not_found_for = duration;
+        self
+    }
+
+    /// How many absent and failing keys are remembered, apart from the values. Default: as many as
+    /// [`capacity`](Self::capacity), but at least 1 000.
+    ///
+    /// At least 1, because the failures of a key that is not remembered do not rest.
+    pub fn negative_capacity(mut self, keys: u64) -> Self {
+        self.negative_capacity = Some(keys);
+        self
+    }
+
+    /// How eagerly X-Fetch refreshes before the soft limit: 1 is the published optimum, more is earlier, 0 is off. 1 if not given.
+    ///
+    /// At `r` reads a second and a load that takes `c` seconds the refresh starts on average
+    /// `beta * c * (ln(r * beta * c) + 0.577)` seconds early, at most half the fresh time.
+    pub fn beta(mut self, beta: f64) -> Self {
+        self.beta = beta;
+        self
+    }
+
+    /// The part of the fresh time, 0 to 1, of which a random share is taken off each value, so that values loaded together
+    /// do not go stale together. 0 if not given.
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.jitter = part;
+        self
+    }
+
+    /// The source of time. Default: [`Clock::coarse`] where the soft limit is at least 400 ms, else
+    /// [`Clock::precise`].
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = Some(clock.into());
+        self
+    }
+
+    /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
+    ///
+    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread: when as
+    /// many loads hang as there are threads, this cache computes nothing any more. Has no effect on
+    /// `load`, and is refused there.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.runner.threads = Some(threads);
+        self
+    }
+
+    /// How the threads of the pool are called, with a number after it. Default: the cache's name.
+    ///
+    /// It has no NUL character. Has no effect on `load`, and is refused there.
+    pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
+        self.runner.thread_name = Some(prefix.into());
+        self
+    }
+
+    /// How many jobs may wait for a thread of the pool. Default: 65 536.
+    ///
+    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale
+    /// values are put off. Early refreshes are put off whenever no thread is idle. Has no effect on
+    /// `load`, and is refused there.
+    pub fn queue(mut self, jobs: usize) -> Self {
+        self.runner.queue = Some(jobs);
+        self
+    }
+
+    /// A second level, in which values outlive the process and which a fleet of processes shares: one refresh in all of them. None if
+    /// not given. See [`docs::store`](crate::docs::store).
+    pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
+        self.level = Some(level);
+        self
+    }
+
+    /// Where `load` runs its futures: any runtime's spawn function.
+    ///
+    /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called.
+    /// Has no effect on `compute`, and is refused there.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// let cache: Cache<u64, String> = Cache::builder()
+    ///     // A runtime in one line: a thread for each load.
+    ///     .spawner(|load| { std::thread::spawn(|| futures_lite::future::block_on(load)); })
+    ///     .load(async |id: &u64| format!("user {id}"))
+    ///     .build()?;
+    /// assert_eq!(*cache.get_blocking(&7)?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spawner(mut self, spawn: impl Fn(BoxFuture) + Send + Sync + 'static) -> Self {
+        self.runner.spawner = Some(Box::new(spawn));
+        self
+    }
+
+    /// How keys are hashed: randomly seeded foldhash if not given. For keys chosen by an attacker take [`std::hash::RandomState`].
+    pub fn hasher<T: BuildHasher>(self, hasher: T) -> Builder<K, V, T> {
+        Builder {
+            hasher,
+            runner: self.runner,
+            capacity: self.capacity,
+            fresh_for: self.fresh_for,
+            stale_for: self.stale_for,
+            stale_if_error_for: self.stale_if_error_for,
+            load_timeout: self.load_timeout,
+            backoff: self.backoff,
+            beta: self.beta,
+            jitter: self.jitter,
+            not_found_for: self.not_found_for,
+            negative_capacity: self.negative_capacity,
+            clock: self.clock,
+            weigher: self.weigher,
+            listener: self.listener,
+            level: self.level,
+            loader: self.loader,
+        }
+    }
+}
+
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Loads values by a CPU-bound function that always succeeds. A panic is caught and becomes an error.
+    pub fn compute<F>(self, f: F) -> Self
+    where
+        F: Fn(&K) -> V + Send + Sync + 'static,
+    {
+        self.computing(move |request| Ok(Loaded::new(f(request.key()))))
+    }
+
+    /// Loads values by a CPU-bound function that may fail. Its error is given to all who wait, and
+    /// [`Error::downcast_ref`](crate::Error::downcast_ref) gives it back.
+    pub fn try_compute<F, E>(self, f: F) -> Self
+    where
+        F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.computing(move |request| f(request.key()).map(Loaded::new).map_err(Error::failed))
+    }
+
+    /// Loads values by a CPU-bound function that sees the previous value and may set the new one's times.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use everfresh::{Cache, Loaded, Request};
+    ///
+    /// // A value that did not change is fresh for longer.
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .compute_with(|request: &Request<u64, u64>| {
+    ///         let value = request.key() / 10;
+    ///         let steady = request.previous() == Some(&value);
+    ///         let fresh_for = Duration::from_secs(if steady { 600 } else { 60 });
+    ///         Ok::<_, std::convert::Infallible>(Loaded::new(value).fresh_for(fresh_for))
+    ///     })
+    ///     .build()?;
+    /// assert_eq!(*cache.get_blocking(&42)?, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compute_with<F, E>(self, f: F) -> Self
+    where
+        F: Fn(&Request<K, V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.computing(move |request| f(request).map_err(Error::failed))
+    }
+
+    /// Loads values by an I/O-bound function that always succeeds, on an async runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// # #[cfg(feature = "tokio")]
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let cache: Cache<u64, String> = Cache::builder()
+    ///     .load(async |id: &u64| format!("user {id}"))
+    ///     .build()?;
+    /// assert_eq!(*cache.get(&7).await?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load<F>(self, f: F) -> Self
+    where
+        F: AsyncFn(&K) -> V + for<'a> LoadFn<'a, K, V> + 'static,
+    {
+        self.loading(Infallible(f))
+    }
+
+    /// Loads values by an I/O-bound function that may fail, on an async runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use everfresh::Cache;
+    ///
+    /// # struct Database;
+    /// # impl Database { async fn name(&self, id: u64) -> Result<String, std::io::Error> { Ok(format!("user {id}")) } }
+    /// # #[cfg(feature = "tokio")]
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let database = Arc::new(Database);
+    /// let names: Cache<u64, String> = Cache::builder()
+    ///     .try_load(move |id: &u64| {
+    ///         let (database, id) = (database.clone(), *id); // the future owns what it needs
+    ///         async move { database.name(id).await }
+    ///     })
+    ///     .build()?;
+    /// assert_eq!(*names.get(&7).await?, "user 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_load<F, E>(self, f: F) -> Self
+    where
+        F: AsyncFn(&K) -> Result<V, E> + for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.loading(Fallible(f, PhantomData))
+    }
+
+    /// Loads values by an I/O-bound function that sees the previous value and may set the new one's times; the same as
+    /// [`compute_with`](Self::compute_with), on an async runtime.
+    pub fn load_with<F, E>(self, f: F) -> Self
+    where
+        F: AsyncFn(&Request<K, V>) -> Result<Loaded<V>, E>
+            + for<'a> LoadFn<'a, Request<K, V>, Result<Loaded<V>, E>>
+            + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.loading(Full(f, PhantomData))
+    }
+
+    fn computing(
+        mut self,
+        f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
+    ) -> Self {
+        self.loader = Some(Box::new(|runner| Ok(computing(runner.pool()?, f))));
+        self
+    }
+
+    fn loading(mut self, loader: impl AsyncLoader<K, V>) -> Self {
+        self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
+        self
+    }
+}

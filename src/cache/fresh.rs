@@ -1,0 +1,141 @@
+//! One value kept fresh, without a map.
+
+use std::fmt;
+
+use foldhash::quality::RandomState;
+
+use crate::cache::Cache;
+use crate::cache::builder::Builder;
+use crate::cache::cached::Cached;
+use crate::cache::reader::Pinned;
+use crate::error::{BuildError, Error};
+use crate::load::loader::Loaded;
+use crate::observe::stats::Stats;
+
+/// One value kept fresh: signing keys, a configuration, feature flags.
+///
+/// A cheap handle, like [`Cache`], with the same promises: it is a cache of one key, `()`. Made by [`Fresh::builder`] and
+/// [`Builder::build_fresh`]. Where it is read all the time, let each thread hold a [`pin`](Self::pin).
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use everfresh::Fresh;
+///
+/// let keys: Fresh<Vec<u8>> = Fresh::builder()
+///     .fresh_for(Duration::from_secs(300))
+///     .compute(|&()| vec![1, 2, 3])
+///     .build_fresh()?;
+/// assert_eq!(keys.get_blocking()?.len(), 3);
+///
+/// let mut pinned = keys.pin(); // one for each thread
+/// assert_eq!(pinned.get_blocking()?.len(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Fresh<V>(Cache<(), V>);
+
+impl<V: Send + Sync + 'static> Fresh<V> {
+    /// Starts to configure a value; the settings are those of a cache, and its loader is given the key `()`.
+    pub fn builder() -> Builder<(), V> {
+        Cache::builder().capacity(1)
+    }
+
+    /// Reads the value from a task; the same as [`Cache::get`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::get`].
+    #[inline]
+    pub async fn get(&self) -> Result<Cached<(), V>, Error> {
+        self.0.get(&()).await
+    }
+
+    /// Reads the value from a thread; the same as [`Cache::get_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`].
+    #[inline]
+    pub fn get_blocking(&self) -> Result<Cached<(), V>, Error> {
+        self.0.get_blocking(&())
+    }
+
+    /// The value, if there is one that may be served; never loads, refreshes or waits.
+    #[inline]
+    pub fn peek(&self) -> Option<Cached<(), V>> {
+        self.0.peek(&())
+    }
+
+    /// A handle for one thread or task, with the cheapest read there is.
+    pub fn pin(&self) -> Pinned<(), V> {
+        self.0.pin(())
+    }
+
+    /// Puts a value in; the same as [`Cache::insert`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Fresh;
+    /// let level: Fresh<u8> = Fresh::builder().compute(|&()| 1).build_fresh()?;
+    /// level.set(2); // told by somebody else, before the next refresh
+    /// assert_eq!(*level.get_blocking()?, 2);
+    /// level.invalidate();
+    /// assert_eq!(*level.get_blocking()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set(&self, value: impl Into<Loaded<V>>) {
+        self.0.insert((), value);
+    }
+
+    /// Removes the value; the same as [`Cache::invalidate`].
+    pub fn invalidate(&self) -> bool {
+        self.0.invalidate(&())
+    }
+
+    /// Replaces the value now; the same as [`Cache::refresh`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::refresh`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::refresh`].
+    pub async fn refresh(&self) -> Result<Cached<(), V>, Error> {
+        self.0.refresh(&()).await
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+}
+
+impl<V: Send + Sync + 'static> Builder<(), V, RandomState> {
+    /// Checks the settings and builds a single value kept fresh.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_fresh(self) -> Result<Fresh<V>, BuildError> {
+        self.build().map(Fresh)
+    }
+}
+
+impl<V> Clone for Fresh<V> {
+    fn clone(&self) -> Self {
+        Fresh(self.0.clone())
+    }
+}
+
+impl<V> fmt::Debug for Fresh<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fresh").field(&self.0).finish()
+    }
+}

@@ -1,0 +1,401 @@
+//! The path of a read: look, classify, and, only without a value, load or wait.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use crate::cache::cached::{Cached, Kept, Source};
+use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::load::job::{CacheState, Job, RunJob};
+use crate::load::negative::Known;
+use crate::observe::reason::LoadReason;
+use crate::protocol::drop_later::DropLater;
+use crate::protocol::entries::{self, Begun, Condition, Entries, Read};
+use crate::protocol::entry::Entry;
+use crate::protocol::flight::{Flight, Made, Outcome};
+use crate::protocol::publish::ClaimGuard;
+use crate::protocol::table::Place;
+use crate::protocol::times::Times;
+use crate::protocol::wait_graph::WaitNode;
+use crate::rng::with_rng;
+use crate::sync::future::block_on;
+use crate::sync::{Arc, Held};
+use crate::time::clock::Tick;
+
+/// One cache, state by its handles.
+pub(crate) struct Core<K, V, S> {
+    pub(crate) hasher: S,
+    pub(crate) entries: Arc<Entries<K, V>>,
+    pub(crate) state: Arc<CacheState<K, V>>,
+    pub(crate) start: RunJob<K, V>,
+    /// The second level, which `start` goes through if there is one.
+    pub(crate) fleet: Option<Arc<Fleet<K, V>>>,
+}
+
+/// Callers that waited for a load get its value for this long after the load ended, also when its
+/// own life is shorter: without it they could read a value of some microseconds again for ever.
+const HANDING_OVER: Tick = 100_000_000;
+
+/// What a read found that no value could be just taken from.
+pub(crate) struct Missed<K, V> {
+    pub(crate) found: Option<(Place, Held<Entry<K, V>>)>,
+    pub(crate) now: Tick,
+}
+
+/// Why a read was not served at once.
+pub(crate) enum Unserved<K, V> {
+    /// Wait for this; it was started by this read, or by another.
+    Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
+    Failed(Error),
+    Missing,
+}
+
+impl<K, V, S> Core<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    #[inline(always)]
+    pub(crate) fn find<Q>(&self, key: &Q, hash: u64) -> Option<(Place, Held<Entry<K, V>>)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.entries.find(hash, |other| other.borrow() == key)
+    }
+
+    /// Reads a key: goes on with the hit, or with what was found instead of one.
+    ///
+    /// Inlined, and going on instead of returning: a hit is then built where it is wanted. A copy of what was just written
+    /// part by part stalls the processor for as long as the look-up takes.
+    #[inline(always)]
+    pub(crate) fn lookup<Q, R>(
+        &self,
+        key: &Q,
+        hash: u64,
+        hit: impl FnOnce(Cached<K, V>) -> R,
+        miss: impl FnOnce(Missed<K, V>) -> R,
+    ) -> R
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let now = self.state.clock.now();
+        let Some((place, entry)) = self.find(key, hash) else {
+            return miss(Missed { found: None, now });
+        };
+        match self.take(&entry, now, || self.state.counters.fresh(1)) {
+            Some(source) => hit(Cached::new(entry, now, source)),
+            None => {
+                let found = Some((place, entry));
+                miss(Missed { found, now })
+            }
+        }
+    }
+
+    /// Where a value comes from that a read can just take, which is counted as a use of it; `None`
+    /// if something has to be done first. `count_fresh` counts a fresh one.
+    #[inline(always)]
+    pub(crate) fn take(
+        &self,
+        entry: &Entry<K, V>,
+        now: Tick,
+        count_fresh: impl FnOnce(),
+    ) -> Option<Source> {
+        let source = match now < entry.times.early_from() {
+            true => {
+                count_fresh();
+                Source::Fresh
+            }
+            false => self.fast_state(entry, now)?.into(),
+        };
+        entry.touch();
+        Some(source)
+    }
+
+    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be done first.
+    #[inline(always)]
+    fn fast_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
+        let draw = |times: &Times| self.draws_early(times, now);
+        let condition = self.entries.fast_state(entry, now, draw)?;
+        self.count(condition, now, entry.times.fresh_until());
+        Some(condition)
+    }
+
+    #[inline(never)]
+    fn draws_early(&self, times: &Times, now: Tick) -> bool {
+        with_rng(|rng| self.state.policy.draws_early(times, now, rng))
+    }
+
+    #[inline(always)]
+    fn count(&self, condition: Condition, now: Tick, fresh_until: Tick) {
+        let stale_for = now.saturating_sub(fresh_until);
+        self.state.counters.served(condition, stale_for);
+    }
+
+    pub(crate) fn serve(
+        &self,
+        entry: Held<Entry<K, V>>,
+        now: Tick,
+        condition: Condition,
+    ) -> Kept<K, V> {
+        entry.touch();
+        self.count(condition, now, entry.times.fresh_until());
+        Kept::new(entry.into_arc(), now, condition.into())
+    }
+
+    /// How a value past its `early_from` is served by a read that never loads, and counts it; `None` if it is not.
+    #[inline(never)]
+    pub(crate) fn peek_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
+        if !entry.is_servable(now) {
+            return None;
+        }
+        // Between the two stale windows `get` would wait for a refresh, which this read does not.
+        let known = entries::condition(&entry.times, entry.claims.state(), now);
+        let condition = known.unwrap_or(Condition::Stale);
+        self.count(condition, now, entry.times.fresh_until());
+        Some(condition)
+    }
+
+    /// A read that found no value it could just take: claims, starts, or says what to wait for.
+    #[inline(never)]
+    pub(crate) fn classify(&self, missed: Missed<K, V>) -> Result<Kept<K, V>, Unserved<K, V>> {
+        let Missed { found, now } = missed;
+        let Some((place, entry)) = found else {
+            return Err(Unserved::Missing);
+        };
+        let looked = match self.entries.classify(place, entry, now) {
+            Read::Serve {
+                entry,
+                condition,
+                claim,
+            } => {
+                let served = self.serve(entry, now, condition);
+                if let Some(claim) = claim {
+                    self.state.counters.claimed(condition);
+                    let reason = match condition {
+                        Condition::Early => LoadReason::Early,
+                        _ => LoadReason::Stale,
+                    };
+                    self.start(claim, reason);
+                }
+                return Ok(served);
+            }
+            Read::Load(claim, fallback) => self.lead(claim, fallback),
+            Read::Wait(flight, fallback) => Unserved::Wait(flight, fallback, Source::Coalesced),
+            Read::Failed(error) => Unserved::Failed(error),
+            Read::Missing => Unserved::Missing,
+        };
+        Err(looked)
+    }
+
+    /// Starts the load of a claim whose caller will wait for it.
+    pub(crate) fn lead(
+        &self,
+        claim: ClaimGuard<K, V>,
+        fallback: Option<Held<Entry<K, V>>>,
+    ) -> Unserved<K, V> {
+        let flight = claim.flight().clone();
+        self.start(claim, LoadReason::Cold);
+        Unserved::Wait(flight, fallback, Source::Loaded)
+    }
+
+    fn start(&self, claim: ClaimGuard<K, V>, reason: LoadReason) {
+        (self.start)(Job::new(claim, reason, self.state.clone()));
+    }
+
+    /// Finishes a read that could not be served at once, and counts it.
+    async fn finish<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        looked: Unserved<K, V>,
+    ) -> Result<Kept<K, V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let joined = matches!(looked, Unserved::Wait(_, _, Source::Coalesced));
+        let mut result = self.load_or_wait(key, hash, looked).await;
+        if joined && result.as_ref().is_err_and(Error::is_overloaded) {
+            // The value expired while its refresh was under way, and that was put off then. There
+            // may be room for a load, so this caller tries for itself, once.
+            let hit = |cached: Cached<K, V>| Ok(cached.kept());
+            result = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+                Ok(kept) => Ok(kept),
+                Err(looked) => self.load_or_wait(key, hash, looked).await,
+            };
+        }
+        let waited = |kept: &Kept<K, V>| {
+            matches!(
+                kept.source(),
+                Source::Loaded | Source::Coalesced | Source::Store
+            )
+        };
+        if result.as_ref().map_or(true, waited) {
+            self.state.counters.missed();
+        }
+        result
+    }
+
+    /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a wait.
+    #[inline(never)]
+    pub(crate) fn finish_blocking<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        missed: Missed<K, V>,
+    ) -> Result<Kept<K, V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        match self.classify(missed) {
+            Ok(kept) => Ok(kept),
+            Err(looked) => block_on(self.finish(key, hash, looked)),
+        }
+    }
+
+    /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.
+    #[inline(never)]
+    pub(crate) fn finish_boxed<'a, Q>(
+        &'a self,
+        key: &'a Q,
+        hash: u64,
+        looked: Unserved<K, V>,
+    ) -> impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        Box::pin(self.finish(key, hash, looked))
+    }
+
+    /// Loads or waits until there is a value or an error.
+    pub(crate) async fn load_or_wait<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        mut looked: Unserved<K, V>,
+    ) -> Result<Kept<K, V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        loop {
+            match looked {
+                Unserved::Failed(error) => return Err(error),
+                Unserved::Wait(flight, fallback, source) => match self.wait(&flight, source).await?
+                {
+                    Outcome::Published(entry, made) => {
+                        let source = match made {
+                            Made::Here => source,
+                            Made::Elsewhere => Source::Store,
+                        };
+                        let now = self.state.clock.now();
+                        let handed_until = entry.times.created().saturating_add(HANDING_OVER);
+                        if entry.is_servable(now) || now < handed_until {
+                            return Ok(Kept::new(entry, now, source));
+                        }
+                        // Polled only after the hard limit, so as late as a caller that comes now.
+                    }
+                    Outcome::Failed(error) => return self.fall_back(fallback, error),
+                    Outcome::Superseded => {}
+                },
+                Unserved::Missing => {
+                    if let Some(ours) = self.begin(key, hash).await? {
+                        looked = ours;
+                        continue;
+                    }
+                }
+            }
+            let hit = |cached: Cached<K, V>| Ok(cached.kept());
+            looked = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+                Ok(kept) => return Ok(kept),
+                Err(looked) => looked,
+            };
+        }
+    }
+
+    /// The load failed: serve the value inside its stale-if-error window after all, if there is one.
+    fn fall_back(
+        &self,
+        fallback: Option<Held<Entry<K, V>>>,
+        error: Error,
+    ) -> Result<Kept<K, V>, Error> {
+        let now = self.state.clock.now();
+        match fallback {
+            Some(entry) if entry.is_servable(now) => {
+                self.state.counters.claimed(Condition::AfterFailure);
+                Ok(self.serve(entry, now, Condition::AfterFailure))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Starts the load of an absent key; `None` to read again.
+    async fn begin<Q>(&self, key: &Q, hash: u64) -> Result<Option<Unserved<K, V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let now = self.state.clock.now();
+        let failures = match self.state.negative.known(key, now) {
+            Known::NotFound(error) => return Err(error),
+            Known::Failures(failures) => failures,
+        };
+        let mut drop_later = DropLater::new();
+        let begun = (self.entries).begin(key.to_owned(), hash, failures, now, &mut drop_later);
+        let full = match begun {
+            Begun::Ours(claim) => {
+                // Another load may have begun and ended between the two steps above. Those who joined this one since read
+                // again: what is known may be forgotten before they came.
+                let started = match self.state.negative.known(key, now) {
+                    Known::NotFound(error) => {
+                        claim.abandon();
+                        Err(error)
+                    }
+                    Known::Failures(_) => Ok(Some(self.lead(claim, None))),
+                };
+                self.entries.removals.deliver();
+                return started;
+            }
+            Begun::Exists => None,
+            Begun::Full(flight) => Some(flight),
+        };
+        self.entries.removals.deliver();
+        drop(drop_later);
+        match full {
+            None => {}
+            // Every way of the set holds a load. A caller from outside waits for one of them to end. A
+            // load must not: the one it waits for might be waiting for it.
+            Some(_) if WaitNode::current().is_some() => return Err(Error::overloaded()),
+            Some(flight) => {
+                self.wait(&flight, Source::Coalesced).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for a flight, at most until its claim's deadline.
+    async fn wait(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        source: Source,
+    ) -> Result<Outcome<K, V>, Error> {
+        if source == Source::Coalesced {
+            self.state.counters.coalesced();
+        }
+        let _edge = match WaitNode::current() {
+            None => None,
+            Some(wait_node) => Some(
+                wait_node
+                    .wait_for(flight.wait_node())
+                    .ok_or_else(Error::recursive)?,
+            ),
+        };
+        let landed = flight.land(&self.state.clock).await;
+        Ok(landed.unwrap_or_else(|| Outcome::Failed(self.entries.timed_out())))
+    }
+}

@@ -1,0 +1,94 @@
+//! What a user says of the second level of a cache.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::store::{Codec, Format, Namespace, Store};
+use crate::sync::Arc;
+
+/// How long a lease lasts unless it is renewed, if not given.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// A second level for one cache: the store, the part of it that is the cache's, and how keys and values are written.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "postcard")] {
+/// use std::sync::Arc;
+/// use everfresh::store::MemoryStore;
+/// use everfresh::SecondLevel;
+/// use everfresh::Cache;
+///
+/// let store = Arc::new(MemoryStore::new());
+/// let squares: Cache<u64, u64> = Cache::builder()
+///     .store(SecondLevel::new(store, "squares:v1").unwrap())
+///     .compute(|n: &u64| n * n)
+///     .build()
+///     .unwrap();
+/// assert_eq!(*squares.get_blocking(&12).unwrap(), 144);
+/// # }
+/// ```
+pub struct SecondLevel<K, V> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) namespace: Namespace,
+    pub(super) format: Format<V>,
+    pub(super) keys: Box<dyn Codec<K>>,
+    pub(super) lease: Duration,
+}
+
+impl<K, V> SecondLevel<K, V> {
+    /// Keys and values as [`Postcard`](crate::store::Postcard) writes them.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace is not one: see [`Namespace::new`].
+    #[cfg(feature = "postcard")]
+    pub fn new(store: Arc<impl Store>, namespace: &str) -> Result<Self, crate::error::BuildError>
+    where
+        K: serde::Serialize + serde::de::DeserializeOwned,
+        V: serde::Serialize + serde::de::DeserializeOwned + 'static,
+    {
+        use crate::store::Postcard;
+        let namespace = Namespace::new(namespace)?;
+        Ok(Self::with(
+            store,
+            namespace,
+            Format::new(Postcard),
+            Postcard,
+        ))
+    }
+
+    /// Values in this format. Of keys only the encoded bytes count: two keys are the same if theirs are.
+    pub fn with(
+        store: Arc<impl Store>,
+        namespace: Namespace,
+        format: Format<V>,
+        keys: impl Codec<K>,
+    ) -> Self {
+        SecondLevel {
+            store,
+            namespace,
+            format,
+            keys: Box::new(keys),
+            lease: LEASE,
+        }
+    }
+
+    /// How long the fleet waits for a process that died while it loaded a key. 3 s if not given; at least 100 ms.
+    ///
+    /// A process that lives renews its lease at a third of this, however long its loader takes.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(Duration::from_millis(100));
+        self
+    }
+}
+
+impl<K, V> fmt::Debug for SecondLevel<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecondLevel")
+            .field("namespace", &self.namespace)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}

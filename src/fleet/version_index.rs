@@ -1,0 +1,284 @@
+//! What this process knows of keys in the store: the latest epoch, what is resident of it, and what the store has not been flushed yet.
+//!
+//! Never touched by a hit. Locks are held for a few instructions each, never while anything else runs.
+//!
+//! Invariants:
+//!
+//! 1. `latest` only grows. A payload older than it is never installed; one that was installed while it grew is taken out again by whoever
+//!    installed it (P4). So a reader of a change and an installer meet in one of two orders, and the value is gone after both.
+//! 2. A key with a write that the store has not been flushed of is not read from the store, and nothing loaded before that write is
+//!    published: what the store holds is older than what this process has said.
+//! 3. A key is forgotten only when it is neither resident nor being loaded nor waiting to be flushed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use foldhash::quality::RandomState;
+
+use crate::store::{Epoch, StoreError};
+use crate::sync::event::Event;
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
+
+/// Parts that are locked apart from each other.
+const SHARDS: usize = 64;
+
+/// What the store is to be flushed of a key.
+#[derive(Clone)]
+pub(super) enum Write {
+    Set {
+        payload: Vec<u8>,
+        ttl: std::time::Duration,
+    },
+    Invalidate,
+}
+
+/// One key.
+pub(super) struct Tracked<K> {
+    pub(super) key: K,
+    /// The set of the table in which it lives.
+    pub(super) set: usize,
+    /// The latest epoch notifications of.
+    latest: Option<Epoch>,
+    /// The epoch of the resident value, if the store has it.
+    installed: Option<Epoch>,
+    /// Boxed, like the next, because few keys have one: most of a key's place here would be theirs.
+    pending: Option<Box<Pending>>,
+    /// The last write that was given up, and why.
+    given_up: Option<Box<(u64, StoreError)>>,
+    /// How many writes there were so far.
+    writes: u64,
+    /// Notified after every change of what is known, if somebody ever waited for one.
+    event: Option<Arc<Event>>,
+}
+
+struct Pending {
+    write: Write,
+    /// Whether a task is busy write_state it.
+    failed: Option<StoreError>,
+}
+
+/// How far a write of this process has come.
+pub(super) enum WriteState {
+    /// The store knows it, or a later one.
+    Flushed,
+    /// It is on its way.
+    InFlight,
+    /// It could not be flushed yet, and is tried again; or it was given up.
+    Failed(StoreError),
+}
+
+pub(super) struct VersionIndex<K> {
+    shards: Box<[Mutex<Shard<K>>]>,
+    /// How many keys a shard holds before it looks for some to forget.
+    prune_from: usize,
+}
+
+struct Shard<K> {
+    known: HashMap<u128, Tracked<K>, RandomState>,
+    prune_at: usize,
+}
+
+impl<K: Clone> VersionIndex<K> {
+    pub(super) fn new(capacity: usize) -> Self {
+        let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
+        let shard = || {
+            Mutex::new(Shard {
+                known: HashMap::default(),
+                prune_at: prune_from,
+            })
+        };
+        VersionIndex {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            prune_from,
+        }
+    }
+
+    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K>> {
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+
+    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K>) -> R) -> Option<R> {
+        self.shard(hash).known.get_mut(&hash).map(look)
+    }
+
+    /// Makes sure that a key is known; false if there is something of it that the store does not know.
+    ///
+    /// `in_use` makes what says whether a known key, in its set, is still needed.
+    pub(super) fn track<U: Fn(usize, &K) -> bool>(
+        &self,
+        hash: u128,
+        key: &K,
+        set: usize,
+        in_use: impl FnOnce() -> U,
+    ) -> bool {
+        let mut shard = self.shard(hash);
+        if shard.known.len() >= shard.prune_at {
+            let in_use = in_use();
+            shard.known.retain(|_, known| {
+                known.pending.is_some()
+                    || (known.event.as_ref()).is_some_and(|event| Arc::strong_count(event) > 1)
+                    || in_use(known.set, &known.key)
+            });
+            shard.prune_at = self.prune_from.max(2 * shard.known.len());
+        }
+        match shard.known.entry(hash) {
+            Entry::Occupied(known) => known.get().pending.is_none(),
+            Entry::Vacant(tombstone) => {
+                tombstone.insert(Tracked {
+                    key: key.clone(),
+                    set,
+                    latest: None,
+                    installed: None,
+                    pending: None,
+                    given_up: None,
+                    writes: 0,
+                    event: None,
+                });
+                true
+            }
+        }
+    }
+
+    /// The key behind a hash, and its set.
+    pub(super) fn key(&self, hash: u128) -> Option<(K, usize)> {
+        self.with(hash, |known| (known.key.clone(), known.set))
+    }
+
+    /// Every hash that is known.
+    pub(super) fn hashes(&self) -> Vec<u128> {
+        let hashes = |shard: &Mutex<Shard<K>>| lock(shard).known.keys().copied().collect();
+        self.shards.iter().flat_map::<Vec<_>, _>(hashes).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).known.len())
+            .sum()
+    }
+
+    /// Notified after every change of what is known of the key.
+    pub(super) fn event(&self, hash: u128) -> Option<Arc<Event>> {
+        self.with(hash, |known| known.event.get_or_insert_default().clone())
+    }
+
+    pub(super) fn notify(&self, hash: u128) {
+        if let Some(event) = self.with(hash, |known| known.event.clone()).flatten() {
+            event.notify_all();
+        }
+    }
+
+    pub(super) fn installed(&self, hash: u128) -> Option<Epoch> {
+        self.with(hash, |known| known.installed).flatten()
+    }
+
+    /// Hears of an epoch; true if the key is known and it is later than any before.
+    pub(super) fn raise(&self, hash: u128, epoch: Epoch) -> bool {
+        let raised = self.with(hash, |known| {
+            let later = known.latest.is_none_or(|latest| latest < epoch);
+            if later {
+                known.latest = Some(epoch);
+            }
+            later
+        });
+        raised.unwrap_or(false)
+    }
+
+    /// Whether a payload of this epoch may be served: nothing later was notifications of and nothing is pending.
+    pub(super) fn accepts(&self, hash: u128, epoch: Epoch) -> bool {
+        self.with(hash, |known| {
+            known.pending.is_none() && known.latest.is_none_or(|latest| latest <= epoch)
+        })
+        .unwrap_or(true)
+    }
+
+    /// Notes that the value of this epoch is resident; false if something later was notifications of meanwhile.
+    pub(super) fn install(&self, hash: u128, epoch: Epoch) -> bool {
+        let accepted = self.with(hash, |known| {
+            let current = known.latest.is_none_or(|latest| latest <= epoch);
+            if current {
+                known.latest = Some(epoch);
+                known.installed = Some(epoch);
+            }
+            current && known.pending.is_none()
+        });
+        accepted.unwrap_or(true)
+    }
+
+    /// Puts a write down, over one that is pending; returns its number, and whether nobody is write_state this key's writes yet.
+    pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
+        self.with(hash, |known| {
+            known.writes += 1;
+            let before = known.pending.replace(Box::new(Pending {
+                write,
+                failed: None,
+            }));
+            (known.writes, before.is_none())
+        })
+    }
+
+    /// The write to enqueue now, with its number; `None` if all is flushed.
+    pub(super) fn next_write(&self, hash: u128) -> Option<(u64, Write)> {
+        self.with(hash, |known| {
+            let pending = known.pending.as_ref()?;
+            Some((known.writes, pending.write.clone()))
+        })
+        .flatten()
+    }
+
+    /// The store was flushed write `number`.
+    pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
+        self.with(hash, |known| {
+            known.latest = known.latest.max(epoch);
+            if known.writes == number {
+                let set = (known.pending.as_ref())
+                    .is_some_and(|pending| matches!(pending.write, Write::Set { .. }));
+                known.installed = epoch.filter(|_| set);
+                known.pending = None;
+            }
+        });
+        self.notify(hash);
+    }
+
+    /// The store will never be flushed write `number`, unless a later one tells it.
+    pub(super) fn give_up(&self, hash: u128, number: u64, error: StoreError) {
+        self.with(hash, |known| {
+            known.given_up = Some(Box::new((number, error)));
+            if known.writes == number {
+                known.pending = None;
+            }
+        });
+        self.notify(hash);
+    }
+
+    /// The store could not be flushed write `number`.
+    pub(super) fn pending(&self, hash: u128, number: u64, error: StoreError) {
+        self.with(hash, |known| {
+            if let (true, Some(pending)) = (known.writes == number, &mut known.pending) {
+                pending.failed = Some(error);
+            }
+        });
+        self.notify(hash);
+    }
+
+    /// How far the latest write has come, which tells every one before it.
+    pub(super) fn write_state(&self, hash: u128) -> WriteState {
+        let write_state = self.with(hash, |known| match &known.pending {
+            None => WriteState::Flushed,
+            Some(pending) => match &pending.failed {
+                None => WriteState::InFlight,
+                Some(error) => WriteState::Failed(error.clone()),
+            },
+        });
+        write_state.unwrap_or(WriteState::Flushed)
+    }
+
+    /// Why write `number` was given up, if it was.
+    pub(super) fn given_up(&self, hash: u128, number: u64) -> Option<StoreError> {
+        self.with(hash, |known| {
+            let (last, error) = known.given_up.as_deref()?;
+            (*last == number).then(|| error.clone())
+        })
+        .flatten()
+    }
+}

@@ -1,0 +1,8 @@
+//! How a value is made: the loader, the job that runs it, where it runs, and when.
+
+pub mod job;
+pub mod loader;
+pub mod negative;
+pub mod policy;
+pub mod pool;
+pub mod runner;

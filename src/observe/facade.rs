@@ -1,0 +1,177 @@
+//! The names of all metrics, and where each gets its number.
+
+use std::time::Duration;
+
+use ::metrics::{Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
+
+use crate::observe::stats::Stats;
+use crate::sync::Arc;
+use crate::time::clock::Tick;
+
+static METADATA: Metadata<'static> = Metadata::new("everfresh", Level::INFO, Some("everfresh"));
+
+/// One name, with what people are told of it.
+pub(crate) struct Metric {
+    name: &'static str,
+    about: &'static str,
+}
+
+pub(crate) const fn metric(name: &'static str, about: &'static str) -> Metric {
+    Metric { name, about }
+}
+
+/// A label besides that of the cache: its name and its value, one of a few words.
+type Word = (&'static str, &'static str);
+
+pub(crate) const LOAD: Metric = metric(
+    "everfresh_load_seconds",
+    "How long loads and refreshes took, failed ones too.",
+);
+pub(crate) const STORE: Metric = metric(
+    "everfresh_store_operation_seconds",
+    "How long the store took to answer.",
+);
+
+impl Metric {
+    fn key(&self, cache: &Arc<str>, words: &[Word]) -> Key {
+        let cache = Label::new("cache", cache.clone());
+        let words = words.iter().map(|(name, word)| Label::new(*name, *word));
+        Key::from_parts(
+            self.name,
+            [cache].into_iter().chain(words).collect::<Vec<_>>(),
+        )
+    }
+
+    pub(crate) fn record(&self, cache: &Arc<str>, words: &[Word], took: Tick) {
+        let key = self.key(cache, words);
+        let histogram = with_recorder(|recorder| recorder.register_histogram(&key, &METADATA));
+        histogram.record(Duration::from_nanos(took).as_secs_f64());
+    }
+}
+
+/// One cache, handing over what it has counted.
+pub(crate) struct Report<'a> {
+    recorder: &'a dyn Recorder,
+    cache: &'a Arc<str>,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(recorder: &'a dyn Recorder, cache: &'a Arc<str>) -> Self {
+        Report { recorder, cache }
+    }
+
+    /// A counter with one label more, whose words are all there are.
+    pub(crate) fn counts<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        counts: [(&'static str, u64); N],
+    ) {
+        self.describe(&metric);
+        for (word, count) in counts {
+            self.set(&metric, &[(label, word)], count);
+        }
+    }
+
+    pub(crate) fn count(&self, metric: Metric, count: u64) {
+        self.describe(&metric);
+        self.set(&metric, &[], count);
+    }
+
+    fn describe(&self, metric: &Metric) {
+        let (name, about) = (metric.name.into(), metric.about.into());
+        self.recorder
+            .describe_counter(name, Some(Unit::Count), about);
+    }
+
+    fn set(&self, metric: &Metric, words: &[Word], count: u64) {
+        let key = metric.key(self.cache, words);
+        self.recorder
+            .register_counter(&key, &METADATA)
+            .absolute(count);
+    }
+
+    pub(crate) fn gauge(&self, metric: Metric, value: u64) {
+        let (name, about) = (metric.name.into(), metric.about.into());
+        self.recorder.describe_gauge(name, Some(Unit::Count), about);
+        let key = metric.key(self.cache, &[]);
+        self.recorder
+            .register_gauge(&key, &METADATA)
+            .set(value as f64);
+    }
+
+    pub(crate) fn duration(&self, metric: Metric) {
+        let (name, about) = (metric.name.into(), metric.about.into());
+        self.recorder
+            .describe_histogram(name, Some(Unit::Seconds), about);
+    }
+
+    pub(crate) fn cache(&self, stats: &Stats) {
+        self.counts(
+            metric("everfresh_reads_total", "Reads, by what they found."),
+            "outcome",
+            [
+                ("fresh", stats.fresh),
+                ("early", stats.early),
+                ("stale", stats.stale),
+                ("miss", stats.misses),
+            ],
+        );
+        self.count(
+            metric(
+                "everfresh_coalesced_total",
+                "Reads that waited for a load which somebody else had started.",
+            ),
+            stats.coalesced,
+        );
+        self.count(
+            metric(
+                "everfresh_claims_denied_total",
+                "Stale hits that started no refresh, because one was running or had just failed.",
+            ),
+            stats.claims_denied,
+        );
+        self.counts(
+            metric("everfresh_loads_total", "Times the loader ran, by why."),
+            "reason",
+            [
+                ("cold", stats.loads),
+                ("stale", stats.refreshes_stale),
+                ("early", stats.refreshes_early),
+            ],
+        );
+        self.count(
+            metric(
+                "everfresh_load_failures_total",
+                "Times the loader failed or panicked.",
+            ),
+            stats.failed,
+        );
+        self.counts(
+            metric(
+                "everfresh_results_total",
+                "Values that were loaded, or taken from the store, by what became of them.",
+            ),
+            "outcome",
+            [
+                ("published", stats.published),
+                ("overtaken", stats.discarded_overtaken),
+                ("taken_over", stats.discarded_taken_over),
+                ("not_kept", stats.not_kept),
+            ],
+        );
+        self.counts(
+            metric(
+                "everfresh_not_tried_total",
+                "Loads and refreshes left out because the loader was busy, by why they were wanted.",
+            ),
+            "reason",
+            [
+                ("cold", stats.rejected),
+                ("stale", stats.shed_stale),
+                ("early", stats.shed_early),
+            ],
+        );
+        self.duration(LOAD);
+    }
+}

@@ -1,0 +1,45 @@
+//! What a cache has done, handed to the recorder of the `metrics` facade.
+//!
+//! Counters are read when somebody asks for them ([`Cache::record_metrics`](crate::Cache::record_metrics)), so hits pay nothing. Only
+//! durations are handed over as they end, those of loads and of the store's answers: next to what they measure it is nothing.
+//!
+//! The recorder is looked up each time: one that is installed after the cache was built is used from then on.
+
+use crate::observe::reason::LoadReason;
+use crate::sync::Arc;
+use crate::time::clock::Tick;
+
+/// How a load ended.
+#[derive(Clone, Copy)]
+pub(crate) enum Ended {
+    Ok,
+    Failed,
+    NotFound,
+}
+
+/// A load or refresh ended.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(crate) fn loaded(cache: &Arc<str>, reason: LoadReason, ended: Ended, took: Tick) {
+    #[cfg(feature = "metrics")]
+    {
+        let outcome = match ended {
+            Ended::Ok => "ok",
+            Ended::Failed => "failed",
+            Ended::NotFound => "not_found",
+        };
+        let labels = [("reason", reason.name()), ("outcome", outcome)];
+        super::facade::LOAD.record(cache, &labels, took);
+    }
+}
+
+/// The store answered an operation of a cache.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(crate) fn answered(cache: &Arc<str>, operation: &'static str, failed: bool, took: Tick) {
+    #[cfg(feature = "metrics")]
+    {
+        let outcome = if failed { "failed" } else { "ok" };
+        let labels = [("operation", operation), ("outcome", outcome)];
+        super::facade::STORE.record(cache, &labels, took);
+    }
+}

@@ -1,0 +1,24 @@
+//! Why a load runs.
+
+/// How urgent a load is, most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadReason {
+    /// Somebody waits for it.
+    Cold,
+    /// Callers are served a stale value meanwhile.
+    Stale,
+    /// The value is still fresh.
+    Early,
+}
+
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+impl LoadReason {
+    /// A word for it, for labels and fields.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LoadReason::Cold => "cold",
+            LoadReason::Stale => "stale",
+            LoadReason::Early => "early",
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Counters that cost a hit one plain store to memory of its own thread.
+//!
+//! What hits count lives in a block per thread that only its thread writes; what loads count is
+//! shared, for a load costs more than a shared counter ever will. A snapshot adds up.
+
+use std::fmt;
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use crate::observe::reason::LoadReason;
+use crate::protocol::entries::Condition;
+use crate::protocol::publish::Published;
+use crate::sync::per_thread::PerThread;
+use crate::sync::{Counter, Mutex, Ordering, lock};
+use crate::time::clock::Tick;
+
+/// Buckets of a histogram: one for each power of two of nanoseconds.
+const BUCKETS: usize = 64;
+
+/// Hits that a reader counts by itself before it tells.
+const BATCH: u64 = 64;
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    local: PerThread<CachePadded<Local>>,
+    /// What threads count whose thread-locals are gone already, in destructors.
+    late: Local,
+    coalesced: Counter,
+    loads: Counter,
+    refreshes_stale: Counter,
+    refreshes_early: Counter,
+    published: Counter,
+    failed: Counter,
+    shed_early: Counter,
+    shed_stale: Counter,
+    rejected: Counter,
+    discarded_overtaken: Counter,
+    discarded_taken_over: Counter,
+    not_kept: Counter,
+    load_time: Buckets,
+    /// What `reset` subtracts from then on.
+    baseline: Mutex<Stats>,
+}
+
+/// Written by one thread.
+#[derive(Default)]
+struct Local {
+    fresh: Counter,
+    early: Counter,
+    misses: Counter,
+    stale_claimed: Counter,
+    stale_age: Buckets,
+}
+
+struct Buckets([Counter; BUCKETS]);
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Buckets(std::array::from_fn(|_| Counter::new(0)))
+    }
+}
+
+#[inline]
+fn bucket(ticks: Tick) -> usize {
+    (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
+}
+
+/// Adds to a counter that no other thread writes: no locked instruction.
+#[inline]
+fn bump(counter: &Counter, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+/// Adds one to a counter that all threads write. Relaxed: a counter orders nothing.
+fn add(counter: &Counter) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// Adds to a counter of this thread's own.
+    #[inline]
+    fn count(&self, by: u64, which: impl Fn(&Local) -> &Counter) {
+        match self.local.get() {
+            Some(local) => bump(which(local), by),
+            None => self.first_count(by, which),
+        }
+    }
+
+    /// Out of line: a hit has no room on its stack for a block of counters.
+    #[cold]
+    #[inline(never)]
+    fn first_count(&self, by: u64, which: impl Fn(&Local) -> &Counter) {
+        match self.local.get_or_make() {
+            Some(local) => bump(which(local), by),
+            None => {
+                which(&self.late).fetch_add(by, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn fresh(&self, hits: u64) {
+        self.count(hits, |local| &local.fresh);
+    }
+
+    /// Counts a hit of a reader, which tells them many at a time.
+    #[inline]
+    pub(crate) fn hit_in_batch(&self, hits: &mut u64) {
+        *hits += 1;
+        if *hits == BATCH {
+            self.fresh(std::mem::take(hits));
+        }
+    }
+
+    /// Counts a hit on a value that was not simply fresh.
+    #[inline(always)]
+    pub(crate) fn served(&self, condition: Condition, stale_for: Tick) {
+        self.count(1, |local| match condition {
+            Condition::Fresh => &local.fresh,
+            Condition::Early => &local.early,
+            // How many they are is the sum of the buckets.
+            Condition::Stale | Condition::AfterFailure => &local.stale_age.0[bucket(stale_for)],
+        });
+    }
+
+    /// Counts that the hit in this condition started, or waited for, a refresh.
+    pub(crate) fn claimed(&self, condition: Condition) {
+        if matches!(condition, Condition::Stale | Condition::AfterFailure) {
+            self.count(1, |local| &local.stale_claimed);
+        }
+    }
+
+    pub(crate) fn missed(&self) {
+        self.count(1, |local| &local.misses);
+    }
+
+    pub(crate) fn coalesced(&self) {
+        add(&self.coalesced);
+    }
+
+    pub(crate) fn started(&self, reason: LoadReason) {
+        add(match reason {
+            LoadReason::Cold => &self.loads,
+            LoadReason::Stale => &self.refreshes_stale,
+            LoadReason::Early => &self.refreshes_early,
+        });
+    }
+
+    pub(crate) fn took(&self, ticks: Tick) {
+        add(&self.load_time.0[bucket(ticks)]);
+    }
+
+    pub(crate) fn published(&self, published: Published) {
+        add(match published {
+            Published::Yes => &self.published,
+            Published::Overtaken => &self.discarded_overtaken,
+            Published::TakenOver => &self.discarded_taken_over,
+            Published::NotKept => &self.not_kept,
+        });
+    }
+
+    pub(crate) fn failed(&self) {
+        add(&self.failed);
+    }
+
+    pub(crate) fn shed(&self, reason: LoadReason) {
+        add(match reason {
+            LoadReason::Cold => &self.rejected,
+            LoadReason::Stale => &self.shed_stale,
+            LoadReason::Early => &self.shed_early,
+        });
+    }
+
+    /// Everything since the last reset.
+    pub(crate) fn snapshot(&self) -> Stats {
+        let mut now = self.totals();
+        now.subtract(&lock(&self.baseline));
+        now
+    }
+
+    pub(crate) fn reset(&self) {
+        let mut baseline = lock(&self.baseline);
+        *baseline = self.totals();
+    }
+
+    /// Everything since the cache was built; never less than before.
+    pub(crate) fn totals(&self) -> Stats {
+        let read = |counter: &Counter| counter.load(Ordering::Relaxed);
+        let mut stats = Stats {
+            // Ends before starts, so that no snapshot shows a load that ended but never started.
+            published: read(&self.published),
+            failed: read(&self.failed),
+            discarded_overtaken: read(&self.discarded_overtaken),
+            discarded_taken_over: read(&self.discarded_taken_over),
+            not_kept: read(&self.not_kept),
+            load_time: Histogram::of(&self.load_time),
+            loads: read(&self.loads),
+            refreshes_stale: read(&self.refreshes_stale),
+            refreshes_early: read(&self.refreshes_early),
+            shed_early: read(&self.shed_early),
+            shed_stale: read(&self.shed_stale),
+            rejected: read(&self.rejected),
+            coalesced: read(&self.coalesced),
+            ..Stats::default()
+        };
+        let locals = self.local.iter().map(|local| &**local);
+        for local in locals.chain([&self.late]) {
+            // ClaimWord before hits: a hit is counted first.
+            let claimed = read(&local.stale_claimed);
+            let stale_age = Histogram::of(&local.stale_age);
+            stats.fresh += read(&local.fresh);
+            stats.early += read(&local.early);
+            stats.stale += stale_age.count();
+            stats.misses += read(&local.misses);
+            stats.claims_denied += stale_age.count().saturating_sub(claimed);
+            stats.stale_age.add(&stale_age);
+        }
+        stats
+    }
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a cache has done since it was built, or since the last
+        /// [`reset_stats`](crate::Cache::reset_stats).
+        ///
+        /// A snapshot: all ratios are made from the same numbers, and no load in it ended without having
+        /// started, unless it was under way at a reset: of such a load only the end shows. Counting goes on meanwhile, so
+        /// what happened in the last moment may be missing: whoever waited for a load is let go before its result is
+        /// counted. `Display` prints it for people.
+        #[derive(Clone, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// How long loads and refreshes took, failed ones too.
+            pub load_time: Histogram,
+            /// How far past their soft limit stale values were when they were served.
+            pub stale_age: Histogram,
+        }
+
+        impl Stats {
+            fn subtract(&mut self, baseline: &Stats) {
+                $(self.$name = self.$name.saturating_sub(baseline.$name);)*
+                self.load_time.subtract(&baseline.load_time);
+                self.stale_age.subtract(&baseline.stale_age);
+            }
+        }
+    };
+}
+
+stats! {
+    /// Hits on a fresh value.
+    fresh,
+    /// Hits on a fresh value that started an early refresh.
+    early,
+    /// Hits on a stale value.
+    stale,
+    /// Reads that found nothing to serve.
+    misses,
+    /// Reads that waited for a load which somebody else had started.
+    coalesced,
+    /// Times the loader ran because somebody waited for the value.
+    loads,
+    /// Times the loader ran because a value was stale.
+    refreshes_stale,
+    /// Times the loader ran early, by an X-Fetch draw.
+    refreshes_early,
+    /// Results that became resident.
+    published,
+    /// Times the loader failed or panicked.
+    failed,
+    /// Early refreshes not tried because the pool was busy.
+    shed_early,
+    /// Refreshes of stale values not tried because the queue was full.
+    shed_stale,
+    /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
+    rejected,
+    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. One that was
+    /// resident, but replaced at that very moment, may count here too.
+    discarded_overtaken,
+    /// Results discarded because they came after the deadline and somebody else had taken over.
+    discarded_taken_over,
+    /// Results that were served but not kept, because they were heavier than the cache.
+    not_kept,
+    /// Stale hits that started no refresh, because one was running or had just failed.
+    claims_denied,
+}
+
+impl Stats {
+    /// Reads that were served without waiting.
+    pub fn hits(&self) -> u64 {
+        self.fresh + self.early + self.stale
+    }
+
+    /// All reads.
+    pub fn reads(&self) -> u64 {
+        self.hits() + self.misses
+    }
+
+    /// Hits per read, 0 to 1; 0 before the first read.
+    pub fn hit_ratio(&self) -> f64 {
+        ratio(self.hits(), self.reads())
+    }
+
+    /// Stale hits per read, 0 to 1.
+    pub fn stale_ratio(&self) -> f64 {
+        ratio(self.stale, self.reads())
+    }
+
+    /// Times the loader ran, for whatever reason.
+    pub fn computes(&self) -> u64 {
+        self.loads + self.refreshes_stale + self.refreshes_early
+    }
+
+    /// Times the loader ran per read that saw a reason for it (a miss, a stale value, an early draw).
+    ///
+    /// 1 is a cache without coalescing; the busier the keys, the closer to 0.
+    pub fn computes_per_trigger(&self) -> f64 {
+        ratio(self.computes(), self.misses + self.stale + self.early)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 0.0,
+        _ => part as f64 / whole as f64,
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |part: f64| part * 100.0;
+        writeln!(
+            f,
+            "reads      {} ({:.2} % hits, {:.2} % stale)",
+            self.reads(),
+            percent(self.hit_ratio()),
+            percent(self.stale_ratio()),
+        )?;
+        writeln!(
+            f,
+            "hits       {} fresh, {} early, {} stale ({} with no claim to win)",
+            self.fresh, self.early, self.stale, self.claims_denied,
+        )?;
+        writeln!(
+            f,
+            "misses     {} ({} waited for another caller's load)",
+            self.misses, self.coalesced,
+        )?;
+        writeln!(
+            f,
+            "computes   {} ({} loads, {} stale, {} early), {:.4} per trigger",
+            self.computes(),
+            self.loads,
+            self.refreshes_stale,
+            self.refreshes_early,
+            self.computes_per_trigger(),
+        )?;
+        writeln!(
+            f,
+            "results    {} published, {} failed, {} overtaken, {} after a takeover, {} not kept",
+            self.published,
+            self.failed,
+            self.discarded_overtaken,
+            self.discarded_taken_over,
+            self.not_kept,
+        )?;
+        writeln!(
+            f,
+            "not tried  {} early, {} stale, {} loads refused",
+            self.shed_early, self.shed_stale, self.rejected,
+        )?;
+        writeln!(f, "load time  {}", self.load_time)?;
+        write!(f, "stale age  {}", self.stale_age)
+    }
+}
+
+/// Durations counted in powers of two of nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram([u64; BUCKETS]);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram([0; BUCKETS])
+    }
+}
+
+impl Histogram {
+    fn of(buckets: &Buckets) -> Self {
+        Histogram(std::array::from_fn(|at| {
+            buckets.0[at].load(Ordering::Relaxed)
+        }))
+    }
+
+    fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.0.iter_mut().zip(&other.0) {
+            *count += more;
+        }
+    }
+
+    fn subtract(&mut self, other: &Histogram) {
+        for (count, less) in self.0.iter_mut().zip(&other.0) {
+            *count = count.saturating_sub(*less);
+        }
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// A bound that this part (0 to 1) of the durations did not exceed, at most twice too high.
+    ///
+    /// `None` if nothing was counted.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).ceil() as u64;
+        let mut seen = 0;
+        self.buckets()
+            .find(|(_, count)| {
+                seen += count;
+                seen >= wanted.max(1)
+            })
+            .map(|(bound, _)| bound)
+    }
+
+    /// Each bucket that is not empty: the bound its durations stayed below, and how many they were.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(at, count)| (Duration::from_nanos(1 << at), *count))
+    }
+}
+
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.quantile(0.5), self.quantile(0.99), self.quantile(1.0)) {
+            (Some(half), Some(most), Some(all)) => write!(
+                f,
+                "{} counted, p50 < {half:.1?}, p99 < {most:.1?}, max < {all:.1?}",
+                self.count()
+            ),
+            _ => f.write_str("none counted"),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Spans and events for `tracing`; nothing at all without the feature.
+//!
+//! Not one of them is on the path of a hit, and none has a key, a value or the text of a loader's error, which may name a key.
+//!
+//! Spans and what is business as usual are at the level debug. What nobody else would tell is a warning: a refresh that failed while a stale
+//! value is served, a store that is lost, a write given up. A load that failed is told to whoever waited for it.
+#![cfg_attr(not(feature = "tracing"), expect(unused_variables))]
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::observe::reason::LoadReason;
+use crate::protocol::publish::Published;
+use crate::sync::Arc;
+
+/// An event of the library, if the feature is on.
+macro_rules! event {
+    ($level:ident, $($rest:tt)*) => {{
+        #[cfg(feature = "tracing")]
+        ::tracing::$level!(target: "everfresh", $($rest)*);
+    }};
+}
+
+/// A span, entered for as long as a function runs.
+pub(crate) struct Span(#[cfg(feature = "tracing")] ::tracing::Span);
+
+impl Span {
+    /// The span of a caller who waits for a load; of one who does not, none: its span would stay open for as long as the load takes.
+    pub(crate) fn of_caller(reason: LoadReason) -> Self {
+        Span(
+            #[cfg(feature = "tracing")]
+            match reason {
+                LoadReason::Cold => ::tracing::Span::current(),
+                LoadReason::Stale | LoadReason::Early => ::tracing::Span::none(),
+            },
+        )
+    }
+
+    /// The span of a load.
+    pub(crate) fn load(&self, cache: &Arc<str>, reason: LoadReason) -> Self {
+        Span(
+            #[cfg(feature = "tracing")]
+            ::tracing::debug_span!(
+                target: "everfresh",
+                parent: &self.0,
+                "everfresh.load",
+                cache = &**cache,
+                reason = reason.name(),
+            ),
+        )
+    }
+
+    /// The span of one question to the store.
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(crate) fn store(cache: &Arc<str>, operation: &'static str) -> Self {
+        Span(
+            #[cfg(feature = "tracing")]
+            ::tracing::debug_span!(
+                target: "everfresh",
+                "everfresh.store",
+                cache = &**cache,
+                operation,
+            ),
+        )
+    }
+
+    /// Runs a function, or polls a future once, in the span.
+    pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "tracing")]
+        return self.0.in_scope(run);
+        #[cfg(not(feature = "tracing"))]
+        run()
+    }
+}
+
+/// A loader returned an error, or panicked.
+pub(crate) fn load_failed(
+    cache: &Arc<str>,
+    reason: LoadReason,
+    panicked: bool,
+    failures: u32,
+    rest: Duration,
+) {
+    let what = match panicked {
+        true => "panicked",
+        false => "failed",
+    };
+    match reason {
+        LoadReason::Cold => event!(
+            debug,
+            cache = &**cache,
+            reason = reason.name(),
+            failures,
+            ?rest,
+            "the loader {what}"
+        ),
+        LoadReason::Stale | LoadReason::Early => event!(
+            warn,
+            cache = &**cache,
+            reason = reason.name(),
+            failures,
+            ?rest,
+            "the loader {what}, the old value is served until its hard limit"
+        ),
+    }
+}
+
+/// What became of a result; nothing is said of one that is resident.
+pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Published) {
+    let why = match published {
+        Published::Yes => return,
+        Published::Overtaken => "overtaken by a write, or evicted",
+        Published::TakenOver => "too late, another load took over",
+        Published::NotKept => "no room for it",
+    };
+    event!(
+        debug,
+        cache = &**cache,
+        reason = reason.name(),
+        "a result is discarded: {why}"
+    );
+}
+
+/// A load was left out because the loader is busy.
+pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
+    event!(
+        debug,
+        cache = &**cache,
+        reason = reason.name(),
+        "not tried, the loader is busy"
+    );
+}
+
+/// A question to the store ended in an error.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub(crate) fn store_failed(
+    cache: &Arc<str>,
+    operation: &'static str,
+    class: &'static str,
+    error: &dyn Display,
+) {
+    event!(
+        debug,
+        cache = &**cache,
+        operation,
+        class,
+        "the store failed: {error}"
+    );
+}
+
+/// The store refused a result.
+pub(crate) fn refused(cache: &Arc<str>) {
+    event!(
+        debug,
+        cache = &**cache,
+        "a result is discarded: the store knows something later"
+    );
+}
+
+/// A result, or a value that was written, did not get into the store.
+pub(crate) fn not_stored(cache: &Arc<str>, why: &dyn Display) {
+    event!(debug, cache = &**cache, "not stored: {why}");
+}
+
+/// A lease ended before its load.
+pub(crate) fn lease_lost(cache: &Arc<str>) {
+    event!(
+        debug,
+        cache = &**cache,
+        "a lease was lost, another process may load the same"
+    );
+}
+
+/// A write will never be told to the store.
+pub(crate) fn given_up(cache: &Arc<str>) {
+    event!(
+        warn,
+        cache = &**cache,
+        "a write is given up, too many wait for the store"
+    );
+}
+
+/// A connection to the store can be used.
+#[cfg(feature = "redis")]
+pub(crate) fn connected() {
+    event!(info, "connected to the store");
+}
+
+/// A connection to the store is lost, or cannot be made.
+#[cfg(feature = "redis")]
+pub(crate) fn disconnected(class: &'static str, error: &dyn Display) {
+    event!(
+        warn,
+        class,
+        "no connection to the store, trying again: {error}"
+    );
+}

@@ -1,0 +1,87 @@
+//! Entries that leave during an operation, and are dropped when it holds nothing any more.
+//!
+//! The drop of an entry runs the user's code, if the reference is the last one. That code may call
+//! the cache and may panic, so it must not run while the operation holds a permit: another insert
+//! could wait for that permit, on the same thread.
+//!
+//! An operation makes its `DropLater` before it takes a permit. Rust drops the two in the reverse
+//! order, also when the operation unwinds.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::panics::discard;
+use crate::sync::{Arc, Held};
+
+pub struct DropLater<T> {
+    /// Apart, because most operations have one at most and then need no allocation.
+    first: Option<Arc<T>>,
+    more: Vec<Arc<T>>,
+}
+
+impl<T> DropLater<T> {
+    pub fn new() -> Self {
+        DropLater {
+            first: None,
+            more: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, entry: Arc<T>) {
+        match self.first {
+            None => self.first = Some(entry),
+            Some(_) => self.more.push(entry),
+        }
+    }
+
+    /// Adds the content of a slot, because its remover may have left the last reference to `held`.
+    pub fn add_held(&mut self, held: Option<Held<T>>) {
+        if let Some(held) = held {
+            self.add(held.into_arc());
+        }
+    }
+}
+
+impl<T> Default for DropLater<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Drop for DropLater<T> {
+    fn drop(&mut self) {
+        let mut drops = DropAll::default();
+        if let Some(entry) = self.first.take() {
+            drops.drop_one(entry);
+        }
+        for entry in self.more.drain(..) {
+            drops.drop_one(entry);
+        }
+    }
+}
+
+/// DropAll one thing after the other, all of them although one panics. The first panic goes on when
+/// this is dropped.
+#[derive(Default)]
+pub struct DropAll(Option<Box<dyn Any + Send>>);
+
+impl DropAll {
+    pub fn drop_one<T>(&mut self, entry: T) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            match self.0 {
+                None => self.0 = Some(panic),
+                Some(_) => discard(panic),
+            }
+        }
+    }
+}
+
+impl Drop for DropAll {
+    fn drop(&mut self) {
+        match self.0.take() {
+            Some(panic) if std::thread::panicking() => discard(panic),
+            Some(panic) => resume_unwind(panic),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,56 @@
+use super::{Condition, Entries, Limits, Timing};
+use crate::protocol::claim::ClaimWord;
+use crate::protocol::entry::{Entry, EvictionState};
+use crate::protocol::removal::Removals;
+use crate::protocol::times::{Lifetime, Times};
+use crate::sync::Arc;
+
+const TIMING: Timing = Timing {
+    claim_for: 1_000,
+    timeout: std::time::Duration::from_nanos(1_000),
+    rest_for: 0,
+};
+
+#[test]
+fn an_early_hit_draws_only_while_the_claim_can_be_had() {
+    let limits = Limits {
+        entries: 1,
+        weight: u64::MAX,
+        ways: 1,
+    };
+    let entries = Entries::<u64, u64>::new(limits, TIMING, Removals::new(None));
+    let times = Times::new(Lifetime {
+        created: 0,
+        fresh_for: 100_000,
+        stale_for: 0,
+        error_for: 0,
+        early_for: 50_000,
+        cost: 1,
+    });
+    let eviction_state = EvictionState {
+        uses: 0,
+        promoted: false,
+        generation: 0,
+        weight: crate::protocol::compact::Weight::ZERO,
+    };
+    let entry = Arc::new(Entry::ready(1, 2, times, eviction_state));
+    let fast_state = |now, draw: fn(&Times) -> bool| entries.fast_state(&entry, now, draw);
+    assert_eq!(fast_state(60_000, |_| false), Some(Condition::Fresh));
+    assert_eq!(fast_state(60_000, |_| true), None, "this reader may claim");
+    let claim = |now| entry.claims.try_claim(now, TIMING.claim_for, || None);
+    assert!(claim(60_000).is_some());
+    // A draw costs more than the rest of the hit, and its "yes" sends a reader the slow way.
+    let never: fn(&Times) -> bool = |_| panic!("drawn for nothing");
+    assert_eq!(fast_state(60_500, never), Some(Condition::Fresh));
+    // The claim is past its deadline, so the next reader may take it over.
+    assert_eq!(fast_state(62_000, |_| true), None);
+}
+
+#[test]
+fn a_placeholder_is_served_in_no_condition() {
+    let (claims, _) = ClaimWord::claimed(0, 1_000, 0);
+    let (entry, ..) = Entry::<u64, u64>::loading(1, 0, 0, 0, 1_000);
+    let claim = claims.state();
+    assert_eq!(super::condition(&entry.times, claim, 0), None);
+    assert_eq!(super::condition(&entry.times, claim, u64::MAX), None);
+}

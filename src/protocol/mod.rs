@@ -1,0 +1,19 @@
+//! The protocol: entries, their claims, and the slot table in which they live.
+//!
+//! No policy, no loader and no clock: each step takes the time as a number, and the models in
+//! `loom-tests` explore every step for which two threads can race.
+
+pub mod cached_slot;
+pub mod claim;
+pub mod compact;
+pub mod drop_later;
+pub mod entries;
+pub mod entry;
+pub mod eviction;
+pub mod fifo;
+pub mod flight;
+pub mod publish;
+pub mod removal;
+pub mod table;
+pub mod times;
+pub mod wait_graph;

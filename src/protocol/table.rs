@@ -1,0 +1,482 @@
+//! The slot table: lock-free, set-associative, in safe Rust.
+//!
+//! A key lives in exactly one *set*, in one of its *ways*. A set is two cache lines:
+//!
+//! ```text
+//!   control  version:48 | occupied:16      tags 13 x 8 bits      ways [Slot; 13]
+//! ```
+//!
+//! Invariants (P4 and the "no key twice" on which P1 and P3 rest):
+//!
+//! 1. A way whose bit is clear and whose slot is empty is free. Reserving it is a
+//!    compare-and-swap of the slot from nothing to the item; the item is invisible until the bit is set.
+//! 2. Setting a bit is a compare-and-swap of `control` from a value under which the set was seen
+//!    not to hold the key. Every setting and clearing bumps the version, so whoever commits
+//!    knows that nobody committed since: no key is ever twice in a set.
+//! 3. Clearing a bit is the moment of removal, and makes the clearing thread the only one who may
+//!    empty the way. An occupied way is therefore never empty, and an empty one always free. Between the two steps
+//!    the item is in the slot but no longer in the table: whoever remembers a way asks [`Table::holds`].
+//! 4. An item is replaced only by one of the same key (a compare-and-swap of the slot), so a tag
+//!    changes only while its way is free.
+//! 5. A reader that found its key looks at `control` again. Unchanged, the way was occupied all the
+//!    time and what it read was in the table; changed, it may have read a reservation, and it reads again.
+//!    A reader that did not find the key is done: at some moment of its scan the key was absent.
+
+use crate::protocol::drop_later::{DropAll, DropLater};
+use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
+
+/// Ways in a set. Under the model checker sets are small enough to explore.
+pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
+    2
+} else {
+    13
+};
+
+/// Words of eight tags.
+const WORDS: usize = WAYS.div_ceil(8);
+
+const OCCUPIED: u64 = (1 << WAYS) - 1;
+const VERSION: u64 = 1 << 16;
+
+/// A fixed scramble (2^64 divided by the golden ratio, made odd): a hasher whose high bits are
+/// weak still spreads keys over the sets.
+const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+pub struct Table<T> {
+    sets: Box<[Set<T>]>,
+}
+
+#[repr(align(128))]
+struct Set<T> {
+    control: AtomicU64,
+    /// Eight tags to a word, so that a look-up compares them all at once and does not guess.
+    tags: [AtomicU64; WORDS],
+    ways: [Emptied<Slot<T>>; WAYS],
+}
+
+#[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
+const _: () = assert!(size_of::<Set<u64>>() == 128, "a set is two cache lines");
+
+#[cfg(not(all(loom, feature = "loom")))]
+const _: () = assert!(
+    !std::mem::needs_drop::<Set<String>>(),
+    "the drop of a set would visit its empty ways, and each of them every thread"
+);
+
+/// A way of the table, by number. An item never moves, so its place stays its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    set: u32,
+    way: u8,
+}
+
+/// Which ways of a set were occupied, and since when.
+#[derive(Clone, Copy)]
+pub struct Membership(u64);
+
+/// What became of [`Table::insert`].
+pub enum Inserted {
+    /// The item is in the table, here.
+    Here(Place),
+    /// An item that may have the same key came to the set: the caller looks again.
+    Changed,
+    /// Every way of the key's set was taken under this membership.
+    Full(Membership),
+}
+
+impl Membership {
+    /// Whether every way was occupied. One that is not may still be reserved or not emptied yet.
+    pub fn is_full(self) -> bool {
+        self.0 & OCCUPIED == OCCUPIED
+    }
+}
+
+impl<T> Table<T> {
+    /// A table with at least `ways` ways.
+    pub fn new(ways: usize) -> Self {
+        let sets = ways.div_ceil(WAYS).max(1);
+        Table {
+            sets: (0..sets).map(|_| Set::new()).collect(),
+        }
+    }
+
+    pub fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The number of the set in which a key of this hash lives.
+    #[inline]
+    pub fn set_of(&self, hash: u64) -> usize {
+        // The high half of the product picks the set: all the high bits of the hash count.
+        let mixed = hash.wrapping_mul(SCRAMBLE);
+        ((u128::from(mixed) * self.sets.len() as u128) >> 64) as usize
+    }
+
+    #[inline]
+    fn tag_of(hash: u64) -> u8 {
+        // Bits of the product that hardly take part in the choice of the set.
+        (hash.wrapping_mul(SCRAMBLE) >> 16) as u8
+    }
+
+    /// Finds the item of a key.
+    ///
+    /// Writes nothing. It repeats only when a membership change of this set overlaps a match.
+    #[inline(always)]
+    pub fn find(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<(Place, Held<T>)> {
+        let number = self.set_of(hash);
+        let set = &self.sets[number];
+        // Acquire pairs with the commit of an insert: its tag and slot are visible.
+        let mut control = set.control.load(Ordering::Acquire);
+        loop {
+            let (way, held) = set.scan(control, Self::tag_of(hash), &is_key)?;
+            // The slot's load acquires, so this load is not before it (invariant 5).
+            let again = set.control.load(Ordering::Acquire);
+            if again == control {
+                return Some((Place::new(number, way), held));
+            }
+            control = again;
+        }
+    }
+
+    /// A membership under which a key is absent, for [`insert`](Self::insert); `None` if it is
+    /// there.
+    pub fn absent(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<Membership> {
+        let set = &self.sets[self.set_of(hash)];
+        set.absent_under(Self::tag_of(hash), is_key).map(Membership)
+    }
+
+    /// Puts an item in whose key was absent under `seen`.
+    ///
+    /// The caller may hold a permit, so no key is compared here. An item that came to the set
+    /// since `seen` is told by its tag, and the last reference to one that another thread takes
+    /// back goes to `drop_later`.
+    pub fn insert(
+        &self,
+        hash: u64,
+        item: &Arc<T>,
+        seen: Membership,
+        drop_later: &mut DropLater<T>,
+    ) -> Inserted {
+        let number = self.set_of(hash);
+        let set = &self.sets[number];
+        let tag = Self::tag_of(hash);
+        // Acquire, as in the commit below: the tags of what came since are visible.
+        let mut control = set.control.load(Ordering::Acquire);
+        if control != seen.0 && set.may_hold(control, tag) {
+            return Inserted::Changed;
+        }
+        let Some(reserved) = set.reserve(control, item, drop_later) else {
+            return Inserted::Full(Membership(control));
+        };
+        set.write_tag(reserved.way, tag);
+        loop {
+            let committed = (control | 1 << reserved.way).wrapping_add(VERSION);
+            // Release publishes tag and slot; Acquire, on success as on failure, makes the look at
+            // the tags that follows see what others committed.
+            let exchanged = set.control.compare_exchange(
+                control,
+                committed,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            match exchanged {
+                Ok(_) => return Inserted::Here(Place::new(number, reserved.commit())),
+                Err(now) if set.may_hold(now, tag) => return Inserted::Changed,
+                Err(now) => control = now,
+            }
+        }
+    }
+
+    /// Removes `item`, if it is still here; returns what left the table.
+    ///
+    /// That is `item`, or what replaced it between the look and the removal: the key is gone
+    /// in either case, and the caller accounts for what it is given.
+    pub fn remove(&self, place: Place, item: &Arc<T>) -> Option<Arc<T>> {
+        let (set, way) = self.at(place);
+        let mut control = set.control.load(Ordering::Acquire);
+        loop {
+            let here = control >> way & 1 == 1 && is(&set.ways[way], item);
+            if !here {
+                return None;
+            }
+            let cleared = (control & !(1 << way)).wrapping_add(VERSION);
+            // AcqRel: what happened before the removal is visible to whoever commits after it.
+            let exchanged =
+                set.control
+                    .compare_exchange(control, cleared, Ordering::AcqRel, Ordering::Acquire);
+            match exchanged {
+                // Ours alone now (invariant 3).
+                Ok(_) => return set.ways[way].swap(None),
+                Err(now) => control = now,
+            }
+        }
+    }
+
+    /// Replaces exactly `item` by `new`, of the same key; false if `item` was no longer in its slot.
+    ///
+    /// True also when `item` was being removed at that moment; `new` is then removed with it.
+    pub fn replace(
+        &self,
+        place: Place,
+        item: &Arc<T>,
+        new: Arc<T>,
+        drop_later: &mut DropLater<T>,
+    ) -> bool {
+        let (set, way) = self.at(place);
+        let replaced = set.ways[way].exchange(Some(item), Some(new));
+        replaced.map_err(|found| drop_later.add_held(found)).is_ok()
+    }
+
+    /// Whether `item` is in the table, here.
+    pub fn holds(&self, place: Place, item: &Arc<T>) -> bool {
+        self.item_at(place)
+            .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+    }
+
+    /// What the table holds here.
+    pub fn item_at(&self, place: Place) -> Option<Held<T>> {
+        self.seen_at(place).map(|(held, _)| held)
+    }
+
+    /// What the table holds here, and the membership under which it does.
+    pub fn seen_at(&self, place: Place) -> Option<(Held<T>, Membership)> {
+        let (set, way) = self.at(place);
+        let mut control = set.control.load(Ordering::Acquire);
+        while control >> way & 1 == 1 {
+            let held = set.ways[way].load();
+            // As in `find`: between two equal looks at `control` the way was occupied.
+            let again = set.control.load(Ordering::Acquire);
+            if again == control {
+                return held.map(|held| (held, Membership(control)));
+            }
+            control = again;
+        }
+        None
+    }
+
+    /// Removes what was seen here, or what replaced it since; `None` if the membership of its set has changed.
+    ///
+    /// Cheaper than [`remove`](Self::remove): the version says what looking at the slot again would say, and the caller need not hold the item.
+    pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<Arc<T>> {
+        let (set, way) = self.at(place);
+        let cleared = (seen.0 & !(1 << way)).wrapping_add(VERSION);
+        // AcqRel, as in `remove`. On failure nothing is read.
+        let exchanged =
+            set.control
+                .compare_exchange(seen.0, cleared, Ordering::AcqRel, Ordering::Relaxed);
+        // Ours alone now (invariant 3).
+        exchanged.ok().and_then(|_| set.ways[way].swap(None))
+    }
+
+    /// Whether the membership of a set is still this one.
+    pub fn is_unchanged(&self, set: usize, seen: Membership) -> bool {
+        // Acquire: what a caller reads next is not older than a change that it sees.
+        self.sets[set].control.load(Ordering::Acquire) == seen.0
+    }
+
+    /// The slot of a way, and its set's version and bit as far as they concern who watches it.
+    #[inline]
+    pub fn slot(&self, place: Place) -> &Slot<T> {
+        let (set, way) = self.at(place);
+        &set.ways[way]
+    }
+
+    /// The version of a set, if the way is occupied.
+    #[inline]
+    pub fn occupied(&self, place: Place) -> Option<u64> {
+        let (set, way) = self.at(place);
+        let control = set.control.load(Ordering::Acquire);
+        (control >> way & 1 == 1).then_some(control)
+    }
+
+    /// The tag of the key that lives here, while one does.
+    pub fn tag_at(&self, place: Place) -> u8 {
+        let (set, way) = self.at(place);
+        set.tag(way)
+    }
+
+    /// The items of a set, each as it is when it is reached; one that comes in meanwhile may be left out.
+    pub fn items(&self, set: usize) -> impl Iterator<Item = (Place, Held<T>)> {
+        let occupied = self.occupied_in(set);
+        occupied.filter_map(|place| Some((place, self.item_at(place)?)))
+    }
+
+    /// The ways of a set that are occupied now.
+    pub fn occupied_in(&self, set: usize) -> impl Iterator<Item = Place> {
+        let control = self.sets[set].control.load(Ordering::Acquire);
+        bits(control & OCCUPIED).map(move |way| Place::new(set, way))
+    }
+
+    /// Every way of a set.
+    pub fn places(set: usize) -> impl Iterator<Item = Place> {
+        (0..WAYS).map(move |way| Place::new(set, way))
+    }
+
+    fn at(&self, place: Place) -> (&Set<T>, usize) {
+        (&self.sets[place.set as usize], usize::from(place.way))
+    }
+}
+
+/// The numbers of the bits that are set, from the lowest.
+fn bits(mut left: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (left != 0).then(|| left.trailing_zeros() as usize);
+        left &= left.wrapping_sub(1);
+        lowest
+    })
+}
+
+fn is<T>(slot: &Slot<T>, item: &Arc<T>) -> bool {
+    slot.load()
+        .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+}
+
+impl<T> Drop for Table<T> {
+    /// Empties the ways that hold something, and visits no other.
+    fn drop(&mut self) {
+        let mut drops = DropAll::default();
+        for set in &self.sets {
+            // Relaxed: whoever drops the table is its only owner. A way is reserved or being
+            // emptied only during a call, so the occupied ways are all that hold something.
+            for way in bits(set.control.load(Ordering::Relaxed) & OCCUPIED) {
+                drops.drop_one(set.ways[way].swap(None));
+            }
+        }
+    }
+}
+
+impl Place {
+    fn new(set: usize, way: usize) -> Self {
+        Place {
+            set: set as u32,
+            way: way as u8,
+        }
+    }
+
+    pub fn set(self) -> usize {
+        self.set as usize
+    }
+
+    pub fn way(self) -> usize {
+        self.way.into()
+    }
+}
+
+impl<T> Set<T> {
+    fn new() -> Self {
+        Set {
+            control: AtomicU64::new(0),
+            tags: std::array::from_fn(|_| AtomicU64::new(0)),
+            ways: std::array::from_fn(|_| Emptied::new(Slot::new(None))),
+        }
+    }
+
+    /// The occupied way, under `control`, whose item is the key.
+    #[inline(always)]
+    fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
+        let mut left = self.with_tag(tag) & control & OCCUPIED;
+        while left != 0 {
+            let way = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if let Some(held) = self.ways[way].load() {
+                if is_key(&held) {
+                    return Some((way, held));
+                }
+            }
+        }
+        None
+    }
+
+    /// The ways that may have this tag, as bits; now and then one more, never one less.
+    #[inline]
+    fn with_tag(&self, tag: u8) -> u64 {
+        const LOW: u64 = 0x0101_0101_0101_0101;
+        const HIGH: u64 = LOW << 7;
+        /// Moves the lowest bit of each byte into the highest byte, in order.
+        const GATHER: u64 = 0x0102_0408_1020_4080;
+        let mut ways = 0;
+        for (word, tags) in self.tags.iter().enumerate() {
+            // Relaxed: the tag of an occupied way was written before the commit that `control`
+            // acquired. A newer tag means a newer item; the slot and the second look decide.
+            let differences = tags.load(Ordering::Relaxed) ^ (LOW * u64::from(tag));
+            let zeros = differences.wrapping_sub(LOW) & !differences & HIGH;
+            ways |= ((zeros >> 7).wrapping_mul(GATHER) >> 56) << (8 * word);
+        }
+        ways
+    }
+
+    /// Whether a way that is occupied under `control` may have this tag; sometimes true for one
+    /// that has another, never false for one that has it.
+    fn may_hold(&self, control: u64, tag: u8) -> bool {
+        self.with_tag(tag) & control & OCCUPIED != 0
+    }
+
+    fn tag(&self, way: usize) -> u8 {
+        (self.tags[way / 8].load(Ordering::Relaxed) >> (way % 8 * 8)) as u8
+    }
+
+    /// Sets the tag of a reserved way, whose byte nobody else writes.
+    fn write_tag(&self, way: usize, tag: u8) {
+        let old = self.tag(way);
+        // An exclusive or of the difference leaves the other bytes to their writers. Relaxed: the commit releases it.
+        self.tags[way / 8].fetch_xor(u64::from(old ^ tag) << (way % 8 * 8), Ordering::Relaxed);
+    }
+
+    /// A `control` under which the key is absent; `None` if it is there.
+    fn absent_under(&self, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<u64> {
+        let mut control = self.control.load(Ordering::Acquire);
+        while self.scan(control, tag, &is_key).is_some() {
+            let again = self.control.load(Ordering::Acquire);
+            if again == control {
+                return None;
+            }
+            control = again;
+        }
+        Some(control)
+    }
+
+    /// Takes a free way for `item`, invisibly.
+    fn reserve<'a>(
+        &'a self,
+        control: u64,
+        item: &'a Arc<T>,
+        drop_later: &mut DropLater<T>,
+    ) -> Option<Reserved<'a, T>> {
+        for way in bits(!control & OCCUPIED) {
+            match self.ways[way].exchange(None, Some(item.clone())) {
+                Ok(()) => {
+                    return Some(Reserved {
+                        set: self,
+                        way,
+                        item: Some(item),
+                    });
+                }
+                Err(reserved) => drop_later.add_held(reserved),
+            }
+        }
+        None
+    }
+}
+
+/// A way taken but not yet visible; gives the way back when dropped before [`commit`](Self::commit).
+struct Reserved<'a, T> {
+    set: &'a Set<T>,
+    way: usize,
+    item: Option<&'a Arc<T>>,
+}
+
+impl<T> Reserved<'_, T> {
+    fn commit(mut self) -> usize {
+        self.item = None;
+        self.way
+    }
+}
+
+impl<T> Drop for Reserved<'_, T> {
+    fn drop(&mut self) {
+        if let Some(item) = self.item {
+            // Nobody else may touch a reserved way.
+            self.set.ways[self.way].compare_exchange(Some(item), None);
+        }
+    }
+}

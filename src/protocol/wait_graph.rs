@@ -1,0 +1,121 @@
+//! Loads that read the cache: which load runs here, and what it waits for.
+//!
+//! A load that waits for another load is an edge between two frames. Before a load starts to wait,
+//! its edge is added and the edges are followed; if they lead back to it, waiting would be for
+//! ever and the read fails instead. Two loads that close a cycle at the same moment both have
+//! their edge in before they look, so at least one of them sees it.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+
+use crate::sync::{Arc, Mutex, lock};
+
+/// One running load or refresh.
+#[derive(Default)]
+pub struct WaitNode {
+    waits_for: Mutex<Vec<Arc<WaitNode>>>,
+}
+
+thread_local! {
+    // Empty whenever no load runs, so nothing is left to drop; and without a destructor it can be
+    // used until the thread's very end, by a load that a destructor runs, too.
+    static CURRENT: RefCell<ManuallyDrop<Option<Arc<WaitNode>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
+}
+
+/// Exchanges the load that runs on this thread; `None` if it cannot be known, which is harmless:
+/// its cycles end by the load timeout.
+fn exchange(wait_node: Option<Arc<WaitNode>>) -> Option<Arc<WaitNode>> {
+    let exchanged =
+        CURRENT.try_with(|current| std::mem::replace(&mut **current.borrow_mut(), wait_node));
+    exchanged.ok().flatten()
+}
+
+impl WaitNode {
+    /// The load that runs on this thread, if any.
+    pub fn current() -> Option<Arc<WaitNode>> {
+        CURRENT
+            .try_with(|current| (**current.borrow()).clone())
+            .ok()
+            .flatten()
+    }
+
+    /// Marks this thread as running `self` until the guard drops.
+    pub fn enter(self: &Arc<Self>) -> Entered {
+        Entered {
+            outer: exchange(Some(self.clone())),
+        }
+    }
+
+    /// Records that `self` waits for `other`; `None` if `other` already waits for `self`.
+    pub fn wait_for(self: &Arc<Self>, other: &Arc<WaitNode>) -> Option<Edge> {
+        lock(&self.waits_for).push(other.clone());
+        let edge = Edge {
+            from: self.clone(),
+            to: other.clone(),
+        };
+        (!other.leads_to(self)).then_some(edge)
+    }
+
+    fn leads_to(self: &Arc<Self>, target: &Arc<WaitNode>) -> bool {
+        let mut seen: Vec<Arc<WaitNode>> = Vec::new();
+        let mut open = vec![self.clone()];
+        while let Some(wait_node) = open.pop() {
+            if Arc::ptr_eq(&wait_node, target) {
+                return true;
+            }
+            if !seen.iter().any(|known| Arc::ptr_eq(known, &wait_node)) {
+                // One lock at a time, so following edges cannot deadlock.
+                open.extend(lock(&wait_node.waits_for).iter().cloned());
+                seen.push(wait_node);
+            }
+        }
+        false
+    }
+}
+
+/// Restores the outer load when dropped: a worker that waits may run another load on its stack.
+pub struct Entered {
+    outer: Option<Arc<WaitNode>>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let ended = exchange(self.outer.take());
+        drop(ended);
+    }
+}
+
+/// "`from` waits for `to`", until dropped.
+pub struct Edge {
+    from: Arc<WaitNode>,
+    to: Arc<WaitNode>,
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let mut edges = lock(&self.from.waits_for);
+        if let Some(at) = edges.iter().position(|edge| Arc::ptr_eq(edge, &self.to)) {
+            let edge = edges.swap_remove(at);
+            drop(edges);
+            drop(edge);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, WaitNode};
+
+    #[test]
+    fn a_cycle_is_found_and_an_edge_ends_with_its_guard() {
+        let [a, b, c] = [(); 3].map(|()| Arc::new(WaitNode::default()));
+        let ab = a.wait_for(&b);
+        let bc = b.wait_for(&c);
+        assert!(ab.is_some() && bc.is_some());
+        assert!(c.wait_for(&a).is_none());
+        assert!(a.wait_for(&a).is_none());
+        drop(ab);
+        assert!(c.wait_for(&a).is_some());
+    }
+}

@@ -1,0 +1,102 @@
+use std::fmt;
+use std::time::Duration;
+
+use super::clock::{Clock, Tick, ticks};
+use crate::sync::{Arc, AtomicU64, Ordering, Weak};
+use crate::time::alarm::{Alarms, Sleeper};
+
+/// The latest time of this clock. It is later than every limit that is not for ever, and claims
+/// made then still have a deadline after it.
+const LATEST: Tick = Tick::MAX / 8;
+
+/// A clock that moves only when it is told to, for tests.
+///
+/// Clones show the same time. Deadlines that the cache waits for (a load that hangs) pass when the
+/// clock is advanced over them, whatever the real time.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use everfresh::{Cache, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let cache: Cache<u64, u64> = Cache::builder()
+///     .fresh_for(Duration::from_secs(5))
+///     .clock(clock.clone())
+///     .compute(|n: &u64| n * n)
+///     .build()?;
+/// assert!(cache.get_blocking(&7)?.freshness().is_fresh());
+/// clock.advance(Duration::from_secs(6));
+/// assert!(cache.get_blocking(&7)?.freshness().is_stale());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ManualClock(Arc<Shared>);
+
+struct Shared {
+    now: AtomicU64,
+    alarms: Alarms,
+}
+
+impl ManualClock {
+    /// A clock at an arbitrary time.
+    pub fn new() -> Self {
+        ManualClock(Arc::new(Shared {
+            now: AtomicU64::new(ticks(Duration::from_secs(1_000_000))),
+            alarms: Alarms::default(),
+        }))
+    }
+
+    /// Moves the clock forward and wakes all who wait for a time now reached.
+    ///
+    /// The clock stops after 73 years, which is past every time limit that is not for ever.
+    pub fn advance(&self, by: Duration) {
+        let now = &self.0.now;
+        let mut before = now.load(Ordering::Relaxed);
+        loop {
+            let after = before.saturating_add(ticks(by)).min(LATEST);
+            // AcqRel orders the steps of several threads; a reader gets its value from the load
+            // below. A failed exchange needs no edge, its value is only counted from.
+            match now.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => before = other,
+            }
+        }
+        self.0.alarms.ring(self.now());
+    }
+
+    pub(super) fn now(&self) -> Tick {
+        self.0.now.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
+        // Whoever moves the clock looks at the whole list, whatever it knew; and whoever sleeps looks at the clock after this.
+        let _ = self.0.alarms.set(at, sleeper);
+        // Those who leave the alarm to the caller may have looked at the clock before a move that
+        // found no alarm in the list yet.
+        let now = self.now();
+        if at <= now {
+            self.0.alarms.ring(now);
+        }
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.now()).finish()
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// So that `Builder::clock` takes either.
+impl From<&ManualClock> for Clock {
+    fn from(clock: &ManualClock) -> Self {
+        clock.clone().into()
+    }
+}

@@ -1,0 +1,200 @@
+//! Rules of the source that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The parts of a line that are code.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// What only the door may name.
+const BEHIND_THE_DOOR: [&str; 6] = [
+    "std::sync",
+    "core::sync",
+    "arc_swap",
+    "crossbeam::queue",
+    "moka::sync",
+    "loom::",
+];
+
+fn named(text: &str) -> Vec<(usize, &'static str)> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = code(line);
+        let named = BEHIND_THE_DOOR.iter().filter(|name| line.contains(**name));
+        found.extend(named.map(|name| (number + 1, *name)));
+        // `use std::{sync::..., ...}` on one line or several.
+        let nested = line.trim_start();
+        if nested.starts_with("sync::") || line.contains("{sync::") || line.contains(", sync::") {
+            found.push((number + 1, "sync::"));
+        }
+    }
+    found
+}
+
+#[test]
+fn only_the_door_names_atomics() {
+    let door = src().join("sync");
+    let mut behind = 0;
+    for path in sources(&src()) {
+        let named = named(&fs::read_to_string(&path).unwrap());
+        if path.starts_with(&door) || path == door.with_extension("rs") {
+            behind += named.len();
+        } else {
+            assert!(named.is_empty(), "{}: {named:?}", path.display());
+        }
+    }
+    assert!(
+        behind > 3,
+        "the door itself names them, or this test looks at nothing"
+    );
+}
+
+#[test]
+fn the_search_finds_what_it_is_for() {
+    assert_eq!(named("use std::sync::Arc;"), [(1, "std::sync")]);
+    assert_eq!(
+        named("\nlet x = arc_swap::Guard::new();"),
+        [(2, "arc_swap")]
+    );
+    assert_eq!(named("use std::{fmt, sync::Arc};"), [(1, "sync::")]);
+    assert!(named("//! `std::sync` is behind the door").is_empty());
+    assert!(named("use crate::sync::Arc;").is_empty());
+}
+
+#[test]
+fn no_file_is_long() {
+    let folders = ["src", "tests", "examples", "benches", "loom-tests"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| root.join(folder))
+        .filter(|folder| folder.is_dir())
+        .flat_map(|folder| sources(&folder))
+        .collect();
+    assert!(files.len() > 30, "{} files", files.len());
+    for path in files {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines < 500, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden() {
+    let lib = fs::read_to_string(src().join("lib.rs")).unwrap();
+    assert!(
+        lib.lines()
+            .any(|line| line.trim() == "#![forbid(unsafe_code)]")
+    );
+}
+
+/// The folders of `src`, from the top: each may import those below it, and no other.
+///
+/// Files that lie beside `lib.rs` are leaves: they may import `sync`, and each other.
+const LAYERS: [&str; 8] = [
+    "testing", "cache", "fleet", "load", "store", "observe", "protocol", "time",
+];
+const LEAVES: [&str; 4] = ["error", "panics", "rng", "sync"];
+
+/// Imports that the order of the layers does not allow, each with its reason.
+const EXCEPTIONS: [(&str, &str, &str); 0] = [];
+
+/// What a file imports from the crate: the first name after `crate::`.
+fn imported(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in text.lines().map(code) {
+        for (at, _) in line.match_indices("crate::") {
+            if line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+                continue;
+            }
+            let rest = &line[at + "crate::".len()..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            found.push(rest[..end.unwrap_or(rest.len())].to_owned());
+        }
+    }
+    found
+}
+
+/// Whether a file of `folder` may import `name`, which is a folder, a leaf, or what `lib.rs` exports.
+fn may_import(folder: &str, name: &str) -> bool {
+    let height = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+    let excepted = |exception: &(&str, &str, &str)| (exception.0, exception.1) == (folder, name);
+    if EXCEPTIONS.iter().any(excepted) || folder == name {
+        return true;
+    }
+    match (height(folder), height(name)) {
+        (Some(upper), Some(lower)) => upper < lower,
+        (Some(_), None) => LEAVES.contains(&name),
+        (None, _) => LEAVES.contains(&name),
+    }
+}
+
+#[test]
+fn imports_run_down_the_layers_only() {
+    let root = src();
+    let mut arrows = 0;
+    for path in sources(&root) {
+        let relative = path.strip_prefix(&root).unwrap();
+        let folder = match relative.components().count() {
+            1 => relative.file_stem().unwrap().to_str().unwrap(),
+            _ => relative.iter().next().unwrap().to_str().unwrap(),
+        };
+        if folder == "lib" {
+            continue;
+        }
+        assert!(
+            LAYERS.contains(&folder) || LEAVES.contains(&folder),
+            "{folder} has no place among the layers"
+        );
+        for name in imported(&fs::read_to_string(&path).unwrap()) {
+            let allowed = may_import(folder, &name);
+            assert!(allowed, "{} imports crate::{name}", path.display());
+            arrows += usize::from(name != folder);
+        }
+    }
+    assert!(arrows > 100, "{arrows} imports: this test looks at nothing");
+}
+
+#[test]
+fn an_import_that_runs_up_is_found() {
+    assert_eq!(imported("use crate::cache::Cache;"), ["cache"]);
+    assert_eq!(
+        imported("let x = crate::rng::with_rng(crate::time::now);"),
+        ["rng", "time"]
+    );
+    assert!(imported("// crate::cache is above").is_empty());
+    assert!(may_import("cache", "load") && may_import("protocol", "sync"));
+    assert!(!may_import("load", "cache") && !may_import("sync", "time"));
+    assert!(!may_import("protocol", "observe") && !may_import("error", "protocol"));
+}
+
+#[test]
+fn folders_have_one_module_style() {
+    for path in sources(&src()) {
+        let folder = path.with_extension("");
+        assert!(
+            !folder.is_dir(),
+            "{} and a folder of that name: make it {}/mod.rs",
+            path.display(),
+            folder.display()
+        );
+    }
+}
