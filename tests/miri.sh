@@ -7,9 +7,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# Without isolation the clocks and the randomness are those of the system. Threads of a pool may live
-# on when the process ends. Crossbeam, below the pool, keeps the rules of Tree Borrows only, and turns
-# addresses into numbers and back.
+# Without isolation the clocks and the randomness are those of the system. Threads of a pool may
+# live on when the process ends. Crossbeam, below the pool, keeps the rules of Tree Borrows only,
+# and turns addresses into numbers and back.
 export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks"
 MIRIFLAGS+=" -Zmiri-tree-borrows -Zmiri-permissive-provenance"
 export EVERFRESH_STRESS_ROUNDS=10 EVERFRESH_SEED=1

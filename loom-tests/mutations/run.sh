@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts each seeded fault into a copy of the tree and demands that the model it names turns red, by the
-# assertion it names.
+# Puts each seeded fault into a copy of the tree and demands that the model it names turns red, by
+# the assertion it names.
 #
 #   run.sh          all of them
 #   run.sh NAME     one of them: NAME.patch
@@ -50,7 +50,10 @@ try() { # PATCH
     local patch=$1 model red binary status
     model=$(header "$patch" Model)
     red=$(header "$patch" Red)
-    if [ -z "$model" ] || [ -z "$red" ]; then echo "its header names no model or no assertion"; return; fi
+    if [ -z "$model" ] || [ -z "$red" ]; then
+        echo "its header names no model or no assertion"
+        return
+    fi
     touch "$before"
     git apply "$patch" >"$log" 2>&1 || { echo "it does not apply"; return; }
     if ! binary=$(build); then
@@ -81,7 +84,8 @@ for patch in "${patches[@]}"; do
     problem=$(try "$patch")
     if [ -z "$problem" ]; then
         passed=$((passed + 1))
-        printf 'caught  %-36s by %s, %s s\n' "$name" "$(header "$patch" Model)" $((SECONDS - started))
+        printf 'caught  %-36s by %s, %s s\n' \
+            "$name" "$(header "$patch" Model)" $((SECONDS - started))
     else
         failed=$((failed + 1))
         printf 'FAILED  %-36s %s\n' "$name" "$problem"

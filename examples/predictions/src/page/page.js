@@ -4,7 +4,10 @@
 const MINUTE = 60_000;
 const QUIET = 2_000; // without news for so long the page says so; four events a second are expected
 const AGAIN = 2_000;
-const BOUNDS = ["250 ns", "1 µs", "4 µs", "16 µs", "64 µs", "250 µs", "1 ms", "4 ms", "16 ms", "64 ms", "250 ms", "1 s", "more"];
+const BOUNDS = [
+  "250 ns", "1 µs", "4 µs", "16 µs", "64 µs", "250 µs",
+  "1 ms", "4 ms", "16 ms", "64 ms", "250 ms", "1 s", "more",
+];
 const KINDS = {
   "fresh": "fresh",
   "early": "fresh, refresh begun early",
@@ -21,7 +24,8 @@ const $ = (id) => document.getElementById(id);
 const grouped = (number) => Math.round(number).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
 const total = (event) => sum(Object.values(event.answers));
-const counted = (number, one, many = `${one}s`) => `${grouped(number)} ${number === 1 ? one : many}`;
+const counted = (number, one, many = `${one}s`) =>
+  `${grouped(number)} ${number === 1 ? one : many}`;
 
 function micros(number) {
   if (number < 1) return `${Math.round(number * 1000)} ns`;
@@ -49,7 +53,9 @@ function listen() {
 
 function lost() {
   const since = heard ? ` ${Math.round((Date.now() - heard) / 1000)} s ago` : "";
-  say("lost", heard ? `Lost the service; what is shown is from${since}. Trying again …` : "The service does not answer. Trying again …");
+  say("lost", heard
+    ? `Lost the service; the figures are from${since}. Trying again …`
+    : "The service does not answer. Trying again …");
 }
 
 function say(state, text) {
@@ -83,7 +89,9 @@ function timeline(event) {
   const rects = [];
   const rect = (kind, from, to, y, height) => {
     const width = Math.max(at(to) - at(from), 0.3);
-    if (at(to) > 0) rects.push(`<rect class="${kind}" x="${at(from).toFixed(2)}%" width="${width.toFixed(2)}%" y="${y}" height="${height}"/>`);
+    if (at(to) > 0) rects.push(
+      `<rect class="${kind}" x="${at(from).toFixed(2)}%" width="${width.toFixed(2)}%"` +
+      ` y="${y}" height="${height}"/>`);
   };
   let run = null;
   for (const { at: time, key } of history) {
@@ -99,13 +107,16 @@ function timeline(event) {
   for (const { state, from, to } of values) if (state !== "none") rect(state, from, to, 4, 28);
   for (const span of event.key.spans) {
     const then = history.findLast((other) => other.at <= span.began);
-    const kind = span.ended !== null && span.failed ? "failed" : then?.key.state === "fresh" ? "early" : "stale";
+    const failed = span.ended !== null && span.failed;
+    const kind = failed ? "failed" : then?.key.state === "fresh" ? "early" : "stale";
     rect(`refresh-${kind}`, span.began, span.ended ?? event.at, 38, 14);
   }
   $("timeline").innerHTML = rects.join("");
   const { state, age_ms: age } = event.key;
-  const refreshing = event.key.spans.some((span) => span.ended === null) ? "; a computation is running" : "";
-  $("now").textContent = (state === "none" ? "No value yet" : `Now ${state}, ${(age / 1000).toFixed(1)} s old`) + refreshing + ".";
+  const running = event.key.spans.some((span) => span.ended === null);
+  const refreshing = running ? "; a computation is running" : "";
+  const now = state === "none" ? "No value yet" : `Now ${state}, ${(age / 1000).toFixed(1)} s old`;
+  $("now").textContent = now + refreshing + ".";
 }
 
 function rows(body, count) {
@@ -181,13 +192,19 @@ async function burst(button) {
   for (const other of document.querySelectorAll("[data-burst]")) other.disabled = true;
   try {
     const met = await post(`/demo/burst?requests=${button.dataset.burst}`);
-    for (const figure of ["requests", "computes", "stale", "waited", "failed"]) $(`burst-${figure}`).textContent = grouped(met[figure]);
+    for (const figure of ["requests", "computes", "stale", "waited", "failed"]) {
+      $(`burst-${figure}`).textContent = grouped(met[figure]);
+    }
     $("burst-p50").textContent = micros(met.p50_us);
     $("burst-p99").textContent = micros(met.p99_us);
     $("burst-failed").classList.toggle("alarm", met.failed > 0);
     $("burst").hidden = false;
-    const refresh = met.failures ? counted(met.failures, "failed refresh", "failed refreshes") : counted(met.computes, "compute");
-    $("said").textContent = `${counted(met.requests, "request")} at once on one stale prediction: ${refresh}, ${grouped(met.waited)} waited, ${grouped(met.failed)} failed.`;
+    const refresh = met.failures
+      ? counted(met.failures, "failed refresh", "failed refreshes")
+      : counted(met.computes, "compute");
+    $("said").textContent =
+      `${counted(met.requests, "request")} at once on one stale prediction: ${refresh}, ` +
+      `${grouped(met.waited)} waited, ${grouped(met.failed)} failed.`;
   } catch (error) {
     $("said").textContent = `That did not work: ${error.message}.`;
   }
@@ -197,8 +214,14 @@ async function burst(button) {
 
 const SAID = {
   traffic: ["No more steady traffic.", "200 requests a second, for ten minutes at most."],
-  loader: ["The loader works again.", "The loader fails now: stale predictions are served up to their hard limit."],
-  store: ["Redis can be reached again.", "Redis cannot be reached now: the cache goes on without it."],
+  loader: [
+    "The loader works again.",
+    "The loader fails now: stale predictions are served up to their hard limit.",
+  ],
+  store: [
+    "Redis can be reached again.",
+    "Redis cannot be reached now: the cache goes on without it.",
+  ],
 };
 
 async function flip(button) {
@@ -212,7 +235,11 @@ async function flip(button) {
   }
 }
 
-for (const button of document.querySelectorAll("[data-burst]")) button.addEventListener("click", () => burst(button));
-for (const button of document.querySelectorAll("[data-switch]")) button.addEventListener("click", () => flip(button));
+for (const button of document.querySelectorAll("[data-burst]")) {
+  button.addEventListener("click", () => burst(button));
+}
+for (const button of document.querySelectorAll("[data-switch]")) {
+  button.addEventListener("click", () => flip(button));
+}
 setInterval(() => { if (heard && Date.now() - heard > QUIET) lost(); }, 500);
 listen();
