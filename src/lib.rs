@@ -1,10 +1,11 @@
 //! A lock-free in-process cache that keeps expensive values fresh without stampedes.
 //!
-//! - It saves loads and waiting. A stale value is refreshed once, in the background, while all callers
-//!   go on reading it. Hot values are refreshed shortly before they are stale (X-Fetch). Callers of a
-//!   missing key share one load. With Redis, a whole fleet of processes shares loads and refreshes.
-//! - It costs about 100 bytes for each entry beyond key and value, and a loader that is given to the
-//!   cache once and sees only the key.
+//! - It saves loads and waiting. A stale value is refreshed once, in the background, while all
+//!   callers go on reading it. Hot values are refreshed shortly before they are stale (X-Fetch).
+//!   Callers of a missing key share one load. With Redis, a whole fleet of processes shares loads
+//!   and refreshes.
+//! - It costs about 100 bytes for each entry beyond key and value, and a loader that is given to
+//!   the cache once and sees only the key.
 //! - It forbids iteration, a function for each call, and serving a value past its hard limit.
 //!
 //! ```
@@ -46,43 +47,43 @@
 //!
 //! # When to use it, when not
 //!
-//! Use it for values that are expensive to make, read by many callers, and allowed to be a little old:
-//! forecasts, prices, API pages, permissions, configurations, signing keys.
+//! Use it for values that are expensive to make, read by many callers, and allowed to be a little
+//! old: forecasts, prices, API pages, permissions, configurations, signing keys.
 //!
 //! Do not use it for values that cost less than a microsecond, never change, or must never be old
 //! (with `stale_for(Duration::ZERO)` callers still share loads), or to iterate over.
-//! [`docs::migrating`] names the crates that do that better, compares them with this one, and maps the
-//! calls of `moka`, `quick_cache` and `cached`.
+//! [`docs::migrating`] names the crates that do that better, compares them with this one, and maps
+//! the calls of `moka`, `quick_cache` and `cached`.
 //!
 //! # Guarantees
 //!
-//! - **P1. One refresh per stale entry.** At most one refresh runs at a time, and at most one result is
-//!   published. After that no caller can start another refresh of the same entry, however late it
-//!   comes. A refresh that takes longer than [`load_timeout`](Builder::load_timeout) may be taken over;
-//!   it then runs beside the next one, and its result is discarded.
+//! - **P1. One refresh per stale entry.** At most one refresh runs at a time, and at most one
+//!   result is published. After that no caller can start another refresh of the same entry, however
+//!   late it comes. A refresh that takes longer than [`load_timeout`](Builder::load_timeout) may be
+//!   taken over; it then runs beside the next one, and its result is discarded.
 //! - **P2. Hits never wait.** A hit, fresh or stale, takes no lock, makes no system call, allocates
 //!   nothing, and writes no memory that the hits of other cores write.
-//! - **P3. One load per missing key.** All its callers get its result, its error, or its panic as an
-//!   error. No caller hangs.
+//! - **P3. One load per missing key.** All its callers get its result, its error, or its panic as
+//!   an error. No caller hangs.
 //! - **P4. A later write wins.** The result of a load or refresh never replaces an `insert` or
 //!   `invalidate` that came while it ran.
 //! - **P5. No key is ever stuck.** A loader may panic, fail, hang or be cancelled.
 //! - **P6. Too old is never served.** Past the hard limit a value is gone, whatever failed. Callers
 //!   that waited for a load get its value for 100 ms after it, however short its life.
-//! - **P7. The cache survives its store.** If Redis is down, hangs, restarts empty, is out of memory or
-//!   returns garbage, values are less fresh and there are more loads. A read of a resident key never
-//!   fails or waits because of it.
+//! - **P7. The cache survives its store.** If Redis is down, hangs, restarts empty, is out of
+//!   memory or returns garbage, values are less fresh and there are more loads. A read of a
+//!   resident key never fails or waits because of it.
 //! - **P8. One refresh in a fleet.** While Redis works, one process refreshes a stale value and the
 //!   others take the result. After a failover that loses writes there may be more refreshes.
 //!
-//! Models, random programs and seeded faults check each of them; [`docs::protocol`] explains how they
-//! hold. The crate has version 0.1 and is not yet used in production.
+//! Models, random programs and seeded faults check each of them; [`docs::protocol`] explains how
+//! they hold. The crate has version 0.1 and is not yet used in production.
 //!
 //! # Choosing the limits
 //!
-//! - [`fresh_for`](Builder::fresh_for): the age from which a newer value would be better. It decides
-//!   the cost: 1 000 keys in use with loads of 200 ms, fresh for 5 s, keep 40 cores busy; fresh for
-//!   60 s, 3.3 cores.
+//! - [`fresh_for`](Builder::fresh_for): the age from which a newer value would be better. It
+//!   decides the cost: 1 000 keys in use with loads of 200 ms, fresh for 5 s, keep 40 cores busy;
+//!   fresh for 60 s, 3.3 cores.
 //! - [`stale_for`](Builder::stale_for): how much older a value may become while its refresh runs or
 //!   fails. Set it longer than the slowest load plus the longest outage that you want to survive.
 //! - [`capacity`](Builder::capacity): about 100 bytes for each value beyond keys and values.
@@ -98,7 +99,8 @@
 //! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
-//! - With the feature `test-util`: `ManualClock`, `CountingLoader` and `store::ChaosStore` for tests.
+//! - With the feature `test-util`: `ManualClock`, `CountingLoader` and `store::ChaosStore` for
+//!   tests.
 //! - The folder `examples` of the crate: six programs to copy.
 //!
 //! # Features
@@ -107,7 +109,7 @@
 //!
 //! | feature | for |
 //! |---|---|
-//! | `tokio` | `load` finds the current tokio runtime; otherwise set [`spawner`](Builder::spawner) |
+//! | `tokio` | `load` finds the current runtime; without it, set a [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
@@ -118,34 +120,34 @@
 //!
 //! # Limits
 //!
-//! - Without a store, each process loads and refreshes on its own. With one, `invalidate_all` reaches
-//!   the keys that this process knows.
+//! - Without a store, each process loads and refreshes on its own. With one, `invalidate_all`
+//!   reaches the keys that this process knows.
 //! - Keys are cloned when they are loaded and when they are refreshed.
-//! - A set of the table has 13 ways. At full capacity, about one key in eighteen thousand finds its set
-//!   full, and evicts a value there although other sets have room.
+//! - A set of the table has 13 ways. At full capacity, about one key in eighteen thousand finds its
+//!   set full, and evicts a value there although other sets have room.
 //! - Of the keys that share one hash, at most 13 are resident.
-//! - A read never waits for another thread. An insert may wait, if the capacity is no larger than the
-//!   number of inserting threads and one of them stops between two steps.
+//! - A read never waits for another thread. An insert may wait, if the capacity is no larger than
+//!   the number of inserting threads and one of them stops between two steps.
 //! - [`build`](Builder::build) allocates 35 to 40 bytes for each entry of the
 //!   [`capacity`](Builder::capacity).
-//! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond its
-//!   capacity, such a key may be loaded again.
-//! - A loader that hangs keeps its thread or task; the cache continues, but cannot interrupt it. If as
-//!   many loads of `compute` hang as the pool has [`threads`](Builder::threads), this cache computes
-//!   nothing more. Callers of missing keys then get a time-out, and stale values are served up to
-//!   their hard limit.
+//! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
+//!   its capacity, such a key may be loaded again.
+//! - A loader that hangs keeps its thread or task; the cache continues, but cannot interrupt it. If
+//!   as many loads of `compute` hang as the pool has [`threads`](Builder::threads), this cache
+//!   computes nothing more. Callers of missing keys then get a time-out, and stale values are
+//!   served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next load of its key.
-//! - A child process made by `fork` has no thread of the pool, so a cache that was built before cannot
-//!   load there, and a store does not work. A wait there ends after `load_timeout`. Build caches after
-//!   the `fork`.
+//! - A child process made by `fork` has no thread of the pool, so a cache that was built before
+//!   cannot load there, and a store does not work. A wait there ends after `load_timeout`. Build
+//!   caches after the `fork`.
 //! - A [`Reader`] holds up to 4 096 values, also those that the cache has evicted.
 //! - The clocks stop while the machine is suspended, so values seem younger by that time.
 //!   [`Clock::boottime`] continues.
 //! - The listener of [`on_removal`](Builder::on_removal) does not get the values that remain when a
 //!   cache is dropped, for example at the end of the program.
-//! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock, 1 to
-//!   10 ms ([`Clock`]).
+//! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock,
+//!   1 to 10 ms ([`Clock`]).
 #![forbid(unsafe_code)]
 // On docs.rs, which has the compiler for it, items say which feature they need.
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(test))))]
