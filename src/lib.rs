@@ -1,8 +1,12 @@
 //! A lock-free in-process cache that keeps expensive values fresh without stampedes.
 //!
-//! When a value goes stale, callers keep reading it at full speed while exactly one refresh runs in the background and replaces
-//! it. Hot values are refreshed shortly *before* they go stale (X-Fetch). Callers wait only for a value that is not
-//! there at all, and then share one load.
+//! - It saves loads and waiting. A stale value is refreshed once, in the background, while all
+//!   callers go on reading it. Hot values are refreshed shortly before they are stale (X-Fetch).
+//!   Callers of a missing key share one load. With Redis, a whole fleet of processes shares loads
+//!   and refreshes.
+//! - It costs about 100 bytes for each entry beyond key and value, and a loader that is given to
+//!   the cache once and sees only the key.
+//! - It forbids iteration, a function for each call, and serving a value past its hard limit.
 //!
 //! ```
 //! use std::time::Duration;
@@ -17,65 +21,86 @@
 //! let predictions: Cache<Fixture, Prediction> = Cache::builder()
 //!     .name("predictions")
 //!     .capacity(10_000)
-//!     .fresh_for(Duration::from_secs(5))
-//!     .stale_for(Duration::from_secs(115))
+//!     .fresh_for(Duration::from_secs(5)) // soft limit: refreshed after 5 s
+//!     .stale_for(Duration::from_secs(115)) // hard limit: never served after 120 s
 //!     .compute(|fixture: &Fixture| predict(fixture))
 //!     .build()?;
 //!
-//! let prediction = predictions.get(&fixture).await?; // in threads: get_blocking
-//! assert!(prediction.0 > 0.0); // reads the value in place, no clone
+//! let prediction = predictions.get(&fixture).await?; // in a thread: get_blocking(&fixture)?
+//! assert!(prediction.0 > 0.0); // reads the value in place: nothing is cloned
 //! assert_eq!(prediction.freshness(), Freshness::Fresh);
-//! predictions.invalidate(&fixture);
+//! predictions.invalidate(&fixture); // wins over every load that began before
 //! println!("{}", predictions.stats());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 //!
-//! # When to use it, and when not
+//! What a reader gets:
 //!
-//! For values that are dear to make, are read by many at once, go out of date, and may be served a little out of date: forecasts, prices, pages of an
-//! API, permissions, configurations, signing keys. A hit costs tens of nanoseconds, whoever else reads.
+//! ```text
+//!   loaded           soft limit                   hard limit
+//!     |     fresh        |         stale              |     expired
+//!     |-- fresh_for -----|-- stale_for ---------------|----------------->
+//!     the value          the old value, at once;      the caller waits for
+//!                        one refresh runs             one load, shared by all
+//! ```
 //!
-//! Not for values that cost less than a microsecond, that never go out of date, or that must never be stale (though
-//! `stale_for(Duration::ZERO)` still shares loads); not to iterate over. [`docs::migrating`] says which crates do that better, in a fair table, and what replaces
+//! # When to use it, when not
+//!
+//! Use it for values that are expensive to make, read by many callers, and allowed to be a little
+//! old: forecasts, prices, API pages, permissions, configurations, signing keys.
+//!
+//! Do not use it for values that cost less than a microsecond, never change, or must never be old
+//! (with `stale_for(Duration::ZERO)` callers still share loads), or to iterate over.
+//! [`docs::migrating`] names the crates that do that better, compares them with this one, and maps
 //! the calls of `moka`, `quick_cache` and `cached`.
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! | | |
-//! |---|---|
-//! | P1 | **One refresh per stale epoch.** At most one runs at a time (within [`load_timeout`](Builder::load_timeout): a longer one may be taken over, and runs on beside the next), at most one result is published, and once it is, no caller can start another, however late it comes. |
-//! | P2 | **Hits never wait.** Fresh or stale: no lock, no system call, no allocation, no write to memory that other cores' hits write. |
-//! | P3 | **One load per missing key.** Each of its callers gets its result, its error, or its panic as an error. None hangs. |
-//! | P4 | **A later write wins.** An `invalidate` or `insert` during a load or refresh is never overwritten by its result. |
-//! | P5 | **No key is ever wedged.** Loaders may panic, fail, hang or be cancelled. |
-//! | P6 | **Too old is never served.** Past the hard limit a value is gone, whatever failed. Callers that waited for a load get its value for 100 ms after it, however short its life. |
-//! | P7 | **The cache survives its store.** Redis down, hung, restarted empty, out of memory or holding garbage costs freshness and extra loads, never a failed or blocked read of a resident key. |
-//! | P8 | **One refresh in a fleet.** While Redis is up, one process refreshes a stale value and the others take it over. After a failover that loses writes it may be more. |
+//! - **P1. One refresh per stale entry.** At most one refresh runs at a time, and at most one
+//!   result is published. After that no caller can start another refresh of the same entry, however
+//!   late it comes. A refresh that takes longer than [`load_timeout`](Builder::load_timeout) may be
+//!   taken over; it then runs beside the next one, and its result is discarded.
+//! - **P2. Hits never wait.** A hit, fresh or stale, takes no lock, makes no system call, allocates
+//!   nothing, and writes no memory that the hits of other cores write.
+//! - **P3. One load per missing key.** All its callers get its result, its error, or its panic as
+//!   an error. No caller hangs.
+//! - **P4. A later write wins.** The result of a load or refresh never replaces an `insert` or
+//!   `invalidate` that came while it ran.
+//! - **P5. No key is ever stuck.** A loader may panic, fail, hang or be cancelled.
+//! - **P6. Too old is never served.** Past the hard limit a value is gone, whatever failed. Callers
+//!   that waited for a load get its value for 100 ms after it, however short its life.
+//! - **P7. The cache survives its store.** If Redis is down, hangs, restarts empty, is out of
+//!   memory or returns garbage, values are less fresh and there are more loads. A read of a
+//!   resident key never fails or waits because of it.
+//! - **P8. One refresh in a fleet.** While Redis works, one process refreshes a stale value and the
+//!   others take the result. After a failover that loses writes there may be more refreshes.
 //!
-//! Each of them is checked by models, properties and seeded faults; [`docs::protocol`] says how it holds.
+//! Models, random programs and seeded faults check each of them; [`docs::protocol`] explains how
+//! they hold. The crate has version 0.1 and is not yet used in production.
 //!
 //! # Choosing the limits
 //!
-//! - [`fresh_for`](Builder::fresh_for): how old a value may be before you would rather have a new one. It sets the price: 1 000 keys in use,
-//!   loads of 200 ms and 5 s are 200 loads a second on 40 cores; with 60 s it is 17 a second on 3.3 cores.
-//! - [`stale_for`](Builder::stale_for): how much older it may become while it is refreshed, or cannot be. Longer than the slowest load and the longest outage to ride
-//!   out.
-//! - [`beta`](Builder::beta): leave it at 1. A value that takes 200 ms and is read 1 000 times a second is then refreshed 1.18 s before its soft limit on average;
-//!   read 10 times a second, 0.25 s before; read seldom, when somebody finds it stale.
-//! - [`capacity`](Builder::capacity): about 100 bytes a value beyond keys and values.
+//! - [`fresh_for`](Builder::fresh_for): the age from which a newer value would be better. It
+//!   decides the cost: 1 000 keys in use with loads of 200 ms, fresh for 5 s, keep 40 cores busy;
+//!   fresh for 60 s, 3.3 cores.
+//! - [`stale_for`](Builder::stale_for): how much older a value may become while its refresh runs or
+//!   fails. Set it longer than the slowest load plus the longest outage that you want to survive.
+//! - [`capacity`](Builder::capacity): about 100 bytes for each value beyond keys and values.
+//! - [`beta`](Builder::beta): leave it at 1.
 //!
 //! [`docs::choosing`] has the formulas and examples.
 //!
 //! # Where to go on
 //!
-//! - [`Cache`] and [`Builder`]: what you call. [`Reader`], [`Pinned`] and [`Fresh`]: cheaper reads for threads that read a lot.
-//! - [`Loaded`] and [`Request`]: loaders that set times, say that a key has no value, or see the previous one.
-//! - [`store`]: a second level, in Redis or in memory, that a fleet shares; [`docs::store`] says what it promises and what not.
-//! - [`docs::choosing`]: limits, X-Fetch, when not to use it.
-//! - [`docs::migrating`]: from other caches, and a comparison.
-//! - [`docs::protocol`]: how it works. [`docs::performance`]: what a hit costs. [`docs::watching`]: metrics, traces, and what to be woken for.
-//! - With the feature `test-util`, for your tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`.
+//! - [`Cache`] and [`Builder`]: the calls and the settings. [`Reader`], [`Pinned`] and [`Fresh`]:
+//!   cheaper reads for threads that read a lot.
+//! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
+//! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
+//! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
+//! - [`docs::watching`]: metrics, traces and alerts.
+//! - With the feature `test-util`: `ManualClock`, `CountingLoader` and `store::ChaosStore` for
+//!   tests.
 //! - The folder `examples` of the crate: six programs to copy.
 //!
 //! # Features
@@ -84,36 +109,45 @@
 //!
 //! | feature | for |
 //! |---|---|
-//! | `tokio` | `load` finds the current tokio runtime by itself; without it, [`spawner`](Builder::spawner) |
-//! | `redis` | `RedisStore`: one server, Sentinel or Cluster; brings `tokio` and `postcard`, needs Rust 1.88. `redis-tls`: encrypted connections |
+//! | `tokio` | `load` finds the current runtime; without it, set a [`spawner`](Builder::spawner) |
+//! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
+//! | `redis-tls` | `redis`, with encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
-//! | `metrics`, `tracing` | what is counted and what happens, for the recorder and the subscriber that the program has |
-//! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails as it is told |
+//! | `metrics`, `tracing` | counters and events for the recorder and subscriber of the program |
+//! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails |
+//!
+//! `redis` brings `tokio` and `postcard`.
 //!
 //! # Limits
 //!
-//! - Without a store each process loads and refreshes on its own. With one, `invalidate_all` reaches the keys that this process knows.
+//! - Without a store, each process loads and refreshes on its own. With one, `invalidate_all`
+//!   reaches the keys that this process knows.
 //! - Keys are cloned when they are loaded and when they are refreshed.
-//! - A set of the table has 13 ways: about one key in eighteen thousand finds its set full at full capacity, and evicts there although
-//!   other sets have room.
-//! - Of the keys that share one hash at most 13 are resident.
-//! - Room for all entries is taken at [`build`](Builder::build): 35 to 40 bytes for each of the
+//! - A set of the table has 13 ways. At full capacity, about one key in eighteen thousand finds its
+//!   set full, and evicts a value there although other sets have room.
+//! - Of the keys that share one hash, at most 13 are resident.
+//! - A read never waits for another thread. An insert may wait, if the capacity is no larger than
+//!   the number of inserting threads and one of them stops between two steps.
+//! - [`build`](Builder::build) allocates 35 to 40 bytes for each entry of the
 //!   [`capacity`](Builder::capacity).
-//! - Absent and failing keys are remembered in a bounded memory of their own; past its capacity one
-//!   of them may be loaded again.
-//! - A loader that hangs keeps its thread or task; the cache cannot interrupt it, only go on
-//!   without it. When as many loads of `compute` hang as the pool has
-//!   [`threads`](Builder::threads), that cache computes nothing any more: callers of absent keys
-//!   get a time-out, stale values are served up to their hard limit.
+//! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
+//!   its capacity, such a key may be loaded again.
+//! - A loader that hangs keeps its thread or task; the cache continues, but cannot interrupt it. If
+//!   as many loads of `compute` hang as the pool has [`threads`](Builder::threads), this cache
+//!   computes nothing more. Callers of missing keys then get a time-out, and stale values are
+//!   served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
-//!   longer may run beside the next one of its key.
-//! - A child process after `fork` has no threads of the pool, so a cache that was built before it
-//!   cannot load there. A wait there ends by `load_timeout`. Build caches after the `fork`.
-//! - The clocks stand still while the machine is suspended, so values seem younger after it by that
-//!   time. [`Clock::boottime`] goes on.
-//! - The listener of [`on_removal`](Builder::on_removal) is not told of the values of a cache that
-//!   is dropped, so not at a clean end of the program either.
-//! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock, 1 to 10 ms ([`Clock`]).
+//!   longer may run beside the next load of its key.
+//! - A child process made by `fork` has no thread of the pool, so a cache that was built before
+//!   cannot load there, and a store does not work. A wait there ends after `load_timeout`. Build
+//!   caches after the `fork`.
+//! - A [`Reader`] holds up to 4 096 values, also those that the cache has evicted.
+//! - The clocks stop while the machine is suspended, so values seem younger by that time.
+//!   [`Clock::boottime`] continues.
+//! - The listener of [`on_removal`](Builder::on_removal) does not get the values that remain when a
+//!   cache is dropped, for example at the end of the program.
+//! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock,
+//!   1 to 10 ms ([`Clock`]).
 #![forbid(unsafe_code)]
 // On docs.rs, which has the compiler for it, items say which feature they need.
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(test))))]
@@ -176,6 +210,11 @@ pub mod docs {
     #[doc = include_str!("docs/watching.md")]
     pub mod watching {}
 }
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 /// The protocol without policy and loader, for the models in `loom-tests`.
 #[cfg(all(loom, feature = "loom"))]
