@@ -23,7 +23,7 @@ const YEAR_2023: u64 = 1_700_000_000_000_000;
 ///
 /// Made for tests, and for programs that want the second level's encoding and fencing without a
 /// server. It keeps every payload until its hard limit; the number of payloads is not bounded.
-/// Listeners hear of a change before the operation that made it returns.
+/// Listeners are notified before the operation that made the change returns.
 pub struct MemoryStore {
     clock: Clock,
     limit: usize,
