@@ -1,4 +1,4 @@
-//! One thread that runs futures which wait, for stores without a runtime of their own.
+//! One thread that runs futures, for stores without a runtime of their own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
@@ -7,55 +7,55 @@ use crate::sync::future::BoxFuture;
 use crate::sync::on_demand::OnDemand;
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, SegQueue, lock};
 
-/// Runs futures on a thread that starts with the first of them and ends with this.
+/// Runs futures on a thread that starts with the first future and ends when this value is dropped.
 #[derive(Default)]
-pub(crate) struct Background(Arc<Shared>);
+pub(crate) struct Background(Arc<Queue>);
 
 #[derive(Default)]
-struct Shared {
+struct Queue {
     ready: SegQueue<Arc<Task>>,
-    /// If the system has no thread left the futures wait, as they may, until a later one starts it.
+    /// If the system cannot start a thread, the futures wait until a later `spawn` starts one.
     thread: OnDemand,
-    /// 0 until it is to end.
+    /// 1 once the owner is dropped and the thread must end.
     closed: AtomicU8,
 }
 
 struct Task {
     future: Mutex<Option<BoxFuture>>,
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
 }
 
 impl Background {
     pub(crate) fn spawn(&self, future: BoxFuture) {
-        let shared = &self.0;
-        shared.ready.push(Arc::new(Task {
+        let queue = &self.0;
+        queue.ready.push(Arc::new(Task {
             future: Mutex::new(Some(future)),
-            shared: shared.clone(),
+            queue: queue.clone(),
         }));
-        let run = shared.clone();
-        let thread = (shared.thread).get_or_start("everfresh-store", move || run.run());
+        let run = queue.clone();
+        let thread = (queue.thread).get_or_start("everfresh-store", move || run.run());
         thread.inspect(|thread| thread.unpark());
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Release: what was pushed before is seen by the thread that sees this.
+        // Release: the thread that reads the 1 also sees every task pushed before.
         self.0.closed.store(1, Ordering::Release);
         self.0.thread.get().inspect(|thread| thread.unpark());
     }
 }
 
-impl Shared {
+impl Queue {
     fn run(&self) {
         while self.closed.load(Ordering::Acquire) == 0 {
             match self.ready.pop() {
                 Some(task) => task.poll(),
-                // Whoever pushes unparks after it, so nothing that is pushed now is slept over.
+                // A push is followed by an unpark, so a task pushed right now is not overlooked.
                 None => std::thread::park(),
             }
         }
-        // A task refers to the queue and the queue to the task; so nothing may stay in it.
+        // Empty the queue, because tasks and queue refer to each other and would leak.
         while self.ready.pop().is_some() {}
     }
 }
@@ -75,8 +75,8 @@ impl Task {
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        let shared = self.shared.clone();
-        shared.ready.push(self);
-        shared.thread.get().inspect(|thread| thread.unpark());
+        let queue = self.queue.clone();
+        queue.ready.push(self);
+        queue.thread.get().inspect(|thread| thread.unpark());
     }
 }

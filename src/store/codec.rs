@@ -2,25 +2,26 @@
 
 use std::error::Error as StdError;
 
-/// Why a codec could not write or read a value.
+/// The error with which a codec rejects a value or its bytes.
 pub type Rejected = Box<dyn StdError + Send + Sync>;
 
-/// How values become bytes, and bytes become values again.
+/// Encodes values as bytes, and decodes them again.
 ///
-/// What is read was written by this codec, by some version of the program, unless somebody else writes to the store. A codec may fail and may
-/// panic: the value is then not stored, or is as if it were not.
+/// `decode` gets bytes that this codec wrote, possibly in another version of the program, unless
+/// other programs write to the store. A codec may fail or panic: the value is then not stored, or
+/// is read as missing.
 ///
 /// # Example
 ///
 /// ```
 /// use everfresh::store::{Codec, Format, Rejected};
 ///
-/// /// Text as it is.
+/// /// Text, unchanged.
 /// struct Plain;
 ///
 /// impl Codec<String> for Plain {
 ///     fn id(&self) -> u8 {
-///         64 // the first that is not for this crate
+///         64 // 0 to 63 are reserved for everfresh
 ///     }
 ///
 ///     fn encode(&self, value: &String, out: &mut Vec<u8>) -> Result<(), Rejected> {
@@ -36,29 +37,33 @@ pub type Rejected = Box<dyn StdError + Send + Sync>;
 /// let format: Format<String> = Format::new(Plain); // for `SecondLevel::with`
 /// ```
 pub trait Codec<V>: Send + Sync + 'static {
-    /// Which codec it is; payloads of others are not read. 0 to 63 are for the ones in this crate.
+    /// Identifies the codec; payloads of other codecs are not read. 0 to 63 are reserved for
+    /// everfresh.
     fn id(&self) -> u8;
 
     /// Appends the value to `out`.
     ///
     /// # Errors
     ///
-    /// If the value cannot be written.
+    /// The value cannot be encoded.
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<(), Rejected>;
 
-    /// Reads a value from exactly these bytes.
+    /// Decodes a value from exactly these bytes.
     ///
     /// # Errors
     ///
-    /// If they are not one.
+    /// The bytes are not a complete value, or bytes are left over.
     fn decode(&self, bytes: &[u8]) -> Result<V, Rejected>;
 }
 
-/// The format of the crate `postcard`: small, fast and stable. Fields are known by their position, so any
-/// change of the type needs a new namespace or schema.
+/// The format of the crate `postcard`: small, fast and stable.
 ///
-/// Values that contain themselves (trees) are read however deep they are, until the stack is full; where somebody else may write to the store take
-/// [`Json`] or [`MessagePack`], which stop at a depth of 128.
+/// Fields are identified by their position, so every change of the type needs a new namespace or
+/// schema.
+///
+/// Recursive values (trees) are decoded without a limit of depth and can overflow the stack. If
+/// other programs may write to the store, use [`Json`] or [`MessagePack`], which stop at a depth of
+/// 128.
 #[cfg(feature = "postcard")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
@@ -82,8 +87,10 @@ impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for Postcard {
     }
 }
 
-/// JSON: readable in the store, tolerant of new fields that have defaults. Floats come back exactly, but none that is not a
-/// number or infinite can be written.
+/// JSON: readable in the store, and tolerant of new fields that have defaults.
+///
+/// Floats are restored exactly. NaN and infinities are not: JSON has no form for them, so their
+/// payload is unreadable.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
@@ -103,7 +110,7 @@ impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for Json {
     }
 }
 
-/// MessagePack with the names of fields: smaller than JSON, as tolerant of new fields.
+/// MessagePack with named fields: smaller than JSON, and as tolerant of new fields.
 #[cfg(feature = "msgpack")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessagePack;
@@ -120,7 +127,7 @@ impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for MessagePack
 
     fn decode(&self, mut bytes: &[u8]) -> Result<V, Rejected> {
         let mut deserializer = rmp_serde::Deserializer::new(&mut bytes);
-        // As deep as JSON: 1024, which it allows by itself, do not fit the stack of a thread.
+        // The limit of `serde_json`. The default of 1024 levels can overflow the stack of a thread.
         deserializer.set_max_depth(128);
         let value = V::deserialize(&mut deserializer)?;
         match bytes {

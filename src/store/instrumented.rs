@@ -1,4 +1,4 @@
-//! A store whose answers are timed and traced, for one cache.
+//! A store that times and traces every reply, for one cache.
 
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ pub(super) struct Instrumented {
 }
 
 impl Instrumented {
-    /// Waits for a reply in its span, and tells how long it took. `failed` finds an error in it.
-    fn watch<'a, T: Send + 'a>(
+    /// Waits for a reply inside a span and records its duration. `failed` finds the error in a
+    /// reply.
+    fn observe<'a, T: Send + 'a>(
         &'a self,
         operation: &'static str,
         mut reply: Reply<'a, T>,
@@ -31,9 +32,9 @@ impl Instrumented {
     ) -> Reply<'a, T> {
         Box::pin(async move {
             let span = Span::store(&self.cache, operation);
-            let asked = self.clock.exact();
+            let started = self.clock.exact();
             let answer = std::future::poll_fn(|cx| span.within(|| reply.as_mut().poll(cx))).await;
-            let took = self.clock.exact().saturating_sub(asked);
+            let took = self.clock.exact().saturating_sub(started);
             let error = failed(&answer);
             metrics::answered(&self.cache, operation, error.is_some(), took);
             if let Some(error) = error {
@@ -46,7 +47,7 @@ impl Instrumented {
     }
 }
 
-fn of_one<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
+fn error_of<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
     answer.as_ref().err()
 }
 
@@ -55,9 +56,9 @@ impl Store for Instrumented {
         &'a self,
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
-        // Of many errors the first: mostly it is the same for all keys.
-        self.watch("read", self.store.read(keys), |answers| {
-            answers.iter().find_map(of_one)
+        // Records only the first error, because it is usually the same for all keys.
+        self.observe("read", self.store.read(keys), |answers| {
+            answers.iter().find_map(error_of)
         })
     }
 
@@ -66,7 +67,7 @@ impl Store for Instrumented {
         key: &'a StoreKey,
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>> {
-        self.watch("acquire", self.store.acquire(key, ask), of_one)
+        self.observe("acquire", self.store.acquire(key, ask), error_of)
     }
 
     fn publish<'a>(
@@ -74,7 +75,7 @@ impl Store for Instrumented {
         key: &'a StoreKey,
         publish: Publish,
     ) -> Reply<'a, Result<Stored, StoreError>> {
-        self.watch("publish", self.store.publish(key, publish), of_one)
+        self.observe("publish", self.store.publish(key, publish), error_of)
     }
 
     fn renew<'a>(
@@ -83,7 +84,7 @@ impl Store for Instrumented {
         token: Token,
         lease: Duration,
     ) -> Reply<'a, Result<bool, StoreError>> {
-        self.watch("renew", self.store.renew(key, token, lease), of_one)
+        self.observe("renew", self.store.renew(key, token, lease), error_of)
     }
 
     fn release<'a>(
@@ -92,7 +93,11 @@ impl Store for Instrumented {
         token: Token,
         cool_down: Option<Duration>,
     ) -> Reply<'a, Result<bool, StoreError>> {
-        self.watch("release", self.store.release(key, token, cool_down), of_one)
+        self.observe(
+            "release",
+            self.store.release(key, token, cool_down),
+            error_of,
+        )
     }
 
     fn set<'a>(
@@ -102,7 +107,7 @@ impl Store for Instrumented {
         ttl: Duration,
         origin: Origin,
     ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.watch("set", self.store.set(key, payload, ttl, origin), of_one)
+        self.observe("set", self.store.set(key, payload, ttl, origin), error_of)
     }
 
     fn invalidate<'a>(
@@ -110,7 +115,7 @@ impl Store for Instrumented {
         key: &'a StoreKey,
         origin: Origin,
     ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.watch("invalidate", self.store.invalidate(key, origin), of_one)
+        self.observe("invalidate", self.store.invalidate(key, origin), error_of)
     }
 
     fn now(&self) -> Option<u64> {

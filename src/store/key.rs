@@ -1,4 +1,5 @@
-//! Names of keys in a store: bounded, stable for ever, and nothing of the key to be read in them.
+//! Names of keys in a store: bounded in length, the same for ever, and revealing nothing of the
+//! key.
 
 use std::fmt;
 
@@ -7,25 +8,25 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 use crate::error::BuildError;
 use crate::sync::Arc;
 
-/// The seed of the second hash, which payloads carry.
-const CHECK: u64 = 0x6576_6572_6672_6573;
+/// The seed of the second hash, which every payload carries.
+const CHECK_SEED: u64 = 0x6576_6572_6672_6573;
 
-/// The part of a store that belongs to one kind of values.
+/// The part of a store that holds one kind of values.
 ///
-/// It carries the schema: values of another type, or of another version of it, need another namespace, so that two versions of
-/// a program can run side by side.
+/// Its name stands for the schema: give values of another type, or of another version of the type,
+/// another namespace. Two versions of a program can then run side by side.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
 
 impl Namespace {
-    /// Longest allowed, in bytes.
+    /// The longest name, in bytes.
     pub const LONGEST: usize = 100;
 
-    /// For example `"shop:predictions:v3"`: letters, digits and `. _ - :`, at most 100 of them.
+    /// Makes a namespace from a name of 1 to 100 ASCII letters, digits and `. _ - :`.
     ///
     /// # Errors
     ///
-    /// If it is empty, too long, or has other characters.
+    /// The name is empty, too long, or has other characters.
     ///
     /// # Example
     ///
@@ -40,13 +41,13 @@ impl Namespace {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
         if name.is_empty() || name.len() > Self::LONGEST || !name.bytes().all(allowed) {
             return Err(BuildError::setting(
-                "a namespace must have 1 to 100 characters, each of them a letter or digit of ASCII or one of . _ - :",
+                "a namespace must have 1 to 100 characters: ASCII letters, digits and . _ - :",
             ));
         }
         Ok(Namespace(name.into()))
     }
 
-    /// Its name.
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,32 +68,35 @@ pub struct StoreKey {
 }
 
 impl StoreKey {
-    /// The key that `encoded` stands for: the same bytes in every process and every version of it, and other bytes for every other key.
+    /// Makes the key for these encoded bytes.
+    ///
+    /// The encoding must give the same bytes in every process and version of the program, and other
+    /// bytes for every other key.
     pub fn new(namespace: &Namespace, encoded: &[u8]) -> Self {
         StoreKey {
             namespace: namespace.clone(),
             hash: xxh3_128(encoded),
-            check: xxh3_64_with_seed(encoded, CHECK),
+            check: xxh3_64_with_seed(encoded, CHECK_SEED),
         }
     }
 
-    /// The namespace it is in.
+    /// The namespace of the key.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// What it is stored under.
+    /// The hash that names the key in the store.
     pub fn hash(&self) -> u128 {
         self.hash
     }
 
-    /// A second, independent hash: in the payload, and compared when it is read.
+    /// A second, independent hash, which the payload carries and every read compares.
     pub fn check(&self) -> u64 {
         self.check
     }
 }
 
-// Not even the hash: who can guess keys could recognise one.
+// Omits even the hash, because a reader of the log could compare it with guessed keys.
 impl fmt::Debug for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreKey")

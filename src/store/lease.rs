@@ -1,4 +1,4 @@
-//! The words of the lease protocol.
+//! The types of the lease protocol.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -8,24 +8,26 @@ use rand::RngExt;
 
 use crate::rng::with_rng;
 
-/// When a payload was stored, by the store's clock, and its identity: no two payloads of a key have the same.
+/// The time at which a payload was stored, by the store's clock; it also identifies the payload.
 ///
-/// The store gives `max(stored + 1, now)`, in microseconds, so that later ones are greater even if its clock is set back.
+/// No two payloads of a key have the same epoch. The store assigns `max(stored + 1, now)`, in
+/// microseconds, so that a later epoch is greater even if the clock is set back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(NonZeroU64);
 
 impl Epoch {
-    /// The greatest one: what a script of Redis can count to exactly, in the year 2255.
+    /// The upper bound, in the year 2255: the largest integer that a Redis script represents
+    /// exactly.
     pub(crate) const MAX: u64 = (1 << 53) - 1;
 
-    /// `None` for what no store gives: zero, or past the year 2255.
+    /// Makes an epoch from microseconds; `None` for zero and for times past the year 2255.
     pub fn from_micros(micros: u64) -> Option<Self> {
         NonZeroU64::new(micros)
             .filter(|micros| micros.get() < Self::MAX)
             .map(Epoch)
     }
 
-    /// Microseconds by the store's clock.
+    /// Microseconds since 1970 by the store's clock.
     pub fn micros(self) -> u64 {
         self.0.get()
     }
@@ -37,81 +39,83 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// Who writes: a random number for each cache, so that it knows its own changes when it is told of them.
+/// Identifies a cache that writes: a random number, by which the cache recognises its own changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(pub u64);
 
 impl Origin {
-    /// A new one, at random.
+    /// Makes a random origin.
     pub fn random() -> Self {
         Origin(with_rng(|rng| rng.random()))
     }
 }
 
-/// One attempt to load one key: never used for another.
+/// Identifies one attempt to load one key; never used for another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// Whose attempt it is.
+    /// The cache that makes the attempt.
     pub origin: Origin,
-    /// Which one; counted up by its origin.
+    /// The number of the attempt, counted by the origin.
     pub serial: u64,
 }
 
-/// What a caller that wants to load a key tells the store.
+/// A request for the lease of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Acquire {
-    /// The epoch the caller already has, or could not read: not wanted again.
+    /// The epoch of the payload that the caller has seen or could not decode, and does not want
+    /// again.
     pub seen: Option<Epoch>,
-    /// The attempt, the same one if it is repeated after an error.
+    /// The attempt; a request repeated after an error carries the same token.
     pub token: Token,
-    /// How long the lease is held unless renewed. At least a millisecond.
+    /// How long the lease lasts unless it is renewed. At least 1 ms.
     pub lease: Duration,
 }
 
-/// What the store answers.
+/// The reply to a request for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
-    /// Somebody else stored a payload that the caller has not seen, possibly an older one. No lease is granted.
+    /// Another process stored a payload that the caller has not seen, possibly an older one. No
+    /// lease is granted.
     Stored(Vec<u8>),
-    /// The lease is the caller's.
+    /// The caller holds the lease now.
     Granted {
-        /// What is stored now, and what the result will replace. If nothing is: the moment, so that this nothing is not taken
-        /// for a later one.
+        /// The epoch of the stored payload, which the result will replace. If none is stored, the
+        /// current time, so that a later absence differs from this one.
         base: Epoch,
     },
-    /// Somebody else has the lease.
+    /// Another attempt holds the lease.
     Held {
-        /// How long at most, unless it is renewed.
+        /// The time left, unless the lease is renewed.
         left: Duration,
     },
-    /// The last load failed, and nobody is granted the lease for a while.
+    /// The last load failed, so the store grants no lease for a while.
     Cooling {
-        /// How long.
+        /// The time left.
         left: Duration,
     },
 }
 
-/// What a caller that loaded a key wants to store.
+/// A loaded value to store.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// What was stored when the lease was granted: from [`Acquired::Granted`], never from anywhere else.
+    /// The base that [`Acquired::Granted`] returned; never any other epoch.
     pub base: Epoch,
-    /// The attempt to which it was granted.
+    /// The attempt that was granted the lease.
     pub token: Token,
     /// An [`envelope`](crate::store::envelope); the store writes the epoch into it.
     pub payload: Vec<u8>,
-    /// The hard limit. At least a millisecond.
+    /// How long the store keeps the payload at most. At least 1 ms.
     pub ttl: Duration,
 }
 
-/// Whether a publish took place.
+/// The outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It did.
+    /// The payload is stored.
     Yes {
-        /// The epoch it was given.
+        /// The epoch assigned to the payload.
         epoch: Epoch,
     },
-    /// Something else was stored or the key was invalidated since the lease was granted.
+    /// Another payload was stored, or the key was invalidated, after the lease was granted.
     Refused,
 }

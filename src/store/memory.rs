@@ -1,4 +1,4 @@
-//! The store in memory: the contracts without a server.
+//! A store in memory: the contracts of [`Store`] without a server.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,19 +16,20 @@ use crate::sync::future::BoxFuture;
 use crate::sync::{AtomicU64, Mutex, Ordering, Weak, lock};
 use crate::time::clock::{Clock, Tick, ticks};
 
-/// What the clock of every store in memory adds, so that its epochs look like a server's: some day in 2023.
+/// Added to the clock of a store in memory, so that its epochs look like a server's: a day in 2023.
 const YEAR_2023: u64 = 1_700_000_000_000_000;
 
-/// A [`Store`] in this process: several caches that share one behave like a fleet.
+/// A [`Store`] in this process: several caches that share one store behave like a fleet.
 ///
-/// For tests, and for programs that want the second level's encoding and fencing without a server. It keeps what a server would keep, up
-/// to each payload's hard limit; the number of payloads is not limited. Changes are told before the operation that made them is answered.
+/// Made for tests, and for programs that want the second level's encoding and fencing without a
+/// server. It keeps every payload until its hard limit; the number of payloads is not bounded.
+/// Listeners are notified before the operation that made the change returns.
 pub struct MemoryStore {
     clock: Clock,
     limit: usize,
     state: Mutex<State>,
-    /// Told one after the other, in the order of the changes.
-    telling: Mutex<()>,
+    /// Held while changes are delivered, one after the other, in their order.
+    delivery: Mutex<()>,
     change_listeners: ChangeListeners,
     gaps: AtomicU64,
     counters: StoreCounters,
@@ -39,10 +40,10 @@ pub struct MemoryStore {
 struct State {
     data: HashMap<StoreKey, Data>,
     leases: HashMap<StoreKey, Lease>,
-    /// Changes that are to be told.
+    /// Changes not yet delivered.
     changes: VecDeque<(Namespace, Change)>,
     last: Option<Epoch>,
-    /// How many payloads and leases there may be before the expired ones are looked for.
+    /// The number of payloads and leases at which the expired ones are swept.
     sweep_at: usize,
 }
 
@@ -52,30 +53,31 @@ struct Data {
 }
 
 struct Lease {
-    /// Whose it is, and over which base, unless another load of that was published. `None` after a failed load, while nobody may try.
+    /// The attempt that holds the lease, and its base. The base is `None` once another load was
+    /// published over it. The holder is `None` during the cool-down after a failed load.
     holder: Option<(Token, Option<Epoch>)>,
     until: Tick,
 }
 
 impl Lease {
-    fn is_of(&self, token: Token) -> bool {
+    fn belongs_to(&self, token: Token) -> bool {
         self.holder.is_some_and(|(holder, _)| holder == token)
     }
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Makes an empty store.
     pub fn new() -> Self {
         Self::with_clock(Clock::precise())
     }
 
-    /// An empty store whose times pass by this clock.
+    /// Makes an empty store that takes its time from this clock.
     pub fn with_clock(clock: impl Into<Clock>) -> Self {
         MemoryStore {
             clock: clock.into(),
             limit: envelope::LONGEST,
             state: Mutex::default(),
-            telling: Mutex::new(()),
+            delivery: Mutex::new(()),
             change_listeners: ChangeListeners::default(),
             gaps: AtomicU64::new(1),
             counters: StoreCounters::default(),
@@ -83,7 +85,8 @@ impl MemoryStore {
         }
     }
 
-    /// The largest payload it stores or gives back, in bytes. That of an encoded value of 8 MiB if not given.
+    /// The largest payload that the store accepts or returns, in bytes. Default: room for an
+    /// encoded value of 8 MiB.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
@@ -93,7 +96,7 @@ impl MemoryStore {
         YEAR_2023 + self.clock.exact() / 1_000
     }
 
-    /// Runs one operation, which nothing can come between, and then tells what it changed.
+    /// Runs one operation atomically, and then delivers its changes.
     fn step<R>(&self, step: impl FnOnce(&mut State, Tick) -> R) -> R {
         let result = {
             let mut state = lock(&self.state);
@@ -101,14 +104,15 @@ impl MemoryStore {
             state.sweep(now);
             step(&mut state, now)
         };
-        self.tell();
+        self.deliver();
         result
     }
 
-    fn tell(&self) {
-        // If somebody else is telling, it will find this change as well, for it looks again after it gave up the lock.
+    fn deliver(&self) {
+        // If another thread is delivering, it delivers this change as well, because it looks again
+        // after it gives up the lock.
         while !lock(&self.state).changes.is_empty() {
-            let Ok(_telling) = self.telling.try_lock() else {
+            let Ok(_delivery) = self.delivery.try_lock() else {
                 return;
             };
             loop {
@@ -122,11 +126,13 @@ impl MemoryStore {
         }
     }
 
-    /// Later than what is stored and than every epoch before, also while the clock stands still.
+    /// Returns an epoch later than the stored one and than all before, even if the clock stands
+    /// still.
     fn next_epoch(&self, state: &mut State, key: &StoreKey) -> Result<Epoch, StoreError> {
         let stored = state.stored(key).map_or(0, Epoch::micros);
         let last = state.last.map_or(0, Epoch::micros);
-        // One payload may come from somebody whose clock is far ahead; it is no reason to leave the time behind for all keys.
+        // One payload may carry an epoch far in the future. It must not push the epochs of other
+        // keys ahead of the clock.
         let epoch = self.micros().max(last + 1);
         let far = stored.max(epoch - 1) + 1;
         if far == epoch {
@@ -136,7 +142,7 @@ impl MemoryStore {
             .ok_or_else(|| StoreError::new(ErrorClass::Other, "the clock is past the year 2255"))
     }
 
-    /// Stores a payload under a new epoch.
+    /// Stores a payload with a new epoch.
     fn store(
         &self,
         state: &mut State,
@@ -149,7 +155,10 @@ impl MemoryStore {
             return Err(StoreError::new(ErrorClass::TooLarge, ""));
         }
         if !envelope::stamp(&mut payload, epoch) {
-            return Err(StoreError::new(ErrorClass::Protocol, "not an envelope"));
+            return Err(StoreError::new(
+                ErrorClass::Protocol,
+                "the payload has no envelope",
+            ));
         }
         let data = Data { payload, expires };
         state.data.insert(key.clone(), data);
@@ -158,7 +167,7 @@ impl MemoryStore {
 }
 
 impl State {
-    /// The epoch of what is stored, if it can be used.
+    /// The epoch of the stored payload, if it is valid.
     fn stored(&self, key: &StoreKey) -> Option<Epoch> {
         self.data
             .get(key)
@@ -167,7 +176,7 @@ impl State {
 
     fn is_held_by(&self, key: &StoreKey, token: Token) -> bool {
         let lease = self.leases.get(key);
-        lease.is_some_and(|lease| lease.is_of(token))
+        lease.is_some_and(|lease| lease.belongs_to(token))
     }
 
     fn changed(&mut self, key: &StoreKey, kind: ChangeKind, epoch: Option<Epoch>, origin: Origin) {
@@ -180,7 +189,7 @@ impl State {
         self.changes.push_back((key.namespace().clone(), change));
     }
 
-    /// Forgets what has expired, of one key always and of all now and then.
+    /// Removes everything that has expired, but only once the store has grown enough to pay for it.
     fn sweep(&mut self, now: Tick) {
         let size = self.data.len() + self.leases.len();
         if size >= self.sweep_at {
@@ -233,7 +242,7 @@ impl Store for MemoryStore {
                 state.expire(key, now);
                 let stored = state.stored(key);
                 if let Some(data) = state.data.get(key) {
-                    // One that is too large to be given back is to be replaced.
+                    // A payload above the limit cannot be returned, so the caller may replace it.
                     if stored.is_some() && stored != ask.seen && data.payload.len() <= self.limit {
                         return Ok(Acquired::Stored(data.payload.clone()));
                     }
@@ -288,7 +297,8 @@ impl Store for MemoryStore {
                 };
                 match state.leases.get_mut(key) {
                     _ if ours => drop(state.leases.remove(key)),
-                    // Who was overtaken goes on loading, alone, and will publish nothing.
+                    // The overtaken holder keeps its lease so that no other process loads, but its
+                    // result is refused.
                     Some(Lease {
                         holder: Some((_, base)),
                         ..
@@ -311,7 +321,7 @@ impl Store for MemoryStore {
             Ok(self.step(|state, now| {
                 state.expire(key, now);
                 match state.leases.get_mut(key) {
-                    Some(held) if held.is_of(token) => {
+                    Some(held) if held.belongs_to(token) => {
                         held.until = now.saturating_add(ticks(lease));
                         true
                     }
@@ -390,7 +400,7 @@ impl Store for MemoryStore {
     }
 
     fn gaps(&self) -> u64 {
-        // Acquire: who sees a gaps sees what its writer did before.
+        // Acquire: a caller that reads a count sees everything before its increment.
         self.gaps.load(Ordering::Acquire)
     }
 
@@ -424,10 +434,10 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// What happens to servers.
+/// Faults of servers, for tests.
 #[cfg(any(test, feature = "test-util"))]
 impl MemoryStore {
-    /// Puts any bytes under a key, for as long as the store lives, and tells nobody.
+    /// Puts arbitrary bytes under a key, without expiry and without notifying listeners.
     pub fn plant(&self, key: &StoreKey, bytes: Vec<u8>) {
         let data = Data {
             payload: bytes,
@@ -436,24 +446,24 @@ impl MemoryStore {
         lock(&self.state).data.insert(key.clone(), data);
     }
 
-    /// Loses a lease, as a server that evicts does.
+    /// Drops a lease, as a server that evicts does.
     pub fn lose_lease(&self, key: &StoreKey) {
         lock(&self.state).leases.remove(key);
     }
 
-    /// Loses a payload, as a server that evicts does, and tells nobody.
+    /// Drops a payload, as a server that evicts does, without notifying listeners.
     pub fn lose_data(&self, key: &StoreKey) {
         lock(&self.state).data.remove(key);
     }
 
-    /// How long a lease or a cool-down still lasts.
+    /// The time left of a lease or a cool-down.
     pub fn lease_left(&self, key: &StoreKey) -> Option<Duration> {
         let state = lock(&self.state);
         let lease = state.leases.get(key)?;
         self.left(lease.until)
     }
 
-    /// How long a payload is still kept.
+    /// The time left until a payload expires.
     pub fn data_left(&self, key: &StoreKey) -> Option<Duration> {
         let state = lock(&self.state);
         let data = state.data.get(key)?;
@@ -465,26 +475,26 @@ impl MemoryStore {
         (left > 0).then(|| Duration::from_nanos(left))
     }
 
-    /// How many payloads it holds, those included that have expired and were not yet found out.
+    /// The number of payloads, including expired ones that were not yet removed.
     pub fn len(&self) -> usize {
         lock(&self.state).data.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the store holds no payload.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Loses everything, and tells nobody.
+    /// Drops everything without notifying listeners.
     pub fn flush(&self) {
         let mut state = lock(&self.state);
         state.data.clear();
         state.leases.clear();
     }
 
-    /// Behaves as after a connection that was lost and made again.
+    /// Tells listeners that changes may have been missed, as after a lost connection.
     pub fn reconnect(&self) {
-        // Release: see `gaps`.
+        // Release: pairs with the load in `gaps`.
         let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
         self.change_listeners.reconnected(gaps, |_| true);
     }

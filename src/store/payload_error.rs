@@ -1,40 +1,42 @@
-//! Why a payload could not be read or made.
+//! The errors of payloads.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why a payload could not be read, or made. For a cache it is as if nothing were stored.
+/// The reason why a payload could not be decoded or encoded.
+///
+/// A cache treats an unreadable payload as missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// It ends before its header does.
+    /// The payload is shorter than its header.
     Short,
-    /// It is not a payload of a cache.
+    /// The data was not written by everfresh.
     Foreign,
-    /// It is of a version that this one does not know.
+    /// The payload has a format version that this version of everfresh does not know.
     Version,
-    /// Its epoch is damaged, or was never written.
+    /// The epoch is damaged, or was never written.
     Epoch,
-    /// It belongs to another key whose hash is the same.
+    /// The payload belongs to another key with the same hash.
     Key,
-    /// It is damaged.
+    /// The payload is damaged.
     Checksum,
-    /// Its schema is another.
+    /// The payload has another schema.
     Schema,
-    /// Its length is not what it says.
+    /// The payload has another length than its header says.
     Length,
-    /// It is larger than the limit.
+    /// The value is larger than the limit.
     TooLarge,
-    /// It is compressed, and the feature `lz4` is off.
+    /// The payload is compressed, and the feature `lz4` is off.
     Compressed,
-    /// The codec rejected it, or it is another codec's.
+    /// The codec rejected the value, or another codec wrote it.
     Codec,
     /// The codec panicked.
     Panicked,
 }
 
 impl PayloadError {
-    /// All of them, for counters.
+    /// Every error, for counters.
     pub const ALL: [PayloadError; 12] = [
         PayloadError::Short,
         PayloadError::Foreign,
@@ -50,7 +52,7 @@ impl PayloadError {
         PayloadError::Panicked,
     ];
 
-    /// A word for it, for labels of metrics.
+    /// A short name, for labels of metrics.
     pub fn name(self) -> &'static str {
         match self {
             PayloadError::Short => "short",
@@ -72,17 +74,27 @@ impl PayloadError {
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PayloadError::Short => "the payload is cut off",
-            PayloadError::Foreign => "what is stored is not a payload; give every use of the store a namespace of its own",
-            PayloadError::Version => "the payload was written by a version that this one does not know; give each a namespace of its own",
+            PayloadError::Short => "the payload is truncated",
+            PayloadError::Foreign => {
+                "data not written by everfresh; give each use of the store its own namespace"
+            }
+            PayloadError::Version => {
+                "the payload has an unknown format version; give each version its own namespace"
+            }
             PayloadError::Epoch => "the payload has no valid epoch",
             PayloadError::Key => "the payload belongs to another key",
             PayloadError::Checksum => "the payload is damaged",
-            PayloadError::Schema => "the payload has another schema; give each schema a namespace of its own",
-            PayloadError::Length => "the payload is not as long as it says",
-            PayloadError::TooLarge => "the value is larger than the limit; raise it or store less",
+            PayloadError::Schema => {
+                "the payload has another schema; give each schema its own namespace"
+            }
+            PayloadError::Length => "the length of the payload differs from its header",
+            PayloadError::TooLarge => {
+                "the value is larger than the limit; raise the limit or store less"
+            }
             PayloadError::Compressed => "the payload is compressed; turn on the feature `lz4`",
-            PayloadError::Codec => "the codec cannot read or write the value; after a change of the type, take a new namespace",
+            PayloadError::Codec => {
+                "the codec rejected the value; use a new namespace after a change of its type"
+            }
             PayloadError::Panicked => "the codec panicked",
         })
     }

@@ -1,4 +1,4 @@
-//! One load in the fleet.
+//! A value is loaded once in the fleet.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use everfresh::Source;
 use crate::support::{FRESH, Fleet, STALE, until};
 
 #[test]
-fn a_value_that_one_process_loaded_is_taken_from_the_store_by_the_others() {
+fn a_value_loaded_by_one_process_is_read_from_the_store_by_the_others() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     assert_eq!(a.get(1), 0);
@@ -19,7 +19,7 @@ fn a_value_that_one_process_loaded_is_taken_from_the_store_by_the_others() {
 }
 
 #[test]
-fn a_new_process_serves_what_the_last_one_left_and_a_stale_value_is_refreshed_once() {
+fn a_new_process_serves_the_stored_value_and_refreshes_a_stale_one_once() {
     let fleet = Fleet::new();
     let a = fleet.process();
     a.get(1);
@@ -29,19 +29,24 @@ fn a_new_process_serves_what_the_last_one_left_and_a_stale_value_is_refreshed_on
     let b = fleet.process();
     let read = b.cache.get_blocking(&1).unwrap();
     assert_eq!((*read, read.source()), (0, Source::Store));
-    assert!(read.freshness().is_stale(), "its age came along");
+    assert!(
+        read.freshness().is_stale(),
+        "the age is stored with the value"
+    );
     let off = (FRESH + Duration::from_secs(5)) - read.age();
-    // A clock that stands still gives epochs a microsecond apart.
+    // While the clock stands still, epochs are a microsecond apart.
     assert!(off <= Duration::from_micros(2), "{off:?}");
-    assert_eq!(fleet.origin.loads(), 1, "warm: nothing was loaded");
+    assert_eq!(fleet.origin.loads(), 1, "the new process loads nothing");
     // The next read refreshes it.
     b.get(1);
-    until("refreshed", || *b.cache.get_blocking(&1).unwrap() == 1);
+    until("the value is refreshed", || {
+        *b.cache.get_blocking(&1).unwrap() == 1
+    });
     assert_eq!(fleet.origin.loads(), 2);
 }
 
 #[test]
-fn a_stale_key_is_refreshed_by_one_process_and_taken_over_by_all() {
+fn a_stale_key_is_refreshed_by_one_process_and_all_processes_get_the_value() {
     let fleet = Fleet::new();
     let processes: Vec<_> = (0..4).map(|_| fleet.process()).collect();
     assert_eq!(processes[0].get(1), 0);
@@ -53,7 +58,11 @@ fn a_stale_key_is_refreshed_by_one_process_and_taken_over_by_all() {
         fleet.clock.advance(FRESH);
         fleet.origin.gate.shut();
         for process in &processes {
-            assert_eq!(process.get(1), epoch - 1, "stale is served meanwhile");
+            assert_eq!(
+                process.get(1),
+                epoch - 1,
+                "the stale value is served meanwhile"
+            );
         }
         fleet.origin.gate.open();
         for process in &processes {
@@ -73,7 +82,7 @@ fn cold_callers_in_the_whole_fleet_share_one_load() {
             .flat_map(|process| [process, process])
             .map(|process| scope.spawn(|| process.get(7)))
             .collect();
-        until("three are denied the lease", || {
+        until("three processes are denied the lease", || {
             processes
                 .iter()
                 .map(|p| p.stats().leases_denied)
@@ -95,13 +104,13 @@ fn a_process_that_dies_while_it_loads_delays_the_others_by_one_lease() {
     fleet.origin.gate.shut();
     std::thread::scope(|scope| {
         scope.spawn(|| a.cache.get_blocking(&1));
-        until("the first loads", || fleet.origin.loads() == 1);
-        // As good as dead: nothing it says reaches the store any more.
+        until("the first process loads", || fleet.origin.loads() == 1);
+        // The process is as good as dead, because none of its commands reaches the store.
         a.chaos.disconnect();
         let waits = scope.spawn(|| b.get(1));
-        until("the second waits", || b.stats().leases_denied == 1);
+        until("the second process waits", || b.stats().leases_denied == 1);
         fleet.clock.advance(Duration::from_millis(3_001));
-        until("the second loads", || fleet.origin.loads() == 2);
+        until("the second process loads", || fleet.origin.loads() == 2);
         fleet.origin.gate.open();
         assert_eq!(waits.join().unwrap(), 1);
     });
@@ -116,17 +125,19 @@ fn a_slow_loader_keeps_its_lease() {
     fleet.origin.gate.shut();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| a.get(1));
-        until("the first loads", || fleet.origin.loads() == 1);
+        until("the first process loads", || fleet.origin.loads() == 1);
         let waits = scope.spawn(|| b.get(1));
-        until("the second waits", || b.stats().leases_denied >= 1);
+        until("the second process waits", || b.stats().leases_denied >= 1);
         for renewal in 1..=6 {
             fleet.clock.advance(Duration::from_secs(1));
-            until("renewed", || a.stats().leases_renewed >= renewal);
+            until("the lease is renewed", || {
+                a.stats().leases_renewed >= renewal
+            });
         }
         assert_eq!(
             fleet.origin.loads(),
             1,
-            "six seconds under a lease of three"
+            "a load of 6 s keeps a lease of 3 s"
         );
         fleet.origin.gate.open();
         assert_eq!((first.join().unwrap(), waits.join().unwrap()), (0, 0));
@@ -135,7 +146,7 @@ fn a_slow_loader_keeps_its_lease() {
 }
 
 #[test]
-fn a_failure_rests_in_the_whole_fleet() {
+fn the_backoff_after_a_failure_applies_to_the_whole_fleet() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     fleet.origin.fail(true);
@@ -149,14 +160,14 @@ fn a_failure_rests_in_the_whole_fleet() {
     assert_eq!(b.get(1), 1);
 }
 
-/// The release of the lease travels in the background.
+/// Reads key 1, which must fail. The lease is released in the background.
 fn until_error(process: &crate::support::Process) -> everfresh::Error {
     let error = process.cache.get_blocking(&1);
     error.unwrap_err()
 }
 
 #[test]
-fn past_its_hard_limit_nothing_comes_from_the_store() {
+fn no_value_past_its_hard_limit_is_read_from_the_store() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
@@ -166,15 +177,18 @@ fn past_its_hard_limit_nothing_comes_from_the_store() {
 }
 
 #[test]
-fn a_refresh_by_name_takes_what_the_fleet_has_or_loads() {
+fn an_explicit_refresh_takes_a_newer_stored_value_or_loads() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
     a.published(1);
     b.get(1);
     let refreshed = futures_lite::future::block_on(a.cache.refresh(&1)).unwrap();
-    assert_eq!(*refreshed, 1, "the store has nothing newer: loaded");
+    assert_eq!(
+        *refreshed, 1,
+        "the store has no newer value, so the refresh loads"
+    );
     a.published(2);
-    until("told", || b.get(1) == 1);
+    until("the other process has the value", || b.get(1) == 1);
     assert_eq!(fleet.origin.loads(), 2);
 }

@@ -1,4 +1,4 @@
-//! Caches that share a store, as processes of a fleet would: everything but the server.
+//! Caches that share a store, as the processes of a fleet do, without a server.
 #![allow(clippy::unwrap_used)]
 
 mod loads;

@@ -1,4 +1,4 @@
-//! Nothing from before an invalidation comes back, whatever the threads of whatever process do.
+//! No value from before an invalidation comes back, for any interleaving of threads and processes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use futures_lite::future::block_on;
 const KEYS: u64 = 3;
 const PROCESSES: usize = 3;
 
-/// What is true now: a load takes it when it begins.
-type Truth = Arc<[AtomicU64; KEYS as usize]>;
+/// The current values at the origin. A load reads its value when it begins.
+type Values = Arc<[AtomicU64; KEYS as usize]>;
 
-fn process(memory: &Arc<MemoryStore>, truth: &Truth, fresh: Duration) -> Cache<u64, u64> {
-    let truth = truth.clone();
+fn process(memory: &Arc<MemoryStore>, origin: &Values, fresh: Duration) -> Cache<u64, u64> {
+    let origin = origin.clone();
     let level = SecondLevel::new(memory.clone(), "race:v1").unwrap();
     Cache::builder()
         .capacity(64)
@@ -25,7 +25,7 @@ fn process(memory: &Arc<MemoryStore>, truth: &Truth, fresh: Duration) -> Cache<u
         .threads(2)
         .store(level)
         .compute(move |key: &u64| {
-            let now = truth[*key as usize].load(Ordering::SeqCst);
+            let now = origin[*key as usize].load(Ordering::SeqCst);
             std::thread::yield_now();
             now
         })
@@ -33,12 +33,13 @@ fn process(memory: &Arc<MemoryStore>, truth: &Truth, fresh: Duration) -> Cache<u
         .unwrap()
 }
 
-/// Writers change the truth and invalidate; whoever invalidated reads, in its own process, nothing older from then on.
+/// Writers change the origin and invalidate. After its invalidation a writer reads no older value
+/// in its process.
 fn race(fresh: Duration, rounds: u64) {
     let memory = Arc::new(MemoryStore::new());
-    let truth: Truth = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+    let origin: Values = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
     let processes: Vec<_> = (0..PROCESSES)
-        .map(|_| process(&memory, &truth, fresh))
+        .map(|_| process(&memory, &origin, fresh))
         .collect();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -53,11 +54,11 @@ fn race(fresh: Duration, rounds: u64) {
         }
         let writers: Vec<_> = (0..PROCESSES * 2)
             .map(|number| {
-                let (cache, truth) = (&processes[number % PROCESSES], &truth);
+                let (cache, origin) = (&processes[number % PROCESSES], &origin);
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let key = (round + number as u64) % KEYS;
-                        let now = truth[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
+                        let now = origin[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
                         match round % 3 {
                             0 => _ = cache.invalidate(&key),
                             _ => _ = block_on(cache.invalidate_everywhere(&key)).unwrap(),
@@ -65,7 +66,7 @@ fn race(fresh: Duration, rounds: u64) {
                         let read = *cache.get_blocking(&key).unwrap();
                         assert!(
                             read >= now,
-                            "read {read}, but {now} was true before the invalidation"
+                            "read {read}, but the origin had {now} before the invalidation"
                         );
                     }
                 })
@@ -78,24 +79,28 @@ fn race(fresh: Duration, rounds: u64) {
         }
         over.store(true, Ordering::Relaxed);
     });
-    // When everything is told, all agree on the truth.
+    // Once all writes are flushed, all processes read the value of the origin.
     for cache in &processes {
-        crate::support::until("told", || cache.store_stats().unwrap().pending == 0);
+        crate::support::until("all writes are flushed", || {
+            cache.store_stats().unwrap().pending == 0
+        });
     }
     for key in 0..KEYS {
-        let last = truth[key as usize].load(Ordering::SeqCst);
+        let last = origin[key as usize].load(Ordering::SeqCst);
         for cache in &processes {
-            crate::support::until("all agree", || *cache.get_blocking(&key).unwrap() == last);
+            crate::support::until("all processes read the value of the origin", || {
+                *cache.get_blocking(&key).unwrap() == last
+            });
         }
     }
 }
 
 #[test]
-fn invalidations_against_cold_loads() {
+fn no_older_value_comes_back_from_a_cold_load_after_an_invalidation() {
     race(Duration::from_secs(3_600), 300);
 }
 
 #[test]
-fn invalidations_against_refreshes() {
+fn no_older_value_comes_back_from_a_refresh_after_an_invalidation() {
     race(Duration::from_millis(1), 300);
 }

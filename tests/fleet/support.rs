@@ -1,4 +1,4 @@
-//! Processes of a fleet, played by caches.
+//! Caches that play the processes of a fleet.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -10,19 +10,19 @@ use everfresh::{FleetStats, SecondLevel};
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);
-/// Nothing here takes this long; it only ends a test that has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// No condition takes this long. The limit only ends a test that has failed.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits for a condition that other threads bring about.
+/// Waits for a condition that other threads make true.
 pub fn until(what: &str, holds: impl Fn() -> bool) {
     let since = Instant::now();
     while !holds() {
-        assert!(since.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(since.elapsed() < TIME_LIMIT, "not within 30 s: {what}");
         std::thread::yield_now();
     }
 }
 
-/// A door in the loaders, to stop them at.
+/// A gate at which the loaders stop while it is shut.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -42,7 +42,8 @@ impl Gate {
     }
 }
 
-/// The origin of all values, the same for the whole fleet: counts loads, and says how many there were before.
+/// The origin of all values, shared by the fleet. It counts loads, and returns the number of
+/// earlier loads.
 #[derive(Clone, Default)]
 pub struct Origin {
     loads: Arc<AtomicU64>,
@@ -75,7 +76,7 @@ pub struct Fleet {
     pub origin: Origin,
 }
 
-/// One process: its cache, and the store as it sees it.
+/// One process: its cache, and its connection to the store.
 pub struct Process {
     pub cache: Cache<u64, u64>,
     pub chaos: Arc<ChaosStore>,
@@ -128,8 +129,10 @@ impl Process {
         self.cache.store_stats().unwrap()
     }
 
-    /// Waits until what was loaded is in the store.
+    /// Waits until this many loaded values are in the store.
     pub fn published(&self, count: u64) {
-        until("published", || self.stats().published >= count);
+        until("the values are published", || {
+            self.stats().published >= count
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of the store travels together.
+//! Requests to the store are batched.
 
 use everfresh::store::Op;
 use futures_lite::future::block_on;
@@ -24,12 +24,12 @@ fn many_keys_are_read_in_one_request() {
 }
 
 #[test]
-fn hits_and_absent_keys_are_answered_in_order() {
+fn stored_and_missing_keys_are_answered_in_order() {
     let fleet = Fleet::new();
     let a = fleet.process();
     a.cache.insert(2, 20);
     a.cache.insert(4, 40);
-    until("told", || a.stats().pending == 0);
+    until("all writes are flushed", || a.stats().pending == 0);
     let answers = block_on(a.cache.get_many(&[2, 3, 4]));
     let values: Vec<u64> = answers.into_iter().map(|answer| *answer.unwrap()).collect();
     assert_eq!(values, [20, 0, 40]);

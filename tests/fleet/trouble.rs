@@ -16,7 +16,7 @@ use futures_lite::future::block_on;
 use crate::support::{FRESH, Fleet, Gate, until};
 
 #[test]
-fn without_a_store_values_are_loaded_here() {
+fn without_a_store_every_process_loads_its_values() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.chaos.disconnect();
@@ -24,8 +24,8 @@ fn without_a_store_values_are_loaded_here() {
     assert_eq!((a.get(1), b.get(1)), (0, 1));
     assert_eq!(a.stats().unleased, 1);
     fleet.clock.advance(FRESH);
-    assert_eq!(a.get(1), 0, "stale is served");
-    until("refreshed", || a.get(1) > 1);
+    assert_eq!(a.get(1), 0, "the stale value is served");
+    until("the value is refreshed", || a.get(1) > 1);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_store_that_does_not_answer_blocks_no_read_of_a_resident_key() {
 }
 
 #[test]
-fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
+fn an_unreadable_payload_is_loaded_again_and_replaced() {
     let fleet = Fleet::new();
     let a = fleet.process();
     a.get(1);
@@ -65,16 +65,16 @@ fn a_payload_that_cannot_be_read_is_loaded_again_and_replaced() {
 }
 
 #[test]
-fn a_result_that_cannot_be_stored_is_served_all_the_same() {
+fn a_result_that_cannot_be_stored_is_still_served() {
     let fleet = Fleet::new();
     let a = fleet.process();
     a.chaos.next(Op::Publish, Fault::Fail(ErrorClass::Refused));
     assert_eq!(a.get(1), 0);
-    until("counted", || a.stats().not_stored == 1);
+    until("the failure is counted", || a.stats().not_stored == 1);
     assert_eq!(a.get(1), 0);
 }
 
-/// Writes and reads nothing.
+/// A codec whose `encode` panics and whose `decode` fails.
 struct Broken;
 
 impl Codec<u64> for Broken {
@@ -92,7 +92,7 @@ impl Codec<u64> for Broken {
 }
 
 #[test]
-fn codecs_that_fail_cost_the_second_level_only() {
+fn codecs_that_fail_disable_only_the_second_level() {
     let fleet = Fleet::new();
     let build = |level| {
         let cache: Cache<u64, u64> = Cache::builder()
@@ -124,14 +124,14 @@ fn codecs_that_fail_cost_the_second_level_only() {
     assert_eq!(*values.get_blocking(&5).unwrap(), 25);
     block_on(values.insert_everywhere(5, 1)).unwrap();
     assert_eq!(*values.get_blocking(&5).unwrap(), 1);
-    until("both counted", || {
+    until("both failures are counted", || {
         let stats = values.store_stats().unwrap();
         stats.payload_errors(PayloadError::Panicked) == 2
     });
 }
 
 #[test]
-fn changes_that_were_missed_are_found_after_the_gap() {
+fn missed_changes_are_found_after_the_gap() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     for key in 0..3 {
@@ -144,18 +144,22 @@ fn changes_that_were_missed_are_found_after_the_gap() {
     b.chaos.lose_changes(true);
     block_on(a.cache.insert_everywhere(0, 700)).unwrap();
     block_on(a.cache.invalidate_everywhere(&1)).unwrap();
-    assert_eq!((b.get(0), b.get(1)), (0, 1), "it does not know");
+    assert_eq!(
+        (b.get(0), b.get(1)),
+        (0, 1),
+        "the process does not know of the changes"
+    );
     b.chaos.lose_changes(false);
     b.chaos.disconnect();
     b.chaos.reconnect();
-    until("overwritten", || b.get(0) == 700);
-    until("invalidated", || b.get(1) == 3);
+    until("key 0 is overwritten", || b.get(0) == 700);
+    until("key 1 is invalidated", || b.get(1) == 3);
     assert_eq!(b.get(2), 2);
     assert_eq!(fleet.origin.loads(), 4);
 }
 
 #[test]
-fn a_comparison_after_a_gap_that_fails_is_repeated() {
+fn a_failed_comparison_after_a_gap_is_repeated() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
@@ -167,14 +171,14 @@ fn a_comparison_after_a_gap_that_fails_is_repeated() {
     b.chaos.next(Op::Read, Fault::Fail(class));
     b.chaos.next(Op::Read, Fault::Fail(class));
     b.chaos.reconnect();
-    until("invalidated", || {
+    until("key 1 is invalidated", || {
         fleet.clock.advance(Duration::from_millis(1));
         b.get(1) == 1
     });
     assert_eq!(fleet.origin.loads(), 2);
 }
 
-/// More of them than the pool has threads, while these are busy.
+/// There are more invalidations than threads of the pool, and these threads are busy.
 #[test]
 fn every_missed_invalidation_is_found_however_busy_the_loader_is() {
     let fleet = Fleet::new();
@@ -195,40 +199,40 @@ fn every_missed_invalidation_is_found_however_busy_the_loader_is() {
     until("both threads are busy", || fleet.origin.loads() == 22);
     fleet.origin.gate.open();
     for key in 0..20 {
-        until("invalidated", || b.get(key) >= 20);
+        until("the key is invalidated", || b.get(key) >= 20);
     }
 }
 
 #[test]
-fn a_payload_that_was_on_its_way_when_its_key_was_invalidated_is_not_installed() {
+fn a_payload_in_transit_while_its_key_is_invalidated_is_not_installed() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
     a.published(1);
-    // Known to b before, so that it follows the key.
+    // Known to b before, so that b tracks the key.
     b.get(1);
     block_on(b.cache.refresh(&1)).unwrap();
     b.published(1);
     let before = b.get(1);
     b.chaos.next(Op::Read, Fault::Hold);
     b.cache.invalidate(&1);
-    until("told", || b.stats().pending == 0);
+    until("all writes are flushed", || b.stats().pending == 0);
     b.cache.insert(1, 42);
-    until("told", || b.stats().pending == 0);
+    until("all writes are flushed", || b.stats().pending == 0);
     assert_ne!(b.get(1), before);
     b.chaos.let_go();
     assert_eq!(b.get(1), 42);
 }
 
-/// P5: of keys that travel together one whose value makes the weigher panic ends alone.
+/// P5: of the keys in one batch, only the key whose value makes the weigher panic fails.
 #[test]
-fn what_panics_for_one_key_concerns_no_other() {
+fn a_panic_for_one_key_does_not_affect_the_others() {
     let fleet = Fleet::new();
     let stored = fleet.process();
     for key in 0..10 {
         stored.cache.insert(key, 100 + key);
     }
-    until("all are told", || stored.stats().pending == 0);
+    until("all writes are flushed", || stored.stats().pending == 0);
     let level = SecondLevel::new(fleet.memory.clone(), "test:v1").unwrap();
     let cache: Cache<u64, u64> = Cache::builder()
         .clock(&fleet.clock)
@@ -248,14 +252,14 @@ fn what_panics_for_one_key_concerns_no_other() {
             key => assert_eq!(*answer.unwrap(), 100 + key),
         }
     }
-    // And none that comes after it.
+    // A later key works too.
     stored.cache.insert(11, 111);
-    until("it is told", || stored.stats().pending == 0);
+    until("the write is flushed", || stored.stats().pending == 0);
     assert_eq!(*cache.get_blocking(&11).unwrap(), 111);
 }
 
 #[test]
-fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its_value() {
+fn an_early_refresh_shed_after_the_reply_of_the_store_does_not_keep_callers_from_loading() {
     let fleet = Fleet::new();
     let chaos = Arc::new(ChaosStore::new(fleet.memory.clone()));
     let level = SecondLevel::new(chaos.clone(), "test:v1").unwrap();
@@ -269,7 +273,7 @@ fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its
         .clock(&fleet.clock)
         .fresh_for(FRESH)
         .stale_for(Duration::ZERO)
-        // Every draw in the second half of the fresh time says "early".
+        // Every read in the second half of the fresh time refreshes early.
         .beta(1e9)
         .threads(1)
         .store(level)
@@ -283,8 +287,8 @@ fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its
         .build()
         .unwrap();
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
-    // The only worker is busy. The refresh waits for the store until the value is gone, and there is
-    // no room for what is early then.
+    // The only worker is busy. The refresh waits for the store until the value has expired. Then
+    // the pool has no room for an early refresh.
     gate.shut();
     let mut context = Context::from_waker(Waker::noop());
     let mut busy = Box::pin(cache.get(&2));
@@ -299,7 +303,7 @@ fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its
     let mut late = Box::pin(cache.get(&1));
     assert!(late.as_mut().poll(&mut context).is_pending());
     chaos.let_go();
-    until("the refresh is put off", || cache.stats().shed_early == 1);
+    until("the refresh is shed", || cache.stats().shed_early == 1);
     gate.open();
     assert_eq!(*block_on(late).unwrap(), 1);
     assert_eq!(*block_on(busy).unwrap(), 2);

@@ -1,4 +1,4 @@
-//! A later write wins, in the whole fleet (P4).
+//! A later write wins in the whole fleet (P4).
 
 use std::time::Duration;
 
@@ -8,14 +8,16 @@ use futures_lite::future::block_on;
 use crate::support::{FRESH, Fleet, until};
 
 #[test]
-fn an_invalidation_is_seen_by_all_and_nothing_older_comes_back() {
+fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
     a.published(1);
     b.get(1);
     assert!(block_on(a.cache.invalidate_everywhere(&1)).unwrap());
-    until("the other heard of it", || b.cache.peek(&1).is_none());
+    until("the other process sees the invalidation", || {
+        b.cache.peek(&1).is_none()
+    });
     assert_eq!(b.get(1), 1);
     b.published(1);
     assert_eq!(a.get(1), 1);
@@ -30,31 +32,35 @@ fn an_inserted_value_reaches_the_others() {
     a.published(1);
     b.get(1);
     block_on(a.cache.insert_everywhere(1, 500)).unwrap();
-    until("the other has it", || b.get(1) == 500);
+    until("the other process has the value", || b.get(1) == 500);
     assert_eq!((a.get(1), fleet.origin.loads()), (500, 1));
 }
 
 #[test]
-fn a_load_that_began_before_an_invalidation_elsewhere_is_not_stored_and_leaves_its_process() {
+fn a_load_begun_before_an_invalidation_elsewhere_is_neither_stored_nor_kept() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     fleet.origin.gate.shut();
-    // The loader does not hear of the invalidation: only the store can stop it.
+    // The loading process does not see the invalidation, so only the store can refuse the result.
     a.chaos.lose_changes(true);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| a.get(1));
-        until("it loads", || fleet.origin.loads() == 1);
+        until("the load has begun", || fleet.origin.loads() == 1);
         block_on(b.cache.invalidate_everywhere(&1)).unwrap();
         fleet.origin.gate.open();
-        assert_eq!(load.join().unwrap(), 0, "who waited gets the old answer");
+        assert_eq!(
+            load.join().unwrap(),
+            0,
+            "the waiting caller gets the old result"
+        );
     });
-    until("refused", || a.stats().refused == 1);
-    until("gone", || a.cache.peek(&1).is_none());
+    until("the result is refused", || a.stats().refused == 1);
+    until("the value is removed", || a.cache.peek(&1).is_none());
     assert_eq!(a.get(1), 1);
 }
 
 #[test]
-fn a_key_that_was_invalidated_here_is_not_read_from_the_store_before_the_store_knows() {
+fn a_key_invalidated_here_is_not_read_from_the_store_while_the_write_is_pending() {
     let fleet = Fleet::new();
     let a = fleet.process();
     a.get(1);
@@ -63,16 +69,16 @@ fn a_key_that_was_invalidated_here_is_not_read_from_the_store_before_the_store_k
     a.chaos.always(Op::Invalidate, Some(refused));
     assert!(block_on(a.cache.invalidate_everywhere(&1)).is_err());
     let reads = a.chaos.calls(Op::Read);
-    assert_eq!(a.get(1), 1, "never what was stored before");
+    assert_eq!(a.get(1), 1, "the value stored before is not used");
     assert_eq!(
         a.chaos.calls(Op::Read),
         reads,
-        "it was not even asked for it"
+        "the store is not asked for the key"
     );
 }
 
 #[test]
-fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
+fn a_write_that_does_not_reach_the_store_is_an_error_and_is_flushed_later() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
@@ -80,39 +86,46 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
     b.get(1);
     a.chaos.disconnect();
     assert!(block_on(a.cache.invalidate_everywhere(&1)).is_err());
-    assert!(a.cache.peek(&1).is_none(), "here it is gone at once");
-    // Loaded without the store, which still has the old value.
+    assert!(
+        a.cache.peek(&1).is_none(),
+        "the value is removed from this process at once"
+    );
+    // The value is loaded without the store, which still has the old value.
     assert_eq!(a.get(1), 1);
     assert_eq!((a.stats().unleased, a.stats().pending), (1, 1));
     a.chaos.reconnect();
-    until("told", || {
+    until("all writes are flushed", || {
         fleet.clock.advance(Duration::from_millis(50));
         a.stats().pending == 0
     });
-    until("the other heard of it", || {
+    until("the other process sees the invalidation", || {
         b.cache.peek(&1).is_none_or(|value| *value != 0)
     });
 }
 
 #[test]
-fn a_write_that_is_given_up_is_an_error_and_nothing_older_is_used() {
+fn a_write_that_is_given_up_is_an_error_and_no_older_value_is_used() {
     const WAITING: u64 = 65_536;
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     let last = WAITING + 10;
     b.get(last);
     b.published(1);
-    // An epoch may be ahead of a clock that stands still.
+    // An epoch can be ahead of a clock that stands still.
     fleet.clock.advance(Duration::from_millis(1));
     a.chaos.disconnect();
     for key in 0..=WAITING {
         a.cache.invalidate(&key);
     }
-    until("all have been tried", || a.stats().retried > WAITING);
+    until("all writes have been tried", || a.stats().retried > WAITING);
     assert!(block_on(a.cache.invalidate_everywhere(&last)).is_err());
     assert!(a.stats().given_up >= 1);
     a.chaos.reconnect();
-    assert_eq!(a.get(last), 1, "what the store has is from before that");
+    assert_eq!(
+        a.get(last),
+        1,
+        "the value in the store is older than the write"
+    );
 }
 
 #[test]
@@ -124,25 +137,25 @@ fn the_last_of_several_writes_stays() {
     }
     a.cache.invalidate(&1);
     a.cache.insert(1, 7);
-    until("told", || a.stats().pending == 0);
+    until("all writes are flushed", || a.stats().pending == 0);
     assert_eq!((a.get(1), b.get(1)), (7, 7));
     assert_eq!(fleet.origin.loads(), 0);
 }
 
 #[test]
-fn what_the_loader_says_is_absent_leaves_the_store() {
+fn a_key_that_is_not_found_is_removed_from_the_store() {
     let fleet = Fleet::new();
     let a = fleet.process();
     block_on(a.cache.insert_everywhere(1, 9)).unwrap();
     a.cache.insert(1, everfresh::Loaded::not_found());
-    until("told", || a.stats().pending == 0);
+    until("all writes are flushed", || a.stats().pending == 0);
     let b = fleet.process();
-    assert_eq!(b.get(1), 0, "loaded, not read");
+    assert_eq!(b.get(1), 0, "the value is loaded, not read from the store");
     fleet.clock.advance(FRESH);
 }
 
 #[test]
-fn everything_that_is_known_can_be_invalidated() {
+fn invalidate_all_reaches_all_keys_known_to_the_process() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     for key in 0..10 {
@@ -153,14 +166,14 @@ fn everything_that_is_known_can_be_invalidated() {
         b.get(key);
     }
     b.cache.invalidate_all();
-    until("told", || b.stats().pending == 0);
-    until("heard", || a.cache.is_empty());
+    until("all writes are flushed", || b.stats().pending == 0);
+    until("the other process is empty", || a.cache.is_empty());
     a.get(3);
     assert_eq!(fleet.origin.loads(), 11);
 }
 
 #[test]
-fn a_payload_that_was_refreshed_while_it_travelled_is_not_installed() {
+fn a_payload_refreshed_while_in_transit_is_not_installed() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
     a.get(1);
@@ -171,7 +184,9 @@ fn a_payload_that_was_refreshed_while_it_travelled_is_not_installed() {
         b.chaos.wait_for_calls(Op::Read, 1);
         block_on(a.cache.refresh(&1)).unwrap();
         a.published(2);
-        until("the other heard of it", || b.stats().followed_changes == 1);
+        until("the other process sees the change", || {
+            b.stats().followed_changes == 1
+        });
         b.chaos.let_go();
         assert_eq!(read.join().unwrap(), 1);
     });

@@ -1,8 +1,8 @@
-//! A process that was forked has the caches of its parent, but neither its pools nor its clock's
-//! thread: a read that cannot be served ends in an error by the load timeout.
+//! A forked process has the caches of its parent, but neither its pools nor its clock thread. A
+//! read that cannot be served returns an error after the load timeout.
 //!
-//! In a binary of its own with one test, so that no other thread holds a lock at the moment of a
-//! fork. A child only reads and exits; its exit status says what it got.
+//! This binary has a single test, so that no other thread holds a lock at the moment of a fork. A
+//! child only reads and exits; its exit status tells the result.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use everfresh::{BoxFuture, Cache, Cached, Clock, CountingLoader, Error};
 
-/// The limit is only there so that a child that hangs ends in a failure and not in a hang.
+/// The limit only turns a hang of a child into a failure.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,13 @@ impl Got {
     }
 }
 
-/// What a read gets in a child of this process.
+/// Returns the result of a read in a child of this process.
 fn in_a_child(read: impl FnOnce() -> Result<Cached<u64, u64>, Error>) -> Got {
-    // SAFETY: the child runs `read` on the only thread that it has, and leaves without unwinding.
-    // No other thread of this process is inside the allocator or the cache by intention; the C
-    // library makes its own locks usable in the child.
+    // SAFETY: the child runs `read` on its only thread, and exits without unwinding. The test has
+    // no other thread inside the allocator or the cache; the C library makes its own locks usable
+    // in the child.
     let child = unsafe { libc::fork() };
-    assert!(child >= 0, "no process left");
+    assert!(child >= 0, "the system cannot fork");
     if child == 0 {
         let got = Got::of(read());
         // SAFETY: ends the process at once, without destructors.
@@ -51,7 +51,7 @@ fn in_a_child(read: impl FnOnce() -> Result<Cached<u64, u64>, Error>) -> Got {
     // SAFETY: `status` is valid, and `child` is a child that was not waited for.
     while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
         if started.elapsed() > LIMIT {
-            // SAFETY: the child was not waited for, so its number is its own.
+            // SAFETY: the child was not waited for, so its process id is not reused.
             unsafe { libc::kill(child, libc::SIGKILL) };
             panic!("the child hangs");
         }
@@ -81,7 +81,7 @@ fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
             .try_compute(move |key: &u64| computing.compute(key))
             .build()
             .unwrap();
-        // The parent waits once, so its pool has run a load and its clock a thread.
+        // The parent waits once, so its pool has run a load and its clock has a thread.
         assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
         assert_eq!(in_a_child(|| cache.get_blocking(&1)), Got::Value, "a hit");
         assert_eq!(
@@ -89,13 +89,13 @@ fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
             Got::Timeout,
             "a miss"
         );
-        // Again, in a child of a child.
+        // The same in a child of a child.
         let grandchild = || match in_a_child(|| cache.get_blocking(&3)) {
             Got::Timeout => cache.get_blocking(&4),
             _ => cache.get_blocking(&1),
         };
         assert_eq!(in_a_child(grandchild), Got::Timeout);
-        // A load that runs in the parent, which has set an alarm for it.
+        // A load runs in the parent, which has set an alarm for it.
         loader.hold();
         let mut waiting = pin!(cache.get(&5));
         let mut context = Context::from_waker(Waker::noop());
@@ -106,7 +106,7 @@ fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
             "a load of the parent"
         );
         loader.release();
-        // The parent goes on.
+        // The parent continues.
         assert_eq!(*cache.get_blocking(&6).unwrap(), 6);
     }
     // A loader that needs no thread of the parent works.

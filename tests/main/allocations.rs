@@ -1,4 +1,5 @@
-//! Hits allocate nothing, and what left takes no memory: counted by an allocator that every test of this binary runs on.
+//! Hits allocate nothing, and removed values free their memory. An allocator counts for every test
+//! of this binary.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,18 +11,18 @@ use crate::support::*;
 struct Counting;
 
 thread_local! {
-    // Without a destructor and without a lazy initialiser, so that using it allocates nothing itself.
+    // Without a destructor and without a lazy initialiser, so that using it allocates nothing
+    // itself.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    // What this thread allocated less what it gave back.
+    // The bytes that this thread allocated less those it freed.
     static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-/// More than any test needs in one piece. What asks for more gets none, as if there were no more
-/// memory.
+/// More than any test needs in one piece. A larger request fails, as if memory were exhausted.
 const ALL_MEMORY: usize = 1 << 30;
 
-// SAFETY: every call goes to the system's allocator unchanged or is refused, as one may be;
-// counting touches a thread-local cell only.
+// SAFETY: every call goes to the system's allocator unchanged or fails, which the contract allows;
+// counting touches only a thread-local cell.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > ALL_MEMORY {
@@ -29,13 +30,13 @@ unsafe impl GlobalAlloc for Counting {
         }
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         BYTES.set(BYTES.get().wrapping_add_unsigned(layout.size()));
-        // SAFETY: the caller keeps the promises of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         BYTES.set(BYTES.get().wrapping_sub_unsigned(layout.size()));
-        // SAFETY: the caller keeps the promises of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -43,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         let others = BYTES.get().wrapping_sub_unsigned(layout.size());
         BYTES.set(others.wrapping_add_unsigned(size));
-        // SAFETY: the caller keeps the promises of `realloc`.
+        // SAFETY: the caller upholds the contract of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -51,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The allocations of this thread while `work` runs.
+/// Counts the allocations of this thread while `work` runs.
 fn allocations(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     work();
@@ -64,7 +65,7 @@ fn the_allocator_counts() {
     assert_eq!(allocations(|| {}), 0);
 }
 
-/// Every way to read key 1 from a thread and, ready at its first poll, from a task.
+/// Reads key 1 in every way from a thread and, with a future ready at its first poll, from a task.
 fn reads_allocate(cache: &everfresh::Cache<u64, u64>, source: Source) -> u64 {
     let read = || {
         assert_eq!(cache.get_blocking(&1).unwrap().source(), source);
@@ -72,7 +73,7 @@ fn reads_allocate(cache: &everfresh::Cache<u64, u64>, source: Source) -> u64 {
         let read = ready(&mut future).unwrap();
         assert_eq!(read.source(), source);
     };
-    // This thread's counters and generator are made by its first read.
+    // The first read of a thread makes its counters and its random generator.
     read();
     allocations(|| (0..100).for_each(|_| read()))
 }
@@ -104,7 +105,8 @@ fn fresh_hits_in_the_early_window_allocate_nothing() {
     let mut first = get(&cache, 1);
     assert!(is_pending(&mut first));
     tasks.poll_all();
-    // The window is the last 41.4 s. At its start every read draws, and the chance of "now" is one in a billion.
+    // The window is the last 41.4 s. At its start every read draws, with a chance of one in a
+    // billion to refresh.
     clock.advance(secs(59));
     assert_eq!(reads_allocate(&cache, Source::Fresh), 0);
     assert_eq!(tasks.spawned(), 1);
@@ -119,7 +121,7 @@ fn stale_hits_allocate_nothing_once_the_refresh_is_under_way() {
     assert_eq!(reads_allocate(&cache, Source::Stale), 0);
     assert_eq!(tasks.spawned(), 1);
     assert_eq!(allocations(|| assert_eq!(*cache.peek(&1).unwrap(), 10)), 0);
-    // Nor while a failure rests.
+    // Nor during the backoff after a failure.
     tasks.poll_all();
     gates.end(0, crate::support::gates::End::Fail);
     tasks.poll_all();
@@ -138,14 +140,14 @@ fn hits_by_a_reader_and_a_pin_allocate_nothing() {
         let pinned = std::pin::pin!(pin.get());
         assert_eq!(*ready(pinned).unwrap(), 10);
     };
-    // The first reads remember where the value lives.
+    // The first reads cache the location of the value.
     (0..4).for_each(|_| read());
-    // More than the hits that are told together.
+    // More hits than are counted in one batch.
     assert_eq!(allocations(|| (0..1_000).for_each(|_| read())), 0);
 }
 
 #[test]
-fn a_capacity_that_there_is_no_memory_for_is_an_error() {
+fn a_capacity_that_does_not_fit_into_memory_is_an_error() {
     let largest = usize::try_from(1u64 << 32).unwrap_or(usize::MAX);
     for entries in [1 << 25, 1 << 31, largest] {
         let tasks = Tasks::default();
@@ -160,7 +162,7 @@ fn a_capacity_that_there_is_no_memory_for_is_an_error() {
 }
 
 #[test]
-fn capacity_is_paid_when_the_cache_is_built() {
+fn memory_for_the_capacity_is_allocated_when_the_cache_is_built() {
     let clock = ManualClock::new();
     let built = |limits: everfresh::Builder<u64, u64>| {
         let before = BYTES.get();
@@ -169,10 +171,11 @@ fn capacity_is_paid_when_the_cache_is_built() {
         drop(cache);
         bytes as f64
     };
-    // The documentation says 35 bytes an entry, and the builder reserves 40.
+    // The documentation says 35 bytes for each entry, and the builder reserves 40.
     let each = built(builder(&clock).capacity(65_536)) / 65_536.0;
-    assert!((30.0..=40.0).contains(&each), "{each} bytes an entry");
-    // A limit on weight alone has room for a value in each 1 024 of it, and for 65 536 at least.
+    assert!((30.0..=40.0).contains(&each), "{each} bytes for each entry");
+    // A limit on weight alone has room for one value in each 1 024 of weight, and for at least 65
+    // 536.
     for (weight, entries) in [(1, 65_536), (64 << 20, 65_536), (128 << 20, 131_072)] {
         let bytes = built(builder(&clock).max_weight(weight, |_, _| 1));
         let expected = each * f64::from(entries);
@@ -195,7 +198,7 @@ fn keys_that_come_and_go_leave_no_memory_behind() {
     };
     run(2_000);
     let before = BYTES.get();
-    // A token that each left behind would be 16 bytes, the smallest of what there is.
+    // The smallest object that a key could leave behind is a token of 16 bytes.
     run(50_000);
     let more = BYTES.get() - before;
     assert!(more < 50_000, "{more} bytes");

@@ -1,4 +1,4 @@
-//! The entry limit, at every moment, and sets that are full of loads.
+//! The entry limit at every moment, and sets full of loads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -53,10 +53,10 @@ fn the_limit_holds_at_every_moment() {
             done.store(true, Ordering::Relaxed);
             assert!(watcher.join().unwrap() > 0);
         });
-        // What the count says is what is there, and the limit can be reached.
+        // The count matches the resident values, and the limit can be reached.
         for key in 0..40 {
             cache.insert(key, key);
-            assert!(cache.contains(&key), "what was just put in is there");
+            assert!(cache.contains(&key), "an inserted value is resident");
         }
         let resident = (0..40).filter(|key| cache.contains(key)).count();
         assert_eq!((resident, cache.len()), (capacity, capacity));
@@ -66,7 +66,7 @@ fn the_limit_holds_at_every_moment() {
 }
 
 #[test]
-fn an_expired_value_goes_before_one_that_can_be_served() {
+fn an_expired_value_is_evicted_before_one_that_can_be_served() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).capacity(2));
     cache.insert(
@@ -84,7 +84,7 @@ fn an_expired_value_goes_before_one_that_can_be_served() {
     assert!(cache.contains(&2) && cache.contains(&3));
 }
 
-/// A cache of one entry whose set of 13 ways is full of loads.
+/// A cache of one entry, whose set of 13 ways is full of loads.
 fn full_of_loads(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>, Vec<Reading<u64>>) {
     let (cache, tasks, gates) = by_hand(builder(clock).capacity(1).load_timeout(secs(5)));
     let mut reads: Vec<_> = (0..13).map(|key| get(&cache, key)).collect();
@@ -100,7 +100,7 @@ fn a_caller_from_outside_waits_for_room_in_a_set_full_of_loads() {
     let (cache, tasks, gates, reads) = full_of_loads(&clock);
     let mut more = get(&cache, 100);
     assert!(is_pending(&mut more));
-    assert_eq!(tasks.spawned(), 13, "there is no room for its load yet");
+    assert_eq!(tasks.spawned(), 13, "its load has no room yet");
     for call in 0..13 {
         gates.end(call, End::Value(call as u64));
     }
@@ -147,7 +147,8 @@ fn a_load_that_needs_room_in_a_set_full_of_loads_is_refused() {
         .try_load(move |key: &u64| {
             let (cache, key) = (inside.get().unwrap().clone(), *key);
             async move {
-                // All others hold their ways; if this one waited for room, it might wait for one that waits for it.
+                // All other loads hold their ways. If this load waited for room, it could wait for
+                // a load that waits for it.
                 match key {
                     0 => cache.get(&100).await.map(|read| *read),
                     _ => std::future::pending().await,
@@ -171,7 +172,7 @@ fn a_load_that_needs_room_in_a_set_full_of_loads_is_refused() {
 fn an_insert_into_a_set_full_of_loads_keeps_nothing_older() {
     let clock = ManualClock::new();
     let (cache, tasks, gates, reads) = full_of_loads(&clock);
-    // A new key has no room; a key that is being loaded takes the room of its load.
+    // A new key has no room. A key that is being loaded takes the room of its load.
     cache.insert(100, 5);
     assert!(!cache.contains(&100));
     cache.insert(3, 33);

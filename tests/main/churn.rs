@@ -1,8 +1,8 @@
-//! All operations at once, on caches that come and go: a program for memory checkers.
+//! All operations at once, on caches that are made and dropped: a program for memory checkers.
 //!
-//! Each value carries a canary that its drop destroys, so that most reads of a dropped value show
-//! even without a checker. Under AddressSanitizer `tests/run.sh` asks for more rounds, by
-//! `EVERFRESH_STRESS_ROUNDS`: how many steps each thread takes. Default: 2 000.
+//! Each value carries a canary that its drop destroys, so that most reads of a dropped value are
+//! detected even without a checker. Under AddressSanitizer `tests/run.sh` asks for more steps.
+//! `EVERFRESH_STRESS_ROUNDS` is the number of steps of each thread. Default: 2 000.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ const THREADS: u64 = 8;
 const CACHES: u64 = 3;
 const KEYS: u64 = 24;
 
-/// How many values, readers and pins each thread keeps at most.
+/// The most values, readers and pins that each thread keeps.
 const KEPT: usize = 16;
 
 /// The caches that all threads use, and replace.
@@ -46,7 +46,7 @@ impl Scene {
         self.caches[number as usize].lock().unwrap().clone()
     }
 
-    /// Others may hold the old cache, readers of it, or its values; the last of them drops it.
+    /// Other threads may hold the old cache, readers of it, or its values; the last owner drops it.
     fn replace(&self, number: u64) {
         let new = cache(&self.clock, &self.loader, number);
         let old = std::mem::replace(&mut *self.caches[number as usize].lock().unwrap(), new);
@@ -54,7 +54,7 @@ impl Scene {
     }
 }
 
-/// The first holds a few of the keys, the second half of them, the third all of them.
+/// The first cache has room for a few of the keys, the second for half, the third for all.
 fn cache(
     clock: &ManualClock,
     loader: &CountingLoader<u64, Tracked>,
@@ -63,12 +63,12 @@ fn cache(
     let capacity = [3, 12, 100][number as usize];
     let limited = builder(clock)
         .capacity(capacity)
-        // What a listener is told of is still whole.
+        // The values that a listener gets are intact.
         .on_removal(|_: &u64, value: &Tracked, _| value.check());
     computing(limited, loader)
 }
 
-/// What a thread keeps while others take it out of the caches.
+/// Values that a thread keeps while other threads remove them from the caches.
 #[derive(Default)]
 struct Kept {
     values: VecDeque<Cached<u64, Tracked>>,
@@ -120,7 +120,7 @@ impl Kept {
         self.values.iter().for_each(|value| value.check());
     }
 
-    /// Polls once; a caller that has to wait leaves.
+    /// Polls once, and drops the future if it is not ready.
     fn begin(&mut self, mut reading: Reading<Tracked>) {
         if let std::task::Poll::Ready(read) = poll(&mut reading) {
             keep(&mut self.values, read);
@@ -129,7 +129,7 @@ impl Kept {
 }
 
 #[test]
-fn values_stay_whole_while_they_are_held_and_are_dropped_once() {
+fn values_stay_intact_while_they_are_held_and_are_dropped_once() {
     let scene = Scene::new();
     thread::scope(|scope| {
         for stream in 0..THREADS {

@@ -1,4 +1,4 @@
-//! The clocks themselves: how far they go, what they count, and that no load ends before its time.
+//! The clocks: their range, what they count, and that no load times out early.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn a_manual_clock_stops_at_its_end_and_never_goes_back() {
         assert!(for_ever.age() > 70 * year);
         assert!(cache.peek(&2).is_none());
     }
-    // Loads are shared and end there as they do anywhere.
+    // At the end of the clock, loads are shared and end as usual.
     let mut reads = [get(&cache, 3), get(&cache, 3)];
     assert!(reads.iter_mut().all(is_pending));
     tasks.poll_all();
@@ -33,7 +33,7 @@ fn a_manual_clock_stops_at_its_end_and_never_goes_back() {
 }
 
 #[test]
-fn a_clock_that_counts_suspensions_moves_and_ends_what_waits() {
+fn a_clock_that_counts_suspensions_advances_and_ends_waits() {
     let tasks = Tasks::default();
     let cache: Cache<u64, u64> = Cache::builder()
         .clock(Clock::boottime())
@@ -65,11 +65,11 @@ fn a_load_never_ends_before_its_timeout_on_any_clock() {
             .load(async |_: &u64| std::future::pending().await)
             .build()
             .unwrap();
-        // Each at another moment between two steps of the clock.
+        // Each iteration starts at another moment between two steps of the clock.
         for key in 0..20 {
             let begun = Instant::now();
             let mut first = get(&cache, key);
-            // Ready at once if this thread was stopped for so long that the load is over.
+            // Ready at once if this thread was suspended until after the timeout.
             let at_once = poll(&mut first);
             let loads = tasks.spawned();
             until("another caller loads", || {

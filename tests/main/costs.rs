@@ -1,4 +1,4 @@
-//! What a value costs to load, as far as it was measured.
+//! The measured cost of loading a value.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use everfresh::{Cache, Loaded, ManualClock, Request};
 use crate::support::*;
 
 #[test]
-fn the_cost_of_an_inserted_value_is_unknown_until_it_was_loaded_once() {
+fn the_cost_of_an_inserted_value_is_unknown_until_its_first_load() {
     let clock = ManualClock::new();
     let takes = AtomicU64::new(1);
     let moved = clock.clone();
@@ -22,7 +22,7 @@ fn the_cost_of_an_inserted_value_is_unknown_until_it_was_loaded_once() {
         .unwrap();
     cache.insert(1, 1);
     assert_eq!(ready(get(&cache, 1)).unwrap().cost(), secs(0));
-    // A measurement is not averaged with a cost that was never measured.
+    // The first measurement is not averaged with an unknown cost.
     assert_eq!(
         wait(refresh(&cache, 1))
             .unwrap()
@@ -31,7 +31,7 @@ fn the_cost_of_an_inserted_value_is_unknown_until_it_was_loaded_once() {
             .round(),
         1.0
     );
-    // 0.7 of the average so far and 0.3 of the two seconds, rounded down by a thousandth.
+    // 0.7 of the average so far and 0.3 of two seconds, rounded down by a thousandth.
     let cost = wait(refresh(&cache, 1)).unwrap().cost().as_secs_f32();
     assert!((1.29..=1.3).contains(&cost), "{cost}");
 }

@@ -1,4 +1,4 @@
-//! The loader that tests are given: every test here would pass with a loader that does nothing, if it did nothing.
+//! The counting loader itself, on which the other tests rely.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use everfresh::{CountingLoader, InjectedFailure};
 use crate::support::*;
 
 #[test]
-fn it_counts_in_total_and_for_each_key() {
+fn it_counts_calls_in_total_and_for_each_key() {
     let loader = CountingLoader::new(|key: &u64| key + 1);
     assert_eq!((loader.calls(), loader.calls_for(&1)), (0, 0));
     assert_eq!(loader.compute(&1), Ok(2));
@@ -21,7 +21,7 @@ fn it_counts_in_total_and_for_each_key() {
 }
 
 #[test]
-fn it_fails_and_panics_as_often_as_it_is_told() {
+fn it_fails_and_panics_as_often_as_requested() {
     let loader = CountingLoader::new(|key: &u64| *key);
     loader.fail_next(2);
     loader.panic_next(1);
@@ -33,7 +33,7 @@ fn it_fails_and_panics_as_often_as_it_is_told() {
 }
 
 #[test]
-fn held_calls_return_when_it_is_released_and_not_before() {
+fn paused_calls_return_once_the_loader_is_released_and_not_before() {
     let loader = CountingLoader::new(|key: &u64| *key);
     loader.hold();
     let mut first = Box::pin(loader.load(&1));
@@ -43,14 +43,21 @@ fn held_calls_return_when_it_is_released_and_not_before() {
     loader.hold();
     let mut second = Box::pin(loader.load(&2));
     assert!(is_pending(&mut second));
-    assert_eq!(ready(first), Ok(1), "the first was held before the release");
-    assert!(is_pending(&mut second), "the second after it");
+    assert_eq!(
+        ready(first),
+        Ok(1),
+        "the first call was paused before the release"
+    );
+    assert!(
+        is_pending(&mut second),
+        "the second call was paused after it"
+    );
     drop(second);
     assert_eq!((loader.calls(), loader.running()), (2, 0));
 }
 
 #[test]
-fn threads_are_held_without_spinning_and_waited_for() {
+fn paused_threads_do_not_spin_and_can_be_waited_for() {
     let loader = CountingLoader::new(|key: &u64| *key);
     loader.hold();
     thread::scope(|scope| {

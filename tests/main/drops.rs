@@ -1,4 +1,4 @@
-//! Every value is dropped exactly once, and nothing is kept alive by what replaced it or by what it replaced.
+//! Every value is dropped exactly once, and no value keeps its predecessor or successor alive.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn random_programs_on_many_threads_drop_every_value_once() {
                             11 => kept.clear(),
                             _ => kept.extend(cache.get_blocking(&key)),
                         }
-                        // Whatever is kept is intact.
+                        // Every kept value is intact.
                         assert!(kept.iter().all(|read| read.number < tally.made()));
                         kept.truncate(20);
                     }
@@ -62,7 +62,7 @@ fn random_programs_on_many_threads_drop_every_value_once() {
     }
 }
 
-/// Polls once; what is not ready is dropped.
+/// Polls once, and drops the future if it is not ready.
 fn ready_or_drop<V>(mut reading: Reading<V>) -> Option<everfresh::Cached<u64, V>> {
     match poll(&mut reading) {
         std::task::Poll::Ready(read) => read.ok(),
@@ -80,13 +80,13 @@ fn a_kept_value_keeps_itself_alive_and_nothing_else() {
         until("the refresh is published", || {
             cache.stats().published == epoch + 1
         });
-        // The worker lets go of what it replaced a moment after it is published.
-        until("the kept one and the newest are alive", || {
+        // The worker drops the old value a moment after it has published the new one.
+        until("the kept value and the newest are alive", || {
             tally.alive() == 2
         });
     }
     cache.invalidate(&1);
-    until("the kept one is alive", || tally.alive() == 1);
+    until("only the kept value is alive", || tally.alive() == 1);
     assert_eq!(kept.number, 0);
     drop(kept);
     assert_eq!(tally.alive(), 0);
@@ -123,7 +123,7 @@ fn values_removed_overwritten_evicted_and_discarded_are_dropped() {
     assert_eq!((tally.alive(), cache.len()), (2, 2));
     cache.invalidate_all();
     assert_eq!(tally.alive(), 0);
-    // A result that comes too late.
+    // A late result.
     cache.insert(1, tally.make());
     clock.advance(secs(12));
     loader.hold();
@@ -134,11 +134,11 @@ fn values_removed_overwritten_evicted_and_discarded_are_dropped() {
     until("the result is discarded", || {
         cache.stats().discarded_overtaken == 1
     });
-    until("nothing is alive", || tally.alive() == 0);
+    until("no value is alive", || tally.alive() == 0);
     assert_eq!(tally.made(), 6);
 }
 
-/// A value that panics when it is dropped, and is counted all the same.
+/// A value whose drop counts and then panics.
 struct Bomb(Arc<AtomicU64>);
 
 impl Drop for Bomb {
@@ -151,7 +151,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn of_several_values_that_panic_when_they_are_dropped_all_are_dropped() {
+fn several_values_that_panic_when_dropped_are_all_dropped() {
     type Operation = fn(Cache<u64, Bomb>, &Arc<AtomicU64>);
     let operations: [Operation; 4] = [
         |cache, dropped| cache.insert(10, Bomb(dropped.clone())),
@@ -181,7 +181,7 @@ fn of_several_values_that_panic_when_they_are_dropped_all_are_dropped() {
         if let Some(cache) = kept {
             let left = u64::from(number == 0);
             assert_eq!((cache.len() as u64, cache.weight()), (left, 10 * left));
-            // What was put in can be evicted like any other value.
+            // An inserted value can be evicted like any other.
             let evicts = || cache.insert(11, Bomb(dropped.clone()));
             assert_eq!(catch_unwind(AssertUnwindSafe(evicts)).is_err(), number == 0);
             assert_eq!((cache.len(), cache.weight()), (1, 1));

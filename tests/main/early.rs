@@ -1,4 +1,4 @@
-//! X-Fetch as a caller sees it; its law is tested beside it.
+//! X-Fetch as callers see it. Unit tests check its probability.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use everfresh::{Cache, ManualClock, Source};
 
 use crate::support::*;
 
-/// Fresh for 100 s; the first load takes 2 s, those after it no time.
+/// Fresh for 100 s. The first load takes 2 s, later loads take no time.
 fn slow(clock: &ManualClock, beta: f64) -> (Cache<u64, u64>, Tasks) {
     let tasks = Tasks::default();
     let (loads, moved) = (Arc::new(AtomicU64::new(0)), clock.clone());
@@ -28,13 +28,14 @@ fn slow(clock: &ManualClock, beta: f64) -> (Cache<u64, u64>, Tasks) {
     let mut first = get(&cache, 1);
     assert!(is_pending(&mut first));
     tasks.poll_all();
-    // Kept in two bytes, rounded down.
+    // The cost is stored in two bytes, rounded down.
     let cost = ready(first).unwrap().cost();
     assert!(cost <= secs(2) && cost > secs(2) - millis(2), "{cost:?}");
     (cache, tasks)
 }
 
-/// So near to the soft limit a draw of "not yet" has a chance of one in a hundred million.
+/// So close to the soft limit, a read does not refresh with a chance of only one in a hundred
+/// million.
 const HARDLY_FRESH: Duration = Duration::from_nanos(20);
 
 #[test]
@@ -55,12 +56,12 @@ fn one_reader_refreshes_early_and_all_are_served_fresh() {
     assert_eq!((*next, next.source()), (1, Source::Fresh));
     let stats = cache.stats();
     assert_eq!((stats.early, stats.refreshes_early, stats.stale), (1, 1, 0));
-    // Its cost is the moving average of 2 s and nothing.
+    // The cost is the moving average of 2 s and 0 s.
     assert!(next.cost() <= millis(1_400) && next.cost() > millis(1_398));
 }
 
 #[test]
-fn no_draw_before_the_window() {
+fn no_read_refreshes_before_the_window() {
     let clock = ManualClock::new();
     let (cache, tasks) = slow(&clock, 1.0);
     // The window is ln(1e9) times the cost, 41.4 s.
@@ -72,7 +73,7 @@ fn no_draw_before_the_window() {
 }
 
 #[test]
-fn beta_zero_is_never_early() {
+fn beta_zero_never_refreshes_early() {
     let clock = ManualClock::new();
     let (cache, tasks) = slow(&clock, 0.0);
     clock.advance(secs(100) - NANO);

@@ -1,4 +1,5 @@
-//! Errors: a predicate each, a text that says what to do, and the loader's own error inside.
+//! Errors: a predicate for each kind, a text that says what to do, and the loader's error as
+//! source.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -28,7 +29,7 @@ fn kind(error: &Error) -> &'static str {
     kinds[0].0
 }
 
-/// The error that a caller gets if the load ends so.
+/// Returns the error that a caller gets when the load ends in this way.
 fn failed(end: impl FnOnce(&ManualClock, &Tasks, &Gates<u64>)) -> Error {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
@@ -41,7 +42,7 @@ fn failed(end: impl FnOnce(&ManualClock, &Tasks, &Gates<u64>)) -> Error {
 }
 
 #[test]
-fn a_failure_carries_the_loaders_own_error() {
+fn a_failure_contains_the_error_of_the_loader() {
     let error = failed(|_, _, gates| gates.end(0, End::Fail));
     assert_eq!(kind(&error), "load_failure");
     assert_eq!(
@@ -58,13 +59,13 @@ fn a_failure_carries_the_loaders_own_error() {
     assert_eq!(error.clone().to_string(), error.to_string());
 }
 
-/// What a program that logs an error with its sources prints.
+/// The texts that a program prints when it logs an error with its sources.
 fn chain(error: &dyn StdError) -> Vec<String> {
     let errors = std::iter::successors(Some(error), |&error| error.source());
     errors.map(ToString::to_string).collect()
 }
 
-/// An error with a text of its own and a source.
+/// An error with its own text and a source.
 #[derive(Debug)]
 struct Context<E>(&'static str, E);
 
@@ -80,7 +81,7 @@ impl<E: StdError + 'static> StdError for Context<E> {
     }
 }
 
-/// An error that hides another one behind itself, as `anyhow::Error` does when it becomes a box.
+/// An error that hides another error, as `anyhow::Error` does when it is converted into a box.
 #[derive(Debug)]
 struct Hiding<E>(E);
 
@@ -96,7 +97,7 @@ impl<E: StdError> StdError for Hiding<E> {
     }
 }
 
-/// A cache whose loader fails so.
+/// A cache whose loader fails with this error.
 fn failing<E: StdError + Send + Sync + 'static>(
     error: impl Fn(&u64) -> E + Send + Sync + 'static,
 ) -> Cache<u64, u64> {
@@ -108,7 +109,7 @@ fn failing<E: StdError + Send + Sync + 'static>(
 }
 
 #[test]
-fn no_text_is_said_twice_in_a_chain_of_sources_and_each_error_in_it_is_found() {
+fn a_chain_of_sources_repeats_no_text_and_each_of_its_errors_is_found() {
     let not_a_number = || "x".parse::<u64>().unwrap_err();
     let cache = failing(move |_| Context("middle", Context("inner", not_a_number())));
     let error = cache.get_blocking(&1).unwrap_err();
@@ -128,7 +129,7 @@ fn no_text_is_said_twice_in_a_chain_of_sources_and_each_error_in_it_is_found() {
             .is_some()
     );
     assert!(error.downcast_ref::<Error>().is_none());
-    // Nothing can be found behind an error that does not show it.
+    // An error that hides its source hides everything behind it.
     let cache = failing(move |_| Hiding(Context("hidden", not_a_number())));
     let error = cache.get_blocking(&1).unwrap_err();
     assert!(
@@ -178,12 +179,12 @@ fn a_string_is_an_error_too() {
 }
 
 #[test]
-fn a_panic_carries_its_text() {
+fn a_panic_contains_its_text() {
     let error = failed(|_, _, gates| gates.end(0, End::Panic));
     assert_eq!(kind(&error), "panic");
     assert_eq!(
         error.to_string(),
-        "the loader panicked: the gate was told to panic"
+        "the loader panicked: the gate was set to panic"
     );
     assert!(error.source().is_none());
     type Panics = fn() -> u64;
@@ -202,7 +203,7 @@ fn a_panic_carries_its_text() {
 }
 
 #[test]
-fn a_timeout_and_a_cancelled_load_say_so() {
+fn a_timeout_and_a_cancelled_load_have_their_own_texts() {
     let error = failed(|clock, _, _| clock.advance(secs(5)));
     assert_eq!(kind(&error), "timeout");
     assert_eq!(
@@ -217,7 +218,7 @@ fn a_timeout_and_a_cancelled_load_say_so() {
 }
 
 #[test]
-fn recursion_and_overload_have_predicates_of_their_own() {
+fn recursion_and_overload_have_their_own_predicates() {
     let handle: std::sync::Arc<std::sync::OnceLock<Cache<u64, u64>>> = Default::default();
     let inside = handle.clone();
     let cache: Cache<u64, u64> = Cache::builder()

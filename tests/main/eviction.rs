@@ -1,6 +1,7 @@
-//! Who goes when the cache is full, by number and by weight, and what `sweep` takes away.
+//! Which values a full cache evicts, by number and by weight, and which ones `sweep` removes.
 //!
-//! No set of the table can overflow in caches of up to 13 entries, so what leaves them is chosen by S3-FIFO alone.
+//! No set of the table can overflow in caches of up to 13 entries, so S3-FIFO alone chooses what to
+//! evict.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,17 +19,17 @@ fn small(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
     by_hand(builder(clock).capacity(CAPACITY as usize))
 }
 
-/// Inserts keys that come once, several times as many as fit.
+/// Inserts keys that are used only once, several times as many as fit.
 fn scan(cache: &Cache<u64, u64>, from: u64, keys: u64) {
     for key in from..from + keys {
         cache.insert(key, key);
-        assert!(cache.contains(&key), "what was just put in is there");
+        assert!(cache.contains(&key), "an inserted value is resident");
         assert!(cache.len() <= CAPACITY as usize);
     }
 }
 
 #[test]
-fn used_values_survive_a_scan_and_others_do_not() {
+fn used_values_survive_a_scan_and_unused_values_do_not() {
     let clock = ManualClock::new();
     let (cache, ..) = small(&clock);
     scan(&cache, 0, 6);
@@ -42,11 +43,12 @@ fn used_values_survive_a_scan_and_others_do_not() {
 }
 
 #[test]
-fn used_values_that_nobody_uses_any_more_go_at_last() {
+fn values_that_are_no_longer_used_are_evicted_at_last() {
     let clock = ManualClock::new();
     let (cache, ..) = small(&clock);
     scan(&cache, 0, CAPACITY);
-    // Every one of them is used, then others are: the first must not stay for ever.
+    // All of these values are used, and later only others are. The first ones must not stay for
+    // ever.
     for round in 0..20 {
         for key in round * CAPACITY..(round + 1) * CAPACITY {
             cache.insert(key, key);
@@ -74,7 +76,7 @@ fn uses_survive_a_refresh_and_an_overwrite() {
     assert_eq!(*ready(refreshing).unwrap(), 100);
     cache.insert(1, 101);
     scan(&cache, 1_000, 100);
-    // Not read since: what is there now was never used itself.
+    // No read since then: the current value itself was never used.
     assert_eq!(cache.peek(&0).map(|read| *read), Some(100));
     assert_eq!(cache.peek(&1).map(|read| *read), Some(101));
 }
@@ -96,12 +98,16 @@ fn a_value_that_was_refreshed_or_overwritten_can_still_be_evicted() {
     }
     scan(&cache, 1_000, 3 * CAPACITY);
     let left = (0..CAPACITY).filter(|key| cache.contains(key)).count();
-    assert_eq!(left, 0, "a value left the queues and stays for ever");
+    assert_eq!(
+        left, 0,
+        "a value is lost from the queues and stays for ever"
+    );
 }
 
 #[test]
-fn a_key_that_comes_back_soon_survives_a_scan() {
-    // A ghost is a fingerprint, so now and then a key is taken for another: counted over many caches.
+fn a_key_that_returns_soon_survives_a_scan() {
+    // A ghost is a fingerprint, so a key is sometimes mistaken for another. Many caches average
+    // this out.
     let clock = ManualClock::new();
     let (mut ghosts, mut strangers) = (0, 0);
     for _ in 0..60 {
@@ -119,13 +125,16 @@ fn a_key_that_comes_back_soon_survives_a_scan() {
             *survivors += u64::from(cache.contains(&7));
         }
     }
-    assert!(ghosts >= 50, "{ghosts} of 60 that came back stayed");
-    assert!(strangers <= 20, "{strangers} of 60 that came once stayed");
+    assert!(ghosts >= 50, "{ghosts} of 60 keys that returned stayed");
+    assert!(
+        strangers <= 20,
+        "{strangers} of 60 keys inserted once stayed"
+    );
 }
 
 const MAX_WEIGHT: u64 = 100;
 
-/// A value's weight is its number modulo 128: one in five is heavier than the cache.
+/// The weight of a value is its number modulo 128: one in five is heavier than the cache.
 fn weigh(_: &u64, value: &u64) -> u32 {
     (value % 128) as u32
 }
@@ -159,7 +168,8 @@ fn both_limits_hold_at_every_moment() {
                         match rng.below(10) {
                             0 => drop(cache.invalidate(&key)),
                             1..4 => cache.insert(key, rng.next() >> 8),
-                            // Past the soft limit of some: they are refreshed, and weigh something else then.
+                            // Past the soft limit of some values, which are refreshed with another
+                            // weight.
                             4 => clock.advance(secs(3)),
                             5 => drop(cache.sweep()),
                             _ => drop(cache.get_blocking(&key)),
@@ -182,21 +192,21 @@ fn both_limits_hold_at_every_moment() {
         watcher.join().unwrap();
     });
     assert!(most.load(Ordering::Relaxed) > MAX_WEIGHT / 2);
-    // Once the last refresh has ended, the counts are those of what is there.
+    // Once the last refresh has ended, the counts match the resident values.
     cache.sweep();
     until("the counts are right", || {
         let values: Vec<u64> = (0..20).filter_map(|key| Some(*cache.peek(&key)?)).collect();
         let weight: u64 = values.iter().map(|value| value % 128).sum();
         (values.len(), weight) == (cache.len(), cache.weight())
     });
-    until("nothing is left", || {
+    until("the cache is empty", || {
         cache.invalidate_all();
         (cache.len(), cache.weight()) == (0, 0)
     });
 }
 
 #[test]
-fn weight_makes_room_as_number_does() {
+fn the_weight_limit_evicts_as_the_entry_limit_does() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
     for key in 0..10 {
@@ -206,24 +216,24 @@ fn weight_makes_room_as_number_does() {
     cache.insert(10, 95);
     assert_eq!(*cache.peek(&10).unwrap(), 95);
     assert_eq!((cache.len(), cache.weight()), (1, 95));
-    // A value that grows makes room for itself, and one that shrinks gives room back.
+    // A value that becomes heavier makes room for itself, and one that becomes lighter frees room.
     cache.insert(11, 5);
     cache.insert(10, 3);
     assert_eq!((cache.len(), cache.weight()), (2, 8));
     cache.insert(11, 97);
     assert_eq!((cache.len(), cache.weight()), (2, 100));
-    // Nothing is as good as a weight.
+    // Zero is a valid weight.
     cache.insert(12, 0);
     assert_eq!((cache.len(), cache.weight()), (3, 100));
 }
 
 #[test]
-fn a_refresh_that_weighs_more_makes_others_go() {
+fn a_refresh_with_a_heavier_value_evicts_others() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
     cache.insert(1, 40);
     cache.insert(2, 40);
-    // Used, so that it is not itself the first to go.
+    // Used, so that it is not the first to be evicted.
     for _ in 0..3 {
         assert!(cache.peek(&2).is_some());
     }
@@ -260,13 +270,13 @@ fn a_value_heavier_than_the_cache_is_served_and_not_kept() {
     }
     cache.insert(1, 127);
     assert!(!cache.contains(&1));
-    // Nobody had to go for what does not stay.
+    // No value was evicted for one that is not kept.
     assert!(cache.contains(&0));
     assert_eq!((cache.len(), cache.weight()), (1, 50));
 }
 
 #[test]
-fn what_is_too_heavy_to_stay_takes_the_old_value_with_it() {
+fn a_value_too_heavy_to_keep_removes_the_old_value() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));
     cache.insert(1, 10);
@@ -280,14 +290,17 @@ fn what_is_too_heavy_to_stay_takes_the_old_value_with_it() {
         cache.peek(&1).is_none(),
         "the old value outlived its successor"
     );
-    assert!(is_pending(&mut get(&cache, 1)), "the key is as good as new");
+    assert!(
+        is_pending(&mut get(&cache, 1)),
+        "the next read loads the key"
+    );
     cache.insert(2, 110);
     assert!(cache.peek(&2).is_none());
     assert_eq!((cache.len(), cache.weight()), (0, 0));
 }
 
-/// How many of 1 000 reads of popular keys are hits in a cache of `capacity` entries where, if the
-/// weight is limited, no more than so many values fit. Always the same reads.
+/// Counts the hits among 1 000 reads of popular keys in a cache of `capacity` entries. `values`
+/// limits the weight so that this many values fit. The reads are always the same.
 fn hits(capacity: usize, values: Option<u64>, once: bool) -> u64 {
     const KEYS: u64 = 10_000;
     let builder = builder(&ManualClock::new()).capacity(capacity);
@@ -300,7 +313,7 @@ fn hits(capacity: usize, values: Option<u64>, once: bool) -> u64 {
         .compute(|key: &u64| *key)
         .build()
         .unwrap();
-    // Zipf's law with an exponent of 0.9: the sum of all shares up to each key.
+    // Zipf's law with an exponent of 0.9: the cumulative share of each key.
     let mut shares = Vec::new();
     for key in 1..=KEYS {
         let share = (key as f64).powf(-0.9);
@@ -329,7 +342,7 @@ fn hits(capacity: usize, values: Option<u64>, once: bool) -> u64 {
 }
 
 #[test]
-fn a_limit_on_the_weight_keeps_the_values_that_a_limit_on_the_number_keeps() {
+fn a_weight_limit_keeps_the_same_values_as_an_entry_limit() {
     const FIT: u64 = 500;
     for once in [false, true] {
         let by_number = hits(FIT as usize, None, once);
@@ -359,9 +372,10 @@ fn a_sweep_removes_exactly_what_has_expired() {
         }
     }
     clock.advance(secs(2) - NANO);
-    assert_eq!(cache.sweep(), 0, "stale is not expired");
+    assert_eq!(cache.sweep(), 0, "a stale value is not expired");
     clock.advance(NANO);
-    // One of them is being loaded again: its claim is on the old entry, and the result goes in its place.
+    // One of them is being reloaded: its claim is on the old entry, and the result replaces that
+    // entry.
     let mut loading = get(&cache, 4);
     assert!(is_pending(&mut loading));
     tasks.poll_all();
@@ -377,7 +391,7 @@ fn a_sweep_removes_exactly_what_has_expired() {
 }
 
 #[test]
-fn a_sweep_leaves_no_expired_value_behind_whose_load_hangs() {
+fn a_sweep_removes_an_expired_value_whose_load_hangs() {
     let clock = ManualClock::new();
     let (cache, tasks, _gates) = by_hand(builder(&clock).load_timeout(secs(5)));
     cache.insert(1, short(1));

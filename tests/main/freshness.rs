@@ -44,16 +44,16 @@ fn fresh_up_to_the_soft_limit_then_stale_with_its_age() {
     assert_eq!(
         tasks.spawned(),
         1,
-        "the running refresh becomes the load that is waited for"
+        "the caller waits for the running refresh"
     );
 
-    // What was read stays what it was.
+    // A value that was read before stays unchanged.
     assert_eq!(fresh.freshness(), Freshness::Fresh);
     assert_eq!(*fresh, 10);
 }
 
 #[test]
-fn a_refresh_starts_a_new_life() {
+fn a_refresh_starts_new_lifetimes() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock), &loader);
@@ -75,7 +75,7 @@ fn a_refresh_starts_a_new_life() {
 }
 
 #[test]
-fn an_insert_lives_as_long_as_a_load_or_as_it_says_itself() {
+fn an_insert_has_the_lifetime_of_a_load_or_its_own() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock));
     cache.insert(1, 1);
@@ -100,7 +100,7 @@ fn an_insert_lives_as_long_as_a_load_or_as_it_says_itself() {
 #[test]
 fn a_computing_loader_sets_the_times_and_sees_the_previous_value() {
     let clock = ManualClock::new();
-    // Fresh for as many seconds as it has been loaded times.
+    // Fresh for as many seconds as there were loads.
     let cache: Cache<u64, u64> = builder(&clock)
         .compute_with(|request: &Request<u64, u64>| {
             let value = request.previous().map_or(1, |previous| previous + 1);
@@ -122,7 +122,7 @@ fn a_computing_loader_sets_the_times_and_sees_the_previous_value() {
             cache.stats().published > value
         });
     }
-    // The value past its hard limit is seen too, though nobody is served it.
+    // The loader sees even an expired previous value, which no caller is served.
     clock.advance(secs(1_000));
     assert_eq!(*cache.get_blocking(&7).unwrap(), 6);
     cache.invalidate(&7);
@@ -156,7 +156,7 @@ fn an_async_loader_sets_the_times_and_sees_the_previous_value() {
 }
 
 #[test]
-fn a_value_with_no_fresh_time_is_stale_at_once() {
+fn a_value_without_fresh_time_is_stale_at_once() {
     let clock = ManualClock::new();
     let (cache, tasks, _gates) = by_hand(builder(&clock));
     cache.insert(1, Loaded::new(5).fresh_for(secs(0)));
@@ -166,7 +166,7 @@ fn a_value_with_no_fresh_time_is_stale_at_once() {
 }
 
 #[test]
-fn a_value_with_no_life_at_all_still_reaches_those_who_waited_for_it() {
+fn a_value_without_any_lifetime_still_reaches_the_callers_that_waited_for_it() {
     let clock = ManualClock::new();
     let tasks = Tasks::default();
     let cache: Cache<u64, u64> = builder(&clock)
@@ -188,7 +188,7 @@ fn a_value_with_no_life_at_all_still_reaches_those_who_waited_for_it() {
 }
 
 #[test]
-fn a_caller_that_comes_back_after_the_hard_limit_does_not_get_the_expired_result() {
+fn a_caller_polled_after_the_hard_limit_does_not_get_the_expired_result() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     let mut late = get(&cache, 1);
@@ -197,7 +197,8 @@ fn a_caller_that_comes_back_after_the_hard_limit_does_not_get_the_expired_result
     gates.end(0, End::Value(10));
     tasks.poll_all();
     assert_eq!(*cache.peek(&1).unwrap(), 10);
-    // Its load has ended well, but this caller is polled again only when the value is long gone.
+    // The load has succeeded, but this caller is polled again only long after the value has
+    // expired.
     clock.advance(secs(31));
     assert!(is_pending(&mut late));
     tasks.poll_all();
@@ -207,7 +208,7 @@ fn a_caller_that_comes_back_after_the_hard_limit_does_not_get_the_expired_result
 }
 
 #[test]
-fn a_short_lived_value_is_handed_over_for_a_tenth_of_a_second_and_no_longer() {
+fn a_short_lived_value_is_delivered_for_a_tenth_of_a_second_and_no_longer() {
     let clock = ManualClock::new();
     let limits = builder(&clock).fresh_for(millis(50)).stale_for(secs(0));
     let (cache, tasks, gates) = by_hand(limits);
@@ -220,7 +221,7 @@ fn a_short_lived_value_is_handed_over_for_a_tenth_of_a_second_and_no_longer() {
     clock.advance(millis(100) - NANO);
     assert_eq!(*ready(within).unwrap(), 10);
     assert_eq!(tasks.spawned(), 1);
-    // A caller that comes now is not served it, and neither is one that has waited for too long.
+    // Neither a new caller nor one that has waited too long is served the value.
     clock.advance(NANO);
     assert!(is_pending(&mut after));
     assert_eq!(tasks.spawned(), 2);
@@ -229,7 +230,7 @@ fn a_short_lived_value_is_handed_over_for_a_tenth_of_a_second_and_no_longer() {
 }
 
 #[test]
-fn jitter_spreads_values_that_were_put_in_together() {
+fn jitter_spreads_values_that_were_inserted_together() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).jitter(0.5));
     for key in 0..200 {
@@ -242,7 +243,8 @@ fn jitter_spreads_values_that_were_put_in_together() {
     };
     clock.advance(secs(5) - millis(1));
     assert_eq!(fresh(), 200);
-    // Each is fresh still with a chance of a half: all alike has one of 2^-199.
+    // Each value is still fresh with a chance of one half. All are in the same state with a chance
+    // of 2^-199.
     clock.advance(millis(2_500));
     assert!((1..200).contains(&fresh()));
     clock.advance(millis(2_501));

@@ -1,4 +1,4 @@
-//! Loads that hang: the deadline passes on the clock, waiters are let go, and the next caller takes over.
+//! Loads that hang: at the deadline the waiters get an error, and the next caller takes over.
 
 use everfresh::{Cache, Clock, ManualClock, Source};
 
@@ -34,7 +34,7 @@ fn the_next_caller_takes_over_and_the_late_result_is_discarded() {
     let mut hung = get(&cache, 1);
     assert!(is_pending(&mut hung));
     tasks.poll_all();
-    // At the deadline itself, not a moment later.
+    // Exactly at the deadline.
     clock.advance(secs(5));
     let mut next = get(&cache, 1);
     assert!(is_pending(&mut next));
@@ -44,7 +44,7 @@ fn the_next_caller_takes_over_and_the_late_result_is_discarded() {
     end(&tasks, &gates, 0, End::Value(10));
     assert!(
         cache.peek(&1).is_none(),
-        "the late result is not for anybody"
+        "the late result reaches no caller"
     );
     assert!(is_pending(&mut next));
     end(&tasks, &gates, 1, End::Value(11));
@@ -73,7 +73,7 @@ fn a_late_result_after_its_successor_is_discarded_too() {
 }
 
 #[test]
-fn a_late_result_that_nobody_took_over_is_welcome() {
+fn a_late_result_is_published_if_no_caller_took_over() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
     let mut hung = get(&cache, 1);
@@ -148,7 +148,7 @@ fn a_chain_of_hangs_is_taken_over_each_time() {
 }
 
 #[test]
-fn a_refresh_by_name_times_out_and_the_old_value_stays() {
+fn an_explicit_refresh_times_out_and_the_old_value_stays() {
     let clock = ManualClock::new();
     let (cache, tasks, _gates) = by_hand(builder(&clock).load_timeout(secs(5)));
     cache.insert(1, 9);
@@ -162,12 +162,12 @@ fn a_refresh_by_name_times_out_and_the_old_value_stays() {
     assert_eq!(
         tasks.spawned(),
         2,
-        "the next one takes over at the deadline"
+        "the next refresh takes over at the deadline"
     );
 }
 
 #[test]
-fn a_thread_that_waits_for_a_hung_computation_is_let_go() {
+fn a_thread_that_waits_for_a_hung_computation_gets_an_error() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock).threads(2).load_timeout(secs(5)), &loader);
@@ -185,12 +185,12 @@ fn a_thread_that_waits_for_a_hung_computation_is_let_go() {
     until("the late result is discarded", || {
         cache.stats().discarded_taken_over == 1
     });
-    // Whoever waits is released before the result is counted.
+    // A result is counted after its waiters are woken.
     until("the result is counted", || cache.stats().published == 1);
 }
 
 #[test]
-fn a_load_still_queued_at_its_deadline_is_not_run_for_nobody() {
+fn a_load_still_queued_at_its_deadline_does_not_run() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock).threads(1).load_timeout(secs(5)), &loader);
@@ -215,7 +215,7 @@ fn a_load_still_queued_at_its_deadline_is_not_run_for_nobody() {
 }
 
 #[test]
-fn a_timeout_of_for_ever_is_one_for_every_attempt() {
+fn an_unlimited_timeout_applies_to_every_attempt() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
         .load_timeout(std::time::Duration::MAX)
@@ -236,9 +236,10 @@ fn a_timeout_of_for_ever_is_one_for_every_attempt() {
     assert!(asked.into_iter().all(|asked| *ready(asked).unwrap() == 10));
 }
 
-/// The deadline passes by itself, whatever else the program does: something of the cache's own wakes whoever waits.
+/// The cache's own clock thread wakes waiters at the deadline, even if the program does nothing
+/// else.
 #[test]
-fn the_clocks_of_the_system_end_a_wait() {
+fn system_clocks_end_a_wait() {
     for clock in [Clock::coarse(), Clock::precise()] {
         let tasks = Tasks::default();
         let cache: Cache<u64, u64> = Cache::builder()

@@ -1,4 +1,4 @@
-//! A later write wins: over a load, over a refresh, whichever way, in whatever order the results come.
+//! A later write wins over loads and refreshes, for every kind of write and every order of results.
 
 use std::sync::Barrier;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::support::*;
 
 type Write = fn(&Cache<u64, u64>);
 
-/// Every way to write over key 1, and what is there after it.
+/// Every way to overwrite key 1, and the value after it.
 const WRITES: [(&str, Write, Option<u64>); 3] = [
     (
         "invalidate",
@@ -29,7 +29,7 @@ fn end(tasks: &Tasks, gates: &Gates<u64>, call: usize, end: End<u64>) {
 }
 
 #[test]
-fn a_write_during_a_load_wins_and_the_waiters_get_the_old_answer() {
+fn a_write_during_a_load_wins_and_earlier_waiters_get_the_old_result() {
     for (name, write, after) in WRITES {
         let clock = ManualClock::new();
         let (cache, tasks, gates) = by_hand(builder(&clock));
@@ -48,7 +48,7 @@ fn a_write_during_a_load_wins_and_the_waiters_get_the_old_answer() {
 }
 
 #[test]
-fn a_caller_after_the_write_starts_a_load_of_its_own() {
+fn a_caller_after_the_write_starts_its_own_load() {
     for new_first in [true, false] {
         for (name, write, _) in &WRITES[..2] {
             let clock = ManualClock::new();
@@ -80,7 +80,7 @@ fn a_caller_after_the_write_starts_a_load_of_its_own() {
 }
 
 #[test]
-fn a_load_that_fails_after_a_write_takes_nothing_with_it() {
+fn a_load_that_fails_after_a_write_removes_nothing() {
     for (name, write, after) in WRITES {
         let clock = ManualClock::new();
         let (cache, tasks, gates) = by_hand(builder(&clock));
@@ -113,7 +113,7 @@ fn a_write_during_a_refresh_wins() {
                 after,
                 "{name} during {how:?}"
             );
-            // Who asked for the refresh before the write gets its answer.
+            // The caller that asked for the refresh before the write gets its result.
             assert_eq!(ready(refreshing).is_ok(), how == End::Value(10), "{name}");
             assert_eq!(gates.calls(), 1);
             let stats = cache.stats();
@@ -138,7 +138,7 @@ fn a_write_while_callers_wait_in_the_second_stale_window_wins() {
         tasks.poll_all();
         write(&cache);
         end(&tasks, &gates, 0, End::Fail);
-        // This caller asked before the write, so the old value is a right answer for it.
+        // This caller asked before the write, so the old value is a correct result.
         assert_eq!(*ready(earlier).unwrap(), 5, "{name}");
         assert_eq!(cache.peek(&1).map(|read| *read), after, "{name}");
         if after.is_none() {
@@ -163,7 +163,7 @@ fn an_eviction_during_a_refresh_discards_its_result() {
 }
 
 #[test]
-fn invalidate_says_whether_there_was_a_value() {
+fn invalidate_returns_whether_there_was_a_value() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock));
     assert!(!cache.invalidate(&1));
@@ -171,7 +171,7 @@ fn invalidate_says_whether_there_was_a_value() {
     assert!(cache.invalidate(&1));
     assert!(!cache.invalidate(&1));
     assert!(is_pending(&mut get(&cache, 1)));
-    assert!(!cache.invalidate(&1), "a load under way is not a value");
+    assert!(!cache.invalidate(&1), "a running load is not a value");
     assert!(cache.is_empty());
 }
 
@@ -192,14 +192,14 @@ fn invalidate_all_removes_every_key() {
     assert_eq!(
         tasks.spawned(),
         11,
-        "the load before it is not the one to wait for"
+        "the caller does not wait for the earlier load"
     );
 }
 
 #[test]
 fn writers_and_readers_at_once_never_see_an_older_value_after_a_newer_write() {
-    // One thread writes numbers that only grow, through all three ways; the loader returns the number that holds
-    // when it is called. Whoever reads after a write was done sees it, or something later.
+    // One thread writes increasing numbers in all three ways. The loader returns the current
+    // number. A reader that starts after a write has returned sees this number or a later one.
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     const WRITES: u64 = 1_000;
@@ -238,7 +238,7 @@ fn writers_and_readers_at_once_never_see_an_older_value_after_a_newer_write() {
 }
 
 #[test]
-fn what_was_read_before_a_write_stays_readable() {
+fn a_value_read_before_a_write_stays_readable() {
     let clock = ManualClock::new();
     let cache = computing(builder(&clock), &numbering());
     let before = cache.get_blocking(&1).unwrap();

@@ -1,4 +1,4 @@
-//! A cache that is dropped while loads run or are queued releases everything it held.
+//! A cache that is dropped while loads run or are queued releases everything it owns.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use everfresh::{Cache, CountingLoader, ManualClock};
 use crate::support::*;
 
 #[test]
-fn dropped_while_a_load_runs_and_others_are_queued() {
+fn a_cache_may_be_dropped_while_a_load_runs_and_others_are_queued() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let making = tally.clone();
@@ -29,11 +29,11 @@ fn dropped_while_a_load_runs_and_others_are_queued() {
     loader.wait_until_idle();
     until("every value is dropped", || tally.alive() == 0);
     assert_eq!(tally.made(), 3);
-    assert_eq!(loader.calls(), 1, "what was queued has never run");
+    assert_eq!(loader.calls(), 1, "the queued loads never ran");
 }
 
 #[test]
-fn dropped_by_its_own_load() {
+fn a_cache_may_be_dropped_by_its_own_load() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let handle: Arc<Mutex<Option<Cache<u64, Tracked>>>> = Arc::default();
@@ -58,7 +58,7 @@ fn dropped_by_its_own_load() {
 }
 
 #[test]
-fn dropped_while_async_loads_hang() {
+fn a_cache_may_be_dropped_while_async_loads_hang() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let (tasks, making) = (Tasks::default(), tally.clone());
@@ -79,7 +79,7 @@ fn dropped_while_async_loads_hang() {
     assert!(is_pending(&mut read) && ready(get(&cache, 100)).is_ok());
     tasks.poll(0);
     drop((read, cache));
-    // One has begun and makes its value for nobody; the other is not even begun.
+    // The first load has begun, and no caller gets its value. The second has not begun.
     counted.release();
     tasks.poll_all();
     assert_eq!((tally.made(), counted.calls()), (2, 1));
@@ -87,7 +87,7 @@ fn dropped_while_async_loads_hang() {
 }
 
 #[test]
-fn the_last_clone_decides_and_a_kept_value_outlives_it() {
+fn the_cache_lives_until_its_last_clone_is_dropped_and_a_kept_value_outlives_it() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let making = tally.clone();
@@ -106,7 +106,7 @@ fn the_last_clone_decides_and_a_kept_value_outlives_it() {
 }
 
 #[test]
-fn the_loader_and_the_pool_go_with_the_cache() {
+fn the_loader_and_the_pool_are_dropped_with_the_cache() {
     let clock = ManualClock::new();
     let held = Arc::new(());
     let in_loader = held.clone();

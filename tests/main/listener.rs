@@ -1,4 +1,4 @@
-//! What a listener may do: call the cache, call another one, and panic.
+//! A listener may call the cache, call another cache, and panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use std::thread;
 
 use everfresh::{Builder, Cache, Cause, ManualClock, Source};
 
-use crate::removal::Told;
+use crate::removal::Removals;
 use crate::support::gates::numbering;
 use crate::support::*;
 
-/// A listener that may call the cache it listens to.
+/// A cache with a listener that may call this cache.
 fn calling(
     builder: Builder<u64, u64>,
     listener: impl Fn(&Cache<u64, u64>, u64, Cause) + Send + Sync + 'static,
@@ -30,13 +30,14 @@ fn calling(
 #[test]
 fn a_listener_may_call_the_cache() {
     let clock = ManualClock::new();
-    let told = Told::default();
-    let telling = told.clone();
-    // Each removal of a key below 4 makes others enter and leave; one worker runs the loads, and publishes on its own thread.
+    let removals = Removals::default();
+    let recorder = removals.clone();
+    // Each removal of a key below 4 inserts and removes other keys. One worker runs the loads and
+    // publishes on its own thread.
     let cache = calling(
         builder(&clock).capacity(4).threads(1),
         move |cache, key, cause| {
-            telling.push(key, 0, cause);
+            recorder.push(key, 0, cause);
             if key < 4 {
                 assert_eq!(*cache.get_blocking(&(key + 10)).unwrap(), key + 10);
                 cache.insert(key + 20, 0);
@@ -47,17 +48,17 @@ fn a_listener_may_call_the_cache() {
     );
     cache.insert(0, 0);
     cache.invalidate(&0);
-    assert_eq!(told.count(0, Cause::Invalidated), 1);
-    assert_eq!(told.count(20, Cause::Invalidated), 1);
+    assert_eq!(removals.count(0, Cause::Invalidated), 1);
+    assert_eq!(removals.count(20, Cause::Invalidated), 1);
     assert!(cache.contains(&10));
     cache.insert(1, 1);
     cache.insert(1, 1);
-    assert_eq!(told.count(1, Cause::Replaced), 1);
+    assert_eq!(removals.count(1, Cause::Replaced), 1);
     cache.insert(2, 2);
     clock.advance(secs(12));
     assert_eq!(cache.get_blocking(&2).unwrap().source(), Source::Stale);
-    until("the worker has told of the refresh", || {
-        told.count(2, Cause::Replaced) == 1 && told.count(22, Cause::Invalidated) == 1
+    until("the worker has notified of the refresh", || {
+        removals.count(2, Cause::Replaced) == 1 && removals.count(22, Cause::Invalidated) == 1
     });
     assert!(cache.contains(&12));
     for key in 100..110 {
@@ -67,19 +68,19 @@ fn a_listener_may_call_the_cache() {
 }
 
 #[test]
-fn a_listener_may_put_back_what_left() {
-    // What its own calls remove is told after it returns, not inside, and the call ends although
-    // there is always more.
+fn a_listener_may_reinsert_removed_keys() {
+    // The removals that a listener causes are notified after it returns, and not inside the
+    // listener. The call ends although every notification causes another removal.
     let clock = ManualClock::new();
-    let (told, ending) = (
+    let (removals, ending) = (
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
-    let (counted, ends) = (told.clone(), ending.clone());
+    let (counted, ends) = (removals.clone(), ending.clone());
     let depth = AtomicU64::new(0);
     let cache = calling(builder(&clock).capacity(1), move |cache, key, cause| {
         let outer = depth.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(outer, 0, "called inside itself");
+        assert_eq!(outer, 0, "the listener is called inside itself");
         counted.fetch_add(1, Ordering::Relaxed);
         if cause == Cause::Size && !ends.load(Ordering::Relaxed) {
             cache.insert(key, key);
@@ -88,30 +89,30 @@ fn a_listener_may_put_back_what_left() {
     });
     cache.insert(0, 0);
     for key in 1..5 {
-        let before = told.load(Ordering::Relaxed);
+        let before = removals.load(Ordering::Relaxed);
         cache.insert(key, key);
-        let more = told.load(Ordering::Relaxed) - before;
+        let more = removals.load(Ordering::Relaxed) - before;
         assert!((1..=66).contains(&more), "{more} calls");
         assert_eq!(cache.len(), 1);
     }
-    // Each call tells of one that an earlier one left, until none is left.
+    // Each call notifies of one removal left over by an earlier call, until none is left.
     ending.store(true, Ordering::Relaxed);
     let mut inserted = 5;
     let mut calls = 1;
     while calls > 0 {
-        let before = told.load(Ordering::Relaxed);
+        let before = removals.load(Ordering::Relaxed);
         cache.insert(100 + inserted, 0);
         inserted += 1;
-        calls = told.load(Ordering::Relaxed) - before - 1;
+        calls = removals.load(Ordering::Relaxed) - before - 1;
         assert!(calls <= 1);
     }
 }
 
 #[test]
-fn a_finite_chain_of_calls_is_told_by_the_call_that_began_it() {
+fn the_call_that_starts_a_finite_chain_of_removals_notifies_of_all_of_them() {
     let clock = ManualClock::new();
-    let told = Arc::new(AtomicU64::new(0));
-    let counted = told.clone();
+    let removals = Arc::new(AtomicU64::new(0));
+    let counted = removals.clone();
     let cache = calling(builder(&clock).capacity(1), move |cache, key, _| {
         if counted.fetch_add(1, Ordering::Relaxed) < 20 {
             cache.insert(key, key);
@@ -119,15 +120,16 @@ fn a_finite_chain_of_calls_is_told_by_the_call_that_began_it() {
     });
     cache.insert(1, 1);
     cache.insert(2, 2);
-    assert_eq!(told.load(Ordering::Relaxed), 21);
+    assert_eq!(removals.load(Ordering::Relaxed), 21);
 }
 
 #[test]
-fn a_call_does_not_tell_of_what_others_removed() {
-    // The listener is held on the thread that clears, and counts what other threads tell.
+fn a_call_does_not_notify_of_removals_by_other_threads() {
+    // The listener is blocked on the thread that clears, and counts the notifications on this
+    // thread.
     let clock = ManualClock::new();
-    let (holding, told) = (Arc::new(Mutex::new(())), Told::default());
-    let (held, telling) = (holding.clone(), told.clone());
+    let (holding, removals) = (Arc::new(Mutex::new(())), Removals::default());
+    let (held, recorder) = (holding.clone(), removals.clone());
     let own = thread::current().id();
     let on_this_thread = Arc::new(AtomicU64::new(0));
     let counting = on_this_thread.clone();
@@ -137,7 +139,7 @@ fn a_call_does_not_tell_of_what_others_removed() {
                 true => drop(counting.fetch_add(1, Ordering::Relaxed)),
                 false => drop(held.lock().unwrap()),
             }
-            telling.push(*key, *value, cause);
+            recorder.push(*key, *value, cause);
         })
         .compute(|key: &u64| *key)
         .build()
@@ -150,35 +152,36 @@ fn a_call_does_not_tell_of_what_others_removed() {
         let cache = cache.clone();
         thread::spawn(move || cache.invalidate_all())
     };
-    until("everything is removed", || cache.is_empty());
+    until("all values are removed", || cache.is_empty());
     // A cold read removes nothing.
     assert_eq!(*cache.get_blocking(&999).unwrap(), 999);
     assert_eq!(on_this_thread.load(Ordering::Relaxed), 0);
-    // One that removes tells of as many, and of one that a call might have left that panicked.
+    // A call that removes a value notifies of it, and of at most one left over by a call that
+    // panicked.
     cache.insert(999, 2);
     assert!(on_this_thread.load(Ordering::Relaxed) <= 2);
     assert!(cache.invalidate(&999));
     assert!(on_this_thread.load(Ordering::Relaxed) <= 4);
     drop(hold);
     clearing.join().unwrap();
-    let told = told.take();
-    assert_eq!(told.len(), 302);
-    let keys: std::collections::HashSet<u64> = told.iter().map(|told| told.0).collect();
+    let removals = removals.take();
+    assert_eq!(removals.len(), 302);
+    let keys: std::collections::HashSet<u64> = removals.iter().map(|removal| removal.0).collect();
     assert_eq!(
         keys.len(),
         301,
-        "each key once, but one that was overwritten"
+        "each key once, except for the one that was overwritten"
     );
 }
 
 #[test]
-fn what_a_call_left_that_panicked_is_told_by_later_ones() {
-    // The thread that removes four values ends in the `Drop` of the second.
-    let told = Arc::new(AtomicU64::new(0));
-    let telling = told.clone();
+fn later_calls_notify_of_the_removals_left_by_a_call_that_panicked() {
+    // The thread that removes four values panics in the `Drop` of the second.
+    let removals = Arc::new(AtomicU64::new(0));
+    let recorder = removals.clone();
     let cache: Cache<u64, Bomb> = builder(&ManualClock::new())
         .on_removal(move |_, _, _| {
-            telling.fetch_add(1, Ordering::Relaxed);
+            recorder.fetch_add(1, Ordering::Relaxed);
         })
         .compute(|_: &u64| Bomb(false))
         .build()
@@ -192,24 +195,24 @@ fn what_a_call_left_that_panicked_is_told_by_later_ones() {
             .join()
             .is_err()
     );
-    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert_eq!(removals.load(Ordering::Relaxed), 1);
     for key in 0..3 {
         cache.insert(key, Bomb(false));
-        // What is told of here may be a bomb of the first call.
+        // This call may notify of a value of the first call, whose drop panics.
         let _ = catch_unwind(AssertUnwindSafe(|| cache.invalidate(&key)));
     }
-    until("all are told", || {
+    until("the listener is notified of all removals", || {
         cache.insert(9, Bomb(false));
         let _ = catch_unwind(AssertUnwindSafe(|| cache.invalidate(&9)));
-        cache.is_empty() && told.load(Ordering::Relaxed) >= 7
+        cache.is_empty() && removals.load(Ordering::Relaxed) >= 7
     });
 }
 
 #[test]
 fn a_listener_may_call_another_cache_with_a_listener() {
     let clock = ManualClock::new();
-    let told = Told::default();
-    let second: Cache<u64, u64> = told
+    let removals = Removals::default();
+    let second: Cache<u64, u64> = removals
         .listen(builder(&clock).capacity(1))
         .compute(|key: &u64| *key)
         .build()
@@ -224,23 +227,23 @@ fn a_listener_may_call_another_cache_with_a_listener() {
         first.insert(key, key * 10);
         first.invalidate(&key);
     }
-    // Nothing happens to the second cache after that.
-    assert_eq!(told.take(), [(0, 0, Cause::Size), (1, 10, Cause::Size)]);
+    // The second cache is not called again.
+    assert_eq!(removals.take(), [(0, 0, Cause::Size), (1, 10, Cause::Size)]);
     assert_eq!(*second.peek(&2).unwrap(), 20);
 }
 
 #[test]
 fn a_panic_in_a_listener_is_harmless() {
     let clock = ManualClock::new();
-    let told = Told::default();
-    let telling = told.clone();
+    let removals = Removals::default();
+    let recorder = removals.clone();
     let loader = numbering();
     let cache = computing(
         builder(&clock)
             .threads(1)
             .on_removal(move |key, value, cause| {
-                telling.push(*key, *value, cause);
-                assert!(key % 2 == 0, "an odd key");
+                recorder.push(*key, *value, cause);
+                assert!(key % 2 == 0, "the listener panics for odd keys");
             }),
         &loader,
     );
@@ -251,14 +254,18 @@ fn a_panic_in_a_listener_is_harmless() {
     assert!(cache.invalidate(&2));
     cache.insert(3, 11);
     assert_eq!(*cache.peek(&3).unwrap(), 11);
-    // On the worker, too.
+    // The worker is not harmed either.
     clock.advance(secs(12));
     assert!(cache.get_blocking(&3).is_ok());
     until("the refresh is published", || cache.stats().published == 1);
     assert_eq!(*cache.get_blocking(&3).unwrap(), 1);
     assert_eq!(*cache.get_blocking(&5).unwrap(), 2);
     cache.invalidate_all();
-    let told: Vec<_> = told.take().iter().map(|told| (told.0, told.2)).collect();
+    let removals: Vec<_> = removals
+        .take()
+        .iter()
+        .map(|removal| (removal.0, removal.2))
+        .collect();
     let expected = [
         (0, Cause::Invalidated),
         (1, Cause::Invalidated),
@@ -268,10 +275,10 @@ fn a_panic_in_a_listener_is_harmless() {
         (3, Cause::Replaced),
         (5, Cause::Invalidated),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(removals, expected);
 }
 
-/// Panics when it is dropped, if it was told to.
+/// Panics when it is dropped, if the flag is set.
 struct Bomb(bool);
 
 impl Drop for Bomb {
@@ -281,12 +288,12 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_value_that_panics_when_dropped_does_not_silence_the_listener() {
-    let told = Arc::new(AtomicU64::new(0));
-    let telling = told.clone();
+fn a_value_that_panics_when_dropped_does_not_suppress_notifications() {
+    let removals = Arc::new(AtomicU64::new(0));
+    let recorder = removals.clone();
     let cache: Cache<u64, Bomb> = builder(&ManualClock::new())
         .on_removal(move |_, _, _| {
-            telling.fetch_add(1, Ordering::Relaxed);
+            recorder.fetch_add(1, Ordering::Relaxed);
         })
         .compute(|_: &u64| Bomb(false))
         .build()
@@ -296,5 +303,5 @@ fn a_value_that_panics_when_dropped_does_not_silence_the_listener() {
         let unwound = catch_unwind(AssertUnwindSafe(|| cache.invalidate(&key))).is_err();
         assert_eq!(unwound, armed);
     }
-    assert_eq!(told.load(Ordering::Relaxed), 2);
+    assert_eq!(removals.load(Ordering::Relaxed), 2);
 }

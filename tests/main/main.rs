@@ -1,13 +1,14 @@
-//! Behaviour of the whole cache, one module a topic.
+//! Behaviour of the whole cache, one module for each topic.
 //!
-//! No test sleeps or depends on real time: clocks move by hand, loaders are held and released, and futures are polled
-//! one step at a time. Environment variables choose the seeds and sizes of the random tests: see `support::random`, `properties`
-//! and `stress`.
+//! No test sleeps or depends on real time: clocks move by hand, loaders are paused and released,
+//! and futures are polled one step at a time. Environment variables set the seeds and sizes of the
+//! random tests: see `support::random`, `properties` and `stress`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
 mod allocations;
+mod backoff;
 mod capacity;
 mod churn;
 mod clocks;
@@ -32,7 +33,6 @@ mod recursion;
 mod reentrant;
 mod removal;
 mod resilience;
-mod rests;
 mod settings;
 mod source_rules;
 mod stale_if_error;
@@ -44,7 +44,8 @@ mod traits;
 mod user_panics;
 mod wakers;
 
-/// Hangs on purpose: `tests/run.sh` demands that `tests/watched.sh` ends this test and names it.
+/// Hangs on purpose: `tests/run.sh` checks that `tests/watched.sh` ends this test and prints its
+/// name.
 #[test]
 #[ignore = "hangs"]
 fn a_test_that_hangs() {

@@ -1,7 +1,7 @@
-//! Keys without a value: remembered for a while, and apart from the values.
+//! Keys that are not found: remembered for a while, and apart from the values.
 //!
-//! How long an answer is *believed* goes by the clock of the cache, how long it takes memory by the real one. The windows here
-//! are so long that no machine is slow enough for the second to matter.
+//! The clock of the cache decides how long an answer is *valid*. The real clock decides how long it
+//! takes memory. The windows here are so long that memory is not freed during a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub fn remembering<V>(clock: &ManualClock) -> Builder<u64, V> {
         .backoff(secs(WINDOW), secs(WINDOW * 100))
 }
 
-/// Begins a load of key 1 and ends it that way.
+/// Starts a load of key 1 and ends it in this way.
 pub fn load(
     cache: &Cache<u64, u64>,
     tasks: &Tasks,
@@ -36,11 +36,11 @@ pub fn load(
 }
 
 #[test]
-fn an_absent_key_is_remembered_for_its_time() {
+fn a_key_that_is_not_found_is_remembered_for_its_time() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(remembering(&clock));
     for loads in 1..3 {
-        let error = ready(load(&cache, &tasks, &gates, End::Absent)).unwrap_err();
+        let error = ready(load(&cache, &tasks, &gates, End::NotFound)).unwrap_err();
         assert!(error.is_not_found() && !error.is_load_failure(), "{error}");
         for _ in 0..3 {
             assert!(ready(get(&cache, 1)).unwrap_err().is_not_found());
@@ -51,24 +51,24 @@ fn an_absent_key_is_remembered_for_its_time() {
         assert_eq!(gates.calls(), loads);
         clock.advance(NANO);
     }
-    // Now there is one.
+    // Now the origin has a value.
     assert_eq!(
         *ready(load(&cache, &tasks, &gates, End::Value(10))).unwrap(),
         10
     );
     assert_eq!(*ready(get(&cache, 1)).unwrap(), 10);
     assert!(cache.len() == 1 && gates.calls() == 3);
-    assert_eq!(cache.stats().failed, 0, "an answer is not a failure");
+    assert_eq!(cache.stats().failed, 0, "`not found` is not a failure");
 }
 
 #[test]
-fn callers_who_wait_share_the_answer_that_there_is_none() {
+fn callers_that_wait_share_the_answer_not_found() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(remembering(&clock));
     let mut reads: Vec<_> = (0..10).map(|_| get(&cache, 1)).collect();
     assert!(reads.iter_mut().all(is_pending));
     tasks.poll_all();
-    gates.end(0, End::Absent);
+    gates.end(0, End::NotFound);
     tasks.poll_all();
     for read in reads {
         assert!(ready(read).unwrap_err().is_not_found());
@@ -77,7 +77,7 @@ fn callers_who_wait_share_the_answer_that_there_is_none() {
 }
 
 #[test]
-fn an_answer_may_have_its_own_time() {
+fn an_answer_may_have_its_own_lifetime() {
     let clock = ManualClock::new();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = calls.clone();
@@ -89,7 +89,7 @@ fn an_answer_may_have_its_own_time() {
         })
         .build()
         .unwrap();
-    // Key 0 is asked for each time.
+    // Key 0 is loaded each time.
     for expected in [3, 4] {
         for key in [0, 1, 3] {
             assert!(cache.get_blocking(&key).unwrap_err().is_not_found());
@@ -120,7 +120,7 @@ fn a_refresh_that_finds_no_value_removes_the_old_one() {
         };
         assert_eq!(is_pending(&mut read), explicit);
         tasks.poll_all();
-        gates.end(0, End::Absent);
+        gates.end(0, End::NotFound);
         tasks.poll_all();
         if explicit {
             assert!(ready(read).unwrap_err().is_not_found());
@@ -132,7 +132,7 @@ fn a_refresh_that_finds_no_value_removes_the_old_one() {
 }
 
 #[test]
-fn rests_after_failures_double_and_a_value_ends_them() {
+fn the_backoff_after_failures_doubles_and_a_value_ends_it() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(remembering(&clock), &loader);
@@ -143,7 +143,7 @@ fn rests_after_failures_double_and_a_value_ends_them() {
     };
     loader.fail_next(4);
     for (failures, calls) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
-        // A rest is as long as is said, less up to a half.
+        // A backoff is shortened at random by up to a half.
         let longest = WINDOW << failures;
         fails(calls);
         clock.advance(secs(longest / 2) - NANO);
@@ -151,7 +151,7 @@ fn rests_after_failures_double_and_a_value_ends_them() {
         clock.advance(secs(longest - longest / 2));
     }
     assert!(cache.get_blocking(&1).is_ok());
-    // And the next failure begins anew.
+    // The next failure starts with the shortest backoff.
     cache.invalidate(&1);
     loader.fail_next(2);
     fails(6);
@@ -159,7 +159,7 @@ fn rests_after_failures_double_and_a_value_ends_them() {
     fails(7);
 }
 
-/// Runs each load at once, on the thread that asks for it.
+/// Runs each load at once, on the thread of the caller.
 fn inline(future: BoxFuture) {
     let mut future = future;
     let mut context = Context::from_waker(Waker::noop());
@@ -167,7 +167,7 @@ fn inline(future: BoxFuture) {
 }
 
 #[test]
-fn a_flood_of_bad_keys_takes_no_good_value_and_one_load_each() {
+fn a_flood_of_bad_keys_evicts_no_good_value_and_costs_one_load_each() {
     const GOOD: u64 = 300;
     const BAD: u64 = 20_000;
     let clock = ManualClock::new();
@@ -176,7 +176,7 @@ fn a_flood_of_bad_keys_takes_no_good_value_and_one_load_each() {
     let cache: Cache<u64, u64> = remembering(&clock)
         .capacity(1_000)
         .negative_capacity(2 * BAD)
-        // So that good values stay fresh through two windows.
+        // Good values stay fresh through two windows.
         .fresh_for(secs(10 * WINDOW))
         .spawner(inline)
         .load_with(move |request: &Request<u64, u64>| {

@@ -1,4 +1,4 @@
-//! What is remembered of a key without a value never stands against a later write.
+//! A remembered "not found" never hides a later write.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::*;
 
 type Write = fn(&Cache<u64, u64>);
 
-/// Every way to write over key 1, and what is there after it.
+/// Every way to overwrite key 1, and the value after it.
 const WRITES: [(&str, Write, Option<u64>); 5] = [
     (
         "invalidate",
@@ -34,14 +34,14 @@ const WRITES: [(&str, Write, Option<u64>); 5] = [
         None,
     ),
     (
-        "insert of an absence",
+        "insert of `not found`",
         |cache| cache.insert(1, Loaded::not_found()),
         None,
     ),
 ];
 
-/// After the write the next caller finds its value, or loads.
-fn not_shadowed(cache: &Cache<u64, u64>, tasks: &Tasks, after: Option<u64>, what: &str) {
+/// Checks that the next caller after the write finds the written value, or loads.
+fn assert_not_hidden(cache: &Cache<u64, u64>, tasks: &Tasks, after: Option<u64>, what: &str) {
     let loads = tasks.spawned();
     let mut next = get(cache, 1);
     match after {
@@ -51,16 +51,16 @@ fn not_shadowed(cache: &Cache<u64, u64>, tasks: &Tasks, after: Option<u64>, what
             assert_eq!(tasks.spawned(), loads, "{what}");
         }
         None => {
-            assert!(is_pending(&mut next), "{what} is shadowed");
+            assert!(is_pending(&mut next), "{what} is hidden");
             assert_eq!(tasks.spawned(), loads + 1, "{what}");
         }
     }
 }
 
 #[test]
-fn a_write_during_the_load_is_not_shadowed_by_its_answer() {
+fn a_write_during_the_load_is_not_hidden_by_its_answer() {
     for (name, write, after) in WRITES {
-        for how in [End::Absent, End::Fail, End::Panic] {
+        for how in [End::NotFound, End::Fail, End::Panic] {
             let clock = ManualClock::new();
             let (cache, tasks, gates) = by_hand(remembering(&clock));
             let mut earlier = get(&cache, 1);
@@ -69,29 +69,29 @@ fn a_write_during_the_load_is_not_shadowed_by_its_answer() {
             write(&cache);
             gates.end(0, how);
             tasks.poll_all();
-            // It asked before the write.
+            // This caller asked before the write.
             assert!(ready(earlier).is_err(), "{name} during {how:?}");
-            not_shadowed(&cache, &tasks, after, name);
+            assert_not_hidden(&cache, &tasks, after, name);
         }
     }
 }
 
 #[test]
-fn a_write_after_the_answer_is_not_shadowed_by_it() {
+fn a_write_after_the_answer_is_not_hidden_by_it() {
     for (name, write, after) in WRITES {
-        for how in [End::Absent, End::Fail, End::Panic] {
+        for how in [End::NotFound, End::Fail, End::Panic] {
             let clock = ManualClock::new();
             let (cache, tasks, gates) = by_hand(remembering(&clock));
             assert!(ready(load(&cache, &tasks, &gates, how)).is_err());
             assert!(ready(get(&cache, 1)).is_err(), "remembered");
             write(&cache);
-            not_shadowed(&cache, &tasks, after, name);
+            assert_not_hidden(&cache, &tasks, after, name);
         }
     }
 }
 
 #[test]
-fn a_write_during_a_refresh_is_not_shadowed_by_its_answer() {
+fn a_write_during_a_refresh_is_not_hidden_by_its_answer() {
     for (name, write, after) in WRITES {
         let clock = ManualClock::new();
         let (cache, tasks, gates) = by_hand(remembering(&clock));
@@ -100,16 +100,16 @@ fn a_write_during_a_refresh_is_not_shadowed_by_its_answer() {
         assert!(is_pending(&mut refreshing));
         tasks.poll_all();
         write(&cache);
-        gates.end(0, End::Absent);
+        gates.end(0, End::NotFound);
         tasks.poll_all();
         assert!(ready(refreshing).unwrap_err().is_not_found());
-        not_shadowed(&cache, &tasks, after, name);
+        assert_not_hidden(&cache, &tasks, after, name);
     }
 }
 
 #[test]
-fn an_answer_that_was_overtaken_does_not_take_the_later_one_along() {
-    // The load before the write ends after the one that follows it.
+fn an_overtaken_answer_does_not_remove_the_later_one() {
+    // The load before the write ends after the load that follows the write.
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(remembering(&clock));
     let mut reads = [get(&cache, 1), get(&cache, 1)];
@@ -122,7 +122,7 @@ fn an_answer_that_was_overtaken_does_not_take_the_later_one_along() {
     let latest = load(&cache, &tasks, &gates, End::Value(30));
     assert_eq!(*ready(latest).unwrap(), 30);
     for call in [1, 0] {
-        gates.end(call, End::Absent);
+        gates.end(call, End::NotFound);
         tasks.poll_all();
         assert_eq!(*ready(get(&cache, 1)).unwrap(), 30);
     }
@@ -135,20 +135,20 @@ fn an_answer_that_was_overtaken_does_not_take_the_later_one_along() {
 fn one_key_is_not_remembered_for_another() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(remembering(&clock));
-    assert!(ready(load(&cache, &tasks, &gates, End::Absent)).is_err());
+    assert!(ready(load(&cache, &tasks, &gates, End::NotFound)).is_err());
     cache.insert(2, 2);
     cache.invalidate(&2);
     assert!(is_pending(&mut get(&cache, 2)));
     assert!(
         ready(get(&cache, 1)).unwrap_err().is_not_found(),
-        "still known"
+        "the key is still remembered"
     );
 }
 
 #[test]
 fn no_answer_outlives_a_write_by_another_thread() {
     let clock = ManualClock::new();
-    // What the origin says; 0 is "no value".
+    // The value at the origin; 0 means "not found".
     let origin = Arc::new(AtomicU64::new(0));
     let asked = origin.clone();
     let cache: Cache<u64, u64> = remembering(&clock)
@@ -170,7 +170,7 @@ fn no_answer_outlives_a_write_by_another_thread() {
                 }
             });
         }
-        // The only writer: between its writes nothing may change what it finds.
+        // This is the only writer, so between its writes the value must not change.
         for round in 1..=rounds(3_000) {
             cache.insert(1, round);
             assert_eq!(*cache.get_blocking(&1).unwrap(), round, "after insert");
@@ -187,7 +187,11 @@ fn no_answer_outlives_a_write_by_another_thread() {
             } else {
                 cache.invalidate(&1);
             }
-            assert_eq!(*cache.get_blocking(&1).unwrap(), round, "it is back");
+            assert_eq!(
+                *cache.get_blocking(&1).unwrap(),
+                round,
+                "after the value is back at the origin"
+            );
             origin.store(0, Ordering::SeqCst);
             cache.invalidate(&1);
         }
@@ -196,7 +200,7 @@ fn no_answer_outlives_a_write_by_another_thread() {
 }
 
 thread_local! {
-    /// Run by the next clone of a key on this thread.
+    /// Runs at the next clone of a key on this thread.
     static AT_CLONE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
@@ -213,7 +217,7 @@ impl Clone for Key {
 }
 
 #[test]
-fn a_load_that_ends_between_two_steps_of_a_caller_answers_it() {
+fn a_load_that_ends_between_two_steps_of_a_caller_answers_this_caller() {
     let clock = ManualClock::new();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = calls.clone();
@@ -226,7 +230,8 @@ fn a_load_that_ends_between_two_steps_of_a_caller_answers_it() {
         })
         .build()
         .unwrap();
-    // The key is cloned after the caller found nothing, neither a value nor an answer, and before it claims the load.
+    // The key is cloned after the caller found neither a value nor an answer, and before the caller
+    // claims the load.
     let other = cache.clone();
     AT_CLONE.set(Some(Box::new(move || {
         assert!(other.get_blocking(&Key).unwrap_err().is_not_found());
@@ -234,7 +239,7 @@ fn a_load_that_ends_between_two_steps_of_a_caller_answers_it() {
     assert!(cache.get_blocking(&Key).unwrap_err().is_not_found());
     assert!(
         AT_CLONE.take().is_none(),
-        "the other caller came in between"
+        "the other caller loads in between"
     );
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     assert!(cache.is_empty());

@@ -1,4 +1,4 @@
-//! The pool of `compute`: order, bounds, names.
+//! The pool of `compute`: order, bounds and names.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,7 +8,7 @@ use everfresh::{Builder, Cache, CountingLoader, Loaded, ManualClock, Source};
 
 use crate::support::*;
 
-/// A pool of one whose only worker is held by key 0; the order of the keys it computes goes to the list.
+/// A pool whose only worker is blocked by key 0. The list records the order of the computed keys.
 struct Held {
     cache: Cache<u64, u64>,
     loader: CountingLoader<u64, u64>,
@@ -28,7 +28,7 @@ impl Held {
         let (list, moved) = (order.clone(), clock.clone());
         let loader = CountingLoader::new(move |key: &u64| {
             list.lock().unwrap().push(*key);
-            // Key 3 costs a second, so that it has an early window.
+            // Key 3 takes a second to load, so that it has an early window.
             if *key == 3 {
                 moved.advance(secs(1));
             }
@@ -59,29 +59,31 @@ impl Held {
 
     fn finish(&self, published: u64) {
         self.loader.release();
-        until("all are published", || {
+        until("all results are published", || {
             self.cache.stats().published == published
         });
     }
 }
 
 #[test]
-fn cold_loads_go_before_stale_refreshes_before_early_ones() {
+fn cold_loads_run_before_stale_refreshes_and_these_before_early_ones() {
     let mut held = Held::new(100);
     let cache = held.cache.clone();
-    // Key 3: 20 ns before its soft limit; an early refresh is certain. Keys 1 and 2 are stale by then.
+    // Key 3 is 20 ns before its soft limit, where an early refresh is certain. Keys 1 and 2 are
+    // stale.
     let early = cache.get_blocking(&3).unwrap();
     assert!(early.cost() <= secs(1) && early.cost() > secs(1) - millis(1));
     for stale in [1, 2] {
         cache.insert(stale, Loaded::new(0).fresh_for(secs(1)));
     }
     held.clock.advance(secs(10) - Duration::from_nanos(20));
-    // With the worker idle the early refresh is accepted; what follows overtakes it while it is queued.
+    // While the worker is idle the early refresh is accepted. Later loads overtake it while it is
+    // queued.
     until("the worker is idle", || cache.stats().published == 1);
     held.order.lock().unwrap().clear();
     held.loader.hold();
     let accepted = loop {
-        // The worker counts as busy until it has come back from its last job.
+        // The worker counts as busy until it has returned from its last job.
         if ready(get(&cache, 3)).unwrap().source() == Source::Early && cache.stats().shed_early == 0
         {
             break true;
@@ -94,7 +96,7 @@ fn cold_loads_go_before_stale_refreshes_before_early_ones() {
         }
     };
     if accepted {
-        // It was taken by the worker itself, which is now held by it.
+        // The worker has taken the early refresh, which now blocks it.
         held.loader.wait_for_calls(2);
     } else {
         held.hold();
@@ -104,10 +106,10 @@ fn cold_loads_go_before_stale_refreshes_before_early_ones() {
     assert!(ready(get(&cache, 2)).unwrap().freshness().is_stale());
     let mut cold = [get(&cache, 11), get(&cache, 12)];
     assert!(cold.iter_mut().all(is_pending));
-    assert_eq!(held.loader.calls(), running, "all of them are queued");
+    assert_eq!(held.loader.calls(), running, "all loads are queued");
     held.finish(6);
     let order = held.order.lock().unwrap().clone();
-    assert_eq!(order[1..], [11, 12, 1, 2], "in order of their class");
+    assert_eq!(order[1..], [11, 12, 1, 2], "in the order of their reasons");
 }
 
 #[test]
@@ -119,21 +121,21 @@ fn early_refreshes_are_shed_while_no_worker_is_idle_and_counted() {
     held.hold();
     let early = ready(get(&cache, 3)).unwrap();
     assert_eq!((early.source(), *early), (Source::Early, 3));
-    // It rests now, so the next reader does not try again at once.
+    // The key is in backoff now, so the next reader does not try again at once.
     assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Fresh);
     let stats = cache.stats();
     assert_eq!((stats.shed_early, stats.early), (1, 1));
     assert_eq!((stats.refreshes_early, stats.failed), (0, 0));
     held.finish(2);
     assert_eq!(held.loader.calls_for(&3), 1);
-    // Once it is stale it is refreshed.
+    // Once the value is stale, it is refreshed.
     held.clock.advance(secs(1));
     assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Stale);
     until("key 3 is refreshed", || held.loader.calls_for(&3) == 2);
 }
 
 #[test]
-fn an_early_refresh_that_was_put_off_costs_no_caller_its_value() {
+fn a_shed_early_refresh_does_not_keep_later_callers_from_loading() {
     let mut held = Held::with(100, |limits| limits.stale_for(secs(0)));
     let cache = held.cache.clone();
     cache.get_blocking(&3).unwrap();
@@ -142,14 +144,14 @@ fn an_early_refresh_that_was_put_off_costs_no_caller_its_value() {
     assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Early);
     assert_eq!(cache.stats().shed_early, 1);
     held.finish(2);
-    // The rest of 50 to 100 ms is not over, but the value is past its hard limit.
+    // The backoff of 50 to 100 ms is not over, but the value is past its hard limit.
     held.clock.advance(Duration::from_nanos(20));
     let loaded = cache.get_blocking(&3).unwrap();
     assert_eq!((*loaded, loaded.source()), (3, Source::Loaded));
 }
 
 #[test]
-fn a_stale_refresh_that_was_put_off_costs_no_caller_its_value() {
+fn a_shed_stale_refresh_does_not_keep_later_callers_from_loading() {
     let mut held = Held::with(1, |limits| limits.stale_for(secs(1)).beta(0.0));
     let cache = held.cache.clone();
     cache.insert(1, 7);
@@ -159,7 +161,8 @@ fn a_stale_refresh_that_was_put_off_costs_no_caller_its_value() {
     assert!(is_pending(&mut queued));
     assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
     assert_eq!(cache.stats().shed_stale, 1);
-    // There is no room for a load either: the caller is told so, and the next one tries again.
+    // The queue has no room for a load either. The caller gets this error, and the next caller
+    // tries again.
     held.clock.advance(NANO);
     for _ in 0..2 {
         assert!(ready(get(&cache, 1)).unwrap_err().is_overloaded());
@@ -170,7 +173,7 @@ fn a_stale_refresh_that_was_put_off_costs_no_caller_its_value() {
 }
 
 #[test]
-fn a_full_queue_refuses_cold_loads_and_puts_stale_refreshes_off() {
+fn a_full_queue_rejects_cold_loads_and_sheds_stale_refreshes() {
     let mut held = Held::new(2);
     let cache = held.cache.clone();
     cache.insert(1, Loaded::new(7).fresh_for(secs(1)));
@@ -182,7 +185,7 @@ fn a_full_queue_refuses_cold_loads_and_puts_stale_refreshes_off() {
         let error = ready(get(&cache, 13)).unwrap_err();
         assert!(error.is_overloaded());
     }
-    // A stale value is served all the same, and its refresh tried again only after a rest.
+    // A stale value is still served, and its refresh is tried again only after a backoff.
     for _ in 0..5 {
         let stale = ready(get(&cache, 1)).unwrap();
         assert_eq!((*stale, stale.source()), (7, Source::Stale));
@@ -193,7 +196,7 @@ fn a_full_queue_refuses_cold_loads_and_puts_stale_refreshes_off() {
     for (read, key) in queued.into_iter().zip([11, 12]) {
         assert_eq!(*wait(read).unwrap(), key);
     }
-    // There is room again for both.
+    // The queue has room for both again.
     assert_eq!(*cache.get_blocking(&13).unwrap(), 13);
     held.clock.advance(millis(100));
     assert!(cache.get_blocking(&1).is_ok());
@@ -229,7 +232,7 @@ fn a_load_that_a_worker_needs_is_accepted_by_a_full_queue() {
 }
 
 #[test]
-fn threads_have_the_number_and_the_names_that_were_asked_for() {
+fn the_pool_has_the_configured_number_and_names_of_threads() {
     let names = |name: &str, thread_name: Option<&str>, threads: usize| {
         let clock = ManualClock::new();
         let loader = CountingLoader::new(|_: &u64| thread::current().name().map(str::to_owned));
@@ -241,7 +244,7 @@ fn threads_have_the_number_and_the_names_that_were_asked_for() {
         loader.hold();
         let mut reads: Vec<_> = (0..10).map(|key| get(&cache, key)).collect();
         assert!(reads.iter_mut().all(is_pending));
-        // As many loads run at once as there are threads, and no more.
+        // At most as many loads run at once as there are threads.
         loader.wait_for_calls(threads);
         assert_eq!(loader.running(), threads);
         loader.release();

@@ -1,4 +1,4 @@
-//! Readers and pins see what `get` sees, and cost no memory once they are gone.
+//! Readers and pins see the same values as `get`, and take no memory once they are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use everfresh::{Cache, Error, Loaded, ManualClock, Pinned, Reader, Source};
 use crate::support::gates::{End, numbering};
 use crate::support::*;
 
-/// A way to read key 1 from a thread.
+/// One way to read key 1 from a thread.
 pub enum Tier {
     Get(Cache<u64, u64>),
     Reader(Reader<u64, u64>),
@@ -16,7 +16,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// All of them, `get` first.
+    /// All ways, `get` first.
     pub fn all(cache: &Cache<u64, u64>) -> [Tier; 3] {
         [
             Tier::Get(cache.clone()),
@@ -33,7 +33,7 @@ impl Tier {
         }
     }
 
-    /// Reads until the value is remembered, if this tier remembers any.
+    /// Reads until the value is cached, if this tier caches values.
     fn warm(&mut self, value: u64) {
         for _ in 0..5 {
             assert_eq!(self.read().unwrap(), (value, Source::Fresh));
@@ -42,7 +42,7 @@ impl Tier {
 }
 
 #[test]
-fn nothing_older_than_the_last_write_is_read() {
+fn no_read_is_older_than_the_last_write() {
     for tier in 0..3 {
         let clock = ManualClock::new();
         let loader = numbering();
@@ -58,7 +58,7 @@ fn nothing_older_than_the_last_write_is_read() {
         cache.invalidate_all();
         assert_eq!(tier.read().unwrap(), (3, Source::Loaded));
         tier.warm(3);
-        // Removed and put in again, in the same place, before the next read.
+        // Removed and reinserted in the same way before the next read.
         cache.invalidate(&1);
         cache.insert(1, 200);
         tier.warm(200);
@@ -66,13 +66,13 @@ fn nothing_older_than_the_last_write_is_read() {
         clock.advance(secs(30));
         assert_eq!(tier.read().unwrap(), (4, Source::Loaded));
         tier.warm(4);
-        // Evicted, its way taken by others, and loaded again.
+        // Evicted, its way reused by others, and loaded again.
         for key in 1_000..1_100 {
             cache.insert(key, 0);
         }
         let (mut evicted, before) = (!cache.contains(&1), loader.calls());
         while !evicted {
-            // Used much, so it goes only when others are used more recently.
+            // Used often, so it is evicted only when others are used more recently.
             for key in 2_000..2_012 {
                 cache.insert(key, 0);
                 (0..3).for_each(|_| drop(cache.peek(&key)));
@@ -82,7 +82,7 @@ fn nothing_older_than_the_last_write_is_read() {
         assert_eq!(tier.read().unwrap(), (5, Source::Loaded));
         assert_eq!(loader.calls(), before + 1);
         tier.warm(5);
-        // Gone at its origin.
+        // Not found at the origin.
         cache.insert(1, Loaded::new(6).fresh_for(secs(1)).stale_for(secs(0)));
         tier.warm(6);
         clock.advance(secs(1));
@@ -93,7 +93,7 @@ fn nothing_older_than_the_last_write_is_read() {
 
 #[test]
 fn writes_to_other_keys_of_a_set_change_nothing() {
-    // In a cache of one entry all keys live in one set.
+    // In a cache of one entry all keys are in one set.
     let clock = ManualClock::new();
     let (cache, tasks, _gates) = by_hand(builder(&clock).capacity(4));
     let mut tiers = Tier::all(&cache);
@@ -107,11 +107,11 @@ fn writes_to_other_keys_of_a_set_change_nothing() {
         assert!(is_pending(&mut get(&cache, key + 100)));
         cache.invalidate(&(key + 100));
     }
-    assert_eq!(tasks.spawned(), 38, "no load of key 1");
+    assert_eq!(tasks.spawned(), 38, "key 1 is not loaded");
 }
 
 #[test]
-fn a_stale_value_starts_one_refresh_whoever_reads_it() {
+fn a_stale_value_starts_one_refresh_in_every_tier() {
     for tier in 0..3 {
         let clock = ManualClock::new();
         let (cache, tasks, gates) = by_hand(builder(&clock));
@@ -127,7 +127,7 @@ fn a_stale_value_starts_one_refresh_whoever_reads_it() {
         gates.end(0, End::Value(11));
         tasks.poll_all();
         tier.warm(11);
-        // A refresh that fails, and stale-if-error.
+        // A refresh that fails: stale-if-error.
         clock.advance(secs(12));
         assert_eq!(tier.read().unwrap(), (11, Source::Stale));
         tasks.poll_all();
@@ -143,7 +143,7 @@ fn a_stale_value_starts_one_refresh_whoever_reads_it() {
 }
 
 #[test]
-fn an_early_read_starts_a_refresh_whoever_reads_it() {
+fn an_early_read_starts_a_refresh_in_every_tier() {
     for tier in 0..3 {
         let clock = ManualClock::new();
         let (tasks, moved) = (Tasks::default(), clock.clone());
@@ -162,7 +162,7 @@ fn an_early_read_starts_a_refresh_whoever_reads_it() {
         tasks.poll_all();
         let mut tier = Tier::all(&cache).into_iter().nth(tier).unwrap();
         tier.warm(10);
-        // So late that no draw says "not yet", but for one in two billion.
+        // So late that a read does not refresh with a chance of only one in two billion.
         clock.advance(secs(100) - NANO);
         assert_eq!(tier.read().unwrap(), (10, Source::Early));
         assert_eq!(tier.read().unwrap(), (10, Source::Fresh));
@@ -175,7 +175,7 @@ fn an_early_read_starts_a_refresh_whoever_reads_it() {
 }
 
 #[test]
-fn hits_are_counted_also_those_told_late() {
+fn hits_are_counted_even_if_in_late_batches() {
     for tier in 0..3 {
         let clock = ManualClock::new();
         let (cache, ..) = by_hand(builder(&clock));
@@ -184,8 +184,8 @@ fn hits_are_counted_also_those_told_late() {
         for _ in 0..1_000 {
             assert!(tier.read().is_ok());
         }
-        let told = cache.stats().fresh;
-        assert!((1_000 - 64..=1_000).contains(&told), "{told} of 1000");
+        let counted = cache.stats().fresh;
+        assert!((1_000 - 64..=1_000).contains(&counted), "{counted} of 1000");
         drop(tier);
         let stats = cache.stats();
         assert_eq!((stats.fresh, stats.reads()), (1_000, 1_000));
@@ -193,7 +193,7 @@ fn hits_are_counted_also_those_told_late() {
 }
 
 #[test]
-fn reads_by_readers_and_pins_keep_a_value_from_eviction() {
+fn reads_by_readers_and_pins_protect_a_value_from_eviction() {
     for tier in 0..3 {
         let clock = ManualClock::new();
         let (cache, tasks, _gates) = by_hand(builder(&clock).capacity(12));
@@ -208,7 +208,7 @@ fn reads_by_readers_and_pins_keep_a_value_from_eviction() {
 }
 
 #[test]
-fn values_end_with_the_readers_that_remember_them() {
+fn cached_values_are_dropped_with_their_readers() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let made = tally.clone();
@@ -221,32 +221,39 @@ fn values_end_with_the_readers_that_remember_them() {
         assert_eq!(reader.get_blocking(&1).unwrap().number, 0);
         assert_eq!(pin.get_blocking().unwrap().number, 0);
     }
-    // 200 more that only the reader remembers.
+    // The reader caches 200 more values.
     for key in (1_000..1_200).flat_map(|key| [key; 4]) {
         assert!(reader.get_blocking(&key).is_ok());
     }
     cache.invalidate_all();
     assert!((1..=201).contains(&tally.alive()));
     drop(reader);
-    // The task that made a value may hold it for a moment longer.
-    until("only the pin's value is left", || tally.alive() == 1);
-    assert!(pin.get_blocking().unwrap().number > 0, "not the old one");
-    until("its new one took its place", || tally.alive() <= 2);
+    // The task that made a value can hold it for a moment longer.
+    until("only the value of the pin is alive", || tally.alive() == 1);
+    assert!(
+        pin.get_blocking().unwrap().number > 0,
+        "the value is not the old one"
+    );
+    until("the new value has replaced the old one", || {
+        tally.alive() <= 2
+    });
     drop(pin);
-    until("the cache has the only one", || tally.alive() == 1);
+    until("only the value in the cache is alive", || {
+        tally.alive() == 1
+    });
     let (mut reader, mut pin) = (cache.reader(), cache.pin(1));
     for _ in 0..5 {
         assert!(reader.get_blocking(&1).is_ok() && pin.get_blocking().is_ok());
     }
-    // They outlive their handle, and then nothing does.
+    // Reader and pin outlive the handle, and keep the cache alive.
     drop(cache);
     assert!(reader.get_blocking(&1).is_ok() && pin.get_blocking().is_ok());
     drop((reader, pin));
-    until("nothing is left", || tally.alive() == 0);
+    until("no value is alive", || tally.alive() == 0);
 }
 
 #[test]
-fn a_reader_keeps_no_value_of_keys_it_met_once() {
+fn a_reader_keeps_no_values_of_keys_read_once() {
     let tally = Tally::default();
     let clock = ManualClock::new();
     let made = tally.clone();
@@ -259,14 +266,14 @@ fn a_reader_keeps_no_value_of_keys_it_met_once() {
         assert!(reader.get_blocking(&key).is_ok());
     }
     cache.invalidate_all();
-    // The last read is still there to be looked at.
-    until("the others are gone", || tally.alive() <= 1);
+    // The reader keeps the value of its last read.
+    until("the other values are dropped", || tally.alive() <= 1);
     drop(reader);
-    until("it is gone too", || tally.alive() == 0);
+    until("the last value is dropped", || tally.alive() == 0);
 }
 
 #[test]
-fn a_pin_is_read_from_tasks() {
+fn tasks_can_read_a_pin() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     let mut pin = cache.pin(1);
@@ -274,7 +281,7 @@ fn a_pin_is_read_from_tasks() {
     assert_eq!(
         tasks.spawned(),
         0,
-        "nothing is loaded before its first read"
+        "the pin loads nothing before its first read"
     );
     {
         let mut read = std::pin::pin!(pin.get());
@@ -296,7 +303,7 @@ fn a_pin_is_read_from_tasks() {
     assert!(read.freshness().is_stale() && read.age() == secs(12));
     cache.invalidate(&1);
     {
-        // Dropped while it waits, and then read again.
+        // Dropped while it waits, and read again.
         assert!(is_pending(&mut std::pin::pin!(pin.get())));
     }
     tasks.poll_all();
@@ -306,8 +313,8 @@ fn a_pin_is_read_from_tasks() {
 }
 
 #[test]
-fn keys_that_share_a_cell_of_a_reader_are_told_apart() {
-    // More keys than cells, read so that each is remembered for a while.
+fn keys_that_share_a_cell_of_a_reader_are_distinguished() {
+    // More keys than cells, read so that each is cached for a while.
     let clock = ManualClock::new();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = calls.clone();

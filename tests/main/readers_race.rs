@@ -1,4 +1,4 @@
-//! Reads race with writes on real threads: none is older than a write that had returned before it.
+//! Reads race with writes on real threads. No read is older than a write that returned before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use crate::readers::Tier;
 use crate::support::random::rounds;
 use crate::support::*;
 
-/// One thread writes 1, 2, 3 and so on, and shows each number when its write has returned; the others read.
+/// One thread writes 1, 2, 3 and so on, and publishes each number once its write has returned.
+/// Other threads read.
 fn race(cache: &Cache<u64, u64>, writes: u64, write: impl Fn(u64) + Sync) {
     let (shown, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (shown, done) = (&shown, &done);
@@ -24,8 +25,9 @@ fn race(cache: &Cache<u64, u64>, writes: u64, write: impl Fn(u64) + Sync) {
                         let before = shown.load(Ordering::Acquire);
                         let (number, source) = tier.read().unwrap();
                         assert!(number >= before, "read {number} after {before} was written");
-                        // A load that an insert overtook may answer its waiters with what the origin says by then, which is
-                        // newer than what is resident. Resident values only get newer.
+                        // A load that an insert overtook may give its waiters the current value of
+                        // the origin, which is newer than the resident value. Resident values only
+                        // get newer.
                         if source == Source::Fresh {
                             assert!(number >= newest, "read {number} after reading {newest}");
                             newest = number;
@@ -40,7 +42,7 @@ fn race(cache: &Cache<u64, u64>, writes: u64, write: impl Fn(u64) + Sync) {
             write(number);
             shown.store(number, Ordering::Release);
             if number % 8 == 0 {
-                // So that readers come to remember what they read.
+                // Gives readers time to cache the value.
                 thread::yield_now();
             }
         }
@@ -51,7 +53,7 @@ fn race(cache: &Cache<u64, u64>, writes: u64, write: impl Fn(u64) + Sync) {
     });
 }
 
-/// A cache whose loader returns what the origin says at that moment.
+/// A cache whose loader returns the current value of the origin.
 fn of_origin(origin: &Arc<AtomicU64>, capacity: usize) -> Cache<u64, u64> {
     let asked = origin.clone();
     builder(&ManualClock::new())
@@ -79,18 +81,18 @@ fn no_read_is_older_than_an_invalidation_before_it() {
 }
 
 #[test]
-fn no_read_is_older_than_either_while_its_neighbours_come_and_go() {
+fn no_read_is_older_than_a_write_while_other_keys_are_inserted_and_evicted() {
     let origin = Arc::new(AtomicU64::new(0));
     let cache = of_origin(&origin, 3);
     race(&cache, rounds(2_000), |number| {
-        // Before the insert: a load that begins in between finds it.
+        // Stored before the insert, so that a load between the two finds it.
         origin.store(number, Ordering::Release);
         match number % 3 {
             0 => cache.insert(1, number),
             1 => cache.invalidate_all(),
             _ => drop(cache.invalidate(&1)),
         }
-        // In the same set: evicted, and the way of key 1 is reused.
+        // Keys of the same set are evicted and reuse the way of key 1.
         cache.insert(2 + number % 5, 0);
     });
 }

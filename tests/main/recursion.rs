@@ -1,4 +1,4 @@
-//! Loads that read the cache: recursion is an error, and a pool of one is enough for the rest.
+//! Loads that read the cache. Recursion is an error; for all other reads one worker is enough.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,7 +38,7 @@ fn a_load_that_reads_its_own_key_gets_an_error() {
 }
 
 #[test]
-fn a_cycle_through_other_keys_is_found_in_a_pool_of_any_size() {
+fn a_cycle_through_other_keys_is_detected_in_a_pool_of_any_size() {
     for threads in [1, 2, 4] {
         let clock = ManualClock::new();
         let cache = reading_itself(builder(&clock).threads(threads), |cache, key| {
@@ -46,15 +46,15 @@ fn a_cycle_through_other_keys_is_found_in_a_pool_of_any_size() {
         });
         let error = cache.get_blocking(&0).unwrap_err();
         assert!(error.is_recursive(), "{threads}: {error}");
-        // The failed loads left nothing behind.
+        // The failed loads leave nothing behind.
         assert!(cache.is_empty());
         assert!(cache.get_blocking(&3).is_err());
     }
 }
 
 #[test]
-fn a_cycle_closed_by_two_callers_is_found() {
-    // Both loads are under way before either reads the other.
+fn a_cycle_closed_by_two_callers_is_detected() {
+    // Both loads run before either reads the key of the other.
     let clock = ManualClock::new();
     let begun = Arc::new(AtomicUsize::new(0));
     let cache = reading_itself(builder(&clock).threads(2), move |cache, key| {
@@ -89,7 +89,7 @@ fn an_async_load_that_reads_its_own_key_or_a_cycle_gets_an_error() {
             .build()
             .unwrap();
         handle.set(cache.clone()).unwrap();
-        // Every key by a caller of its own.
+        // A separate caller reads every key.
         let mut reads: Vec<_> = (0..length).map(|key| get(&cache, key)).collect();
         assert!(reads.iter_mut().all(is_pending));
         for _ in 0..4 {
@@ -114,7 +114,7 @@ fn a_refresh_that_reads_its_own_key_sees_the_old_value() {
     assert_eq!(*cache.get_blocking(&1).unwrap(), 10);
     until("the refresh is published", || cache.stats().published == 1);
     assert_eq!(*cache.get_blocking(&1).unwrap(), 21);
-    // Past its hard limit there is none to see, and the read would wait for itself.
+    // Past its hard limit the load sees no old value, and the read would wait for itself.
     clock.advance(secs(31));
     let error = cache.get_blocking(&1).unwrap_err();
     assert!(error.is_recursive(), "{error}");
@@ -146,7 +146,7 @@ fn a_pool_of_one_runs_a_queued_load_inside_the_one_that_needs_it() {
     let mut needs = get(&cache, 1);
     assert!(is_pending(&mut needs));
     until("key 1 runs", || cache.stats().loads == 1);
-    // Queued behind the only worker, by somebody else.
+    // Another caller queues key 1 behind the only worker.
     let mut queued = get(&cache, 2);
     assert!(is_pending(&mut queued));
     release.set(()).unwrap();
@@ -164,7 +164,7 @@ fn a_worker_waits_for_a_load_that_runs_on_another_worker() {
         if key == 1 {
             return Ok(*cache.get_blocking(&2)? * 10);
         }
-        until("the test lets key 2 go", || released.get().is_some());
+        until("the test releases key 2", || released.get().is_some());
         Ok(key)
     });
     let mut running = get(&cache, 2);
@@ -180,8 +180,8 @@ fn a_worker_waits_for_a_load_that_runs_on_another_worker() {
 
 #[test]
 fn a_worker_never_waits_for_a_load_that_is_not_queued_yet() {
-    // Key 2n + 1 is read by the load of key 2n, on the only worker, and by another thread at the same moment. Whoever
-    // of them comes second may find the load begun and not yet queued.
+    // The load of key 2n on the only worker reads key 2n + 1, and so does another thread at the
+    // same moment. The second of them may find a load that has begun and is not queued yet.
     let clock = ManualClock::new();
     let cache = reading_itself(
         builder(&clock).threads(1).capacity(100),
@@ -205,7 +205,8 @@ fn a_worker_never_waits_for_a_load_that_is_not_queued_yet() {
 
 #[test]
 fn a_load_may_compute_in_parallel_on_its_own_pool() {
-    // While the outer load waits for its other half, its worker may be given the load of key 2, which needs key 1.
+    // While the outer load waits for its other half, its worker could get the load of key 2, which
+    // needs key 1.
     let clock = ManualClock::new();
     let release = Arc::new(OnceLock::new());
     let released = release.clone();
@@ -218,7 +219,7 @@ fn a_load_may_compute_in_parallel_on_its_own_pool() {
             || until("the other half runs", || begun.load(Ordering::SeqCst) == 1),
             || {
                 begun.store(1, Ordering::SeqCst);
-                until("the test lets go", || released.get().is_some());
+                until("the test releases the load", || released.get().is_some());
             },
         );
         Ok(1)
@@ -228,7 +229,7 @@ fn a_load_may_compute_in_parallel_on_its_own_pool() {
     until("the outer load runs", || cache.stats().loads == 1);
     let mut reads: Vec<_> = (2..6).map(|key| get(&cache, key)).collect();
     assert!(reads.iter_mut().all(is_pending));
-    // Time for the worker that waits to take one of them, if it does such a thing.
+    // Gives the waiting worker time to take one of these loads, which would be a fault.
     for _ in 0..10_000 {
         thread::yield_now();
     }

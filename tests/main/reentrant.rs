@@ -1,5 +1,5 @@
-//! User code that calls the cache back from where the cache runs it: nothing is held then, so the
-//! call ends.
+//! User code that calls back into the cache. The cache holds nothing at that moment, so the call
+//! ends.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -13,13 +13,13 @@ use crate::support::*;
 
 type Handle<K, V> = OnceLock<Cache<K, V>>;
 
-/// A value that puts another into its cache when it is dropped, which does the same, so many times.
+/// A value that inserts another such value when it is dropped, a given number of times.
 struct Phoenix {
     cache: Weak<Handle<u64, Phoenix>>,
     times: u64,
 }
 
-/// Keys that no test inserts itself.
+/// Keys that no test uses directly.
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1_000_000);
 
 impl Drop for Phoenix {
@@ -38,7 +38,7 @@ impl Drop for Phoenix {
     }
 }
 
-/// Runs an operation of the cache on a thread of its own, which must come to its end.
+/// Runs an operation of the cache on its own thread, and checks that it ends.
 fn ends(what: &str, operation: impl FnOnce() + Send + 'static) {
     let thread = thread::spawn(operation);
     until(what, || thread.is_finished());
@@ -52,7 +52,7 @@ fn phoenix(handle: &Arc<Handle<u64, Phoenix>>) -> Phoenix {
     }
 }
 
-/// A full cache of values that insert when they are dropped; each weighs 1.
+/// A full cache of values that insert when they are dropped. Each has weight 1.
 fn full(capacity: usize, clock: &ManualClock) -> Arc<Handle<u64, Phoenix>> {
     let handle = Arc::new(Handle::new());
     let loading = Arc::downgrade(&handle);
@@ -69,7 +69,7 @@ fn full(capacity: usize, clock: &ManualClock) -> Arc<Handle<u64, Phoenix>> {
     handle
 }
 
-/// The key of a value that weighs nothing.
+/// The key of a value with weight 0.
 const LIGHT: u64 = 500_000;
 
 #[test]
@@ -79,7 +79,7 @@ fn a_value_may_insert_when_it_is_dropped() {
         ("an insert of a new key", |cache, new| {
             cache.insert(500, new)
         }),
-        ("an insert of a key that weighs nothing", |cache, new| {
+        ("an insert of a value with weight 0", |cache, new| {
             cache.insert(LIGHT, new)
         }),
         ("an insert over a value", |cache, new| cache.insert(0, new)),
@@ -103,7 +103,7 @@ fn a_value_may_insert_when_it_is_dropped() {
             }
             let (inside, new) = (cache.clone(), phoenix(&handle));
             ends(what, move || operation(&inside, new));
-            // A value that a worker drops may still be running its own code.
+            // A value dropped by a worker may still run its own code.
             ends("another insert", move || {
                 cache.insert(502, Loaded::new(phoenix(&handle)));
                 assert!(cache.len() <= capacity && cache.weight() <= capacity as u64);
@@ -113,7 +113,7 @@ fn a_value_may_insert_when_it_is_dropped() {
 }
 
 #[test]
-fn a_heavy_value_finds_room_though_those_it_evicts_insert_others() {
+fn a_heavy_value_finds_room_although_the_values_it_evicts_insert_others() {
     let clock = ManualClock::new();
     let handle = Arc::new(Handle::new());
     let cache: Cache<u64, Phoenix> = builder(&clock)
@@ -129,11 +129,11 @@ fn a_heavy_value_finds_room_though_those_it_evicts_insert_others() {
     ends("the insert", move || cache.insert(100, new));
     let cache = handle.get().unwrap();
     assert!(cache.weight() <= 10);
-    // Each of the ten it evicted put one in, three times over.
+    // Each of the ten evicted values inserts another, three times in a row.
     assert!(!cache.contains(&100) && cache.len() == 10);
 }
 
-/// A key that inserts another one, once, when this thread has compared so many.
+/// A key that inserts another key once, when this thread has made a given number of comparisons.
 #[derive(Clone)]
 struct Key {
     number: u64,
@@ -155,7 +155,7 @@ impl Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // All alike, so that keys are compared.
+        // All hashes are equal, so that keys are compared.
         state.write_u64(0);
     }
 }
@@ -186,7 +186,7 @@ fn a_key_may_insert_when_it_is_compared() {
             .load(|_: &Key| std::future::pending())
             .build()
             .unwrap();
-        // A load under way, to compare with; it has no permit.
+        // A running load, whose key is compared; it has no permit.
         let mut loading = Box::pin({
             let cache = cache.clone();
             async move { cache.get(&Key::plain(1)).await }
@@ -206,7 +206,7 @@ fn a_key_may_insert_when_it_is_compared() {
     }
 }
 
-/// Tells the test when it is dropped.
+/// Notifies the test when it is dropped.
 struct Tells(mpsc::Sender<usize>, Tasks);
 
 impl Drop for Tells {
@@ -216,22 +216,23 @@ impl Drop for Tells {
 }
 
 #[test]
-fn a_load_is_started_before_the_values_that_left_for_it_are_told_of_and_dropped() {
-    // The user's code that runs then may read the very key that is loaded. It would wait for a load
-    // that only its own thread can start.
+fn a_load_starts_before_the_values_it_evicts_are_notified_and_dropped() {
+    // The listener and the drops may read the key that is loaded. If they ran first, they would
+    // wait for a load that only their own thread can start.
     let clock = ManualClock::new();
     let tasks = Tasks::default();
-    let ((dropped, drops), (told, removals)) = (mpsc::channel(), mpsc::channel());
+    let ((dropped, drops), (notified, removals)) = (mpsc::channel(), mpsc::channel());
     let started = tasks.clone();
     let cache: Cache<u64, Tells> = builder(&clock)
         .capacity(1)
-        .on_removal(move |_, _, _| told.send(started.spawned()).unwrap())
+        .on_removal(move |_, _, _| notified.send(started.spawned()).unwrap())
         .spawner(tasks.spawner())
         .load(async |_: &u64| std::future::pending().await)
         .build()
         .unwrap();
     cache.insert(0, Tells(dropped, tasks.clone()));
-    // A cache of one has one set, of 13 ways: the last of these loads takes that of the value.
+    // A cache of one entry has one set of 13 ways. The last of these loads takes the way of the
+    // value.
     let mut loads: Vec<_> = (1..=13).map(|key| get(&cache, key)).collect();
     assert!(loads.iter_mut().all(is_pending));
     assert!(cache.is_empty());

@@ -1,4 +1,4 @@
-//! The listener is told of every value that leaves, once, and why.
+//! The listener is notified once of every removed value, with the cause.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use crate::support::gates::End;
 use crate::support::random::{Rng, rounds};
 use crate::support::*;
 
-/// What a listener was told.
+/// The removals of which a listener was notified.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<(u64, u64, Cause)>>>);
+pub struct Removals(Arc<Mutex<Vec<(u64, u64, Cause)>>>);
 
-impl Told {
+impl Removals {
     pub fn listen(&self, builder: Builder<u64, u64>) -> Builder<u64, u64> {
-        let told = self.clone();
-        builder.on_removal(move |key, value, cause| told.push(*key, *value, cause))
+        let removals = self.clone();
+        builder.on_removal(move |key, value, cause| removals.push(*key, *value, cause))
     }
 
     pub fn push(&self, key: u64, value: u64, cause: Cause) {
@@ -26,27 +26,28 @@ impl Told {
     }
 
     pub fn count(&self, key: u64, cause: Cause) -> usize {
-        let told = self.0.lock().unwrap();
-        told.iter()
-            .filter(|told| (told.0, told.2) == (key, cause))
+        let removals = self.0.lock().unwrap();
+        removals
+            .iter()
+            .filter(|removal| (removal.0, removal.2) == (key, cause))
             .count()
     }
 
-    /// Everything since the last call, in order of the keys.
+    /// Returns all removals since the last call, in the order of the keys.
     pub fn take(&self) -> Vec<(u64, u64, Cause)> {
-        let mut told = std::mem::take(&mut *self.0.lock().unwrap());
-        told.sort_by_key(|(key, value, _)| (*key, *value));
-        told
+        let mut removals = std::mem::take(&mut *self.0.lock().unwrap());
+        removals.sort_by_key(|(key, value, _)| (*key, *value));
+        removals
     }
 }
 
 fn listened(
     clock: &ManualClock,
     set: impl FnOnce(Builder<u64, u64>) -> Builder<u64, u64>,
-) -> (Cache<u64, u64>, Tasks, Gates<u64>, Told) {
-    let told = Told::default();
-    let (cache, tasks, gates) = by_hand(told.listen(set(builder(clock))));
-    (cache, tasks, gates, told)
+) -> (Cache<u64, u64>, Tasks, Gates<u64>, Removals) {
+    let removals = Removals::default();
+    let (cache, tasks, gates) = by_hand(removals.listen(set(builder(clock))));
+    (cache, tasks, gates, removals)
 }
 
 fn short(value: u64) -> Loaded<u64> {
@@ -54,99 +55,103 @@ fn short(value: u64) -> Loaded<u64> {
 }
 
 #[test]
-fn a_value_that_makes_room_leaves_for_size() {
-    let (cache, _, _, told) = listened(&ManualClock::new(), |builder| builder.capacity(1));
+fn a_value_evicted_for_room_has_the_cause_size() {
+    let (cache, _, _, removals) = listened(&ManualClock::new(), |builder| builder.capacity(1));
     cache.insert(1, 10);
-    assert!(told.take().is_empty());
+    assert!(removals.take().is_empty());
     cache.insert(2, 20);
-    assert_eq!(told.take(), [(1, 10, Cause::Size)]);
-    // A load that makes room at its end tells of it too.
-    let (cache, tasks, gates, told) = listened(&ManualClock::new(), |builder| builder.capacity(1));
+    assert_eq!(removals.take(), [(1, 10, Cause::Size)]);
+    // A load that makes room at its end notifies as well.
+    let (cache, tasks, gates, removals) =
+        listened(&ManualClock::new(), |builder| builder.capacity(1));
     cache.insert(1, 10);
     let mut read = get(&cache, 2);
     assert!(is_pending(&mut read));
     tasks.poll_all();
     gates.end(0, End::Value(20));
     tasks.poll_all();
-    assert_eq!(told.take(), [(1, 10, Cause::Size)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Size)]);
 }
 
 #[test]
-fn an_expired_value_leaves_as_expired() {
+fn an_expired_value_has_the_cause_expired() {
     let clock = ManualClock::new();
-    let (cache, _, _, told) = listened(&clock, |builder| builder.capacity(2));
+    let (cache, _, _, removals) = listened(&clock, |builder| builder.capacity(2));
     cache.insert(1, short(10));
     cache.insert(2, short(20));
     clock.advance(secs(2));
-    // Reading it removes nothing.
+    // A read removes nothing.
     assert!(cache.peek(&1).is_none());
-    assert!(told.take().is_empty());
+    assert!(removals.take().is_empty());
     cache.insert(3, 30);
-    assert_eq!(told.take(), [(1, 10, Cause::Expired)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Expired)]);
     assert_eq!(cache.sweep(), 1);
-    assert_eq!(told.take(), [(2, 20, Cause::Expired)]);
+    assert_eq!(removals.take(), [(2, 20, Cause::Expired)]);
 }
 
 #[test]
-fn a_value_with_a_successor_is_replaced() {
+fn a_value_with_a_successor_has_the_cause_replaced() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates, told) = listened(&clock, |builder| builder);
+    let (cache, tasks, gates, removals) = listened(&clock, |builder| builder);
     cache.insert(1, 10);
     cache.insert(1, 11);
-    assert_eq!(told.take(), [(1, 10, Cause::Replaced)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Replaced)]);
     for (call, read) in [refresh, get].into_iter().enumerate() {
         clock.advance(secs(12));
         let mut reading = read(&cache, 1);
         let _ = poll(&mut reading);
         tasks.poll_all();
-        assert!(told.take().is_empty(), "it is there until it is replaced");
+        assert!(
+            removals.take().is_empty(),
+            "the value stays until it is replaced"
+        );
         gates.end(call, End::Value(12 + call as u64));
         tasks.poll_all();
-        assert_eq!(told.take(), [(1, 11 + call as u64, Cause::Replaced)]);
+        assert_eq!(removals.take(), [(1, 11 + call as u64, Cause::Replaced)]);
     }
-    // Its load replaces an expired one.
+    // A load replaces an expired value.
     clock.advance(secs(100));
     let mut reading = get(&cache, 1);
     assert!(is_pending(&mut reading));
     tasks.poll_all();
     gates.end(2, End::Value(14));
     tasks.poll_all();
-    assert_eq!(told.take(), [(1, 13, Cause::Replaced)]);
+    assert_eq!(removals.take(), [(1, 13, Cause::Replaced)]);
 }
 
 #[test]
-fn an_invalidated_value_leaves_as_invalidated() {
-    let (cache, tasks, gates, told) = listened(&ManualClock::new(), |builder| builder);
+fn an_invalidated_value_has_the_cause_invalidated() {
+    let (cache, tasks, gates, removals) = listened(&ManualClock::new(), |builder| builder);
     for key in 0..3 {
         cache.insert(key, key);
     }
     assert!(cache.invalidate(&1));
     assert!(!cache.invalidate(&1));
-    assert_eq!(told.take(), [(1, 1, Cause::Invalidated)]);
+    assert_eq!(removals.take(), [(1, 1, Cause::Invalidated)]);
     cache.invalidate_all();
     cache.invalidate_all();
     assert_eq!(
-        told.take(),
+        removals.take(),
         [(0, 0, Cause::Invalidated), (2, 2, Cause::Invalidated)]
     );
-    // A refresh that finds the key gone at its origin removes the value as well.
+    // A refresh that does not find the key at the origin removes the value as well.
     cache.insert(1, 10);
     let mut refreshing = refresh(&cache, 1);
     assert!(is_pending(&mut refreshing));
     tasks.poll_all();
-    gates.end(0, End::Absent);
+    gates.end(0, End::NotFound);
     tasks.poll_all();
-    assert_eq!(told.take(), [(1, 10, Cause::Invalidated)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Invalidated)]);
 }
 
 #[test]
-fn what_was_never_there_never_leaves() {
+fn no_removal_is_notified_for_values_that_were_never_resident() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates, told) = listened(&clock, |builder| {
+    let (cache, tasks, gates, removals) = listened(&clock, |builder| {
         builder.max_weight(100, |_, value| *value as u32)
     });
-    // Loads that are invalidated, that fail, that find nothing, whose value is too heavy.
-    let ends = [End::Value(1), End::Fail, End::Absent, End::Value(101)];
+    // Loads that are invalidated, fail, do not find the key, or return a value that is too heavy.
+    let ends = [End::Value(1), End::Fail, End::NotFound, End::Value(101)];
     for (call, end) in ends.into_iter().enumerate() {
         let mut read = get(&cache, call as u64);
         assert!(is_pending(&mut read));
@@ -160,13 +165,13 @@ fn what_was_never_there_never_leaves() {
     }
     cache.insert(9, 102);
     cache.invalidate_all();
-    assert_eq!(told.take(), []);
+    assert_eq!(removals.take(), []);
 }
 
 #[test]
-fn a_value_whose_successor_is_too_heavy_leaves() {
+fn a_value_whose_successor_is_too_heavy_is_removed() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates, told) = listened(&clock, |builder| {
+    let (cache, tasks, gates, removals) = listened(&clock, |builder| {
         builder.max_weight(100, |_, value| *value as u32)
     });
     cache.insert(1, 10);
@@ -175,23 +180,23 @@ fn a_value_whose_successor_is_too_heavy_leaves() {
     tasks.poll_all();
     gates.end(0, End::Value(101));
     tasks.poll_all();
-    assert_eq!(told.take(), [(1, 10, Cause::Size)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Size)]);
     cache.insert(1, 10);
     cache.insert(1, 102);
-    assert_eq!(told.take(), [(1, 10, Cause::Replaced)]);
+    assert_eq!(removals.take(), [(1, 10, Cause::Replaced)]);
 }
 
 #[test]
-fn every_value_is_told_once_by_many_threads() {
+fn every_removal_is_notified_once_by_many_threads() {
     let clock = ManualClock::new();
-    let told = Told::default();
+    let removals = Removals::default();
     let numbers = Arc::new(AtomicU64::new(0));
     let next = {
         let numbers = numbers.clone();
         move || numbers.fetch_add(1, Ordering::Relaxed)
     };
     let loading = next.clone();
-    let cache: Cache<u64, u64> = told
+    let cache: Cache<u64, u64> = removals
         .listen(builder(&clock).capacity(6))
         .compute(move |_: &u64| loading())
         .build()
@@ -224,16 +229,20 @@ fn every_value_is_told_once_by_many_threads() {
             .collect()
     });
     let mut counts = HashMap::<u64, u32>::new();
-    // The last refreshes may still be publishing; all that was resident has left once nothing is.
-    until("all that was read has left", || {
+    // The last refreshes may still publish. Once the cache stays empty, every resident value was
+    // removed.
+    until("every value that was read is removed", || {
         cache.invalidate_all();
-        for (_, value, _) in told.take() {
+        for (_, value, _) in removals.take() {
             *counts.entry(value).or_default() += 1;
         }
         seen.iter().all(|value| counts.contains_key(value))
     });
     assert!(seen.len() > 100 || rounds(3_000) < 1_000);
-    assert!(counts.values().all(|count| *count == 1), "told twice");
+    assert!(
+        counts.values().all(|count| *count == 1),
+        "a removal is notified twice"
+    );
     assert!(
         counts
             .keys()

@@ -1,4 +1,4 @@
-//! Loads that fail, panic or are dropped, and callers that stop waiting: the key stays usable.
+//! Loads that fail, panic or are dropped, and callers that stop waiting. The key stays usable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,13 +8,13 @@ use everfresh::{BoxFuture, Cache, CountingLoader, InjectedFailure, ManualClock, 
 use crate::support::gates::{End, numbering};
 use crate::support::*;
 
-/// Rests are at least half of what is set, so with these nothing rests for less than 500 s.
+/// A backoff is at least half of its setting, so here no backoff is shorter than 500 s.
 fn resting(clock: &ManualClock) -> everfresh::Builder<u64, u64> {
     builder(clock).backoff(secs(1_000), secs(100_000))
 }
 
 #[test]
-fn an_error_reaches_every_caller_until_it_has_rested_and_then_one_loads_again() {
+fn every_caller_gets_the_error_until_the_backoff_ends_and_then_one_loads_again() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(resting(&clock), &loader);
@@ -29,14 +29,14 @@ fn an_error_reaches_every_caller_until_it_has_rested_and_then_one_loads_again() 
         clock.advance(secs(2_000));
     }
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
-    // A result is handed over before it is counted.
+    // A result is delivered before it is counted.
     until("the result is counted", || cache.stats().published == 1);
     let stats = cache.stats();
     assert_eq!((stats.loads, stats.failed, stats.misses), (3, 2, 7));
 }
 
 #[test]
-fn a_panic_while_computing_is_an_error_and_leaves_the_pool_alone() {
+fn a_panic_while_computing_is_an_error_and_does_not_harm_the_pool() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(resting(&clock).threads(1), &loader);
@@ -87,7 +87,7 @@ fn a_panic_in_an_async_loader_is_an_error_when_called_and_when_polled() {
 }
 
 #[test]
-fn a_caller_that_stops_waiting_stops_nobody() {
+fn a_caller_that_stops_waiting_does_not_stop_the_others() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     let mut first = get(&cache, 1);
@@ -104,7 +104,7 @@ fn a_caller_that_stops_waiting_stops_nobody() {
 }
 
 #[test]
-fn a_load_ends_although_every_caller_left() {
+fn a_load_ends_although_every_caller_has_stopped_waiting() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     let mut only = get(&cache, 1);
@@ -117,7 +117,7 @@ fn a_load_ends_although_every_caller_left() {
 }
 
 #[test]
-fn a_caller_that_is_never_polled_again_holds_up_nobody() {
+fn a_caller_that_is_never_polled_again_does_not_delay_the_others() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     let untouched = get(&cache, 1);
@@ -127,7 +127,8 @@ fn a_caller_that_is_never_polled_again_holds_up_nobody() {
     tasks.poll_all();
     gates.end(0, End::Value(10));
     tasks.poll_all();
-    // The leader was polled once and is not polled again, yet all others are served and written over.
+    // The first caller is polled once and never again, but all others are served, and writes
+    // succeed.
     assert_eq!(*ready(get(&cache, 1)).unwrap(), 10);
     cache.insert(1, 11);
     assert_eq!(*ready(untouched).unwrap(), 11);
@@ -175,7 +176,7 @@ fn a_spawner_that_drops_the_future_cancels_the_load() {
         assert!(cache.get_blocking(&1).unwrap_err().is_cancelled());
         assert_eq!(handed_in.load(Ordering::Relaxed), calls);
     }
-    // A stale value survives it.
+    // A stale value survives the cancelled load.
     cache.insert(1, 10);
     clock.advance(secs(12));
     assert_eq!(*cache.get_blocking(&1).unwrap(), 10);
@@ -218,7 +219,7 @@ fn a_runtime_that_shuts_down_cancels_its_loads_and_leaves_the_key_usable() {
             .unwrap()
     };
     let first = runtime();
-    // The spawner goes to whichever runtime is there.
+    // The spawner uses the runtime that is current at that moment.
     let current = Arc::new(std::sync::Mutex::new(first.handle().clone()));
     let spawning = current.clone();
     let counted = loader.clone();
@@ -237,7 +238,7 @@ fn a_runtime_that_shuts_down_cancels_its_loads_and_leaves_the_key_usable() {
     drop(first);
     assert!(ready(waiting).unwrap_err().is_cancelled());
     assert_eq!(loader.running(), 0);
-    // On a runtime that is gone loads are cancelled at once.
+    // On a runtime that has ended, loads are cancelled at once.
     assert!(cache.get_blocking(&1).unwrap_err().is_cancelled());
     let second = runtime();
     *current.lock().unwrap() = second.handle().clone();
@@ -246,7 +247,7 @@ fn a_runtime_that_shuts_down_cancels_its_loads_and_leaves_the_key_usable() {
 }
 
 #[test]
-fn the_runtime_in_which_the_cache_was_built_is_the_one() {
+fn loads_run_on_the_runtime_on_which_the_cache_was_built() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

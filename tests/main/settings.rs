@@ -1,4 +1,4 @@
-//! What the builder takes and what it refuses, and how much room a cache has.
+//! The settings that the builder accepts and refuses, and the room that a cache has.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::support::*;
 
 type Settings = fn(Builder<u64, u64>) -> Builder<u64, u64>;
 
-/// The error of a builder, which must have one.
+/// Returns the error of a builder that must fail.
 fn refused(builder: Builder<u64, u64>) -> String {
     let error = builder.build().unwrap_err();
     assert!(error.source().is_none());
@@ -17,7 +17,7 @@ fn refused(builder: Builder<u64, u64>) -> String {
 }
 
 #[test]
-fn every_bad_setting_is_refused_by_its_name_and_its_value() {
+fn every_bad_setting_is_refused_with_its_name_and_value() {
     let bad: [(&str, Settings); 22] = [
         ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
         ("`thread_name` is \"\\0\"", |builder| {
@@ -68,7 +68,7 @@ fn every_bad_setting_is_refused_by_its_name_and_its_value() {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
         let text = match usize::BITS {
             64 => text,
-            // The largest number of entries has another name there.
+            // The largest number of entries is another number there.
             _ => text.replace(&usize::MAX.to_string(), &u64::MAX.to_string()),
         };
         assert!(text.starts_with(&format!("{beginning}; ")), "{text}");
@@ -100,7 +100,7 @@ fn settings_that_have_no_effect_on_the_loader_are_refused() {
         text.starts_with("`spawner` has no effect on `compute`"),
         "{text}"
     );
-    // Only the loader that counts, the last one given, has to agree.
+    // Only the last loader counts, and must fit the settings.
     let builder = Cache::builder().load(async |key: &u64| *key).threads(1);
     assert!(builder.compute(|key: &u64| *key).build().is_ok());
 }
@@ -117,7 +117,7 @@ fn a_cache_without_a_loader_or_without_a_runtime_is_refused() {
 }
 
 #[test]
-fn good_settings_at_their_ends_are_accepted() {
+fn good_settings_at_their_limits_are_accepted() {
     let good: [Settings; 12] = [
         |builder| builder.name("").thread_name(""),
         |builder| builder.capacity(1),
@@ -142,14 +142,14 @@ fn good_settings_at_their_ends_are_accepted() {
     }
 }
 
-/// Pages of 4 kB, none of them loaded.
+/// A cache of pages of 4 kB, which loads none.
 fn pages(max_weight: u64) -> Cache<u64, u64> {
     let clock = ManualClock::new();
     by_hand(builder(&clock).max_weight(max_weight, |_, _| 4_096)).0
 }
 
 #[test]
-fn a_limit_on_weight_alone_is_reached_before_the_number_of_entries_matters() {
+fn a_weight_limit_alone_is_reached_before_the_entry_limit() {
     let cache = pages(64 << 20);
     for page in 0..16_384 {
         cache.insert(page, page);
@@ -160,8 +160,8 @@ fn a_limit_on_weight_alone_is_reached_before_the_number_of_entries_matters() {
 }
 
 #[test]
-fn values_that_are_rounded_never_pass_the_limit_on_weight_together() {
-    // Each is a little heavier than the number that 19 bits of it are.
+fn values_with_rounded_weights_never_exceed_the_weight_limit() {
+    // Each value is a little heavier than its weight cut to 19 bits.
     const WEIGHT: u64 = (1 << 30) + 1;
     let clock = ManualClock::new();
     let limits = builder(&clock).capacity(100);
@@ -172,7 +172,7 @@ fn values_that_are_rounded_never_pass_the_limit_on_weight_together() {
         assert!(weight <= cache.weight() && cache.weight() <= 4 << 30);
     }
     assert_eq!(cache.len(), 3);
-    // One as heavy as the limit is kept: the limit is not rounded.
+    // A value as heavy as the limit is kept, because the limit is not rounded.
     let (cache, ..) = by_hand(
         builder(&clock)
             .capacity(1)

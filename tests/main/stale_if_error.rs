@@ -1,4 +1,4 @@
-//! When refreshing fails: the second stale window, the hard limit and the backoff.
+//! Refreshes that fail: the second stale window, the hard limit and the backoff.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use everfresh::{Cache, CountingLoader, Freshness, ManualClock, Source};
 use crate::support::gates::End;
 use crate::support::*;
 
-/// Fresh to 10 s, stale-while-revalidate to 30 s, stale-if-error to 50 s, and a value put in at 0 s.
+/// A value inserted at 0 s, fresh until 10 s, stale-while-revalidate until 30 s, stale-if-error
+/// until 50 s.
 fn cache(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
     let (cache, tasks, gates) = by_hand(
         builder(clock)
@@ -54,7 +55,7 @@ fn in_the_second_window_callers_get_the_old_value_if_the_refresh_fails() {
             assert_eq!((*old, old.source()), (10, Source::AfterFailure));
             assert_eq!(old.freshness(), Freshness::Stale { by: secs(20) });
         }
-        // While the failure rests nobody waits; after it somebody tries again.
+        // During the backoff no caller waits. After it one caller tries again.
         let old = ready(get(&cache, 1)).unwrap();
         assert_eq!((*old, old.source()), (10, Source::AfterFailure));
         assert_eq!(tasks.spawned(), 1);
@@ -80,7 +81,7 @@ fn a_refresh_that_is_dropped_counts_as_failed() {
 }
 
 #[test]
-fn a_refresh_that_is_dropped_rests_from_its_end_for_as_long_as_its_failures_earned() {
+fn the_backoff_of_a_dropped_refresh_starts_at_its_end_and_counts_earlier_failures() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
         .backoff(secs(1), secs(100))
@@ -96,12 +97,12 @@ fn a_refresh_that_is_dropped_rests_from_its_end_for_as_long_as_its_failures_earn
     clock.advance(secs(12));
     assert!(ready(get(&cache, 1)).is_ok());
     assert_eq!(tasks.spawned(), 4);
-    // It runs for 20 s, and its runtime drops it.
+    // The refresh runs for 20 s, and its runtime drops it.
     clock.advance(secs(20));
     assert!(tasks.abort(3));
     let after_failure = || ready(get(&cache, 1)).unwrap().source() == Source::AfterFailure;
     assert!(after_failure());
-    // Three failures have earned a rest of 4 to 8 s.
+    // The backoff after three failures is 4 to 8 s.
     clock.advance(secs(4) - NANO);
     assert!(after_failure());
     assert_eq!(tasks.spawned(), 4);
@@ -111,7 +112,7 @@ fn a_refresh_that_is_dropped_rests_from_its_end_for_as_long_as_its_failures_earn
 }
 
 #[test]
-fn a_peek_says_of_a_value_what_a_get_says() {
+fn a_peek_reports_the_same_state_as_a_get() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
         .stale_if_error_for(secs(1_000))
@@ -129,14 +130,14 @@ fn a_peek_says_of_a_value_what_a_get_says() {
     assert_eq!(both(), Some(Source::Stale));
     end(&tasks, &gates, 0, End::Fail);
     assert_eq!(both(), Some(Source::AfterFailure));
-    // In the second window too, as long as the failure rests.
+    // In the second window too, during the backoff.
     clock.advance(secs(49));
     assert_eq!(both(), Some(Source::AfterFailure));
     assert_eq!(tasks.spawned(), 1);
 }
 
 #[test]
-fn past_the_hard_limit_nothing_is_served_whatever_failed() {
+fn no_value_is_served_past_the_hard_limit_even_after_a_failure() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
     clock.advance(secs(50));
@@ -144,7 +145,7 @@ fn past_the_hard_limit_nothing_is_served_whatever_failed() {
     assert!(is_pending(&mut read));
     end(&tasks, &gates, 0, End::Fail);
     assert!(ready(read).unwrap_err().is_load_failure());
-    // The failure rests: everybody gets it at once, and the loader is left alone.
+    // During the backoff every caller gets the error at once, and the loader is not called.
     assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
     assert!(cache.peek(&1).is_none());
     assert_eq!(tasks.spawned(), 1);
@@ -154,7 +155,7 @@ fn past_the_hard_limit_nothing_is_served_whatever_failed() {
 }
 
 #[test]
-fn a_refresh_begun_in_time_does_not_save_a_value_that_expires_meanwhile() {
+fn a_refresh_begun_in_time_does_not_extend_a_value_that_expires_meanwhile() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
     clock.advance(secs(49));
@@ -195,7 +196,7 @@ fn an_early_refresh_that_fails_leaves_a_fresh_value() {
 }
 
 #[test]
-fn a_full_queue_is_a_failure_like_another() {
+fn a_full_queue_counts_as_a_failure() {
     let clock = ManualClock::new();
     let loader = CountingLoader::new(|key: &u64| *key);
     let limits = builder(&clock)
@@ -212,7 +213,7 @@ fn a_full_queue_is_a_failure_like_another() {
     loader.wait_for_calls(1);
     let mut queued = get(&cache, 101);
     assert!(is_pending(&mut queued));
-    // There is no room to refresh key 1: the old value, for whoever asks first and for those after.
+    // The queue has no room to refresh key 1, so the first caller and later ones get the old value.
     for _ in 0..3 {
         let old = ready(get(&cache, 1)).unwrap();
         assert_eq!((*old, old.source()), (10, Source::AfterFailure));
@@ -222,7 +223,8 @@ fn a_full_queue_is_a_failure_like_another() {
     loader.wait_until_idle();
 }
 
-/// The times at which a loader that always fails is called, while key 1 is read ten times a second.
+/// Returns the times at which a loader that always fails is called, while key 1 is read ten times a
+/// second.
 fn attempts(
     cache: &Cache<u64, u64>,
     clock: &ManualClock,
@@ -239,7 +241,7 @@ fn attempts(
             until("the failure is counted", || {
                 cache.stats().failed > seen.failed
             });
-            until("the failure rests", || {
+            until("the backoff has begun", || {
                 cache.get_blocking(&1).unwrap().source() == Source::AfterFailure
             });
             attempts.push(tick);
@@ -250,7 +252,7 @@ fn attempts(
 }
 
 #[test]
-fn failures_back_off_exponentially_with_jitter_up_to_the_longest_rest() {
+fn the_backoff_grows_exponentially_with_jitter_up_to_the_longest() {
     let clock = ManualClock::new();
     let loader = CountingLoader::new(|key: &u64| *key);
     let limits = builder(&clock)
@@ -263,15 +265,15 @@ fn failures_back_off_exponentially_with_jitter_up_to_the_longest_rest() {
     let attempts = attempts(&cache, &clock, &loader);
     let gaps: Vec<u32> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     for (gap, longest) in gaps.iter().zip([10, 20, 40, 80, 80, 80, 80, 80, 80, 80]) {
-        // Up to a half is taken off; a tick is the grain of the reads.
+        // Jitter shortens the backoff by up to a half. The reads are one tick apart.
         assert!((longest / 2..=longest).contains(gap), "{gaps:?}");
     }
     assert!(gaps.len() >= 10, "{gaps:?}");
     assert_eq!(attempts.len(), loader.calls());
-    // Eight times the same rest: not at random.
+    // Eight equal backoffs do not happen at random.
     assert!(gaps[3..].iter().any(|gap| *gap != gaps[3]), "{gaps:?}");
 
-    // A success forgets the failures.
+    // A success resets the failures.
     loader.fail_next(0);
     clock.advance(secs(8));
     cache.get_blocking(&1).unwrap();
@@ -286,7 +288,7 @@ fn failures_back_off_exponentially_with_jitter_up_to_the_longest_rest() {
 }
 
 #[test]
-fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
+fn an_explicit_refresh_does_not_wait_for_the_backoff_to_end() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
     clock.advance(secs(12));
@@ -301,12 +303,12 @@ fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
 }
 
 #[test]
-fn a_refresh_by_name_right_after_one_that_failed_loads_again() {
+fn an_explicit_refresh_right_after_a_failed_one_loads_again() {
     let clock = ManualClock::new();
     let loader = CountingLoader::new(|key: &u64| *key);
     let cache = computing(builder(&clock), &loader);
     cache.insert(1, 10);
-    // The caller is told of the failure a moment before the worker gives the claim up.
+    // The caller gets the error a moment before the worker releases the claim.
     for calls in 1..=1_000 {
         loader.fail_next(1);
         let failed = futures_lite::future::block_on(cache.refresh(&1));
@@ -316,7 +318,7 @@ fn a_refresh_by_name_right_after_one_that_failed_loads_again() {
 }
 
 #[test]
-fn a_refresh_by_name_of_an_expired_value_does_not_wait_for_the_rest_either() {
+fn an_explicit_refresh_of_an_expired_value_does_not_wait_for_the_backoff_either() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
     clock.advance(secs(1_000));
@@ -324,7 +326,7 @@ fn a_refresh_by_name_of_an_expired_value_does_not_wait_for_the_rest_either() {
     assert!(is_pending(&mut reading));
     end(&tasks, &gates, 0, End::Fail);
     assert!(ready(reading).is_err());
-    // A read goes by the rest, a refresh by name does not, and others may join it.
+    // A read respects the backoff. An explicit refresh does not, and others may join it.
     assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
     let mut refreshing = [refresh(&cache, 1), refresh(&cache, 1)];
     assert!(refreshing.iter_mut().all(is_pending));
@@ -339,7 +341,7 @@ fn a_refresh_by_name_of_an_expired_value_does_not_wait_for_the_rest_either() {
 }
 
 #[test]
-fn a_refresh_by_name_joins_the_one_that_runs_while_others_read_the_old_value() {
+fn an_explicit_refresh_joins_the_running_one_while_others_read_the_old_value() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = cache(&clock);
     let mut refreshing = [refresh(&cache, 1), refresh(&cache, 1)];
@@ -350,7 +352,7 @@ fn a_refresh_by_name_joins_the_one_that_runs_while_others_read_the_old_value() {
     let [first, second] = refreshing.map(|refreshing| ready(refreshing).unwrap());
     assert_eq!((*first, first.source()), (11, Source::Loaded));
     assert_eq!((*second, second.source()), (11, Source::Coalesced));
-    // An absent key is loaded.
+    // A missing key is loaded.
     let mut absent = refresh(&cache, 2);
     assert!(is_pending(&mut absent));
     end(&tasks, &gates, 1, End::Value(20));

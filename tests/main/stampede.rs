@@ -1,4 +1,5 @@
-//! A stampede of callers on one key: stale, they are served and one refresh runs; absent, they share one load.
+//! A stampede of callers on one key. On a stale key all are served and one refresh runs; on a
+//! missing key they share one load.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -18,7 +19,8 @@ fn threads_on_a_stale_key_are_all_served_while_one_refresh_runs() {
     cache.get_blocking(&1).unwrap();
     clock.advance(secs(12));
     loader.hold();
-    // Nobody can have waited for the refresh: it ends only when all callers are back.
+    // No caller can have waited for the refresh, because it ends only after all callers have
+    // returned.
     thread::scope(|scope| {
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| scope.spawn(|| cache.get_blocking(&1).unwrap()))
@@ -51,7 +53,7 @@ fn tasks_on_a_stale_key_are_ready_at_the_first_poll() {
     assert_eq!(tasks.spawned(), 1);
 }
 
-/// So many threads read an absent key; the loader is released when all of them wait.
+/// `CALLERS` threads read a missing key. The loader is released once all of them wait.
 fn cold(
     cache: &Cache<u64, u64>,
     loader: &CountingLoader<u64, u64>,
@@ -62,7 +64,7 @@ fn cold(
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| scope.spawn(|| cache.get_blocking(&1)))
             .collect();
-        until("all but one wait for another's load", || {
+        until("all callers but one wait", || {
             cache.stats().coalesced == waited + CALLERS as u64 - 1
         });
         loader.release();
@@ -74,7 +76,7 @@ fn cold(
 }
 
 #[test]
-fn threads_on_an_absent_key_share_one_load_and_its_result() {
+fn threads_on_a_missing_key_share_one_load_and_its_result() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock), &loader);
@@ -94,7 +96,7 @@ fn threads_on_an_absent_key_share_one_load_and_its_result() {
 }
 
 #[test]
-fn threads_on_an_absent_key_share_its_error_and_its_panic() {
+fn threads_on_a_missing_key_share_its_error_and_its_panic() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock).backoff(secs(1_000), secs(100_000)), &loader);
@@ -105,7 +107,7 @@ fn threads_on_an_absent_key_share_its_error_and_its_panic() {
         assert_eq!(error.downcast_ref(), Some(&InjectedFailure));
     }
     assert_eq!((loader.calls(), cache.len()), (1, 0));
-    // All at once again, as soon as the failure has rested.
+    // All callers again, at the end of the backoff.
     assert!(cache.get_blocking(&1).unwrap_err().is_load_failure());
     clock.advance(secs(1_000));
     loader.panic_next(1);
@@ -116,13 +118,13 @@ fn threads_on_an_absent_key_share_its_error_and_its_panic() {
     }
     assert_eq!((loader.calls(), cache.len()), (2, 0));
     clock.advance(secs(2_000));
-    // The key is as good as new.
+    // The key works as before.
     assert!(cold(&cache, &loader).iter().all(Result::is_ok));
     assert_eq!(loader.calls(), 3);
 }
 
 #[test]
-fn tasks_on_an_absent_key_share_one_load_of_a_runtime() {
+fn tasks_on_a_missing_key_share_one_load_on_a_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -186,13 +188,13 @@ fn different_keys_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn a_panic_in_a_caller_has_nothing_to_do_with_the_cache() {
+fn a_panic_in_a_caller_does_not_affect_the_cache() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock), &loader);
     let held = catch_unwind(AssertUnwindSafe(|| {
         let _read = cache.get_blocking(&1).unwrap();
-        panic!("a caller");
+        panic!("the caller panics");
     }));
     assert!(held.is_err());
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);

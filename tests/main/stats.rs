@@ -1,4 +1,4 @@
-//! The counters, their ratios and how they print.
+//! The counters, their ratios and their text.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -41,7 +41,7 @@ fn every_read_and_every_load_is_counted_once() {
 }
 
 #[test]
-fn it_prints_for_people() {
+fn stats_print_as_readable_text() {
     let text = some_history(&ManualClock::new()).stats().to_string();
     let expected = "\
 reads      4 (50.00 % hits, 25.00 % stale)
@@ -59,7 +59,7 @@ stale age  1 counted, p50 < 1.1s, p99 < 1.1s, max < 1.1s";
 }
 
 #[test]
-fn a_reset_starts_from_zero() {
+fn a_reset_sets_the_counters_to_zero() {
     let clock = ManualClock::new();
     let cache = some_history(&clock);
     cache.reset_stats();
@@ -72,7 +72,7 @@ fn a_reset_starts_from_zero() {
 }
 
 #[test]
-fn reads_that_end_in_an_error_are_reads() {
+fn reads_that_end_in_an_error_are_counted() {
     let clock = ManualClock::new();
     let loader = numbering();
     let cache = computing(builder(&clock).threads(1).queue(1), &loader);
@@ -92,7 +92,7 @@ fn reads_that_end_in_an_error_are_reads() {
 }
 
 #[test]
-fn a_read_inside_a_load_that_ends_in_an_error_is_a_read() {
+fn a_failed_read_inside_a_load_is_counted() {
     let clock = ManualClock::new();
     let handle: std::sync::Arc<std::sync::OnceLock<Cache<u64, u64>>> = Default::default();
     let inside = handle.clone();
@@ -102,12 +102,12 @@ fn a_read_inside_a_load_that_ends_in_an_error_is_a_read() {
         .unwrap();
     handle.set(cache.clone()).unwrap();
     assert!(cache.get_blocking(&1).is_err());
-    // The caller's, and the load's own.
+    // The read of the caller, and the read of the load.
     assert_eq!(cache.stats().misses, 2);
 }
 
 #[test]
-fn snapshots_are_consistent_while_it_counts() {
+fn snapshots_taken_while_counting_are_consistent() {
     let clock = ManualClock::new();
     let cache: Cache<u64, u64> = builder(&clock)
         .capacity(10)
@@ -160,7 +160,7 @@ fn snapshots_are_consistent_while_it_counts() {
     });
 }
 
-/// Stale ages of 1, 2, 4, ... 512 s, one each, and how they were counted.
+/// Counts stale ages of 1, 2, 4, ... 512 s, one each.
 fn ages() -> Histogram {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).stale_for(secs(10_000)));
@@ -173,7 +173,7 @@ fn ages() -> Histogram {
 }
 
 #[test]
-fn quantiles_bound_what_was_counted_at_most_twice_too_high() {
+fn quantiles_are_upper_bounds_at_most_twice_too_high() {
     let ages = ages();
     assert_eq!(ages.count(), 10);
     for (part, age) in [
@@ -190,7 +190,7 @@ fn quantiles_bound_what_was_counted_at_most_twice_too_high() {
             "{part}: {bound:?}"
         );
     }
-    // Out of range is the nearest end.
+    // Values out of range count at the nearest end.
     assert_eq!(ages.quantile(7.0), ages.quantile(1.0));
     assert_eq!(ages.quantile(-1.0), ages.quantile(0.0));
     assert_eq!(Histogram::default().quantile(0.5), None);

@@ -1,8 +1,10 @@
-//! No duplicates under oversubscription: sixteen threads and more race for every epoch on however few cores there are.
+//! No duplicate loads under oversubscription: sixteen threads or more race for every epoch, on any
+//! number of cores.
 //!
-//! Values are numbered, so the value that a load replaces names the epoch; two loads that saw the same one are a duplicate.
-//! The clock never comes near a deadline, so no load may be taken over, and every assertion counts; none measures time.
-//! `EVERFRESH_STRESS_EPOCHS` says how many epochs are to be raced for (600 if not given; a tenth of it with slow loads).
+//! Values are numbered, so the value that a load replaces identifies the epoch. Two loads that saw
+//! the same value are a duplicate. The clock never comes near a deadline, so no load may be taken
+//! over. The assertions count loads and measure no time. `EVERFRESH_STRESS_EPOCHS` is the number of
+//! epochs to race for, of which tests with slow loads take a tenth. Default: 600.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,19 +20,20 @@ use crate::support::*;
 const KEYS: u64 = 3;
 const READERS: u64 = 20;
 
-/// So many readers must have seen a value stale for its epoch to count: each of them could have refreshed it.
+/// An epoch counts once this many readers have seen its value stale, because each of them could
+/// have refreshed it.
 const RACING: u64 = 4;
 
 fn epochs() -> u64 {
     number("EVERFRESH_STRESS_EPOCHS").unwrap_or(600)
 }
 
-/// What is known of each epoch, by the number of its value.
+/// The counts of one epoch, identified by the number of its value.
 #[derive(Default)]
 struct Epoch {
-    /// Loads that replaced, or wanted to replace, this value.
+    /// Loads that replaced this value or tried to.
     loads: AtomicU64,
-    /// Readers that were served it stale.
+    /// Readers that were served this value stale.
     readers: AtomicU64,
 }
 
@@ -58,13 +61,14 @@ impl Epochs {
     }
 
     fn of(&self, number: u64) -> &Epoch {
-        // Far more room than epochs are wanted; a run that never raced would otherwise never end.
+        // There is room for far more epochs than wanted. The limit ends a run in which no reads
+        // race.
         let all = &self.all;
         let epoch = all.get(number as usize);
-        epoch.unwrap_or_else(|| panic!("{number} values, and still no races"))
+        epoch.unwrap_or_else(|| panic!("{number} values without enough races"))
     }
 
-    /// A load begins.
+    /// Counts a load that begins.
     fn loads(&self, previous: Option<u64>) {
         match previous {
             None => self.cold.fetch_add(1, Ordering::Relaxed),
@@ -75,7 +79,7 @@ impl Epochs {
         };
     }
 
-    /// A reader is served this stale value, and was not before.
+    /// Counts a reader that is served this stale value for the first time.
     fn served(&self, number: u64) {
         if self.of(number).readers.fetch_add(1, Ordering::Relaxed) == RACING - 1 {
             self.raced.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +87,7 @@ impl Epochs {
     }
 }
 
-/// For ever, but for a clock that may be moved.
+/// Practically for ever, but a manual clock can still advance.
 const NEVER: Duration = Duration::from_secs(1_000_000_000);
 
 struct Scene {
@@ -93,7 +97,7 @@ struct Scene {
     fresh_for: Duration,
 }
 
-/// Stops everybody when its thread ends, also when it panics.
+/// Stops all threads when its thread ends or panics.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -103,7 +107,8 @@ impl Drop for Stop<'_> {
 }
 
 impl Scene {
-    /// Loads take `busy` of one core's time; what they return is stale after `fresh_for`, which may be nothing.
+    /// Loads keep a core busy for `busy`. Their values are stale after `fresh_for`, which may be
+    /// zero.
     fn new(wanted: u64, busy: Duration, fresh_for: Duration) -> Self {
         let (epochs, clock) = (Epochs::new(1_000 * wanted + 100_000), ManualClock::new());
         let seen = epochs.clone();
@@ -137,8 +142,8 @@ impl Scene {
         self.cache.insert(key, loaded);
     }
 
-    /// Reads until so many epochs were raced for, while `write` is called again and again; returns how often a load had no
-    /// value to replace.
+    /// Reads until `wanted` epochs were raced for, while `write` is called again and again. Returns
+    /// the number of loads that had no value to replace.
     fn race(&self, wanted: u64, mut write: impl FnMut(u64)) -> u64 {
         let raced = || self.epochs.raced.load(Ordering::Relaxed);
         let stopped = AtomicBool::new(false);
@@ -160,8 +165,8 @@ impl Scene {
         println!("{raced} epochs raced for\n{stats}");
         let duplicates = self.epochs.duplicates.load(Ordering::Relaxed);
         assert_eq!(duplicates, 0, "of {} loads", stats.computes());
-        // Not by an empty hand: so many epochs, each wanted by many readers, of whom one at most got its claim.
-        // The refresh of the last epoch of each key may still be queued.
+        // The result is not vacuous: many readers tried to claim each of the epochs, and at most
+        // one succeeded. The refresh of the last epoch of each key may still be queued.
         assert!(raced >= wanted && stats.refreshes_stale + KEYS >= wanted);
         assert!(stats.claims_denied >= wanted * (RACING - 1));
         assert_eq!(
@@ -181,7 +186,8 @@ impl Scene {
                 *last = Some(*read);
                 self.epochs.served(*read);
             } else if rng.below(16) == 0 {
-                // Others have not seen this value yet; most changes of threads still come in the middle of something.
+                // Yields before other readers have seen this value. Most switches of threads still
+                // come inside an operation.
                 thread::yield_now();
             }
         }
@@ -193,7 +199,7 @@ fn loads_that_take_no_time() {
     let wanted = epochs();
     let scene = Scene::new(wanted, Duration::ZERO, Duration::ZERO);
     let cold = scene.race(wanted, |_| ());
-    assert_eq!(cold, KEYS, "one load for each absent key");
+    assert_eq!(cold, KEYS, "one load for each missing key");
 }
 
 #[test]
@@ -201,15 +207,15 @@ fn loads_that_keep_a_core_busy() {
     let wanted = epochs().div_ceil(10);
     let scene = Scene::new(wanted, millis(2), Duration::ZERO);
     let cold = scene.race(wanted, |_| ());
-    assert_eq!(cold, KEYS, "one load for each absent key");
+    assert_eq!(cold, KEYS, "one load for each missing key");
 }
 
 #[test]
-fn values_that_go_stale_for_all_readers_at_one_moment() {
+fn values_that_become_stale_for_all_readers_at_once() {
     let wanted = epochs();
     let scene = Scene::new(wanted, Duration::ZERO, secs(1));
     let cold = scene.race(wanted, |_| scene.clock.advance(secs(1)));
-    assert_eq!(cold, KEYS, "one load for each absent key");
+    assert_eq!(cold, KEYS, "one load for each missing key");
 }
 
 #[test]
@@ -221,7 +227,8 @@ fn loads_during_which_keys_are_written() {
         let (mut rng, mut written, mut removed) = (Rng::new(READERS), 0, 0);
         let mut inserted = 0;
         let cold = scene.race(wanted, |raced| {
-            // A few writes for each ten epochs, so that there are epochs to race for between them.
+            // A few writes for every ten epochs, so that there are epochs to race for between the
+            // writes.
             if raced / 10 > written {
                 written = raced / 10;
                 let key = rng.below(KEYS);
@@ -247,8 +254,8 @@ fn loads_during_which_keys_are_written() {
             written >= wanted / 20 && (written < 15 || removed > 0),
             "{written} writes"
         );
-        // Each removal makes room for one more load, however many readers find the key absent; so does an insert during a load, which
-        // takes that one's placeholder out first.
+        // Each removal allows one more load, however many readers find the key missing. So does an
+        // insert during a load, because it first removes the placeholder of that load.
         assert!(
             (KEYS..=KEYS + removed + inserted).contains(&cold),
             "{cold} loads for {removed} removals and {inserted} inserts"
@@ -257,7 +264,7 @@ fn loads_during_which_keys_are_written() {
 }
 
 #[test]
-fn a_duplicate_would_be_counted() {
+fn a_duplicate_load_would_be_counted() {
     let epochs = Epochs::new(2);
     for previous in [None, None, Some(0), Some(1)] {
         epochs.loads(previous);

@@ -1,6 +1,6 @@
 //! Destructors of thread-locals that use a cache, while a thread ends.
 //!
-//! A panic in such a destructor aborts the process, so each test runs in a process of its own.
+//! A panic in such a destructor aborts the process, so each test runs in its own process.
 
 use std::cell::RefCell;
 use std::process::Command;
@@ -10,11 +10,11 @@ use std::{env, thread};
 
 use everfresh::{Cache, Cause, Clock, ManualClock, Pinned, Reader};
 
-use crate::removal::Told;
+use crate::removal::Removals;
 use crate::support::gates::numbering;
 use crate::support::*;
 
-/// Runs a test of this module in a process of its own.
+/// Runs a test of this module in its own process.
 fn apart(test: &str, run: impl FnOnce()) {
     const APART: &str = "EVERFRESH_TEST_APART";
     if env::var_os(APART).is_some() {
@@ -51,9 +51,9 @@ thread_local! {
     static REGISTERED_LAST: AtEnd = const { AtEnd(RefCell::new(None)) };
 }
 
-/// Lives a thread, and runs `end` in two of its destructors. Destructors run in the reverse of the
-/// order in which their thread-locals were first used: one before, the other after those of
-/// everything that `life` uses.
+/// Runs `life` on a thread, and `end` in two destructors of this thread. Destructors run in the
+/// reverse order of the first use of their thread-locals, so one runs before and the other after
+/// those of everything that `life` uses.
 fn live_and_end(life: impl FnOnce() + Send + 'static, end: End) {
     let thread = thread::spawn(move || {
         REGISTERED_FIRST.with(|at_end| at_end.0.replace(Some(end.clone())));
@@ -69,9 +69,9 @@ thread_local! {
     static KEPT: RefCell<Option<Handles>> = const { RefCell::new(None) };
 }
 
-/// Reads 70 times by a reader and 70 times by a pin of this thread, which tell of hits 64 at a
-/// time.
-fn read_by_what_is_kept(cache: &Cache<u64, u64>) {
+/// Reads 70 times by a reader and 70 times by a pin of this thread, which report hits in batches of
+/// 64.
+fn read_by_kept_handles(cache: &Cache<u64, u64>) {
     KEPT.with_borrow_mut(|kept| {
         let (reader, pin) = kept.get_or_insert_with(|| (cache.reader(), cache.pin(1)));
         for _ in 0..70 {
@@ -82,28 +82,31 @@ fn read_by_what_is_kept(cache: &Cache<u64, u64>) {
 }
 
 #[test]
-fn a_reader_and_a_pin_kept_by_a_thread_go_with_it() {
-    apart("a_reader_and_a_pin_kept_by_a_thread_go_with_it", || {
-        let (cache, ..) = by_hand(builder(&ManualClock::new()));
-        cache.insert(1, 10);
-        for before in [false, true] {
-            let cache = cache.clone();
-            let thread = thread::spawn(move || {
-                if before {
-                    assert!(cache.peek(&1).is_some());
-                }
-                read_by_what_is_kept(&cache);
-            });
-            thread.join().unwrap();
-        }
-        assert_eq!(cache.stats().fresh, 2 * 140 + 1);
-    });
+fn a_reader_and_a_pin_kept_by_a_thread_are_dropped_with_it() {
+    apart(
+        "a_reader_and_a_pin_kept_by_a_thread_are_dropped_with_it",
+        || {
+            let (cache, ..) = by_hand(builder(&ManualClock::new()));
+            cache.insert(1, 10);
+            for before in [false, true] {
+                let cache = cache.clone();
+                let thread = thread::spawn(move || {
+                    if before {
+                        assert!(cache.peek(&1).is_some());
+                    }
+                    read_by_kept_handles(&cache);
+                });
+                thread.join().unwrap();
+            }
+            assert_eq!(cache.stats().fresh, 2 * 140 + 1);
+        },
+    );
 }
 
 #[test]
-fn a_reader_and_a_pin_kept_by_a_worker_of_tokio_go_with_it() {
+fn a_reader_and_a_pin_kept_by_a_worker_of_tokio_are_dropped_with_it() {
     apart(
-        "a_reader_and_a_pin_kept_by_a_worker_of_tokio_go_with_it",
+        "a_reader_and_a_pin_kept_by_a_worker_of_tokio_are_dropped_with_it",
         || {
             let (cache, ..) = by_hand(builder(&ManualClock::new()));
             cache.insert(1, 10);
@@ -112,7 +115,7 @@ fn a_reader_and_a_pin_kept_by_a_worker_of_tokio_go_with_it() {
                 .build()
                 .unwrap();
             let reading = cache.clone();
-            let task = runtime.spawn(async move { read_by_what_is_kept(&reading) });
+            let task = runtime.spawn(async move { read_by_kept_handles(&reading) });
             runtime.block_on(task).unwrap();
             drop(runtime);
             assert_eq!(cache.stats().fresh, 140);
@@ -120,8 +123,8 @@ fn a_reader_and_a_pin_kept_by_a_worker_of_tokio_go_with_it() {
     );
 }
 
-/// Every call there is.
-fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
+/// Makes every call of the public API.
+fn use_all_of(cache: &Cache<u64, u64>, removals: &Removals, next: &AtomicU64) {
     let key = next.fetch_add(10, Ordering::Relaxed);
     assert_eq!(*cache.get_blocking(&key).unwrap(), key * 2, "a cold read");
     assert_eq!(*cache.get_blocking(&key).unwrap(), key * 2, "a hit");
@@ -130,7 +133,7 @@ fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
     assert_eq!(*cache.peek(&key).unwrap(), key * 2);
     assert!(cache.peek(&(key + 9)).is_none());
     cache.insert(key, 5);
-    assert_eq!(told.count(key, Cause::Replaced), 1);
+    assert_eq!(removals.count(key, Cause::Replaced), 1);
     assert_eq!(*wait(refresh(cache, key)).unwrap(), key * 2);
     let (mut reader, mut pin) = (cache.reader(), cache.pin(key));
     for _ in 0..3 {
@@ -139,11 +142,11 @@ fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
     }
     drop((reader, pin));
     assert!(cache.invalidate(&key));
-    assert_eq!(told.count(key, Cause::Invalidated), 1);
+    assert_eq!(removals.count(key, Cause::Invalidated), 1);
     assert!(cache.contains(&(key + 1)));
     cache.sweep();
     cache.invalidate_all();
-    assert_eq!(told.count(key + 1, Cause::Invalidated), 1);
+    assert_eq!(removals.count(key + 1, Cause::Invalidated), 1);
     assert!(cache.is_empty());
     assert!(cache.stats().reads() > 0 && format!("{cache:?}").contains("everfresh"));
 }
@@ -151,23 +154,23 @@ fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
 #[test]
 fn a_destructor_may_make_every_call() {
     apart("a_destructor_may_make_every_call", || {
-        let told = Told::default();
-        let cache: Cache<u64, u64> = told
+        let removals = Removals::default();
+        let cache: Cache<u64, u64> = removals
             .listen(builder(&ManualClock::new()))
             .compute(|key: &u64| key * 2)
             .build()
             .unwrap();
         let next = Arc::new(AtomicU64::new(0));
         let using = {
-            let (cache, told, next) = (cache.clone(), told.clone(), next.clone());
-            move || use_all_of(&cache, &told, &next)
+            let (cache, removals, next) = (cache.clone(), removals.clone(), next.clone());
+            move || use_all_of(&cache, &removals, &next)
         };
         let end: End = Arc::new(using.clone());
         live_and_end(using, end.clone());
         live_and_end(|| {}, end);
         let stats = cache.stats();
         assert_eq!(next.load(Ordering::Relaxed), 50);
-        // Each time: 11 hits, and 3 misses, one of them of `peek`.
+        // Each run counts 11 hits and 3 misses, one of them of `peek`.
         assert_eq!((stats.fresh, stats.misses), (5 * 9, 5 * 3), "{stats}");
     });
 }
@@ -197,11 +200,11 @@ fn a_destructor_may_build_a_cache_and_drop_the_last_handle() {
 }
 
 #[test]
-fn a_destructor_that_waits_for_a_load_that_hangs_gets_an_error() {
+fn a_destructor_that_waits_for_a_hanging_load_gets_an_error() {
     apart(
-        "a_destructor_that_waits_for_a_load_that_hangs_gets_an_error",
+        "a_destructor_that_waits_for_a_hanging_load_gets_an_error",
         || {
-            // By the clock of the system, whose thread is started by the destructor.
+            // Uses a system clock, whose thread the destructor starts.
             let loader = numbering();
             loader.hold();
             let builder = Cache::builder()
@@ -222,7 +225,7 @@ fn a_destructor_may_run_a_load_that_reads_itself() {
         let handle = Arc::new(std::sync::OnceLock::<Cache<u64, u64>>::new());
         let inside = handle.clone();
         let cache: Cache<u64, u64> = builder(&ManualClock::new())
-            // Runs the load in the call that starts it.
+            // The spawner runs the load inside the call that starts it.
             .spawner(|mut load| while is_pending(&mut load) {})
             .try_load(move |key: &u64| {
                 let (cache, key) = (inside.clone(), *key);

@@ -1,4 +1,5 @@
-//! What every public type can be used for: sending, sharing, cloning, printing, unwinding.
+//! The auto traits and common traits of every public type: `Send`, `Sync`, `Clone`, `Debug` and
+//! unwind safety.
 
 use std::fmt::Debug;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -37,7 +38,7 @@ fn public_types_are_send_and_sync() {
     shared::<Source>();
     shared::<CountingLoader<Key, Value>>();
     shared::<InjectedFailure>();
-    // A value needs no `Clone` and no `Debug`.
+    // A value needs neither `Clone` nor `Debug`.
     struct Plain;
     shared::<Cache<u64, Plain>>();
     shared::<Cached<u64, Plain>>();
@@ -90,7 +91,7 @@ fn futures_of_reads_may_be_sent_and_a_value_held_across_an_await() {
     let future = Box::pin(sent(async {
         let held = cache.get(&1).await?;
         let refreshed = cache.refresh(&1).await?;
-        // Still here, although it was replaced.
+        // The value is still alive, although it was replaced.
         Ok::<_, Error>((*held, *refreshed, held.source()))
     }));
     assert_eq!(wait(future).unwrap(), (1, 2, Source::Loaded));
@@ -102,7 +103,7 @@ fn a_read_derefs_and_prints_as_its_value() {
         .compute(|key: &String| key.to_uppercase())
         .build()
         .unwrap();
-    // By a borrowed form of the key.
+    // Looks up by a borrowed form of the key.
     let read = cache.get_blocking("abc").unwrap();
     assert_eq!(read.len(), 3);
     assert_eq!(read.as_ref(), "ABC");
@@ -130,7 +131,7 @@ fn another_hasher_may_be_used() {
         .build()
         .unwrap();
     assert_eq!(*cache.get_blocking(&1).unwrap(), 2);
-    // A hasher that knows one hash only is slow, but right.
+    // A hasher with a single hash is slow, but correct.
     #[derive(Default)]
     struct Same;
     impl std::hash::Hasher for Same {
@@ -148,11 +149,11 @@ fn another_hasher_may_be_used() {
     for key in 0..50 {
         assert_eq!(*cache.get_blocking(&key).unwrap(), key + 1);
     }
-    assert_eq!(cache.len(), 13, "one set is all that one hash can fill");
+    assert_eq!(cache.len(), 13, "a single hash can fill only one set");
 }
 
 #[test]
-fn the_clocks_of_the_system_serve_too() {
+fn system_clocks_work_too() {
     for clock in [Clock::coarse(), Clock::precise()] {
         let cache: Cache<u64, u64> = Cache::builder()
             .clock(clock)

@@ -1,4 +1,5 @@
-//! User code that panics where the cache calls it: the cache stays usable and its counts right.
+//! User code that panics when the cache calls it. The cache stays usable and its counts stay
+//! correct.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -21,7 +22,7 @@ enum Trap {
     Clone,
 }
 
-/// Panics at the `after`th use of this thread, once.
+/// Sets a trap that panics once, at the `after`th use by this thread.
 fn set(trap: Trap, after: u32) {
     TRAP.set(Some((trap, after)));
 }
@@ -43,7 +44,7 @@ struct Key(u64);
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         step_on(Trap::Hash);
-        // All in one set, where keys are compared.
+        // All keys are in one set, where they are compared.
         state.write_u64(0);
     }
 }
@@ -95,7 +96,7 @@ fn a_key_may_panic_anywhere_on_its_callers_thread() {
                 let unwound = catch_unwind(AssertUnwindSafe(|| operation(&cache))).is_err();
                 TRAP.set(None);
                 panics += u32::from(unwound);
-                // Every key can be read, and the count is that of the keys.
+                // Every key can be read, and the count matches the keys.
                 for key in 0..11 {
                     assert_eq!(*cache.get_blocking(&Key(key)).unwrap(), key);
                 }
@@ -106,11 +107,10 @@ fn a_key_may_panic_anywhere_on_its_callers_thread() {
             }
         }
     }
-    assert!(panics > 20, "only {panics} traps were stepped on");
+    assert!(panics > 20, "only {panics} traps were triggered");
 }
 
-/// A cache whose key panics on the worker, when it is cloned the `after`th time after a load of key
-/// 1.
+/// A cache whose key panics on the worker, at the `after`th clone after a load of key 1.
 fn trapped(clock: &ManualClock, after: u32, ends: fn() -> Loaded<u64>) -> Cache<Key, u64> {
     Cache::builder()
         .clock(clock)
@@ -129,7 +129,8 @@ fn trapped(clock: &ManualClock, after: u32, ends: fn() -> Loaded<u64>) -> Cache<
         .unwrap()
 }
 
-/// A load that ended in a panic after its loader is told to its caller, counted, and rests.
+/// Checks a load that panics after its loader has returned: the caller gets the error, the failure
+/// is counted, and the backoff begins.
 fn assert_failed_once<K, V>(cache: &Cache<K, V>, key: &K, clock: &ManualClock, text: &str)
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -149,7 +150,11 @@ where
     clock.advance(secs(5));
     assert!(cache.get_blocking(key).unwrap_err().is_panic());
     let stats = cache.stats();
-    assert_eq!((stats.loads, stats.failed), (2, 2), "it is tried again");
+    assert_eq!(
+        (stats.loads, stats.failed),
+        (2, 2),
+        "the load is tried again"
+    );
 }
 
 #[test]
@@ -162,8 +167,8 @@ fn a_key_whose_clone_panics_after_its_load_fails_the_load() {
 }
 
 #[test]
-fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
-    // Its clone panics where a failure, or the answer that there is no value, is put down.
+fn the_callers_get_the_error_even_if_the_key_cannot_be_remembered() {
+    // The clone panics where a failure, or the answer "not found", is stored.
     let clock = ManualClock::new();
     let cache = trapped(&clock, 0, Loaded::not_found);
     let error = cache.get_blocking(&Key(1)).unwrap_err();
@@ -173,15 +178,15 @@ fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
 }
 
 #[test]
-fn a_key_that_panics_while_its_value_leaves_ends_the_load_with_a_panic() {
+fn a_key_that_panics_while_its_value_is_removed_ends_the_load_with_a_panic() {
     let clock = ManualClock::new();
-    // Two clones remember the answer, the third stands for the value that leaves.
+    // Two clones store the answer. The third is for the notification of the removed value.
     let cache = trapped(&clock, 2, Loaded::not_found);
     cache.insert(Key(1), 5);
     clock.advance(secs(40));
     let error = cache.get_blocking(&Key(1)).unwrap_err();
     assert!(error.is_panic(), "{error}");
-    // It is resident still, and rests like after a failure.
+    // The value is still resident, and the key is in backoff as after a failure.
     assert_eq!(cache.len(), 1);
     assert!(cache.get_blocking(&Key(1)).is_err());
     assert_eq!(cache.stats().loads, 1);
@@ -203,7 +208,7 @@ fn a_weigher_that_panics_after_a_load_fails_the_load() {
     assert_eq!(*cache.get_blocking(&1).unwrap(), 5);
     until("the refresh has failed", || cache.stats().failed == 3);
     assert_eq!(*cache.get_blocking(&1).unwrap(), 5);
-    assert_eq!(cache.stats().refreshes_stale, 1, "it rests");
+    assert_eq!(cache.stats().refreshes_stale, 1, "the key is in backoff");
     assert_eq!(cache.weight(), 2);
 }
 
@@ -225,7 +230,7 @@ fn a_weigher_that_panics_on_insert_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_loader_whose_panic_panics_when_it_is_dropped_fails_the_load() {
+fn a_loader_whose_panic_payload_panics_when_dropped_fails_the_load() {
     struct Payload;
     impl Drop for Payload {
         fn drop(&mut self) {
@@ -241,7 +246,7 @@ fn a_loader_whose_panic_panics_when_it_is_dropped_fails_the_load() {
     assert_failed_once(&cache, &1, &clock, "the loader panicked");
 }
 
-/// A value that panics when it is dropped, while it is armed.
+/// A value that panics when it is dropped while the flag is set.
 struct Bomb(Arc<AtomicBool>);
 
 impl Drop for Bomb {
@@ -277,9 +282,9 @@ fn a_value_may_panic_when_it_is_dropped() {
         }
         armed.store(true, Ordering::SeqCst);
         let unwound = catch_unwind(AssertUnwindSafe(|| operation(&cache, &armed))).is_err();
-        // The last operation drops its victim on the pool's thread.
+        // The last operation drops its value on a thread of the pool.
         assert_eq!(unwound, number < 4, "operation {number}");
-        until("the pool has come back", || {
+        until("the worker has returned", || {
             armed.store(false, Ordering::SeqCst);
             true
         });
@@ -295,16 +300,16 @@ fn a_value_may_panic_when_it_is_dropped() {
 }
 
 #[test]
-fn a_weigher_or_a_key_that_reads_the_key_that_is_loaded_is_told_of_the_recursion() {
-    // It runs within the load, so waiting for that would be for ever.
+fn a_weigher_or_a_key_that_reads_the_loaded_key_gets_a_recursion_error() {
+    // The weigher runs inside the load, so waiting for this load would never end.
     let clock = ManualClock::new();
     let handle = Arc::new(OnceLock::<Cache<u64, u64>>::new());
     let (inside, seen) = (handle.clone(), Arc::new(Mutex::new(Vec::new())));
-    let told = seen.clone();
+    let recorder = seen.clone();
     let cache = builder(&clock)
         .max_weight(100, move |key: &u64, _| {
             let read = inside.get().unwrap().get_blocking(key);
-            told.lock().unwrap().push(read.map(|read| *read));
+            recorder.lock().unwrap().push(read.map(|read| *read));
             1
         })
         .compute(|key: &u64| *key)

@@ -1,4 +1,4 @@
-//! Wakers that misbehave: the others are woken all the same.
+//! Wakers that panic or drop tasks: all other callers are still woken.
 
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use everfresh::{Cache, Clock, ManualClock};
 use crate::support::gates::{End, numbering};
 use crate::support::*;
 
-/// Counts how often it was called, and panics each time if it is told to.
+/// Counts its calls, and panics at each one if the flag is set.
 #[derive(Default)]
 struct Called {
     panics: bool,
@@ -57,7 +57,7 @@ fn is_pending_with(reading: &mut Reading<u64>, waker: &Waker) -> bool {
         .is_pending()
 }
 
-/// Three callers that wait for one key; the wakers of the first and of the last panic.
+/// Three callers that wait for one key. The wakers of the first and the last panic.
 fn three_callers(cache: &Cache<u64, u64>, key: u64) -> Vec<(Reading<u64>, Arc<Called>)> {
     [true, false, true]
         .map(|panics| {
@@ -81,7 +81,7 @@ fn a_waker_that_panics_strands_no_other_caller_of_its_load() {
         assert_eq!(*ready(reading).unwrap(), 7);
     }
     assert_eq!(cache.stats().published, 1);
-    // The flight, whose waiters are gone, wakes later ones as well.
+    // The flight, which has lost these waiters, still wakes later ones.
     assert_eq!(*cache.get_blocking(&1).unwrap(), 7);
 }
 
@@ -100,7 +100,7 @@ fn a_waker_that_panics_at_a_deadline_strands_no_other_caller() {
 }
 
 #[test]
-fn a_waker_that_panics_leaves_the_systems_deadlines_alone() {
+fn a_waker_that_panics_does_not_affect_later_deadlines() {
     let hanging = || {
         let loader = numbering();
         loader.hold();
@@ -112,18 +112,18 @@ fn a_waker_that_panics_leaves_the_systems_deadlines_alone() {
     };
     let (first, first_loader) = hanging();
     let callers = three_callers(&first, 1);
-    until("all wakers are called by the clock's thread", || {
+    until("the clock thread calls all wakers", || {
         callers.iter().all(|(_, called)| called.times() > 0)
     });
-    // Through the same thread.
+    // The same thread handles the next deadline.
     let (second, second_loader) = hanging();
     assert!(second.get_blocking(&1).unwrap_err().is_timeout());
     first_loader.release();
     second_loader.release();
 }
 
-/// A task of a small executor: its waker hands it to a queue, and it ends with the last of its
-/// handles.
+/// A task of a small executor. Its waker puts it into a queue, and the task is dropped with its
+/// last handle.
 struct Task {
     future: Mutex<Option<Reading<u64>>>,
     queue: std::sync::mpsc::Sender<Arc<Task>>,
@@ -137,8 +137,8 @@ impl Wake for Task {
 
 #[test]
 fn a_waker_may_drop_the_task_that_waits() {
-    // The executor is gone, so the waker is the last handle to its task, and drops the read while
-    // it is woken.
+    // The executor is gone, so the waker is the last handle of its task, and drops the read while
+    // it wakes it.
     let (cache, tasks, gates) = by_hand(builder(&ManualClock::new()));
     let (queue, executor) = std::sync::mpsc::channel();
     drop(executor);

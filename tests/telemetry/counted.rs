@@ -85,7 +85,7 @@ fn history(name: &str) -> Cache<u64, u64> {
     let mut read = get(&cache, SECRET);
     assert!(is_pending(&mut read));
     tasks.poll_all();
-    end(11, End::Absent);
+    end(11, End::NotFound);
     ready(read).unwrap_err();
     cache.insert(SECRET, 12);
     cache.insert(1, 13);

@@ -1,4 +1,4 @@
-//! The settings of a store in Redis.
+//! The builder of a store in Redis.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::time::clock::Clock;
 ///
 /// use everfresh::store::RedisStore;
 ///
-/// // Does not wait for the server; `connect` and `connect_blocking` do.
+/// // `start` does not wait for the server; `connect` and `connect_blocking` do.
 /// let store = RedisStore::builder("redis://127.0.0.1:6379")
 ///     .login("shop", "secret")
 ///     .database(2)
@@ -53,31 +53,31 @@ pub struct RedisBuilder {
     authority: Option<Vec<u8>>,
 }
 
-/// What is at the URLs.
+/// The kind of servers at the URLs.
 pub(super) enum Kind {
     Standalone,
-    /// Sentinels, which know the master of this name.
+    /// Sentinels that report the address of the master of this name.
     Sentinels(String),
     Cluster,
 }
 
-/// What is to be kept up.
-enum Place {
+/// The servers to stay connected to.
+enum Deployment {
     Single(Target),
     Cluster(Cluster),
 }
 
-impl Place {
-    /// Keeps it up, for ever.
+impl Deployment {
+    /// Keeps the connections up, for ever.
     async fn keep(&self, shared: Arc<Shared>, timeout: Duration) {
         match self {
-            Place::Single(target) => {
+            Deployment::Single(target) => {
                 let node = Arc::new(Node::new(Default::default(), &shared.changed));
                 let slots = Slots::single(node.clone());
                 shared.slots.swap(Some(Arc::new(slots)));
                 node.keep(shared, target, timeout).await;
             }
-            Place::Cluster(cluster) => cluster.keep(&shared).await,
+            Deployment::Cluster(cluster) => cluster.keep(&shared).await,
         }
     }
 }
@@ -97,74 +97,76 @@ impl RedisBuilder {
         }
     }
 
-    /// User and password, instead of those in the URL; an empty user is the default one.
+    /// Sets user and password, in place of those in the URL. An empty name means the default user.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = Some(user.into()).filter(|user| !user.is_empty());
         self.password = Some(password.into());
         self
     }
 
-    /// The number of the database, instead of that in the URL. 0 if neither says.
+    /// Sets the number of the database, in place of that in the URL. Default: 0.
     pub fn database(mut self, number: u32) -> Self {
         self.database = Some(number.into());
         self
     }
 
-    /// The longest that any operation, or an attempt to connect, may wait. 1 s if not given, 10 ms at least.
+    /// Limits how long an operation or an attempt to connect waits. At least 10 ms. Default: 1 s.
     ///
-    /// A third of it lies between heartbeats. A payload that takes longer than two thirds of it on the network looks like a
-    /// server that hangs.
+    /// A heartbeat is sent every third of this time. A payload that takes longer than two thirds of
+    /// it on the network looks like a server that hangs.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The largest payload that is written or read, in bytes. That of an encoded value of 8 MiB if not given.
+    /// Sets the largest payload that is written or read, in bytes. Default: room for an encoded
+    /// value of 8 MiB.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Trusts the certificates in this PEM text, instead of those that the system trusts.
+    /// Trusts the CA certificates in this PEM text, in place of those of the system.
     #[cfg(feature = "redis-tls")]
     pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authority = Some(pem.into());
         self
     }
 
-    /// Starts without waiting for the server: it may come up later.
+    /// Starts the store without waiting for the server, which may come up later.
     ///
-    /// Called on a tokio runtime of several threads, the store works there: a read of an absent key then changes no threads. Elsewhere, and
-    /// from the moment that runtime ends, it works on a thread of its own.
+    /// If the caller runs on a tokio runtime with several threads, the store works on that runtime,
+    /// and a read then needs no switch of threads. Otherwise, and after that runtime has ended, the
+    /// store works on a thread of its own.
     ///
     /// # Errors
     ///
-    /// If a setting is wrong, or the system has no thread left.
+    /// A setting is wrong, or the system cannot start a thread.
     pub fn start(self) -> Result<RedisStore, StoreError> {
         if self.timeout < Duration::from_millis(10) {
             let text = "the timeout must be 10 ms or more";
             return Err(StoreError::new(ErrorClass::Setting, text));
         }
         let (limit, timeout) = (self.limit, self.timeout);
-        let place = self.place()?;
+        let deployment = self.deployment()?;
         let shared = Arc::new(Shared {
             slots: Slot::new(None),
-            unknown: Mutex::default(),
-            doubt: Notify::new(),
+            discovery_error: Mutex::default(),
+            recheck: Notify::new(),
             changed: Arc::new(Event::new()),
-            verbs: Scripts::new(),
+            scripts: Scripts::new(),
             limit,
-            // The one byte more that tells of more.
-            cap: StreamLimit::new(limit.saturating_add(1)),
+            // One byte more, because reads ask for it to learn that a payload is longer.
+            stream_limit: StreamLimit::new(limit.saturating_add(1)),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
         });
-        let (kept, place) = (shared.clone(), Arc::new(place));
+        let (state, deployment) = (shared.clone(), Arc::new(deployment));
         let runtime = Runtime::start(move || {
-            let (kept, place) = (kept.clone(), place.clone());
-            Box::pin(async move { place.keep(kept, timeout).await })
+            let (state, deployment) = (state.clone(), deployment.clone());
+            Box::pin(async move { deployment.keep(state, timeout).await })
         });
         let runtime = runtime.map_err(|error| {
             StoreError::new(ErrorClass::Setting, format!("no thread: {}", error.kind()))
@@ -172,15 +174,16 @@ impl RedisBuilder {
         Ok(RedisStore { shared, runtime })
     }
 
-    /// Starts, and waits for the first attempt to connect.
+    /// Starts the store, and waits for the first attempt to connect.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), and if that attempt fails; nothing is left of it then.
+    /// The errors of [`start`](Self::start), and the failure of that attempt. The store is then
+    /// stopped.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, nothing is left of it.
+    /// If the future is dropped, the store is stopped.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         let store = self.start()?;
         let event = store.shared.changed.clone();
@@ -194,11 +197,11 @@ impl RedisBuilder {
         }
     }
 
-    /// The same as [`connect`](Self::connect), from a thread.
+    /// Does the same as [`connect`](Self::connect), and blocks the thread.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// The errors of [`connect`](Self::connect).
     pub fn connect_blocking(self) -> Result<RedisStore, StoreError> {
         block_on(self.connect())
     }
@@ -219,11 +222,11 @@ impl RedisBuilder {
         Err(StoreError::new(ErrorClass::Setting, text))
     }
 
-    fn place(self) -> Result<Place, StoreError> {
+    fn deployment(self) -> Result<Deployment, StoreError> {
         let endpoints = self.urls.iter();
         let endpoints = endpoints.map(|url| Endpoint::parse(url, || self.encrypted()));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        let ours = |mut settings: redis::RedisConnectionInfo| {
+        let with_overrides = |mut settings: redis::RedisConnectionInfo| {
             if let Some(user) = &self.user {
                 settings = settings.set_username(user);
             }
@@ -241,17 +244,17 @@ impl RedisBuilder {
         };
         Ok(match self.kind {
             Kind::Standalone => {
-                first.login = ours(first.login.clone());
-                Place::Single(Target::Standalone(endpoints.swap_remove(0)))
+                first.login = with_overrides(first.login.clone());
+                Deployment::Single(Target::Standalone(endpoints.swap_remove(0)))
             }
-            Kind::Sentinels(master) => Place::Single(Target::Sentinel {
+            Kind::Sentinels(master) => Deployment::Single(Target::Sentinel {
                 master,
-                login: ours(redis::RedisConnectionInfo::default()),
+                login: with_overrides(redis::RedisConnectionInfo::default()),
                 security: first.security.clone(),
                 sentinels: endpoints,
             }),
             Kind::Cluster => {
-                let login = ours(first.login.clone());
+                let login = with_overrides(first.login.clone());
                 if login.db() != 0 {
                     let text = "a cluster has database 0 only";
                     return Err(StoreError::new(ErrorClass::Setting, text));
@@ -260,7 +263,7 @@ impl RedisBuilder {
                 for seed in &mut endpoints {
                     seed.login = login.clone();
                 }
-                Place::Cluster(Cluster {
+                Deployment::Cluster(Cluster {
                     seeds: endpoints,
                     login,
                     security,
@@ -271,7 +274,7 @@ impl RedisBuilder {
     }
 }
 
-// No URL: there may be a password in it.
+// Omits the URLs, because they can contain a password.
 impl fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBuilder")

@@ -1,13 +1,14 @@
-//! What an error of the client or the server means.
+//! The classification of errors from the client library and the server.
 
 use redis::{ErrorKind, RedisError, ServerError};
 
 use crate::store::error::{ErrorClass, StoreError};
 
-/// Answers after which a new connection is needed: the server is no longer the master, or no longer knows us.
+/// Error codes that need a new connection, because the server is no longer the master or the login
+/// is no longer valid.
 const NEW_CONNECTION: [&str; 4] = ["READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS"];
 
-/// The class of each word with which a server begins an error.
+/// The class of each error code of a server.
 const CODES: [(&str, ErrorClass); 18] = [
     ("WRONGTYPE", ErrorClass::Foreign),
     ("OOM", ErrorClass::Refused),
@@ -30,20 +31,20 @@ const CODES: [(&str, ErrorClass); 18] = [
 ];
 
 /// An error, and whether a new connection is needed after it.
-pub(super) struct Trouble {
+pub(super) struct Failure {
     pub(super) error: StoreError,
     pub(super) reconnect: bool,
 }
 
-/// What an answer of the server says that is an error.
-pub(super) fn server(error: &ServerError) -> Trouble {
+/// Classifies an error reply of the server.
+pub(super) fn server(error: &ServerError) -> Failure {
     let code = error.code();
     let details = error.details().unwrap_or_default();
-    // Servers before Redis 7 hide the word of an error in a script behind their own.
+    // Servers before Redis 7 put the code of an error inside a script behind `ERR`.
     let hidden = || CODES.iter().find(|(known, _)| details.contains(known));
     let known = CODES.iter().find(|(known, _)| *known == code);
     if let Some((code, class)) = known.or_else(|| (code == "ERR").then(hidden).flatten()) {
-        return Trouble {
+        return Failure {
             error: StoreError::new(*class, *code),
             reconnect: NEW_CONNECTION.contains(code),
         };
@@ -53,20 +54,20 @@ pub(super) fn server(error: &ServerError) -> Trouble {
             StoreError::new(ErrorClass::Unavailable, "too many clients")
         }
         _ if details.contains("AUTH") => StoreError::new(ErrorClass::Denied, "AUTH"),
-        // The rest of the text may have anything in it; a word in capitals has not.
+        // Keeps only a code in capitals, because the rest of the text can contain keys and values.
         _ if code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             StoreError::new(ErrorClass::Other, code.to_owned())
         }
         _ => StoreError::new(ErrorClass::Other, ""),
     };
-    Trouble {
+    Failure {
         error,
         reconnect: false,
     }
 }
 
-/// What an error of the client says.
-pub(super) fn client(error: RedisError) -> Trouble {
+/// Classifies an error of the client library.
+pub(super) fn client(error: RedisError) -> Failure {
     let reconnect = error.is_unrecoverable_error();
     let error = match error.kind() {
         ErrorKind::Server(_) | ErrorKind::Extension => match ServerError::try_from(error) {
@@ -78,28 +79,28 @@ pub(super) fn client(error: RedisError) -> Trouble {
         ErrorKind::AuthenticationFailed => StoreError::new(ErrorClass::Denied, ""),
         ErrorKind::RESP3NotSupported => StoreError::new(
             ErrorClass::Protocol,
-            "it must be Redis 6 or later, or Valkey",
+            "the server must be Redis 6 or later, or Valkey",
         ),
         ErrorKind::InvalidClientConfig => StoreError::new(ErrorClass::Setting, ""),
         _ => StoreError::new(ErrorClass::Protocol, ""),
     };
-    Trouble { error, reconnect }
+    Failure { error, reconnect }
 }
 
-/// An input or output error while connecting.
+/// Classifies an input or output error while connecting.
 pub(super) fn io(error: &std::io::Error) -> StoreError {
     let class = match error.kind() {
         std::io::ErrorKind::TimedOut => ErrorClass::TimedOut,
         _ => ErrorClass::Unavailable,
     };
-    // The kind only: the text may have an address in it.
+    // Keeps only the kind, because the text can contain an address.
     StoreError::new(class, error.kind().to_string())
 }
 
-/// An answer that is of no use.
-pub(super) fn nonsense() -> Trouble {
-    Trouble {
-        error: StoreError::new(ErrorClass::Protocol, "an unexpected answer"),
+/// A reply of an unexpected type.
+pub(super) fn unexpected_reply() -> Failure {
+    Failure {
+        error: StoreError::new(ErrorClass::Protocol, "an unexpected reply"),
         reconnect: false,
     }
 }

@@ -1,7 +1,7 @@
-//! A cluster: which masters it has, asked again and again, and the connections to each of them.
+//! A cluster: finds its masters again and again, and keeps the connections to each of them.
 //!
-//! There is no redirection. Who asks a master for what it no longer has is told so at once, as an error that passes, and the
-//! cluster is asked for its masters anew.
+//! Commands are not redirected. If a master no longer owns a key, the caller gets a temporary error
+//! at once, and the cluster is asked for its masters again.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use super::dial::{Driver, Endpoint, Host, Security, Target, ask, text};
 use super::limited_stream::StreamLimit;
 use super::node::Node;
 use super::shared::Shared;
-use super::slots::{Range, Slots};
+use super::slots::{SlotRange, Slots};
 use super::wire;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::{Arc, lock};
 
-/// How to find a cluster, and who we are there.
+/// How to find a cluster, and the login for it.
 pub(super) struct Cluster {
     pub(super) seeds: Vec<Endpoint>,
     pub(super) login: RedisConnectionInfo,
     pub(super) security: Security,
-    /// The longest that anything may take.
+    /// The time limit of every step.
     pub(super) limit: Duration,
 }
 
@@ -32,27 +32,28 @@ pub(super) struct Cluster {
 type Owner = ((String, u16), u16, u16);
 
 impl Cluster {
-    /// Keeps up with the cluster, for ever.
+    /// Follows changes of the cluster, for ever.
     pub(super) async fn keep(&self, shared: &Arc<Shared>) {
-        // The masters that are kept, in the order of the slots' nodes.
+        // The connected masters, in the order of the nodes of the slots.
         let mut kept: Vec<(Arc<Node>, Driver)> = Vec::new();
         for turn in 0.. {
             match self.find(&shared.nodes(), turn).await {
                 Ok(owners) => self.adopt(shared, owners, &mut kept),
                 Err(error) if kept.is_empty() => {
-                    *lock(&shared.unknown) = Some(error);
+                    *lock(&shared.discovery_error) = Some(error);
                     shared.changed.notify_all();
                 }
-                // What was known stays until somebody knows better.
+                // The last known masters stay until a node reports others.
                 Err(_) => {}
             }
-            // Not for every error: each asks for the same.
+            // A pause, because one question serves many errors.
             sleep(self.limit / 10).await;
-            future::or(sleep(self.limit), shared.doubt.notified()).await;
+            future::or(sleep(self.limit), shared.recheck.notified()).await;
         }
     }
 
-    /// Who has which slots, from the first that knows: a master that we are connected to, in turn, or one of the seeds.
+    /// Asks which master owns which slots: first the connected masters, in turn, then the seeds.
+    /// The first valid reply counts.
     async fn find(&self, nodes: &[Arc<Node>], turn: usize) -> Result<Vec<Owner>, StoreError> {
         let mut last = StoreError::new(ErrorClass::Unavailable, "no node of the cluster");
         for place in 0..nodes.len() {
@@ -62,9 +63,9 @@ impl Cluster {
             };
             let answers = async {
                 let mut answers = Vec::new();
-                for command in questions() {
+                for command in discovery_commands() {
                     let answer = link.send(&command).await;
-                    answers.push(answer.map_err(|trouble| trouble.error)?);
+                    answers.push(answer.map_err(|failure| failure.error)?);
                 }
                 Ok(answers)
             };
@@ -90,19 +91,19 @@ impl Cluster {
 
     async fn ask_seed(&self, seed: &Endpoint) -> Result<Vec<Owner>, StoreError> {
         let Host::Tcp(host, _) = &seed.host else {
-            let text = "the URLs of a cluster must be redis:// or rediss://";
+            let text = "the URLs of a cluster must begin with redis:// or rediss://";
             return Err(StoreError::new(ErrorClass::Setting, text));
         };
         let (mut connection, driver) = seed.dial(self.limit, &StreamLimit::new(0), None).await?;
         let _driver = Driver(tokio::spawn(driver));
         let mut answers = Vec::new();
-        for command in questions() {
+        for command in discovery_commands() {
             answers.push(ask(&mut connection, command).await?);
         }
         owners(&answers, host)
     }
 
-    /// Connects to masters that are new, leaves those that are none any more, and says whose the slots are.
+    /// Connects to new masters, disconnects from former ones, and stores the new slots.
     fn adopt(&self, shared: &Arc<Shared>, owners: Vec<Owner>, kept: &mut Vec<(Arc<Node>, Driver)>) {
         kept.retain(|(node, _)| owners.iter().any(|(address, ..)| *address == node.address));
         let mut ranges = Vec::with_capacity(owners.len());
@@ -121,7 +122,7 @@ impl Cluster {
                 kept.push((node, Driver(tokio::spawn(keep))));
                 kept.len() - 1
             });
-            ranges.push(Range { first, last, node });
+            ranges.push(SlotRange { first, last, node });
         }
         ranges.sort_by_key(|range| range.first);
         let nodes = kept.iter().map(|(node, _)| node.clone()).collect();
@@ -132,13 +133,14 @@ impl Cluster {
         }
         shared.slots.swap(Some(slots));
         shared.changed.notify_all();
-        // A change may have been heard from a master before its slot was known to be there, and so not told.
+        // A change may have arrived before its slot was known to belong to the master that sent it,
+        // and so was not delivered.
         shared.gap(None);
     }
 }
 
-/// Whether the cluster works, as seen by the one that is asked; and who has which slots.
-fn questions() -> [redis::Cmd; 2] {
+/// Commands that ask a node for the state of the cluster and for the owners of the slots.
+fn discovery_commands() -> [redis::Cmd; 2] {
     ["INFO", "SLOTS"].map(|what| {
         let mut command = redis::cmd("CLUSTER");
         command.arg(what);
@@ -146,29 +148,29 @@ fn questions() -> [redis::Cmd; 2] {
     })
 }
 
-/// Understands the answers of a node at this host.
+/// Decodes the replies of a node at this host.
 fn owners(answers: &[Value], host: &str) -> Result<Vec<Owner>, StoreError> {
     let [info, slots] = answers else {
-        return Err(classify::nonsense().error);
+        return Err(classify::unexpected_reply().error);
     };
     for answer in answers {
         if let Value::ServerError(error) = answer {
             return Err(classify::server(error).error);
         }
     }
-    // One that is cut off from the others knows only how it was.
+    // A node that is cut off from the others reports an old state.
     match info_text(info) {
         Some(info) if info.contains("cluster_state:ok") => {}
         Some(_) => return Err(StoreError::new(ErrorClass::Busy, "CLUSTERDOWN")),
-        None => return Err(classify::nonsense().error),
+        None => return Err(classify::unexpected_reply().error),
     }
     let Value::Array(ranges) = slots else {
-        return Err(classify::nonsense().error);
+        return Err(classify::unexpected_reply().error);
     };
     let owners = ranges.iter().map(|range| owner(range, host));
     let owners = owners.collect::<Option<Vec<_>>>();
     let owners = owners.filter(|owners| !owners.is_empty());
-    owners.ok_or_else(|| classify::nonsense().error)
+    owners.ok_or_else(|| classify::unexpected_reply().error)
 }
 
 fn info_text(info: &Value) -> Option<String> {
@@ -190,7 +192,7 @@ fn owner(range: &Value, host: &str) -> Option<Owner> {
         return None;
     };
     let name = match name {
-        // "Where you found me."
+        // The node at which the question was asked.
         Value::Nil => host.to_owned(),
         name => Some(text(name)?).filter(|name| !name.is_empty())?,
     };

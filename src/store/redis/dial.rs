@@ -1,4 +1,4 @@
-//! How a connection is made: standalone, or to the master that the sentinels name.
+//! Makes a connection: to a single server, or to the master that the sentinels report.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 
-/// Where the server is, and who we are there.
+/// The address of the server, and the login for it.
 pub(super) enum Target {
     Standalone(Endpoint),
     Sentinel {
         sentinels: Vec<Endpoint>,
         master: String,
-        /// Who we are on the master, and how it is reached.
+        /// The login and the security for the master.
         login: RedisConnectionInfo,
         security: Security,
     },
@@ -43,7 +43,7 @@ pub(super) enum Host {
     Unix(PathBuf),
 }
 
-/// Whether the connection is encrypted. If it is, it is verified; there is no middle.
+/// Whether the connection is encrypted. An encrypted connection is always verified.
 #[derive(Clone, Default)]
 pub(super) enum Security {
     #[default]
@@ -55,10 +55,10 @@ pub(super) enum Security {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// What hears the pushes of a connection.
+/// Called with every push of a connection.
 pub(super) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
-/// A connection, and the future that keeps it going.
+/// A connection, and the future that drives it.
 pub(super) type Dialled = (MultiplexedConnection, BoxFuture);
 
 fn setting(text: &'static str) -> StoreError {
@@ -66,7 +66,8 @@ fn setting(text: &'static str) -> StoreError {
 }
 
 impl Endpoint {
-    /// Reads a URL: `redis://`, `rediss://` (then `encrypted` says how) or `unix://`, with user, password and database as usual.
+    /// Parses a URL: `redis://`, `rediss://` (for which `encrypted` makes the settings) or
+    /// `unix://`, with user, password and database.
     pub(super) fn parse(
         url: &str,
         encrypted: impl FnOnce() -> Result<Security, StoreError>,
@@ -77,17 +78,21 @@ impl Endpoint {
         };
         if plain.contains('#') {
             return Err(setting(
-                "the URL must have no fragment; TLS is always verified",
+                "the URL must have no fragment; TLS certificates are always verified",
             ));
         }
         let parsed = plain.into_connection_info().map_err(|_| {
-            // Not the client's words: they may have the URL in them, with the password.
-            setting("the URL must look like redis://user:password@host:6379/0, rediss:// or unix:///path")
+            // Drops the client's text, because it can contain the URL with its password.
+            setting("the URL must look like redis://user:password@host:6379/0 or unix:///path")
         })?;
         let host = match parsed.addr() {
             ConnectionAddr::Tcp(host, port) => Host::Tcp(host.clone(), *port),
             ConnectionAddr::Unix(path) => Host::Unix(path.clone()),
-            _ => return Err(setting("the URL must be redis://, rediss:// or unix://")),
+            _ => {
+                return Err(setting(
+                    "the URL must begin with redis://, rediss:// or unix://",
+                ));
+            }
         };
         Ok(Endpoint {
             host,
@@ -101,14 +106,14 @@ impl Endpoint {
 
     pub(super) async fn dial(
         &self,
-        patience: Duration,
-        cap: &Arc<StreamLimit>,
+        limit: Duration,
+        stream_limit: &Arc<StreamLimit>,
         push_handler: Option<PushHandler>,
     ) -> Result<Dialled, StoreError> {
-        let stream = LimitedStream::new(self.stream().await?, cap.clone());
+        let stream = LimitedStream::new(self.stream().await?, stream_limit.clone());
         let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(patience))
-            // The heartbeat bounds every command: no timer for each.
+            .set_connection_timeout(Some(limit))
+            // No timer for each command, because heartbeats bound all of them.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1_024)
             .set_write_backpressure_boundary(64 << 10);
@@ -148,7 +153,8 @@ impl Endpoint {
     }
 }
 
-/// What every connection asks for: pushes need the third protocol; the name of the client library is nobody's business.
+/// Settings of every connection: pushes need RESP3, and the server need not know the client
+/// library.
 pub(super) fn login(settings: RedisConnectionInfo) -> RedisConnectionInfo {
     settings
         .set_protocol(ProtocolVersion::RESP3)
@@ -156,29 +162,31 @@ pub(super) fn login(settings: RedisConnectionInfo) -> RedisConnectionInfo {
 }
 
 impl Target {
-    /// Connects to the master, and makes sure that it is one.
+    /// Connects to the master, and checks that the server is a master.
     pub(super) async fn dial(
         &self,
-        patience: Duration,
-        cap: &Arc<StreamLimit>,
+        limit: Duration,
+        stream_limit: &Arc<StreamLimit>,
         push_handler: Option<PushHandler>,
         spawn: impl FnOnce(BoxFuture) -> Driver,
     ) -> Result<(MultiplexedConnection, Driver), StoreError> {
         let (mut connection, driver) = match self {
-            Target::Standalone(endpoint) => endpoint.dial(patience, cap, push_handler).await?,
+            Target::Standalone(endpoint) => {
+                endpoint.dial(limit, stream_limit, push_handler).await?
+            }
             Target::Sentinel {
                 sentinels,
                 master,
                 login,
                 security,
             } => {
-                let (host, port) = ask_sentinels(sentinels, master, patience).await?;
+                let (host, port) = ask_sentinels(sentinels, master, limit).await?;
                 let endpoint = Endpoint {
                     host: Host::Tcp(host, port),
                     security: security.clone(),
                     login: login.clone(),
                 };
-                endpoint.dial(patience, cap, push_handler).await?
+                endpoint.dial(limit, stream_limit, push_handler).await?
             }
         };
         let driver = spawn(driver);
@@ -187,7 +195,7 @@ impl Target {
     }
 }
 
-/// The task that keeps a connection going; the connection ends with it.
+/// The task that drives a connection; the connection ends when this is dropped.
 pub(super) struct Driver(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Driver {
@@ -196,11 +204,11 @@ impl Drop for Driver {
     }
 }
 
-/// That it is a master which has its data. `HELLO` needs no rights.
+/// Checks that the server is a master and has loaded its data. `HELLO` needs no rights.
 async fn check(connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
     let hello = ask(connection, redis::cmd("HELLO")).await?;
     let Value::Map(fields) = hello else {
-        return Err(classify::nonsense().error);
+        return Err(classify::unexpected_reply().error);
     };
     let is = |value: &Value, text: &[u8]| match value {
         Value::BulkString(bytes) => bytes == text,
@@ -212,13 +220,13 @@ async fn check(connection: &mut MultiplexedConnection) -> Result<(), StoreError>
         return Err(StoreError::new(ErrorClass::Refused, "not a master"));
     }
     match ask(connection, redis::cmd("PING")).await {
-        // Says that it cannot write to its disk: it can still be read.
+        // A server that cannot write to its disk refuses `PING`, but reads still work.
         Err(error) if error.class() == ErrorClass::Refused => Ok(()),
         answer => answer.map(drop),
     }
 }
 
-/// One command on a connection that nobody else uses yet.
+/// Sends one command on a connection that has no other user yet.
 pub(super) async fn ask(
     connection: &mut MultiplexedConnection,
     command: Cmd,
@@ -238,16 +246,16 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Where the master is, from the first sentinel that knows.
+/// Asks for the address of the master; the first sentinel that knows it counts.
 async fn ask_sentinels(
     sentinels: &[Endpoint],
     master: &str,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(String, u16), StoreError> {
     let mut last = setting("no sentinel was given");
     for sentinel in sentinels {
-        // One that hangs must not cost the time of the others.
-        let each = patience / (sentinels.len() as u32 + 1);
+        // A sentinel that hangs must leave time for the others.
+        let each = limit / (sentinels.len() as u32 + 1);
         match tokio::time::timeout(each, ask_sentinel(sentinel, master, each)).await {
             Ok(Ok(address)) => return Ok(address),
             Ok(Err(error)) => last = error,
@@ -260,9 +268,9 @@ async fn ask_sentinels(
 async fn ask_sentinel(
     sentinel: &Endpoint,
     master: &str,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(String, u16), StoreError> {
-    let (mut connection, driver) = sentinel.dial(patience, &StreamLimit::new(0), None).await?;
+    let (mut connection, driver) = sentinel.dial(limit, &StreamLimit::new(0), None).await?;
     let _driver = Driver(tokio::spawn(driver));
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
@@ -271,16 +279,16 @@ async fn ask_sentinel(
             [host, port] => text(host).zip(text(port).and_then(|port| port.parse().ok())),
             _ => None,
         }
-        .ok_or_else(|| classify::nonsense().error),
+        .ok_or_else(|| classify::unexpected_reply().error),
         Value::Nil => Err(StoreError::new(
             ErrorClass::Unavailable,
-            "the sentinels know no master of that name",
+            "the sentinels know no master with this name",
         )),
-        _ => Err(classify::nonsense().error),
+        _ => Err(classify::unexpected_reply().error),
     }
 }
 
-// Addresses and logins stay out of logs.
+// Omits addresses and logins, so that they stay out of logs.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

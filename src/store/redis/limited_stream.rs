@@ -1,8 +1,9 @@
-//! A stream on which no string is longer than a limit, whatever the server holds.
+//! A stream that refuses replies with a string above a limit.
 //!
-//! The client takes a reply in whole, however large it is. So the lines that announce strings are read on their way here, and one that is too long
-//! ends the connection before the string is in memory. From then on nothing is asked for whose size is not known ([`StreamLimit::is_strict`]);
-//! what others push into a channel may end one again.
+//! The client reads a reply in whole, however large it is. This stream scans the lines that
+//! announce strings, and ends the connection before a string above the limit is in memory. From
+//! then on the limit is strict ([`StreamLimit::is_strict`]): the store sends no command whose reply
+//! has an unknown size. A message that another client publishes can still end a connection.
 
 use std::io;
 use std::pin::Pin;
@@ -12,63 +13,67 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::sync::{Arc, AtomicU8, Ordering};
 
-/// What servers say of themselves is shorter.
-const LEAST: usize = 64 << 10;
+/// Replies without payloads, such as `HELLO`, are shorter than this.
+const MIN_LIMIT: usize = 64 << 10;
 
-/// A line that announces a string is no longer than this.
-const HEAD: usize = 24;
+/// The longest line that announces a string, in bytes.
+const MAX_HEADER: usize = 24;
 
-/// How long a string may be, and whether one was longer.
+/// The length limit of strings, and whether a string exceeded it.
 pub(super) struct StreamLimit {
     longest: usize,
-    exceeded: AtomicU8,
+    strict: AtomicU8,
 }
 
 impl StreamLimit {
     pub(super) fn new(longest: usize) -> Arc<Self> {
         Arc::new(StreamLimit {
-            longest: longest.max(LEAST),
-            exceeded: AtomicU8::new(0),
+            longest: longest.max(MIN_LIMIT),
+            strict: AtomicU8::new(0),
         })
     }
 
-    // Relaxed: who misses it ends one more connection.
-    pub(super) fn exceed(&self) {
-        self.exceeded.store(1, Ordering::Relaxed);
+    // Relaxed: a reader that misses it loses one more connection.
+    pub(super) fn set_strict(&self) {
+        self.strict.store(1, Ordering::Relaxed);
     }
 
-    /// Whether something too long is stored somewhere.
+    /// Whether a string above the limit was seen.
     pub(super) fn is_strict(&self) -> bool {
-        self.exceeded.load(Ordering::Relaxed) == 1
+        self.strict.load(Ordering::Relaxed) == 1
     }
 }
 
 pub(super) struct LimitedStream<S> {
     stream: S,
-    cap: Arc<StreamLimit>,
+    stream_limit: Arc<StreamLimit>,
     next: Next,
 }
 
-/// What the next byte belongs to.
+/// The part of a reply to which the next byte belongs.
 enum Next {
-    /// A line, of which so many bytes have come that may announce a string.
-    Line([u8; HEAD], usize),
-    /// The rest of one that announces nothing.
+    /// A line that can announce a string, and the number of bytes read of it.
+    Line([u8; MAX_HEADER], usize),
+    /// The rest of a line that announces no string.
     Rest,
-    /// A string, of which so many are to come.
+    /// A string, and the number of its bytes still to come.
     String(usize),
 }
 
-const LINE: Next = Next::Line([0; HEAD], 0);
+const LINE: Next = Next::Line([0; MAX_HEADER], 0);
 
 impl<S> LimitedStream<S> {
-    pub(super) fn new(stream: S, cap: Arc<StreamLimit>) -> Self {
+    pub(super) fn new(stream: S, stream_limit: Arc<StreamLimit>) -> Self {
         let next = LINE;
-        LimitedStream { stream, cap, next }
+        LimitedStream {
+            stream,
+            stream_limit,
+            next,
+        }
     }
 
-    /// Follows what arrives; false if it announces something too long.
-    fn follow(&mut self, mut bytes: &[u8]) -> bool {
+    /// Scans bytes; returns false if they announce a string above the limit.
+    fn scan(&mut self, mut bytes: &[u8]) -> bool {
         while let Some(byte) = bytes.first() {
             let taken = match &mut self.next {
                 Next::String(left) => {
@@ -95,13 +100,13 @@ impl<S> LimitedStream<S> {
                     *length += 1;
                     if *byte == b'\n' {
                         let string = announced(&line[1..*length]);
-                        // With the end of its line.
+                        // Includes the line end after the string.
                         self.next =
                             string.map_or(LINE, |string| Next::String(string.saturating_add(2)));
-                        if string.is_some_and(|string| string > self.cap.longest) {
+                        if string.is_some_and(|string| string > self.stream_limit.longest) {
                             return false;
                         }
-                    } else if *length == HEAD {
+                    } else if *length == MAX_HEADER {
                         self.next = Next::Rest;
                     }
                     1
@@ -113,11 +118,11 @@ impl<S> LimitedStream<S> {
     }
 }
 
-/// The length that a line announces; `None` if it announces no string.
+/// The length of the string that a line announces; `None` if it announces none.
 fn announced(digits: &[u8]) -> Option<usize> {
     let digits = digits.strip_suffix(b"\r\n")?;
     let length: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    // One that no address could reach is too long as well, not none.
+    // A length above the address space counts as too long, and not as none.
     Some(usize::try_from(length).unwrap_or(usize::MAX))
 }
 
@@ -129,10 +134,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedStream<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if self.follow(&into.filled()[before..]) {
+        if self.scan(&into.filled()[before..]) {
             return Poll::Ready(Ok(()));
         }
-        self.cap.exceed();
+        self.stream_limit.set_strict();
         Poll::Ready(Err(io::Error::other("a reply is too long")))
     }
 }
@@ -176,7 +181,7 @@ mod tests {
 
     fn string(kind: char, length: usize) -> Vec<u8> {
         let mut bytes = format!("{kind}{length}\r\n").into_bytes();
-        // Not to be taken for lines.
+        // Contents that must not be taken for lines.
         bytes.extend(b"\n$9999999\r\n".iter().cycle().take(length));
         bytes.extend(b"\r\n");
         bytes
@@ -191,17 +196,18 @@ mod tests {
             ":7\r\n",
             "+OK\r\n",
             ">2\r\n",
-            "-ERR $9999999 and more than anybody wants to read\r\n",
+            "-ERR $9999999 and more text than a header holds\r
+",
             "$123456789012345678901234567890\r\n",
         ];
         prop_oneof![
             4 => (kind(), 0..300_usize).prop_map(|(kind, length)| string(kind, length)),
-            1 => kind().prop_map(|kind| string(kind, LEAST)),
+            1 => kind().prop_map(|kind| string(kind, MIN_LIMIT)),
             3 => prop::sample::select(lines.to_vec()).prop_map(|line| line.as_bytes().to_vec()),
         ]
     }
 
-    /// Whether all of it passes, in pieces of these sizes.
+    /// Whether all bytes pass, sent in pieces of these sizes.
     fn passes(sent: &[u8], pieces: &[usize]) -> bool {
         let mut limited = LimitedStream::new((), StreamLimit::new(0));
         let mut passes = true;
@@ -210,17 +216,18 @@ mod tests {
         while !rest.is_empty() {
             let size = sizes.next().map_or(1, |size| *size).min(rest.len());
             let (piece, after) = rest.split_at(size);
-            // Also after it was refused.
-            passes &= limited.follow(piece);
+            // Continues even after a refusal.
+            passes &= limited.scan(piece);
             rest = after;
         }
         passes
     }
 
     proptest! {
-        /// However the bytes arrive, what is short passes, and what is too long does not, wherever it comes.
+        /// Strings within the limit pass and longer ones are refused, at every position and for
+        /// every split of the bytes.
         #[test]
-        fn only_what_is_too_long_is_refused(
+        fn only_strings_above_the_limit_are_refused(
             parts in vec(part(), 1..8),
             at in any::<prop::sample::Index>(),
             kind in prop::sample::select(vec!['$', '=', '!']),
@@ -230,14 +237,18 @@ mod tests {
         ) {
             prop_assert!(passes(&parts.concat(), &pieces));
             let mut parts = parts;
-            let announced = format!("{kind}{:0digits$}\r\n", LEAST + excess);
+            let announced = format!("{kind}{:0digits$}\r
+    ", MIN_LIMIT + excess);
             parts.insert(at.index(parts.len()), announced.into_bytes());
             prop_assert!(!passes(&parts.concat(), &pieces));
         }
 
         #[test]
-        fn rubbish_is_followed(rubbish in vec(any::<u8>(), 0..500), pieces in vec(1..50_usize, 1..6)) {
-            passes(&rubbish, &pieces);
+        fn arbitrary_bytes_are_scanned(
+            bytes in vec(any::<u8>(), 0..500),
+            pieces in vec(1..50_usize, 1..6),
+        ) {
+            passes(&bytes, &pieces);
         }
     }
 }

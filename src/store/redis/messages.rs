@@ -1,6 +1,7 @@
-//! What is told to the fleet: 33 bytes on the channel of the namespace.
+//! Messages to the fleet: 33 bytes on the channel of the namespace.
 //!
-//! Kind (1 byte), origin (8), hash of the key (16), epoch (8, written by the script; 0 for none). Big-endian.
+//! Kind (1 byte), origin (8), hash of the key (16), epoch (8, written by the script; 0 for none).
+//! Big-endian.
 
 use redis::{PushInfo, PushKind, Value};
 
@@ -54,10 +55,11 @@ fn parse(message: &[u8]) -> Option<Change> {
     })
 }
 
-/// Tells the change_listeners what a push from a master says, if it is a change of a key of that master.
+/// Delivers a push to the listeners if it announces a change of a key that belongs to this master.
 ///
-/// In a cluster every master tells what was published at any: once is enough, and from the one that knows it first.
-pub(super) fn tell(push: &PushInfo, shared: &Shared, from: &Node) {
+/// In a cluster every master forwards each published message. Each change is delivered once, from
+/// the key's own master, because that master knows it first.
+pub(super) fn deliver(push: &PushInfo, shared: &Shared, from: &Node) {
     if !matches!(push.kind, PushKind::Message) {
         return;
     }

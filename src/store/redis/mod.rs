@@ -1,4 +1,4 @@
-//! The store in Redis or Valkey.
+//! A store in Redis or Valkey.
 
 mod builder;
 mod classify;
@@ -37,14 +37,19 @@ use crate::sync::{Arc, Weak};
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
-/// It keeps two connections (in a cluster, to each master): one for reads, one for everything else and for changes. It works on the runtime that it
-/// is made on if that has several threads, else on a thread of its own, and may be used from any runtime and from plain threads. A connection that is lost is made
-/// again for as long as the store lives; meanwhile every operation fails at once. None waits longer than the store's [`timeout`](RedisBuilder::timeout).
+/// The store keeps two connections (in a cluster, two to each master): one for reads, and one for
+/// everything else and for changes. It works on the runtime on which it is made if that runtime has
+/// several threads, and otherwise on a thread of its own. Any runtime and any thread may use it.
 ///
-/// A user of the server needs these rights, for namespaces that begin with `shop:` for example:
+/// As long as the store lives, it reconnects after a lost connection. Until then every operation
+/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the
+/// store.
+///
+/// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe
+/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
+/// +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///
@@ -65,16 +70,20 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts to configure a store at a URL: `redis://user:password@host:6379/0`, `rediss://` with the feature `redis-tls`, or
-    /// `unix:///path`.
+    /// Configures a store at one URL.
+    ///
+    /// The URL has the form `redis://user:password@host:6379/0` or `unix:///path`, or begins with
+    /// `rediss://` (TLS), which needs the feature `redis-tls`.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(vec![url.into()], Kind::Standalone)
     }
 
-    /// Starts to configure a store at the master of this name, which the sentinels at these URLs know.
+    /// Configures a store at the master of this name, whose address the sentinels at these URLs
+    /// report.
     ///
-    /// User and password in the URLs are those of the sentinels; those of the master are set with
-    /// [`login`](RedisBuilder::login). With `rediss://` both are encrypted.
+    /// User and password in the URLs are for the sentinels; set those for the master with
+    /// [`login`](RedisBuilder::login). With `rediss://` the connections to the sentinels and to the
+    /// master are encrypted.
     ///
     /// # Example
     ///
@@ -93,23 +102,29 @@ impl RedisStore {
         RedisBuilder::new(sentinels, Kind::Sentinels(master.into()))
     }
 
-    /// Starts to configure a store in the cluster that has nodes at these URLs; one is enough, more are for when it is down.
+    /// Configures a store in the cluster whose nodes are at these URLs.
     ///
-    /// User and password are those of the first URL, or are set with [`login`](RedisBuilder::login); with `rediss://` every node's
-    /// certificate must name what the cluster announces it as. The masters are asked for every [`timeout`](RedisBuilder::timeout) and
-    /// after every error, so the user needs the rights `+cluster|info +cluster|slots` as well. While a slot moves, or its master is replaced,
-    /// operations on its keys fail with [`ErrorClass::Busy`](super::ErrorClass::Busy) or [`ErrorClass::Unavailable`](super::ErrorClass::Unavailable);
-    /// they are not redirected.
+    /// One URL is enough; the others are used while the first node is down. User and password come
+    /// from the first URL, or from [`login`](RedisBuilder::login). With `rediss://` the certificate
+    /// of every node must contain the host name that the cluster announces for the node.
     ///
-    /// Epochs of a key come from its own master's clock. The store's [`now`](Store::now) is that of the master that is most ahead, so
-    /// that values look older by as much as the clocks differ, never younger.
+    /// The store asks the cluster for its masters once per [`timeout`](RedisBuilder::timeout) and
+    /// after every error, so the user needs the rights `+cluster|info +cluster|slots` as well.
+    /// While a slot moves or its master is replaced, operations on its keys fail with
+    /// [`ErrorClass::Busy`](super::ErrorClass::Busy) or
+    /// [`ErrorClass::Unavailable`](super::ErrorClass::Unavailable); they are not redirected.
+    ///
+    /// The epochs of a key come from the clock of its own master. The store's [`now`](Store::now)
+    /// comes from the master whose clock is furthest ahead, so values can look older by the
+    /// difference of the clocks, and never younger.
     ///
     /// # Example
     ///
     /// ```no_run
     /// use everfresh::store::RedisStore;
     ///
-    /// let store = RedisStore::cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]).start()?;
+    /// let nodes = ["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"];
+    /// let store = RedisStore::cluster(nodes).start()?;
     /// # Ok::<(), everfresh::store::StoreError>(())
     /// ```
     pub fn cluster<U: Into<String>>(nodes: impl IntoIterator<Item = U>) -> RedisBuilder {
@@ -142,7 +157,7 @@ impl Store for RedisStore {
             let (seen, token) = (seen(ask.seen), token_bytes(ask.token));
             let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
             let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
-            let acquire = &shared.verbs.acquire;
+            let acquire = &shared.scripts.acquire;
             shared.run(acquire, key, &arguments, acquired).await
         })
     }
@@ -174,7 +189,7 @@ impl Store for RedisStore {
                 value => epoch(value).map(|epoch| Stored::Yes { epoch }),
             };
             shared
-                .run(&shared.verbs.publish, key, &arguments, stored)
+                .run(&shared.scripts.publish, key, &arguments, stored)
                 .await
         })
     }
@@ -188,7 +203,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let (token, lease) = (token_bytes(token), millis(lease));
             let arguments: [&[u8]; 2] = [&token, lease.as_bytes()];
-            let renew = &self.shared.verbs.renew;
+            let renew = &self.shared.scripts.renew;
             self.shared.run(renew, key, &arguments, yes).await
         })
     }
@@ -204,7 +219,7 @@ impl Store for RedisStore {
             let channel = messages::channel(key.namespace().as_str());
             let (token, rest) = (token_bytes(token), cool_down.map_or("0".to_owned(), millis));
             let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
-            let release = &self.shared.verbs.release;
+            let release = &self.shared.scripts.release;
             self.shared.run(release, key, &arguments, yes).await
         })
     }
@@ -222,7 +237,7 @@ impl Store for RedisStore {
             let channel = messages::channel(key.namespace().as_str());
             let ttl = millis(ttl);
             let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
-            let set = &self.shared.verbs.set;
+            let set = &self.shared.scripts.set;
             self.shared.run(set, key, &arguments, epoch).await
         })
     }
@@ -236,7 +251,7 @@ impl Store for RedisStore {
             let message = messages::message(ChangeKind::Invalidated, origin, key);
             let channel = messages::channel(key.namespace().as_str());
             let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
-            let invalidate = &self.shared.verbs.invalidate;
+            let invalidate = &self.shared.scripts.invalidate;
             self.shared.run(invalidate, key, &arguments, epoch).await
         })
     }

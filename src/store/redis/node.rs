@@ -1,10 +1,10 @@
-//! One master: the two connections to it, and what is known of it.
+//! One master: the two connections to it, and the offset of its clock.
 
 use futures_lite::future::zip;
 use redis::Value;
 use std::time::Duration;
 
-use super::classify::{self, Trouble};
+use super::classify::{self, Failure};
 use super::dial::{PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use super::messages;
@@ -18,24 +18,25 @@ use crate::time::clock::Clock;
 
 /// A master.
 pub(super) struct Node {
-    /// Where it is in its cluster; nothing if it is the only one.
+    /// Host and port in the cluster; empty for a single server.
     pub(super) address: (String, u16),
     pub(super) reads: Supervisor,
     pub(super) scripts: Supervisor,
-    /// How good the offset is.
+    /// The quality of the current offset.
     offset: Mutex<Offset>,
-    /// What to add to our monotonic clock to get the server's, in microseconds; 0 before it is known.
+    /// The server's clock minus our monotonic clock, in microseconds; 0 before the first
+    /// measurement.
     offset_micros: AtomicU64,
-    /// What the connection for changes is subscribed to.
+    /// The namespaces to which the connection for changes is subscribed.
     subscribed: Mutex<Vec<Namespace>>,
 }
 
-/// The best of the last measurements of the server's clock.
+/// The best of the recent measurements of the server's clock.
 #[derive(Default)]
 struct Offset {
-    /// How long the best one took, in microseconds: twice its error at most.
+    /// The round-trip time of the best measurement, in microseconds: its error is at most half.
     took: u64,
-    /// How many there were since.
+    /// The number of measurements since.
     age: u32,
 }
 
@@ -46,15 +47,15 @@ struct Reads(Arc<Shared>, Arc<Node>);
 struct Writes(Arc<Shared>, Arc<Node>);
 
 impl Role for Reads {
-    fn cap(&self) -> &Arc<StreamLimit> {
-        &self.0.cap
+    fn stream_limit(&self) -> &Arc<StreamLimit> {
+        &self.0.stream_limit
     }
 
     fn push_handler(&self) -> Option<PushHandler> {
         None
     }
 
-    async fn prepare(&self, _: &Link) -> Result<(), Trouble> {
+    async fn prepare(&self, _: &Link) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -62,32 +63,33 @@ impl Role for Reads {
         self.0.counters.connected();
     }
 
-    async fn heartbeat(&self, link: &Link) -> Result<(), Trouble> {
+    async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
         self.1.measure(&self.0.clock, link).await
     }
 }
 
 impl Role for Writes {
-    fn cap(&self) -> &Arc<StreamLimit> {
-        &self.0.cap
+    fn stream_limit(&self) -> &Arc<StreamLimit> {
+        &self.0.stream_limit
     }
 
     fn push_handler(&self) -> Option<PushHandler> {
-        // Weak: it would keep itself alive through its own connection.
+        // Weak, because a strong reference would keep the store alive through its own connection.
         let (shared, node) = (Arc::downgrade(&self.0), Arc::downgrade(&self.1));
-        // A connection starts without subscriptions.
+        // A new connection has no subscriptions.
         lock(&self.1.subscribed).clear();
         Some(Arc::new(move |push| {
             if let (Some(shared), Some(node)) = (shared.upgrade(), node.upgrade()) {
-                messages::tell(&push, &shared, &node);
+                messages::deliver(&push, &shared, &node);
             }
         }))
     }
 
-    async fn prepare(&self, link: &Link) -> Result<(), Trouble> {
+    async fn prepare(&self, link: &Link) -> Result<(), Failure> {
         self.1.subscribe(&self.0, link).await?;
-        // Those that came while the connection was up; the others are told when it is.
-        if self.1.has(link) {
+        // Greets listeners that subscribed while the connection was up; `is_up` notifies the
+        // others.
+        if self.1.is_current(link) {
             self.0.greet();
         }
         Ok(())
@@ -98,7 +100,7 @@ impl Role for Writes {
         self.0.gap(Some(&self.1));
     }
 
-    async fn heartbeat(&self, link: &Link) -> Result<(), Trouble> {
+    async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
         self.1.measure(&self.0.clock, link).await
     }
 }
@@ -131,8 +133,8 @@ impl Node {
         .await;
     }
 
-    /// Subscribes to what is followed and not yet heard.
-    async fn subscribe(&self, shared: &Shared, link: &Link) -> Result<(), Trouble> {
+    /// Subscribes to the namespaces of listeners that have no subscription yet.
+    async fn subscribe(&self, shared: &Shared, link: &Link) -> Result<(), Failure> {
         let wanted = {
             let subscribed = lock(&self.subscribed);
             let mut wanted = shared.change_listeners.namespaces();
@@ -148,14 +150,15 @@ impl Node {
         Ok(())
     }
 
-    /// Whether this is the connection for changes, and up.
-    fn has(&self, link: &Link) -> bool {
+    /// Whether this link is the current connection for changes.
+    fn is_current(&self, link: &Link) -> bool {
         let current = self.scripts.link();
         current.is_ok_and(|current| std::ptr::eq(&*current, link))
     }
 
-    /// Whether changes of a namespace arrive from here, or will be announced when the connection is back.
-    pub(super) fn hears(&self, namespace: &Namespace) -> bool {
+    /// Whether changes of a namespace arrive from this master, or its listeners will be notified
+    /// once the connection is back.
+    pub(super) fn receives(&self, namespace: &Namespace) -> bool {
         self.scripts.link().is_err() || self.is_subscribed(namespace)
     }
 
@@ -163,14 +166,14 @@ impl Node {
         lock(&self.subscribed).contains(namespace)
     }
 
-    /// What to add to our clock to get the server's; `None` before it is known.
+    /// The server's clock minus ours, in microseconds; `None` before the first measurement.
     pub(super) fn offset(&self) -> Option<u64> {
-        // Relaxed: the number stands for itself.
+        // Relaxed: no other data depends on the number.
         Some(self.offset_micros.load(Ordering::Relaxed)).filter(|offset| *offset != 0)
     }
 
-    /// Asks for the server's time, and how far it is from ours.
-    async fn measure(&self, clock: &Clock, link: &Link) -> Result<(), Trouble> {
+    /// Measures the offset between the server's clock and ours.
+    async fn measure(&self, clock: &Clock, link: &Link) -> Result<(), Failure> {
         let before = clock.exact() / 1_000;
         let (seconds, micros) = match link.send(&redis::cmd("TIME")).await? {
             Value::ServerError(error) => return Err(classify::server(&error)),
@@ -178,15 +181,16 @@ impl Node {
                 [seconds, micros] => wire::number(seconds).zip(wire::number(micros)),
                 _ => None,
             }
-            .ok_or_else(classify::nonsense)?,
-            _ => return Err(classify::nonsense()),
+            .ok_or_else(classify::unexpected_reply)?,
+            _ => return Err(classify::unexpected_reply()),
         };
         let after = clock.exact() / 1_000;
         let took = after.saturating_sub(before);
         let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
         let mut offset = lock(&self.offset);
         offset.age += 1;
-        // A slow answer says little; but clocks drift, so after a while the best one says less.
+        // A slow reply gives a poor measurement. Clocks drift, however, so after 20 measurements
+        // the best one is too old and any new one replaces it.
         if offset.age > 20 || took <= offset.took || self.offset().is_none() {
             *offset = Offset { took, age: 0 };
             let ours = before + took / 2;

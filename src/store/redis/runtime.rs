@@ -1,12 +1,14 @@
-//! Where the work of a store runs: on the runtime of whoever made it, or on a thread of its own.
+//! Where the work of a store runs: on the runtime on which it was made, or on a thread of its own.
 //!
-//! On its maker's runtime a read changes no threads, which is most of what it would cost beside the network. If that
-//! runtime ends before the store does, or turns out to have no network or no timers, a thread of the store's own takes over. A runtime of one thread is
-//! never used: a caller that blocks it would wait for itself.
+//! On the caller's runtime a read switches no threads, and such a switch would be its largest cost
+//! after the network. If that runtime ends before the store does, or has no network or no timers, a
+//! thread of the store's own takes over. A runtime with one thread is never used, because a caller
+//! that blocks its thread would wait for itself.
 //!
-//! Work that a runtime of somebody else drops is not lost (P4, P5: it may be a write to tell, or the one task that gathers): it is kept until the store has moved,
-//! and goes on there. The connections, the kept work and the handle change in one step, so work is either kept before it or finds the new
-//! handle after it. None of the work may depend on the runtime it began on.
+//! Work that a foreign runtime drops is not lost (P4, P5), because it can be a pending write or the
+//! only task that batches reads. It is kept until the store has moved, and continues there. The
+//! handle and the kept work change in one step, so work is either kept before the move or finds the
+//! new handle after it. No work may depend on the runtime on which it began.
 
 use std::io;
 use std::pin::Pin;
@@ -20,9 +22,9 @@ use crate::sync::future::BoxFuture;
 use crate::sync::future::block_on;
 use crate::sync::{Arc, Mutex, Weak, lock};
 
-pub(super) struct Runtime(Arc<Shared>);
+pub(super) struct Runtime(Arc<State>);
 
-struct Shared {
+struct State {
     /// Makes the future that keeps the connections up, for ever.
     keep_up: Box<dyn Fn() -> BoxFuture + Send + Sync>,
     place: Mutex<Place>,
@@ -30,22 +32,24 @@ struct Shared {
 }
 
 enum Place {
-    /// On a runtime that is not ours, with the work that it has dropped.
+    /// On a foreign runtime, with the work that this runtime has dropped.
     Guest(Handle, Vec<BoxFuture>),
     /// On a thread of its own.
     Own(Handle),
-    /// There was no thread left.
+    /// The system could not start a thread.
     Nowhere,
 }
 
-/// Keeps the connections up on a runtime that is not ours.
-struct Guest(Weak<Shared>);
+/// Moves the store to its own thread when a foreign runtime drops the task that keeps the
+/// connections up.
+struct Guest(Weak<State>);
 
-/// Work on a runtime that is not ours.
-struct Visit {
-    /// `None` when it is done, or while it is polled: work that panicked is not polled again.
+/// Work on a foreign runtime.
+struct GuestTask {
+    /// `None` once it is done and while it is polled, so that work that panicked is not polled
+    /// again.
     work: Option<BoxFuture>,
-    shared: Weak<Shared>,
+    state: Weak<State>,
 }
 
 impl Runtime {
@@ -53,41 +57,42 @@ impl Runtime {
     pub(super) fn start(
         keep_up: impl Fn() -> BoxFuture + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let state = Arc::new(State {
             keep_up: Box::new(keep_up),
             place: Mutex::new(Place::Nowhere),
             closed: Notify::new(),
         });
         match Handle::try_current() {
             Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-                *lock(&shared.place) = Place::Guest(handle.clone(), Vec::new());
-                let guest = Guest(Arc::downgrade(&shared));
-                let run = shared.clone();
+                *lock(&state.place) = Place::Guest(handle.clone(), Vec::new());
+                let guest = Guest(Arc::downgrade(&state));
+                let run = state.clone();
                 handle.spawn(async move {
                     run.run().await;
-                    guest.leave();
+                    guest.disarm();
                 });
             }
-            _ => shared.move_out()?,
+            _ => state.move_out()?,
         }
-        Ok(Runtime(shared))
+        Ok(Runtime(state))
     }
 
     /// Runs work.
     pub(super) fn spawn(&self, work: BoxFuture) {
-        // Not under the lock: a runtime that has ended drops the work, and that may do anything.
-        let (handle, visits) = match &*lock(&self.0.place) {
+        // Spawn after the lock is released: a runtime that has ended drops the work, and that can
+        // run any code.
+        let (handle, is_guest) = match &*lock(&self.0.place) {
             Place::Guest(handle, _) => (handle.clone(), true),
             Place::Own(handle) => (handle.clone(), false),
             Place::Nowhere => return,
         };
-        match visits {
+        match is_guest {
             true => {
-                let visit = Visit {
+                let task = GuestTask {
                     work: Some(work),
-                    shared: Arc::downgrade(&self.0),
+                    state: Arc::downgrade(&self.0),
                 };
-                handle.spawn(visit);
+                handle.spawn(task);
             }
             false => drop(handle.spawn(work)),
         }
@@ -99,37 +104,37 @@ impl Runtime {
     }
 }
 
-impl Shared {
+impl State {
     async fn run(&self) {
         or((self.keep_up)(), self.closed.notified()).await;
     }
 
-    /// To a thread of its own, with the work that was kept.
+    /// Moves to a thread of its own, with the work that was kept.
     fn move_out(self: &Arc<Self>) -> io::Result<()> {
-        let shared = self.clone();
-        let (tell, told) = oneshot::channel();
+        let state = self.clone();
+        let (sender, receiver) = oneshot::channel();
         std::thread::Builder::new()
             .name("everfresh-redis".to_owned())
             .spawn(
                 move || match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
-                        let _ = tell.send(Ok(runtime.handle().clone()));
-                        runtime.block_on(shared.run());
+                        let _ = sender.send(Ok(runtime.handle().clone()));
+                        runtime.block_on(state.run());
                     }
                     Err(error) => {
-                        let _ = tell.send(Err(error));
+                        let _ = sender.send(Err(error));
                     }
                 },
             )?;
-        let handle = block_on(told).map_err(io::Error::other)??;
-        for work in self.settle(Place::Own(handle.clone())) {
+        let handle = block_on(receiver).map_err(io::Error::other)??;
+        for work in self.replace_place(Place::Own(handle.clone())) {
             handle.spawn(work);
         }
         Ok(())
     }
 
-    /// From here on it is there; returns what was kept.
-    fn settle(&self, place: Place) -> Vec<BoxFuture> {
+    /// Sets the new place, and returns the work that was kept.
+    fn replace_place(&self, place: Place) -> Vec<BoxFuture> {
         match std::mem::replace(&mut *lock(&self.place), place) {
             Place::Guest(_, kept) => kept,
             Place::Own(_) | Place::Nowhere => Vec::new(),
@@ -138,25 +143,26 @@ impl Shared {
 }
 
 impl Guest {
-    /// The store has ended, not the runtime.
-    fn leave(mut self) {
+    /// Does nothing more, because the store has ended and not the runtime.
+    fn disarm(mut self) {
         self.0 = Weak::new();
     }
 }
 
 impl Drop for Guest {
-    /// The runtime has ended, not the store.
+    /// Finds a store only if the runtime ended before the store.
     fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            // Without a thread left the store stays as it is when its connections are lost, and its work is dropped.
-            if shared.move_out().is_err() {
-                drop(shared.settle(Place::Nowhere));
+        if let Some(state) = self.0.upgrade() {
+            // If the system cannot start a thread, the store stays disconnected and its work is
+            // dropped.
+            if state.move_out().is_err() {
+                drop(state.replace_place(Place::Nowhere));
             }
         }
     }
 }
 
-impl Future for Visit {
+impl Future for GuestTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -171,12 +177,12 @@ impl Future for Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for GuestTask {
     fn drop(&mut self) {
-        let (Some(work), Some(shared)) = (self.work.take(), self.shared.upgrade()) else {
+        let (Some(work), Some(state)) = (self.work.take(), self.state.upgrade()) else {
             return;
         };
-        let handle = match &mut *lock(&shared.place) {
+        let handle = match &mut *lock(&state.place) {
             Place::Guest(_, kept) => return kept.push(work),
             Place::Own(handle) => handle.clone(),
             Place::Nowhere => return,

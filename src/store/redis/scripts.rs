@@ -1,16 +1,17 @@
-//! The verbs of the lease as scripts: each of them one step that nothing can come between.
+//! The operations of the lease as scripts. The server runs each script atomically.
 //!
-//! The contracts are in [`Store`](crate::store::Store). The scripts declare no flags, so that one that does not need memory (an invalidation)
-//! works when the server has none left, and only the ones that store fail.
+//! The contracts are in [`Store`](crate::store::Store). The scripts declare no flags. So when the
+//! server is out of memory only the scripts that store fail, and an invalidation still works.
 
 use redis::{Cmd, Value};
 
-use super::classify::{self, Trouble};
+use super::classify::{self, Failure};
 use super::supervisor::Link;
 
-/// What all begin with. An epoch counts only if its second copy agrees; numbers in scripts are exact below 2^53. A lease is the token of
-/// its holder, 16 bytes, and its base in decimal; who was overtaken keeps
-/// the lease, so that nobody else loads, and loses the base, so that nothing comes of it.
+/// The beginning of every script. An epoch counts only if its second copy agrees; numbers in
+/// scripts are exact below 2^53. A lease is the 16-byte token of its holder, followed by the base
+/// in decimal. An overtaken holder keeps the token, so that no other process loads, but loses the
+/// base, so that its result is refused.
 const PRELUDE: &str = r"
 local END = 9007199254740991
 local function stored()
@@ -31,7 +32,7 @@ end
 local function holds(lease, token)
   return lease and string.sub(lease, 1, 16) == token
 end
-local function tell(channel, message, epoch)
+local function notify(channel, message, epoch)
   redis.call('PUBLISH', channel, message .. struct.pack('>I8', epoch))
 end
 ";
@@ -39,7 +40,8 @@ end
 /// Arguments: the epoch seen or 0, the token, the lease in ms, the largest payload.
 const ACQUIRE: &str = r"
 local base = stored()
-if base ~= 0 and base ~= tonumber(ARGV[1]) and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[4]) then
+if base ~= 0 and base ~= tonumber(ARGV[1])
+  and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[4]) then
   return redis.call('GETRANGE', KEYS[1], 0, -1)
 end
 local lease = redis.call('GET', KEYS[2])
@@ -63,7 +65,7 @@ if epoch ~= 0 then accepted = epoch == tonumber(ARGV[1]) end
 if accepted then
   epoch = later(epoch)
   store(ARGV[4], ARGV[3], epoch)
-  tell(ARGV[5], ARGV[6], epoch)
+  notify(ARGV[5], ARGV[6], epoch)
 end
 if holds(lease, ARGV[2]) then
   redis.call('DEL', KEYS[2])
@@ -78,7 +80,7 @@ const SET: &str = r"
 local epoch = later(stored())
 store(ARGV[2], ARGV[1], epoch)
 redis.call('DEL', KEYS[2])
-tell(ARGV[3], ARGV[4], epoch)
+notify(ARGV[3], ARGV[4], epoch)
 return epoch
 ";
 
@@ -86,7 +88,7 @@ return epoch
 const INVALIDATE: &str = r"
 local epoch = later(stored())
 redis.call('DEL', KEYS[1], KEYS[2])
-tell(ARGV[1], ARGV[2], epoch)
+notify(ARGV[1], ARGV[2], epoch)
 return epoch
 ";
 
@@ -104,11 +106,11 @@ if tonumber(ARGV[2]) > 0 then
 else
   redis.call('DEL', KEYS[2])
 end
-tell(ARGV[3], ARGV[4], 0)
+notify(ARGV[3], ARGV[4], 0)
 return 1
 ";
 
-/// The scripts, with the names under which a server remembers them.
+/// All scripts.
 pub(super) struct Scripts {
     pub(super) acquire: Script,
     pub(super) publish: Script,
@@ -125,36 +127,37 @@ pub(super) struct Script {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let verb = |body: &str| {
+        let script = |body: &str| {
             let code = [PRELUDE, body].concat();
             let sha = redis::Script::new(&code).get_hash().to_owned();
             Script { code, sha }
         };
         Scripts {
-            acquire: verb(ACQUIRE),
-            publish: verb(PUBLISH),
-            set: verb(SET),
-            invalidate: verb(INVALIDATE),
-            renew: verb(RENEW),
-            release: verb(RELEASE),
+            acquire: script(ACQUIRE),
+            publish: script(PUBLISH),
+            set: script(SET),
+            invalidate: script(INVALIDATE),
+            renew: script(RENEW),
+            release: script(RELEASE),
         }
     }
 }
 
-/// The two keys of a script.
+/// The two keys on which a script works.
 pub(super) struct Keys {
     pub(super) data: String,
     pub(super) lease: String,
 }
 
 impl Script {
-    /// Runs it by its name, and in full if the server does not remember it: after a restart, a failover or `SCRIPT FLUSH`.
+    /// Runs the script by its hash, and sends its code only if the server does not know it: after a
+    /// restart, a failover or `SCRIPT FLUSH`.
     pub(super) async fn run(
         &self,
         link: &Link,
         keys: &Keys,
         arguments: &[&[u8]],
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, Failure> {
         let short = self.command("EVALSHA", &self.sha, keys, arguments);
         match link.send(&short).await? {
             Value::ServerError(error) if error.code() == "NOSCRIPT" => {

@@ -1,9 +1,9 @@
-//! What goes over the connections, and to which master.
+//! The commands of the store, and the master to which each goes.
 
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::classify::{self, Trouble};
+use super::classify::{self, Failure};
 use super::limited_stream::StreamLimit;
 use super::node::Node;
 use super::scripts::{Keys, Script, Scripts};
@@ -20,25 +20,25 @@ use crate::sync::event::Event;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Slot, lock};
 use crate::time::clock::Clock;
 
-/// How many keys are asked for in one go.
-const TOGETHER: usize = 512;
+/// The most keys in one request.
+const MAX_KEYS: usize = 512;
 
 type Payload = Result<Option<Vec<u8>>, StoreError>;
 
 pub(super) struct Shared {
-    /// Which master has which slots; of a cluster, nothing before it is known.
+    /// Which master owns which slots; empty until the cluster has reported its masters.
     pub(super) slots: Slot<Slots>,
-    /// Why the cluster could not be asked, before the first time that it could.
-    pub(super) unknown: Mutex<Option<StoreError>>,
-    /// A cluster may have changed.
-    pub(super) doubt: Notify,
-    /// The state may have changed.
+    /// The last error of asking the cluster, until the first success.
+    pub(super) discovery_error: Mutex<Option<StoreError>>,
+    /// Notified when the masters of the cluster may have changed.
+    pub(super) recheck: Notify,
+    /// Notified when the state may have changed.
     pub(super) changed: Arc<Event>,
-    pub(super) verbs: Scripts,
-    /// The largest payload.
+    pub(super) scripts: Scripts,
+    /// The largest payload, in bytes.
     pub(super) limit: usize,
-    /// The same for the connections, which know once something was larger.
-    pub(super) cap: Arc<StreamLimit>,
+    /// The same limit for the connections; strict once a payload was larger.
+    pub(super) stream_limit: Arc<StreamLimit>,
     pub(super) clock: Clock,
     pub(super) gaps: AtomicU64,
     pub(super) change_listeners: ChangeListeners,
@@ -47,19 +47,20 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn gaps(&self) -> u64 {
-        // Acquire: the other side of its increment.
+        // Acquire: pairs with the increment in `gap`.
         self.gaps.load(Ordering::Acquire)
     }
 
-    /// The masters that are known.
+    /// The known masters.
     pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
         let slots = self.slots.load();
         slots.map_or(Vec::new(), |slots| slots.nodes().to_vec())
     }
 
-    /// Changes may have been missed and arrive now, from `node` as well, whose connection callers find right after.
+    /// Notifies listeners that changes may have been missed and arrive again now. `node` is a
+    /// master whose connection is about to become visible to callers.
     pub(super) fn gap(&self, node: Option<&Node>) {
-        // Release: who sees the gaps sees that changes arrive.
+        // Release: a caller that reads the new count also sees that changes arrive.
         let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
         let nodes = self.nodes();
         self.change_listeners.reconnected(gaps, |namespace| {
@@ -67,14 +68,14 @@ impl Shared {
         });
     }
 
-    /// Tells those that do not know yet that their changes arrive.
+    /// Notifies the listeners that were not notified yet that their changes arrive.
     pub(super) fn greet(&self) {
         let nodes = self.nodes();
         let arrives = |namespace: &Namespace| arrives(&nodes, namespace);
         self.change_listeners.greet(self.gaps(), arrives);
     }
 
-    /// The time of the store. Of several masters that which is ahead, so that no age is underestimated.
+    /// The time of the store: of several masters the latest, so that no age is underestimated.
     pub(super) fn now(&self) -> Option<u64> {
         let nodes = self.nodes();
         let offset = nodes.iter().filter_map(|node| node.offset()).max()?;
@@ -83,7 +84,7 @@ impl Shared {
 
     pub(super) fn state(&self) -> StoreState {
         let nodes = self.nodes();
-        let unknown = lock(&self.unknown).clone();
+        let unknown = lock(&self.discovery_error).clone();
         let mut state = match (nodes.is_empty(), unknown) {
             (true, Some(error)) => return StoreState::Down(error),
             (true, None) => return StoreState::Connecting,
@@ -101,10 +102,10 @@ impl Shared {
         state
     }
 
-    /// The master that has a key.
+    /// The master that owns a key.
     fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
         let Some(slots) = self.slots.load() else {
-            let unknown = lock(&self.unknown).clone();
+            let unknown = lock(&self.discovery_error).clone();
             return Err(unknown
                 .unwrap_or_else(|| StoreError::new(ErrorClass::Unavailable, "not connected yet")));
         };
@@ -112,45 +113,46 @@ impl Shared {
         node.ok_or_else(|| StoreError::new(ErrorClass::Unavailable, "no master has the slot"))
     }
 
-    /// An error that may mean that the key is elsewhere now, or that large values are to be expected.
-    fn suspect(&self, error: &StoreError) {
+    /// Reacts to errors which show that a key may have moved, or that payloads above the limit
+    /// exist.
+    fn note_error(&self, error: &StoreError) {
         match error.class() {
-            ErrorClass::Busy | ErrorClass::Unavailable => self.doubt.notify_one(),
-            ErrorClass::TooLarge => self.cap.exceed(),
+            ErrorClass::Busy | ErrorClass::Unavailable => self.recheck.notify_one(),
+            ErrorClass::TooLarge => self.stream_limit.set_strict(),
             _ => {}
         }
     }
 
-    /// One round trip for each master that has some of the keys, all at the same time.
+    /// Reads keys with one round trip for each master, all at the same time.
     pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Payload> {
-        let alone = self
+        let only_master = self
             .slots
             .load()
-            .and_then(|slots| slots.arc().alone().cloned());
-        let answers = match alone {
-            Some(node) if keys.len() <= TOGETHER => {
-                self.read_some(&node, keys.iter(), !self.cap.is_strict())
+            .and_then(|slots| slots.arc().only_master().cloned());
+        let answers = match only_master {
+            Some(node) if keys.len() <= MAX_KEYS => {
+                self.read_some(&node, keys.iter(), !self.stream_limit.is_strict())
                     .await
             }
             _ => self.read_apart(keys).await,
         };
         let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
-        errors.for_each(|error| self.suspect(error));
+        errors.for_each(|error| self.note_error(error));
         self.counters.read(&answers);
         answers
     }
 
-    /// From several masters, or more than travel in one go.
+    /// Reads from several masters, or more keys than fit one request.
     async fn read_apart(&self, keys: &[StoreKey]) -> Vec<Payload> {
         let mut answers = vec![Ok(None); keys.len()];
-        // Each master, and the places of its keys.
+        // Each master, and the indices of its keys.
         let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
         for (place, key) in keys.iter().enumerate() {
             match self.node(key) {
                 Err(error) => answers[place] = Err(error),
                 Ok(node) => match parts
                     .iter_mut()
-                    .find(|(known, places)| Arc::ptr_eq(known, &node) && places.len() < TOGETHER)
+                    .find(|(known, places)| Arc::ptr_eq(known, &node) && places.len() < MAX_KEYS)
                 {
                     Some((_, places)) => places.push(place),
                     None => parts.push((node, vec![place])),
@@ -169,7 +171,7 @@ impl Shared {
         answers
     }
 
-    /// From one master, which has all of the keys.
+    /// Reads from one master, which owns all the keys.
     async fn read_some<'a>(
         &self,
         node: &Node,
@@ -191,22 +193,23 @@ impl Shared {
                 let replies = replies.into_iter();
                 replies.map(|reply| self.payload(&link, reply)).collect()
             }
-            Ok(_) => failed(link.report(classify::nonsense())),
-            Err(trouble) => failed(link.report(trouble)),
+            Ok(_) => failed(link.report(classify::unexpected_reply())),
+            Err(failure) => failed(link.report(failure)),
         }
     }
 
-    /// With a command for each: keys in several slots, and values that may be large without being fetched.
+    /// Reads with one command for each key. The keys may be in several slots, and a payload above
+    /// the limit is not transferred.
     async fn get_each<'a>(
         &self,
         link: &Link,
         keys: impl ExactSizeIterator<Item = &'a StoreKey>,
-    ) -> Result<Vec<Value>, Trouble> {
+    ) -> Result<Vec<Value>, Failure> {
         let mut name = String::new();
         let mut commands = keys.map(|key| {
             wire::write_data(&mut name, key);
             let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
-            // One byte more than allowed tells that there is more, however much it is.
+            // Asks for one byte above the limit, which shows that the payload is too large.
             command.arg("GETRANGE").arg(&name).arg(0).arg(self.limit);
             command
         });
@@ -231,17 +234,17 @@ impl Shared {
             Value::BulkString(bytes) => Ok(Some(bytes)),
             Value::Nil => Ok(None),
             Value::ServerError(error) => Err(link.report(classify::server(&error))),
-            _ => Err(link.report(classify::nonsense())),
+            _ => Err(link.report(classify::unexpected_reply())),
         }
     }
 
-    /// Runs a script, and understands its answer.
+    /// Runs a script, and decodes its reply.
     pub(super) async fn run<T>(
         &self,
-        verb: &Script,
+        script: &Script,
         key: &StoreKey,
         arguments: &[&[u8]],
-        understand: impl FnOnce(Value) -> Option<T>,
+        decode: impl FnOnce(Value) -> Option<T>,
     ) -> Result<T, StoreError> {
         let result = async {
             let link = self.node(key)?.scripts.link()?;
@@ -249,24 +252,24 @@ impl Shared {
                 data: wire::data(key),
                 lease: wire::lease(key),
             };
-            match verb.run(&link, &keys, arguments).await {
-                Ok(value) => understand(value).ok_or_else(|| link.report(classify::nonsense())),
-                Err(trouble) => Err(link.report(trouble)),
+            match script.run(&link, &keys, arguments).await {
+                Ok(value) => decode(value).ok_or_else(|| link.report(classify::unexpected_reply())),
+                Err(failure) => Err(link.report(failure)),
             }
         };
         let result = result.await;
         if let Err(error) = &result {
-            self.suspect(error);
+            self.note_error(error);
         }
         self.counters.result(result)
     }
 
-    /// That a payload can be stored.
+    /// Checks that a payload can be stored.
     pub(super) fn check(&self, payload: &[u8]) -> Result<(), StoreError> {
         let error = if payload.len() > self.limit {
             StoreError::new(ErrorClass::TooLarge, "")
         } else if payload.len() < envelope::HEADER || !payload.starts_with(envelope::MAGIC) {
-            StoreError::new(ErrorClass::Protocol, "not an envelope")
+            StoreError::new(ErrorClass::Protocol, "the payload has no envelope")
         } else {
             return Ok(());
         };
@@ -274,13 +277,15 @@ impl Shared {
     }
 }
 
-/// With one command, which costs the client two fifths and the server a quarter less than one for each key.
+/// Reads all keys with one command. Compared with one command for each key this saves the client
+/// two fifths of the time and the server a quarter.
 ///
-/// What is no string is nothing to it, and what is too long ends the connection (see `limited_stream`).
+/// `MGET` reads a value of another type as missing. A payload above the limit ends the connection
+/// (see `limited_stream`).
 async fn get_all<'a>(
     link: &Link,
     keys: impl ExactSizeIterator<Item = &'a StoreKey>,
-) -> Result<Vec<Value>, Trouble> {
+) -> Result<Vec<Value>, Failure> {
     let mut name = String::new();
     let mut command = redis::Cmd::with_capacity(keys.len() + 1, 64 * keys.len());
     command.arg("MGET");
@@ -291,16 +296,16 @@ async fn get_all<'a>(
     match link.send(&command).await? {
         Value::Array(replies) => Ok(replies),
         Value::ServerError(error) => Err(classify::server(&error)),
-        _ => Err(classify::nonsense()),
+        _ => Err(classify::unexpected_reply()),
     }
 }
 
-/// Whether changes of a namespace arrive from all masters that are connected.
+/// Whether changes of a namespace arrive from all connected masters.
 fn arrives(nodes: &[Arc<Node>], namespace: &Namespace) -> bool {
-    nodes.iter().all(|node| node.hears(namespace))
+    nodes.iter().all(|node| node.receives(namespace))
 }
 
-/// Waits for all of them at the same time; mostly it is one.
+/// Waits for all futures at the same time; usually there is only one.
 async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {

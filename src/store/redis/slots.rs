@@ -1,28 +1,28 @@
-//! Which master has which keys.
+//! The assignment of keys to masters.
 
 use super::node::Node;
 use crate::sync::Arc;
 
 const COUNT: u16 = 16_384;
 
-/// Which master has which slots of a cluster; a single server has them all.
+/// Which master owns which slots of a cluster; a single server owns all of them.
 pub(super) struct Slots {
     nodes: Vec<Arc<Node>>,
-    ranges: Vec<Range>,
+    ranges: Vec<SlotRange>,
 }
 
-/// Slots that belong together, both ends included.
+/// A range of slots, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct SlotRange {
     pub(super) first: u16,
     pub(super) last: u16,
-    /// The place of the master among the nodes.
+    /// The index of the master among the nodes.
     pub(super) node: usize,
 }
 
 impl Slots {
     pub(super) fn single(node: Arc<Node>) -> Self {
-        let range = Range {
+        let range = SlotRange {
             first: 0,
             last: COUNT - 1,
             node: 0,
@@ -30,7 +30,7 @@ impl Slots {
         Self::new(vec![node], vec![range])
     }
 
-    pub(super) fn new(nodes: Vec<Arc<Node>>, ranges: Vec<Range>) -> Self {
+    pub(super) fn new(nodes: Vec<Arc<Node>>, ranges: Vec<SlotRange>) -> Self {
         Slots { nodes, ranges }
     }
 
@@ -38,18 +38,18 @@ impl Slots {
         &self.nodes
     }
 
-    /// The master that has them all.
-    pub(super) fn alone(&self) -> Option<&Arc<Node>> {
+    /// The only master, if it owns all slots.
+    pub(super) fn only_master(&self) -> Option<&Arc<Node>> {
         match (&self.nodes[..], &self.ranges[..]) {
             ([node], [range]) => (range.last - range.first == COUNT - 1).then_some(node),
             _ => None,
         }
     }
 
-    /// The master that has the key of this hash.
+    /// The master that owns the key with this hash.
     pub(super) fn owner(&self, hash: u128) -> Option<&Arc<Node>> {
-        // A single server needs no slot.
-        if let Some(node) = self.alone() {
+        // A single server needs no computation of the slot.
+        if let Some(node) = self.only_master() {
             return Some(node);
         }
         let slot = slot(hash);
@@ -58,7 +58,7 @@ impl Slots {
         self.nodes.get(range.node)
     }
 
-    /// Whether both say the same.
+    /// Whether both assign the same slots to the same nodes.
     pub(super) fn is(&self, other: &Slots) -> bool {
         let same = |(a, b): (&Arc<Node>, &Arc<Node>)| Arc::ptr_eq(a, b);
         self.ranges == other.ranges
@@ -67,7 +67,7 @@ impl Slots {
     }
 }
 
-/// The slot of a key: that of the hash in braces, see the Redis Cluster specification.
+/// The slot of a key: the CRC-16 of the hash in braces (Redis Cluster specification).
 fn slot(hash: u128) -> u16 {
     let tag = format!("{hash:032x}");
     let crc = tag.bytes().fold(0, |crc: u16, byte| {

@@ -1,9 +1,10 @@
-//! One connection that is always there or being made: the supervisor.
+//! The supervisor of one connection, which is always up or being made.
 //!
-//! States: connecting, up, down. A task owns them; callers find the connection or fail at once. While it is up a heartbeat goes over the
-//! connection itself. Answers come in order, so a heartbeat that is answered says that everything asked before it was; one that
-//! is not ends the connection, and with it everything in flight. So no command needs a timer, and none waits longer than
-//! from one heartbeat to the end of the next.
+//! States: connecting, up, down. A task owns the state; callers get the connection or fail at once.
+//! While the connection is up, heartbeats are sent over it. Replies come in order, so the
+//! reply to a heartbeat shows that every earlier command was answered. A heartbeat without a reply
+//! ends the connection, and with it every command in flight. So no command needs a timer, and none
+//! waits longer than from one heartbeat to the end of the next.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::classify::{self, Trouble};
+use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use crate::observe::trace;
@@ -30,12 +31,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// A connection that is up.
 pub(super) struct Link {
     connection: MultiplexedConnection,
-    fate: Closed,
-    /// A caller was answered that a new connection is needed.
-    suspect: Notify,
+    closed: Closed,
+    /// Notified when a reply shows that a new connection is needed.
+    failed: Notify,
 }
 
-/// The end of a connection, which whoever waits for an answer hears of.
+/// The end of a connection, of which every caller that waits for a reply is notified.
 struct Closed {
     /// Set before the connection ends.
     why: OnceLock<StoreError>,
@@ -55,11 +56,12 @@ impl Closed {
         self.ended.notify_all();
     }
 
-    /// Waits for an answer, at most until the end: what is sent in the moment in which the driver of a connection ends is never answered
-    /// and never refused, because the queue between them keeps it (P3).
+    /// Waits for a reply or for the end of the connection. A command sent while the driver shuts
+    /// down stays in the queue and gets neither a reply nor an error, so waiting for the reply
+    /// alone could last for ever (P3).
     async fn or<T>(&self, answer: impl Future<Output = T>) -> Result<T, StoreError> {
         let end = async {
-            // Registers before it looks, so that no end is missed.
+            // Registers before it checks, so that no end is missed.
             let ended = self.ended.listen();
             if self.why.get().is_none() {
                 ended.await;
@@ -70,80 +72,80 @@ impl Closed {
     }
 }
 
-/// A connection that is always there or being made.
+/// Keeps one connection up, and makes it again whenever it is lost.
 pub(super) struct Supervisor {
     link: Slot<Link>,
     state: Mutex<StoreState>,
-    /// The state has changed.
+    /// Notified when the state changes.
     changed: Arc<Event>,
-    /// There is something to do on the connection that is up.
+    /// Notified when the role must prepare the connection again.
     pub(super) wake: Notify,
 }
 
-/// What is done on a connection besides keeping it up.
+/// The use of a connection.
 pub(super) trait Role: Send + Sync {
-    /// How long answers may be.
-    fn cap(&self) -> &Arc<StreamLimit>;
+    /// The limit for the strings in replies.
+    fn stream_limit(&self) -> &Arc<StreamLimit>;
 
-    /// Hears pushes, if anything is to be heard.
+    /// The handler of pushes, if the role wants any.
     fn push_handler(&self) -> Option<PushHandler>;
 
-    /// Before callers may use it, and whenever the supervisor is poked.
-    fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Trouble>> + Send;
+    /// Runs before callers may use the connection, and whenever `wake` is notified.
+    fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// It is prepared; its callers may use it right after.
+    /// Runs once the connection is prepared, just before callers may use it.
     fn is_up(&self);
 
-    /// A heartbeat: asks for something that a server always answers.
-    fn heartbeat(&self, link: &Link) -> impl Future<Output = Result<(), Trouble>> + Send;
+    /// Sends a command that a working server always answers.
+    fn heartbeat(&self, link: &Link) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 impl Link {
-    /// Asks one thing. An error that the server answers is a value.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Trouble> {
+    /// Sends one command. An error reply of the server is returned as a value.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
         let mut connection = self.connection.clone();
         self.answer(connection.send_packed_command(command)).await
     }
 
-    /// Asks many things at once.
-    pub(super) async fn send_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Trouble> {
+    /// Sends many commands at once.
+    pub(super) async fn send_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Failure> {
         let mut connection = self.connection.clone();
         let answers = connection.send_packed_commands(pipeline, 0, pipeline.len());
         self.answer(answers).await
     }
 
-    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), Trouble> {
+    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), Failure> {
         let mut connection = self.connection.clone();
         self.answer(connection.subscribe(channels)).await
     }
 
-    async fn answer<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Trouble> {
-        match self.fate.or(answer).await {
-            Ok(answer) => answer.map_err(|error| self.trouble(error)),
-            Err(error) => Err(Trouble {
+    async fn answer<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Failure> {
+        match self.closed.or(answer).await {
+            Ok(answer) => answer.map_err(|error| self.failure(error)),
+            Err(error) => Err(Failure {
                 error,
                 reconnect: true,
             }),
         }
     }
 
-    fn trouble(&self, error: redis::RedisError) -> Trouble {
-        let trouble = classify::client(error);
-        match self.fate.why.get() {
-            Some(fate) if trouble.reconnect => Trouble {
-                error: fate.clone(),
+    fn failure(&self, error: redis::RedisError) -> Failure {
+        let failure = classify::client(error);
+        match self.closed.why.get() {
+            Some(closed) if failure.reconnect => Failure {
+                error: closed.clone(),
                 reconnect: true,
             },
-            _ => trouble,
+            _ => failure,
         }
     }
 
-    /// The error for a caller; a new connection is made if it takes one.
-    pub(super) fn report(&self, trouble: Trouble) -> StoreError {
-        if trouble.reconnect {
-            self.suspect.notify_one();
+    /// Returns the error for the caller, and asks for a new connection if the failure needs one.
+    pub(super) fn report(&self, failure: Failure) -> StoreError {
+        if failure.reconnect {
+            self.failed.notify_one();
         }
-        trouble.error
+        failure.error
     }
 }
 
@@ -157,7 +159,7 @@ impl Supervisor {
         }
     }
 
-    /// The connection, or why there is none. Never waits.
+    /// Returns the connection, or the reason why none is up. Never waits.
     pub(super) fn link(&self) -> Result<Arc<Link>, StoreError> {
         match self.link.load() {
             Some(link) => Ok(link.arc().clone()),
@@ -175,7 +177,7 @@ impl Supervisor {
     fn set_state(&self, state: StoreState) {
         let before = std::mem::replace(&mut *lock(&self.state), state.clone());
         match (before, &state) {
-            // Told once, not again for each attempt.
+            // Logged once, not again for each attempt.
             (StoreState::Down(_), StoreState::Down(_)) => {}
             (_, StoreState::Down(error)) => trace::disconnected(error.class().name(), error),
             _ => trace::connected(),
@@ -183,17 +185,17 @@ impl Supervisor {
         self.changed.notify_all();
     }
 
-    /// Keeps the supervisor up, for ever.
-    pub(super) async fn supervise(&self, target: &Target, limit: Duration, duty: &impl Role) {
+    /// Keeps the connection up, for ever.
+    pub(super) async fn supervise(&self, target: &Target, limit: Duration, role: &impl Role) {
         let mut pause = PAUSES.0;
         loop {
-            let error = match timeout(limit, self.connect(target, limit, duty)).await {
+            let error = match timeout(limit, self.connect(target, limit, role)).await {
                 Ok(Ok((link, driver))) => {
-                    duty.is_up();
+                    role.is_up();
                     self.link.swap(Some(link.clone()));
                     self.set_state(StoreState::Up);
-                    let (error, beats) = self.watch(&link, driver, limit, duty).await;
-                    if beats > 0 {
+                    let (error, heartbeats) = self.watch(&link, driver, limit, role).await;
+                    if heartbeats > 0 {
                         pause = PAUSES.0;
                     }
                     error
@@ -202,7 +204,7 @@ impl Supervisor {
                 Err(_) => StoreError::new(ErrorClass::TimedOut, "connecting"),
             };
             self.set_state(StoreState::Down(error));
-            // Less up to a half, so that a fleet does not come back in step.
+            // Shortened at random by up to a half, so that a fleet does not reconnect in step.
             sleep(pause.mul_f64(with_rng(|rng| rng.random_range(0.5..1.0)))).await;
             pause = (pause * 2).min(PAUSES.1);
         }
@@ -212,84 +214,85 @@ impl Supervisor {
         &self,
         target: &Target,
         limit: Duration,
-        duty: &impl Role,
+        role: &impl Role,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
         let (connection, driver) = target
-            .dial(limit, duty.cap(), duty.push_handler(), spawn)
+            .dial(limit, role.stream_limit(), role.push_handler(), spawn)
             .await?;
         let link = Arc::new(Link {
             connection,
-            fate: Closed::new(),
-            suspect: Notify::new(),
+            closed: Closed::new(),
+            failed: Notify::new(),
         });
         let prepared = async {
-            duty.heartbeat(&link).await?;
-            duty.prepare(&link).await
+            role.heartbeat(&link).await?;
+            role.prepare(&link).await
         };
-        prepared.await.map_err(|trouble| trouble.error)?;
+        prepared.await.map_err(|failure| failure.error)?;
         Ok((link, driver))
     }
 
-    /// Returns when the connection is of no more use, why, and after how many heartbeats. Nothing is in flight on it then.
+    /// Runs heartbeats until the connection is no longer usable. Returns the reason and the
+    /// number of heartbeats; no command is in flight then.
     async fn watch(
         &self,
         link: &Link,
         mut driver: Driver,
         limit: Duration,
-        duty: &impl Role,
+        role: &impl Role,
     ) -> (StoreError, u64) {
-        enum Seen {
+        enum Signal {
             Ended,
-            Suspect,
+            Failed,
             Woken,
             Time,
         }
-        let mut over = Over {
+        let mut end_guard = EndOnDrop {
             supervisor: self,
             link,
             why: lost(),
         };
-        let mut beats = 0;
+        let mut heartbeats = 0;
         let error = loop {
             let ended = async {
                 let _ = (&mut driver.0).await;
-                Seen::Ended
+                Signal::Ended
             };
-            let suspect = async {
-                link.suspect.notified().await;
-                Seen::Suspect
+            let failed = async {
+                link.failed.notified().await;
+                Signal::Failed
             };
-            let poked = async {
+            let woken = async {
                 self.wake.notified().await;
-                Seen::Woken
+                Signal::Woken
             };
             let time = async {
                 sleep(limit / 3).await;
-                Seen::Time
+                Signal::Time
             };
-            let seen = future::or(future::or(ended, suspect), future::or(poked, time)).await;
-            let done = match seen {
-                Seen::Ended => break lost(),
-                Seen::Suspect => {
+            let signal = future::or(future::or(ended, failed), future::or(woken, time)).await;
+            let done = match signal {
+                Signal::Ended => break lost(),
+                Signal::Failed => {
                     break StoreError::new(
                         ErrorClass::Refused,
-                        "not the master any more, or not logged in",
+                        "no longer the master, or not logged in",
                     );
                 }
-                Seen::Woken => timeout(limit * 2 / 3, duty.prepare(link)).await,
-                Seen::Time => timeout(limit * 2 / 3, duty.heartbeat(link)).await,
+                Signal::Woken => timeout(limit * 2 / 3, role.prepare(link)).await,
+                Signal::Time => timeout(limit * 2 / 3, role.heartbeat(link)).await,
             };
             match done {
                 Err(_) => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
-                Ok(Err(trouble)) if trouble.reconnect => break trouble.error,
-                Ok(_) => beats += 1,
+                Ok(Err(failure)) if failure.reconnect => break failure.error,
+                Ok(_) => heartbeats += 1,
             }
         };
-        over.why = error.clone();
-        drop(over);
+        end_guard.why = error.clone();
+        drop(end_guard);
         drop(driver);
-        (error, beats)
+        (error, heartbeats)
     }
 }
 
@@ -297,18 +300,18 @@ fn lost() -> StoreError {
     StoreError::new(ErrorClass::Unavailable, "connection lost")
 }
 
-/// Ends a link before its driver ends, also when whoever watches it is dropped with a runtime.
-struct Over<'a> {
+/// Ends a link before its driver ends, even if the task that watches it is dropped with a runtime.
+struct EndOnDrop<'a> {
     supervisor: &'a Supervisor,
     link: &'a Link,
     why: StoreError,
 }
 
-impl Drop for Over<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        // First nobody finds it any more, then what is in flight learns why.
+        // First hide the link from new callers, then give the error to the commands in flight.
         self.supervisor.link.swap(None);
-        self.link.fate.end(self.why.clone());
+        self.link.closed.end(self.why.clone());
     }
 }
 
@@ -321,20 +324,20 @@ mod tests {
     use super::{Closed, lost};
 
     #[test]
-    fn who_waits_for_an_answer_hears_of_the_end() {
-        let fate = Closed::new();
-        let mut waits = pin!(fate.or(pending::<()>()));
+    fn a_caller_that_waits_for_a_reply_is_told_of_the_end() {
+        let closed = Closed::new();
+        let mut waits = pin!(closed.or(pending::<()>()));
         assert_eq!(block_on(poll_once(waits.as_mut())), None);
-        fate.end(lost());
+        closed.end(lost());
         assert_eq!(block_on(poll_once(waits)), Some(Err(lost())));
     }
 
     #[test]
-    fn who_comes_after_the_end_does_not_wait_and_an_answer_counts_all_the_same() {
-        let fate = Closed::new();
-        fate.end(lost());
-        let mut waits = pin!(fate.or(pending::<()>()));
+    fn after_the_end_a_caller_does_not_wait_but_a_reply_that_is_ready_counts() {
+        let closed = Closed::new();
+        closed.end(lost());
+        let mut waits = pin!(closed.or(pending::<()>()));
         assert_eq!(block_on(poll_once(waits.as_mut())), Some(Err(lost())));
-        assert_eq!(block_on(poll_once(fate.or(ready(7)))), Some(Ok(7)));
+        assert_eq!(block_on(poll_once(closed.or(ready(7)))), Some(Ok(7)));
     }
 }

@@ -1,4 +1,4 @@
-//! Encrypted connections, always verified.
+//! Encrypted connections, whose certificates are always verified.
 
 use rustls_native_certs::load_native_certs;
 use tokio::net::TcpStream;
@@ -13,23 +13,23 @@ use super::classify;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
 
-/// Whom to trust.
+/// A TLS client with its trusted CA certificates.
 #[derive(Clone)]
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Whom the system trusts.
+    /// Trusts the CA certificates of the system.
     pub(super) fn system() -> Result<Self, StoreError> {
         let found = load_native_certs();
         Self::with(
             found.certs,
-            "the system trusts nobody: install its CA certificates",
+            "no CA certificates found; install those of the system",
         )
     }
 
-    /// Who is in this PEM text.
+    /// Trusts the CA certificates in this PEM text.
     pub(super) fn trusting(pem: &[u8]) -> Result<Self, StoreError> {
-        let text = "the authority must be certificates in PEM";
+        let text = "the authority must contain CA certificates in PEM format";
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let found = found.map_err(|_| StoreError::new(ErrorClass::Setting, text))?;
         Self::with(found, text)
@@ -41,7 +41,7 @@ impl Tls {
         if trusted.is_empty() {
             return Err(StoreError::new(ErrorClass::Setting, none));
         }
-        // The provider is named, so that no other crate's choice, or none, makes a difference.
+        // The provider is named, so that the default of the process does not matter.
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|_| StoreError::new(ErrorClass::Setting, "TLS is not available"))?
@@ -56,13 +56,18 @@ impl Tls {
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, StoreError> {
         let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|_| StoreError::new(ErrorClass::Setting, "the host is no name"))?;
+        let name = name.map_err(|_| {
+            StoreError::new(
+                ErrorClass::Setting,
+                "the host in the URL is not a valid name",
+            )
+        })?;
         let connected = self.0.connect(name, stream).await;
         connected.map_err(|error| match error.kind() {
-            // What rustls does not like: the certificate, or that there is no TLS at all.
+            // rustls rejects the certificate, or the server does not use TLS.
             std::io::ErrorKind::InvalidData => StoreError::new(
                 ErrorClass::Denied,
-                "the TLS certificate or protocol of the server",
+                "the TLS certificate or protocol of the server was rejected",
             ),
             _ => classify::io(&error),
         })

@@ -1,4 +1,4 @@
-//! How names, arguments and answers are written.
+//! The encoding of names, arguments and replies.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn data(key: &StoreKey) -> String {
     name
 }
 
-/// Into a buffer that many of them use.
+/// Writes the name into a buffer that is reused.
 pub(super) fn write_data(name: &mut String, key: &StoreKey) {
     write(name, key, ":d:{");
 }
@@ -24,7 +24,8 @@ pub(super) fn lease(key: &StoreKey) -> String {
     name
 }
 
-/// By hand: one is written for each key that is read, and the machinery of formatting takes ten times as long.
+/// Written without `format!`, which takes ten times as long, because every key that is read needs a
+/// name.
 fn write(name: &mut String, key: &StoreKey, kind: &str) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let namespace = key.namespace().as_str();
@@ -43,7 +44,7 @@ pub(super) fn token_bytes(token: Token) -> [u8; 16] {
     (u128::from(token.origin.0) << 64 | u128::from(token.serial)).to_be_bytes()
 }
 
-/// Milliseconds for a server: at least one, at most a century.
+/// Milliseconds for the server: at least 1, at most a century.
 pub(super) fn millis(duration: Duration) -> String {
     const CENTURY: u128 = 3_155_760_000_000;
     duration.as_millis().clamp(1, CENTURY).to_string()

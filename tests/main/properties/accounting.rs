@@ -1,7 +1,9 @@
-//! What is resident is counted and weighed exactly, and every value that was resident is told of once when it leaves.
+//! Resident values are counted and weighed exactly, and the listener is notified once of every
+//! removal.
 //!
-//! One thread takes random steps on a small cache with both limits; nothing expires, so what is resident can be asked. Loads end in any
-//! order, with values light and too heavy, with none, or not at all.
+//! One thread takes random steps on a small cache with both limits. No value expires, so the test
+//! can ask for the resident values. Loads end in any order, with light values, with values that are
+//! too heavy, with "not found", or not at all.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,13 +11,13 @@ use everfresh::{Cache, ManualClock};
 use proptest::prelude::*;
 
 use super::for_all;
-use crate::removal::Told;
+use crate::removal::Removals;
 use crate::support::gates::End;
 use crate::support::*;
 
 const KEYS: u64 = 24;
 
-/// A value is its number and its weight.
+/// A value encodes its number and its weight.
 const WEIGHTS: u64 = 16;
 
 #[derive(Clone, Debug)]
@@ -30,9 +32,9 @@ enum Step {
     Insert(u64, u64),
     Read(u64),
     Begin(u64),
-    /// Ends one of the loads that run, with a value of this weight.
+    /// Ends one of the running loads, with a value of this weight.
     End(usize, u64),
-    Absent(usize),
+    NotFound(usize),
     Fail(usize),
     Invalidate(u64),
     InvalidateAll,
@@ -46,7 +48,7 @@ fn programs() -> impl Strategy<Value = Program> {
         20 => key().prop_map(Step::Read),
         12 => key().prop_map(Step::Begin),
         8 => (which(), weight()).prop_map(|(load, weight)| Step::End(load, weight)),
-        3 => which().prop_map(Step::Absent),
+        3 => which().prop_map(Step::NotFound),
         2 => which().prop_map(Step::Fail),
         4 => key().prop_map(Step::Invalidate),
         1 => Just(Step::InvalidateAll),
@@ -64,32 +66,32 @@ struct Run {
     cache: Cache<u64, u64>,
     tasks: Tasks,
     gates: Gates<u64>,
-    told: Told,
+    removals: Removals,
     made: u64,
     /// Loads that have begun and not ended, with their keys.
     loads: Vec<(usize, u64)>,
     /// The last value of each key, resident or not.
     last: HashMap<u64, u64>,
-    /// Values that were seen resident, and those that were told of.
+    /// Values that were seen resident, and values whose removal was notified.
     seen: HashSet<u64>,
     left: HashSet<u64>,
 }
 
 impl Run {
     fn new(program: &Program) -> Self {
-        let told = Told::default();
+        let removals = Removals::default();
         let clock = ManualClock::new();
         let builder = builder(&clock)
             .capacity(program.capacity)
             .max_weight(program.max_weight, |_: &u64, value: &u64| {
                 (value % WEIGHTS) as u32
             });
-        let (cache, tasks, gates) = by_hand(told.listen(builder));
+        let (cache, tasks, gates) = by_hand(removals.listen(builder));
         Run {
             cache,
             tasks,
             gates,
-            told,
+            removals,
             made: 0,
             loads: Vec::new(),
             last: HashMap::new(),
@@ -127,14 +129,14 @@ impl Run {
                 let value = self.make(weight);
                 self.end(which, End::Value(value), Some(value));
             }
-            Step::Absent(which) => self.end(which, End::Absent, None),
+            Step::NotFound(which) => self.end(which, End::NotFound, None),
             Step::Fail(which) => self.end(which, End::Fail, None),
             Step::Invalidate(key) => {
                 let resident = self.cache.contains(&key);
                 assert_eq!(self.cache.invalidate(&key), resident);
             }
             Step::InvalidateAll => self.cache.invalidate_all(),
-            Step::Sweep => assert_eq!(self.cache.sweep(), 0, "nothing has expired"),
+            Step::Sweep => assert_eq!(self.cache.sweep(), 0, "no value has expired"),
         }
     }
 
@@ -144,7 +146,7 @@ impl Run {
         }
         let (load, key) = self.loads.swap_remove(which % self.loads.len());
         self.gates.end(load, end);
-        assert!(self.tasks.poll(load), "it was told to end");
+        assert!(self.tasks.poll(load), "the load ends at this poll");
         if let Some(read) = self.cache.peek(&key) {
             assert!(Some(*read) == value || Some(&*read) == self.last.get(&key));
             self.last.insert(key, *read);
@@ -152,9 +154,12 @@ impl Run {
     }
 
     fn check(&mut self, program: &Program) {
-        for (_, value, cause) in self.told.take() {
+        for (_, value, cause) in self.removals.take() {
             assert!(self.seen.contains(&value), "{value} was never resident");
-            assert!(self.left.insert(value), "{value} left twice ({cause:?})");
+            assert!(
+                self.left.insert(value),
+                "{value} was removed twice ({cause:?})"
+            );
         }
         let is_resident = |key: &u64| self.cache.contains(key);
         let resident: HashSet<u64> = (self.last.iter())
@@ -163,7 +168,10 @@ impl Run {
             .collect();
         self.seen.extend(&resident);
         let there: HashSet<u64> = self.seen.difference(&self.left).copied().collect();
-        assert_eq!(there, resident, "who was seen and has not left is resident");
+        assert_eq!(
+            there, resident,
+            "the resident values are those that were seen and not removed"
+        );
 
         assert_eq!(self.cache.len(), resident.len());
         assert!(self.cache.len() <= program.capacity);
@@ -174,7 +182,7 @@ impl Run {
 }
 
 #[test]
-fn what_is_resident_is_counted_weighed_and_told_of() {
+fn resident_values_are_counted_and_weighed_and_their_removals_notified() {
     for_all(programs(), |program| {
         let mut run = Run::new(&program);
         for step in &program.steps {

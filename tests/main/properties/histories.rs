@@ -1,10 +1,11 @@
-//! Linearizability: what real threads saw of one table fits an order in which their operations happened one by one.
+//! Linearizability of one table: the results seen by real threads fit an order in which their
+//! operations happen one by one.
 //!
-//! Each operation is recorded with two readings of one counter, before it is called and after it returned. A search in
-//! the manner of Wing and Gong then looks for an order that agrees with the readings and with a plain map. A map is
-//! linearizable if each of its keys is, so every key is searched alone. `invalidate_all` counts as a
-//! removal of every key, at one moment or more for each of them: it walks through the table, and may
-//! meet a key again that is inserted meanwhile.
+//! Each operation is recorded with two readings of one counter, before its call and after its
+//! return. A search after Wing and Gong then looks for an order that agrees with the readings and
+//! with a plain map. A map is linearizable if each of its keys is, so every key is searched alone.
+//! `invalidate_all` counts as a removal of every key, at one or more moments for each key, because
+//! it walks through the table and may meet a key again that was inserted meanwhile.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -24,13 +25,15 @@ thread_local! {
     static TURN: Cell<u8> = const { Cell::new(0) };
 }
 
-/// A key that makes its thread step aside in the middle of an operation, so that operations overlap on any machine.
+/// A key that makes its thread yield in the middle of an operation, so that operations overlap on
+/// any machine.
 #[derive(Clone, Debug)]
 struct Key(u8);
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        // Not every time: on a busy machine another process may get a whole time slice.
+        // Does not yield every time, because on a busy machine another process could get a whole
+        // time slice.
         let turn = TURN.replace(TURN.get().wrapping_add(1));
         if turn % 3 == 0 {
             thread::yield_now();
@@ -56,11 +59,11 @@ enum Call {
     Contains(u8),
 }
 
-/// What an operation did to one key, or saw of it.
+/// The effect of an operation on one key, or the value it saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
+enum Effect {
     Insert(u64),
-    /// Whether there was a value.
+    /// A removal, and whether there was a value.
     Remove(bool),
     RemoveAll,
     Peek(Option<u64>),
@@ -70,20 +73,20 @@ enum Deed {
 #[derive(Clone, Copy, Debug)]
 struct Event {
     key: u8,
-    deed: Deed,
+    effect: Effect,
     called: u64,
     returned: u64,
 }
 
-impl Deed {
-    /// The value after it, if it may happen while this one is there.
+impl Effect {
+    /// The value after the operation, if the operation is possible in this state.
     fn after(self, value: Option<u64>) -> Option<Option<u64>> {
         let (agrees, after) = match self {
-            Deed::Insert(number) => (true, Some(number)),
-            Deed::Remove(had) => (had == value.is_some(), None),
-            Deed::RemoveAll => (true, None),
-            Deed::Peek(seen) => (seen == value, value),
-            Deed::Contains(seen) => (seen == value.is_some(), value),
+            Effect::Insert(number) => (true, Some(number)),
+            Effect::Remove(had) => (had == value.is_some(), None),
+            Effect::RemoveAll => (true, None),
+            Effect::Peek(seen) => (seen == value, value),
+            Effect::Contains(seen) => (seen == value.is_some(), value),
         };
         agrees.then_some(after)
     }
@@ -100,14 +103,14 @@ fn is_linearizable(events: &[Event]) -> bool {
         }
         let left = |at: &usize| done >> at & 1 == 0;
         let left: Vec<usize> = (0..events.len()).filter(left).collect();
-        // Next may be whatever was called before any of the others had returned.
+        // The next operation can be any one called before the first return of the others.
         let until = left.iter().map(|at| events[*at].returned).min();
         for at in left {
-            let Event { deed, called, .. } = events[at];
-            let Some(after) = deed.after(value).filter(|_| Some(called) < until) else {
+            let Event { effect, called, .. } = events[at];
+            let Some(after) = effect.after(value).filter(|_| Some(called) < until) else {
                 continue;
             };
-            let again = (deed == Deed::RemoveAll).then_some((done, after));
+            let again = (effect == Effect::RemoveAll).then_some((done, after));
             for next in again.into_iter().chain([(done | 1 << at, after)]) {
                 if met.insert(next) {
                     open.push(next);
@@ -130,49 +133,50 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Call>>> {
     prop::collection::vec(prop::collection::vec(call, 1..10), 2..=3)
 }
 
-/// Runs one program for each thread, and records what each of them saw.
+/// Runs one program on each thread, and records the results.
 fn run(programs: &[Vec<Call>]) -> Vec<Event> {
     let cache: Cache<Key, u64> = Cache::builder()
         .clock(ManualClock::new())
-        // Few sets, for `invalidate_all` looks at each, but room enough that nothing is evicted.
+        // Few sets, because `invalidate_all` visits each of them, but enough room that nothing is
+        // evicted.
         .capacity(20)
         .fresh_for(secs(1))
-        .spawner(|_| panic!("nothing here loads"))
+        .spawner(|_| panic!("no operation loads"))
         .load(async |_: &Key| 0)
         .build()
         .unwrap();
     let (moments, numbers, ready) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    // One order of all readings, with everything that a thread did between two of its own in between.
+    // All readings have one order, and the operations of a thread lie between its readings.
     let moment = || moments.fetch_add(1, Ordering::SeqCst);
     let record = |call: Call| {
         let called = moment();
-        let (keys, deed) = match call {
+        let (keys, effect) = match call {
             Call::Insert(key) => {
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
                 cache.insert(Key(key), number);
-                (key..key + 1, Deed::Insert(number))
+                (key..key + 1, Effect::Insert(number))
             }
             Call::Invalidate(key) => {
                 let had = cache.invalidate(&Key(key));
-                (key..key + 1, Deed::Remove(had))
+                (key..key + 1, Effect::Remove(had))
             }
             Call::InvalidateAll => {
                 cache.invalidate_all();
-                (0..KEYS, Deed::RemoveAll)
+                (0..KEYS, Effect::RemoveAll)
             }
             Call::Peek(key) => {
                 let seen = cache.peek(&Key(key)).map(|read| *read);
-                (key..key + 1, Deed::Peek(seen))
+                (key..key + 1, Effect::Peek(seen))
             }
             Call::Contains(key) => {
                 let seen = cache.contains(&Key(key));
-                (key..key + 1, Deed::Contains(seen))
+                (key..key + 1, Effect::Contains(seen))
             }
         };
         let returned = moment();
         keys.map(move |key| Event {
             key,
-            deed,
+            effect,
             called,
             returned,
         })
@@ -197,7 +201,7 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
 }
 
 #[test]
-fn what_threads_see_fits_one_order() {
+fn the_results_of_threads_fit_one_order() {
     let overlaps = AtomicU64::new(0);
     for_all(programs(), |programs| {
         let events = run(&programs);
@@ -208,7 +212,7 @@ fn what_threads_see_fits_one_order() {
                 is_linearizable(&of_key),
                 "no order explains key {key}: {of_key:?}"
             );
-            // A reading between its own two belongs to another thread.
+            // A reading between the two of an operation belongs to another thread.
             let overlapping = |event: &&Event| event.returned > event.called + 1;
             let count = of_key.iter().filter(overlapping).count();
             overlaps.fetch_add(count as u64, Ordering::Relaxed);
@@ -216,15 +220,15 @@ fn what_threads_see_fits_one_order() {
     });
     let overlaps = overlaps.into_inner();
     println!("{overlaps} operations overlapped others");
-    // Threads that take turns prove nothing.
+    // Threads that never overlap prove nothing.
     assert!(overlaps >= u64::from(cases()) / 10, "{overlaps}");
 }
 
-/// A history of one key: what happened, and between which moments.
-fn history(events: &[(Deed, u64, u64)]) -> Vec<Event> {
-    let event = |&(deed, called, returned)| Event {
+/// Makes a history of one key from operations with the readings before and after.
+fn history(events: &[(Effect, u64, u64)]) -> Vec<Event> {
+    let event = |&(effect, called, returned)| Event {
         key: 0,
-        deed,
+        effect,
         called,
         returned,
     };
@@ -232,12 +236,12 @@ fn history(events: &[(Deed, u64, u64)]) -> Vec<Event> {
 }
 
 #[test]
-fn the_search_accepts_what_some_order_explains() {
-    use Deed::*;
+fn the_search_accepts_histories_that_some_order_explains() {
+    use Effect::*;
     for events in [
         &[][..],
         &[(Insert(1), 0, 1), (Peek(Some(1)), 2, 3)],
-        // The read overlaps the insert: either answer is right.
+        // The read overlaps the insert, so either result is correct.
         &[(Insert(1), 0, 3), (Peek(None), 1, 2)],
         &[(Insert(1), 0, 3), (Peek(Some(1)), 1, 2)],
         // The insert that was called first happened last.
@@ -252,7 +256,7 @@ fn the_search_accepts_what_some_order_explains() {
             (RemoveAll, 2, 3),
             (Contains(false), 4, 5),
         ],
-        // It met the key, and once more when another thread had inserted it again.
+        // The walk removed the key, and removed it again after another thread had inserted it.
         &[
             (Insert(1), 0, 1),
             (RemoveAll, 2, 9),
@@ -267,10 +271,10 @@ fn the_search_accepts_what_some_order_explains() {
 }
 
 #[test]
-fn the_search_refuses_what_no_order_explains() {
-    use Deed::*;
+fn the_search_rejects_histories_that_no_order_explains() {
+    use Effect::*;
     for events in [
-        // Out of thin air, lost, and back again.
+        // A value from nowhere, a lost value, and one that comes back.
         &[(Peek(Some(1)), 0, 1), (Insert(1), 2, 3)][..],
         &[(Insert(1), 0, 1), (Peek(None), 2, 3)],
         &[(Insert(1), 0, 1), (Insert(2), 2, 3), (Peek(Some(1)), 4, 5)],
@@ -279,7 +283,7 @@ fn the_search_refuses_what_no_order_explains() {
             (Remove(true), 2, 3),
             (Contains(true), 4, 5),
         ],
-        // A removal of all that goes on after its return.
+        // A removal of all keys that has an effect after its return.
         &[
             (Insert(1), 0, 1),
             (RemoveAll, 2, 3),
@@ -292,7 +296,7 @@ fn the_search_refuses_what_no_order_explains() {
             (Remove(true), 2, 5),
             (Remove(true), 3, 4),
         ],
-        // Two readers, one after the other, that saw the new value and then the old one.
+        // Two readers, one after the other, that see the new value and then the old one.
         &[
             (Insert(1), 0, 1),
             (Insert(2), 2, 7),

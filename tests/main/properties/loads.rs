@@ -1,8 +1,10 @@
-//! Linearizability of loads: what real threads saw, of which some loaded, fits an order of single steps.
+//! Linearizability of loads: the results seen by real threads, some of which load, fit an order of
+//! single steps.
 //!
-//! A load is two steps of its own: it begins where the key is absent, between the call of the read that started
-//! it and that of the loader, and it is published between the loader and the end of that read, unless the key was
-//! written over meanwhile (P4). The search is that of Wing and Gong, for each key by itself.
+//! A load consists of two steps. It begins while the key is missing, between the call of the read
+//! that started it and the call of the loader. It is published between the return of the loader and
+//! the end of that read, unless the key was overwritten meanwhile (P4). The search is that of Wing
+//! and Gong, for each key alone.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +27,11 @@ enum Op {
     Get(u64),
 }
 
-/// What was done, and what it came to.
+/// An operation and its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
     Insert(u64),
-    /// An insert first removes a load that is under way, so there is a moment without either.
+    /// An insert first removes a running load, so for a moment the key has neither.
     Clear,
     Invalidate {
         had: bool,
@@ -54,16 +56,16 @@ struct Event {
     done: Done,
 }
 
-/// One key of the map.
+/// The state of one key of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
-    Absent,
+    Missing,
     Loading(u64),
     Here(u64),
 }
 
 impl State {
-    /// The state after `done`, if it can be done in this one.
+    /// The state after `done`, if the operation is possible in this state.
     fn after(self, done: Done) -> Option<State> {
         let here = match self {
             State::Here(number) => Some(number),
@@ -71,12 +73,12 @@ impl State {
         };
         match done {
             Done::Insert(number) => Some(State::Here(number)),
-            Done::Clear if here.is_none() => Some(State::Absent),
+            Done::Clear if here.is_none() => Some(State::Missing),
             Done::Clear => Some(self),
-            Done::Invalidate { had } => (had == here.is_some()).then_some(State::Absent),
+            Done::Invalidate { had } => (had == here.is_some()).then_some(State::Missing),
             Done::Read(read) => (read == here).then_some(self),
             Done::Waited { number } => (self == State::Loading(number)).then_some(self),
-            Done::Begin { number } => (self == State::Absent).then_some(State::Loading(number)),
+            Done::Begin { number } => (self == State::Missing).then_some(State::Loading(number)),
             Done::Publish { number } if self == State::Loading(number) => Some(State::Here(number)),
             Done::Publish { .. } => Some(self),
         }
@@ -86,7 +88,7 @@ impl State {
 fn is_linearizable(events: &[Event]) -> bool {
     assert!(events.len() <= 64, "one bit for each event");
     let all = u64::MAX >> (64 - events.len() as u32).min(63);
-    let (mut open, mut tried) = (vec![(0u64, State::Absent)], HashSet::new());
+    let (mut open, mut tried) = (vec![(0u64, State::Missing)], HashSet::new());
     while let Some((done, state)) = open.pop() {
         if done == all || events.is_empty() {
             return true;
@@ -131,7 +133,7 @@ impl Recorder {
         number
     }
 
-    /// When the loader returned this number.
+    /// The moment at which the loader returned this number.
     fn loaded_at(&self, number: u64) -> u64 {
         let loads = self.loads.lock().unwrap();
         loads.iter().find(|(known, _)| *known == number).unwrap().1
@@ -169,7 +171,7 @@ fn perform(cache: &Cache<u64, u64>, recorder: &Recorder, op: Op) -> Vec<Event> {
             done,
         };
         return match done {
-            // Each of the other threads may begin a load in such a moment.
+            // Every other thread can begin a load in such a moment.
             Done::Insert(_) => [Done::Clear, Done::Clear, done].map(event).to_vec(),
             _ => vec![event(done)],
         };
@@ -191,11 +193,11 @@ fn perform(cache: &Cache<u64, u64>, recorder: &Recorder, op: Op) -> Vec<Event> {
     ]
 }
 
-/// Runs the programs at once; returns what happened.
+/// Runs the programs concurrently, and returns the history.
 fn history(programs: &[Vec<Op>]) -> Vec<Event> {
     let recorder = Arc::new(Recorder::default());
     let loading = recorder.clone();
-    // Loads run on the thread that starts them, while the others go on.
+    // Loads run on the thread that starts them, while the other threads continue.
     let cache: Cache<u64, u64> = builder(&ManualClock::new())
         .capacity(64)
         .spawner(future::block_on)
@@ -240,9 +242,10 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
 }
 
 #[test]
-fn every_history_is_that_of_a_plain_map() {
+fn every_history_is_one_of_a_plain_map() {
     for_all(programs(), |programs| {
-        // One schedule says little; the scheduler chooses another each time.
+        // A single schedule shows little. Each repetition gets another one from the system's
+        // scheduler.
         for _ in 0..3 {
             let history = history(&programs);
             for key in 0..2 {
@@ -258,7 +261,7 @@ fn every_history_is_that_of_a_plain_map() {
 }
 
 #[test]
-fn the_search_refuses_what_no_map_does() {
+fn the_search_rejects_histories_that_no_map_has() {
     let event = |from, to, done| Event {
         key: 0,
         from,
@@ -276,13 +279,13 @@ fn the_search_refuses_what_no_map_does() {
         insert(2, 3, 8),
         read(4, 5, Some(7))
     ]));
-    // Two reads that do not overlap may not see one write come and go.
+    // Two reads that do not overlap must not see one write appear and disappear.
     assert!(!is_linearizable(&[
         insert(0, 9, 7),
         read(1, 2, Some(7)),
         read(3, 4, None)
     ]));
-    // A load that was written over is not published (P4).
+    // An overwritten load is not published (P4).
     let load = [
         event(0, 1, Done::Begin { number: 5 }),
         event(1, 8, Done::Publish { number: 5 }),
@@ -300,7 +303,7 @@ fn the_search_refuses_what_no_map_does() {
         invalidate,
         read(9, 10, Some(5))
     ]));
-    // Nor may a caller that came after it wait for it.
+    // A caller that came after the write must not wait for the load either.
     let waited = event(4, 6, Done::Waited { number: 5 });
     assert!(is_linearizable(&[load[0], load[1], waited]));
     assert!(!is_linearizable(&[load[0], load[1], invalidate, waited]));

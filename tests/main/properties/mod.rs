@@ -1,15 +1,19 @@
 //! Random programs, checked against models.
 //!
-//! - [`programs`]: one thread takes every step of many readers, loads and writers by hand, in any order, so that a program
-//!   is exactly repeatable. Each step is compared with a sequential [`model`] that predicts it, and judged by the
-//!   [`promises`] alone, which know nothing about claims: a fault that model and cache share is still a broken promise.
-//! - [`histories`]: real threads on one table; what they saw must fit some order of their operations.
-//! - [`accounting`]: one thread again, with eviction: what is resident is counted and weighed exactly, and told of once when it leaves.
-//! - [`loads`]: the same with reads that load, each load taken as two steps.
+//! - [`programs`]: one thread takes every step of many readers, loads and writers by hand, in any
+//!   order, so that a program is exactly repeatable. Each step is compared with a sequential
+//!   [`model`] that predicts it. Each step is also checked against the [`promises`], which know
+//!   nothing about claims, so that a fault shared by model and cache still breaks a promise.
+//! - [`histories`]: real threads on one table, whose results must fit some order of their
+//!   operations.
+//! - [`accounting`]: one thread again, with eviction. Resident values are counted and weighed
+//!   exactly, and each removal is notified once.
+//! - [`loads`]: as [`histories`], with reads that load. Each load counts as two steps.
 //!
-//! `PROPTEST_CASES` says how many programs (400 if not given) and `EVERFRESH_SEED` which ones (random if not given; a failure
-//! prints it with the smallest program that still fails). To repeat: `EVERFRESH_SEED=7 PROPTEST_CASES=10000 cargo test properties`.
-//! The order in which real threads run is not in the seed, so a failure of a history may need several runs.
+//! `PROPTEST_CASES` is the number of programs (default: 400), and `EVERFRESH_SEED` chooses them
+//! (default: random). A failure prints the seed and the smallest program that still fails. To
+//! repeat it: `EVERFRESH_SEED=7 PROPTEST_CASES=10000 cargo test properties`. The seed does not
+//! determine the order in which real threads run, so a failure of a history may need several runs.
 
 mod accounting;
 mod histories;
@@ -30,11 +34,12 @@ fn cases() -> u32 {
     u32::try_from(number("PROPTEST_CASES").unwrap_or(400)).unwrap_or(u32::MAX)
 }
 
-/// Runs `check` on as many programs as asked for; a panic in it is shrunk and reported with the seed.
+/// Runs `check` on the requested number of programs. A panic in it is shrunk and reported with the
+/// seed.
 fn for_all<P: Debug>(strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
     let config = Config {
         cases: cases(),
-        // A failure is repeated by its seed; nothing is written into the source tree.
+        // The seed repeats a failure, so nothing is written into the source tree.
         failure_persistence: None,
         ..Config::default()
     };

@@ -1,7 +1,8 @@
-//! What one cache with room for everything does, one step at a time.
+//! A model of a cache with unlimited room, one step at a time.
 //!
-//! Exact but for two things that are random in the cache: whether a rest that jitter has shortened is over, and whether an
-//! X-Fetch draw says "early". There the model follows what happened, if it was allowed to.
+//! The model is exact except for two random decisions of the cache: whether a backoff shortened by
+//! jitter is over, and whether X-Fetch refreshes early. There the model follows the cache if its
+//! decision was allowed.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use super::promises::{Key, LIFE, Limits, Nanos, Number, backoff};
 /// Calls are numbered in the order in which their futures were spawned.
 pub type Call = usize;
 
-/// What a load came to.
+/// The end of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Value(Number),
@@ -22,23 +23,23 @@ pub enum Ending {
     Cancelled,
 }
 
-/// A read that was answered: which value, from where; or why not.
+/// The result of a read: a value and its source, or an error.
 pub type Answer = Result<(Number, Source), Ending>;
 
-/// The shortest step by which a deadline can be later than another.
+/// The shortest difference between two deadlines.
 const UNIT: Nanos = 64;
 
 #[derive(Clone, Copy)]
 enum ClaimGuard {
     Free,
     Held(Call),
-    /// After a failure. The next attempt is allowed from somewhere between the two on.
-    Rests(Nanos, Nanos),
+    /// After a failure. The backoff ends at a moment between the two.
+    Backoff(Nanos, Nanos),
 }
 
 struct Entry {
     epoch: usize,
-    /// `None` while the key is loaded for the first time.
+    /// `None` during the first load of the key.
     value: Option<(Number, Nanos)>,
     claim: ClaimGuard,
     failures: u32,
@@ -46,11 +47,11 @@ struct Entry {
     last_error: Ending,
 }
 
-/// What is remembered of a key that has no value because its load failed.
-struct Note {
+/// A remembered failure of a key without a value.
+struct NegativeEntry {
     ending: Ending,
-    /// The next attempt is allowed from somewhere between the two on.
-    rests: (Nanos, Nanos),
+    /// The backoff ends at a moment between the two.
+    backoff_end: (Nanos, Nanos),
     failures: u32,
 }
 
@@ -62,7 +63,7 @@ struct Load {
     taken_over: bool,
 }
 
-/// Where a reader stands between two polls.
+/// The stage of a reader between two polls.
 #[derive(Clone, Copy)]
 pub enum Stage {
     Get,
@@ -74,7 +75,7 @@ pub enum Stage {
     },
 }
 
-enum Looked {
+enum Lookup {
     Serve(Number, Source),
     Wait(Stage),
     Failed(Ending),
@@ -85,7 +86,7 @@ pub struct Model {
     pub now: Nanos,
     draws_early: bool,
     entries: HashMap<Key, Entry>,
-    notes: HashMap<Key, Note>,
+    negative: HashMap<Key, NegativeEntry>,
     loads: Vec<Load>,
     epochs: usize,
     pub computes: u64,
@@ -106,12 +107,12 @@ impl Model {
     pub fn insert(&mut self, key: Key, number: Number) {
         let entry = self.entry(Some((number, self.now)));
         self.entries.insert(key, entry);
-        self.notes.remove(&key);
+        self.negative.remove(&key);
     }
 
-    /// Whether there was a value.
+    /// Returns whether there was a value.
     pub fn invalidate(&mut self, key: Key) -> bool {
-        self.notes.remove(&key);
+        self.negative.remove(&key);
         let removed = self.entries.remove(&key);
         removed.is_some_and(|entry| entry.value.is_some())
     }
@@ -126,11 +127,12 @@ impl Model {
         values.filter(|entry| entry.value.is_some()).count()
     }
 
-    /// A reader is polled; `spawned` is the load that was started meanwhile. `None` if it goes on waiting.
+    /// Polls a reader; `spawned` is the load started by this poll. Returns `None` if the reader
+    /// keeps waiting.
     pub fn poll(&mut self, key: Key, stage: &mut Stage, spawned: Option<Call>) -> Option<Answer> {
         let mut spawned = spawned;
         let answer = loop {
-            let by_name = match *stage {
+            let explicit = match *stage {
                 Stage::Get => false,
                 Stage::Refresh => true,
                 Stage::Waits {
@@ -142,7 +144,7 @@ impl Model {
                     Some((Ending::Value(number), created)) if self.now < created + LIFE => {
                         break Some(Ok((number, source)));
                     }
-                    // Polled too late: as good as a caller that comes now.
+                    // Polled too late, so the reader acts like a new caller.
                     Some((Ending::Value(_), _)) => false,
                     Some((ending, _)) => {
                         let alive = fallback.filter(|(_, created)| self.now < created + LIFE);
@@ -151,13 +153,13 @@ impl Model {
                     }
                 },
             };
-            match self.look(key, by_name, &mut spawned) {
-                Looked::Serve(number, source) => break Some(Ok((number, source))),
-                Looked::Failed(ending) => break Some(Err(ending)),
-                Looked::Wait(waits) => *stage = waits,
+            match self.lookup(key, explicit, &mut spawned) {
+                Lookup::Serve(number, source) => break Some(Ok((number, source))),
+                Lookup::Failed(ending) => break Some(Err(ending)),
+                Lookup::Wait(waits) => *stage = waits,
             }
         };
-        assert_eq!(spawned, None, "a load of key {key} that nothing called for");
+        assert_eq!(spawned, None, "an unexpected load of key {key}");
         answer
     }
 
@@ -167,33 +169,33 @@ impl Model {
         load.outcome.or(late)
     }
 
-    fn look(&mut self, key: Key, by_name: bool, spawned: &mut Option<Call>) -> Looked {
+    fn lookup(&mut self, key: Key, explicit: bool, spawned: &mut Option<Call>) -> Lookup {
         let Some(entry) = self.entries.get(&key) else {
-            if by_name {
-                self.notes.remove(&key);
+            if explicit {
+                self.negative.remove(&key);
             }
             let mut placeholder = self.entry(None);
-            if let Some(note) = self.notes.get(&key) {
-                let (earliest, latest) = note.rests;
+            if let Some(entry) = self.negative.get(&key) {
+                let (earliest, latest) = entry.backoff_end;
                 if self.now < earliest || (self.now < latest && spawned.is_none()) {
-                    return Looked::Failed(note.ending);
+                    return Lookup::Failed(entry.ending);
                 }
-                placeholder.failures = note.failures;
+                placeholder.failures = entry.failures;
             }
             self.entries.insert(key, placeholder);
             let Some(call) = spawned.take() else {
-                panic!("no load of the absent key {key}");
+                panic!("no load of the missing key {key}");
             };
-            return Looked::Wait(self.claim(key, call, None));
+            return Lookup::Wait(self.claim(key, call, None));
         };
         let (claim, value, last_error) = (entry.claim, entry.value, entry.last_error);
         let age = value.map_or(Nanos::MAX, |(_, created)| self.now - created);
-        let fresh = age < Limits::FRESH && !by_name;
+        let fresh = age < Limits::FRESH && !explicit;
         let (may, must) = match claim {
             ClaimGuard::Free => (true, true),
             ClaimGuard::Held(call) => [self.loads[call].deadline <= self.now; 2].into(),
-            ClaimGuard::Rests(..) if by_name => (true, true),
-            ClaimGuard::Rests(earliest, latest) => (earliest <= self.now, latest <= self.now),
+            ClaimGuard::Backoff(..) if explicit => (true, true),
+            ClaimGuard::Backoff(earliest, latest) => (earliest <= self.now, latest <= self.now),
         };
         let (may, must) = match fresh {
             true => (may && self.draws_early, false),
@@ -205,42 +207,46 @@ impl Model {
         };
         assert!(
             taken.is_some() || !must,
-            "no load of key {key}, free to claim"
+            "no load of the unclaimed key {key}"
         );
         let served = |source| match value {
-            Some((number, _)) => Looked::Serve(number, source),
+            Some((number, _)) => Lookup::Serve(number, source),
             None => unreachable!("a key without a value is never fresh or stale"),
         };
-        // Whoever only gets a value because refreshing fails has it to fall back on.
-        let fallback = value.filter(|_| age < LIFE && !by_name);
+        // A caller in the second stale window falls back on the old value if the refresh fails.
+        let fallback = value.filter(|_| age < LIFE && !explicit);
         if let Some(call) = taken {
             *spawned = None;
             let waits = self.claim(key, call, fallback);
             return match age {
-                _ if by_name => Looked::Wait(waits),
+                _ if explicit => Lookup::Wait(waits),
                 _ if fresh => served(Source::Early),
                 _ if age < Limits::FRESH + Limits::STALE => served(Source::Stale),
-                _ => Looked::Wait(waits),
+                _ => Lookup::Wait(waits),
             };
         }
         if fresh {
             return served(Source::Fresh);
         }
-        let in_window = age < Limits::FRESH + Limits::STALE && !by_name;
+        let in_window = age < Limits::FRESH + Limits::STALE && !explicit;
         match claim {
             ClaimGuard::Held(_) if in_window => served(Source::Stale),
-            ClaimGuard::Held(call) => Looked::Wait(Stage::Waits {
+            ClaimGuard::Held(call) => Lookup::Wait(Stage::Waits {
                 call,
                 fallback,
                 source: Source::Coalesced,
             }),
             _ if age < LIFE => served(Source::AfterFailure),
-            _ => Looked::Failed(last_error),
+            _ => Lookup::Failed(last_error),
         }
     }
 
     fn claim(&mut self, key: Key, call: Call, fallback: Option<(Number, Nanos)>) -> Stage {
-        assert_eq!(call, self.loads.len(), "loads are numbered as they start");
+        assert_eq!(
+            call,
+            self.loads.len(),
+            "loads are numbered in the order of their start"
+        );
         let Some(entry) = self.entries.get_mut(&key) else {
             unreachable!("only an entry is claimed");
         };
@@ -266,15 +272,15 @@ impl Model {
         }
     }
 
-    /// The future of a load is polled for the first time; whether it calls the loader.
+    /// Polls the future of a load for the first time. Returns whether it calls the loader.
     pub fn start(&mut self, call: Call) -> bool {
-        // A load that was taken over before it ran is not run for nobody.
+        // A load that was taken over before it ran does not run.
         let wanted = !self.loads[call].taken_over;
         self.computes += u64::from(wanted);
         wanted
     }
 
-    /// A load that had started ends, or the future of any load is dropped.
+    /// Ends a load that has started, or drops the future of any load.
     pub fn end(&mut self, call: Call, ending: Ending) {
         match ending {
             Ending::Value(_) => {}
@@ -300,20 +306,20 @@ impl Model {
                 let longest = backoff(entry.failures);
                 let failures = entry.failures + 1;
                 self.entries.remove(&key);
-                // The runtime's doing says nothing about the key.
+                // A load dropped by its runtime shows nothing about the key.
                 if ending != Ending::Cancelled {
-                    let rests = (self.now + longest / 2, self.now + longest);
-                    let note = Note {
+                    let backoff_end = (self.now + longest / 2, self.now + longest);
+                    let entry = NegativeEntry {
                         ending,
-                        rests,
+                        backoff_end,
                         failures,
                     };
-                    self.notes.insert(key, note);
+                    self.negative.insert(key, entry);
                 }
             }
             (_, Some(entry)) => {
                 let longest = backoff(entry.failures);
-                entry.claim = ClaimGuard::Rests(self.now + longest / 2, self.now + longest);
+                entry.claim = ClaimGuard::Backoff(self.now + longest / 2, self.now + longest);
                 entry.failures += 1;
                 entry.last_error = ending;
             }

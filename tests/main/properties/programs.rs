@@ -1,4 +1,4 @@
-//! Many readers, loads and writers of few keys, each step of which is taken by hand.
+//! Many readers, loads and writers of few keys. The test takes each of their steps by hand.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use super::steps::{How, KEYS, Program, Step, programs};
 use super::{cases, for_all};
 use crate::support::{Reading, Tally, Tasks, Tracked, get, poll, refresh};
 
-/// What the loader is told and what it tells. One load is polled at a time, so it knows which one it is.
+/// The instructions for the loader, and its records. Only one load is polled at a time, so the
+/// loader knows which one it is.
 #[derive(Default)]
 struct Script {
     polled: Call,
@@ -32,7 +33,7 @@ struct Reader {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Stand {
+enum LoadState {
     Queued,
     Running,
     Over,
@@ -45,11 +46,11 @@ struct Run {
     script: Arc<Mutex<Script>>,
     tally: Tally,
     readers: Vec<Reader>,
-    loads: Vec<Stand>,
+    loads: Vec<LoadState>,
     kept: Vec<Cached<u64, Tracked>>,
     model: Model,
     promises: Promises,
-    /// How often what happened, to know that the programs reach everything.
+    /// Counts of every kind of result, to check that the programs reach all of them.
     seen: BTreeMap<String, u64>,
 }
 
@@ -66,31 +67,32 @@ impl Run {
             .stale_if_error_for(nanos(Limits::ERROR))
             .load_timeout(nanos(Limits::TIMEOUT))
             .backoff(nanos(Limits::REST.0), nanos(Limits::REST.1))
-            // Far from the optimum, so that the window is as wide as it may be and most draws in it say "early".
+            // Far from the optimum, so that the window is as wide as possible and most reads in it
+            // refresh early.
             .beta(if draws_early { 100.0 } else { 0.0 })
             .spawner(tasks.spawner());
-        let (told, making) = (script.clone(), tally.clone());
+        let (instructions, making) = (script.clone(), tally.clone());
         let cache = cache.load_with(move |request: &Request<u64, Tracked>| {
-            let (told, making) = (told.clone(), making.clone());
+            let (instructions, making) = (instructions.clone(), making.clone());
             let previous = request.previous().map(|value| value.number);
-            let mut script = told.lock().unwrap();
+            let mut script = instructions.lock().unwrap();
             let call = script.polled;
             let again = script.called.insert(call, (*request.key(), previous));
             assert!(again.is_none(), "one load calls the loader once");
             drop(script);
             async move {
-                let how = poll_fn(|_| match told.lock().unwrap().end.take() {
+                let how = poll_fn(|_| match instructions.lock().unwrap().end.take() {
                     Some(how) => Poll::Ready(how),
                     None => Poll::Pending,
                 });
                 match how.await {
                     How::Value => {
                         let value = making.make();
-                        told.lock().unwrap().made = Some(value.number);
+                        instructions.lock().unwrap().made = Some(value.number);
                         Ok(Loaded::new(value))
                     }
                     How::Fail => Err(InjectedFailure),
-                    How::Panic => panic!("the program says so"),
+                    How::Panic => panic!("the program makes the loader panic"),
                 }
             }
         });
@@ -169,7 +171,7 @@ impl Run {
 
     fn poll(&mut self, mut reader: Reader) {
         let now = self.model.now;
-        let by_name = matches!(reader.stage, Stage::Refresh);
+        let explicit = matches!(reader.stage, Stage::Refresh);
         let polled = poll(&mut reader.reading);
         let spawned = match self.tasks.spawned() - self.loads.len() {
             0 => None,
@@ -177,8 +179,8 @@ impl Run {
             more => panic!("one poll started {more} loads"),
         };
         if spawned.is_some() {
-            self.loads.push(Stand::Queued);
-            self.promises.claimed(reader.key, by_name, now);
+            self.loads.push(LoadState::Queued);
+            self.promises.claimed(reader.key, explicit, now);
         }
         let expected = self.model.poll(reader.key, &mut reader.stage, spawned);
         let answer = match &polled {
@@ -193,7 +195,7 @@ impl Run {
                 () if error.is_panic() => Ending::Panicked,
                 () if error.is_timeout() => Ending::TimedOut,
                 () if error.is_cancelled() => Ending::Cancelled,
-                () => panic!("an error that nothing called for: {error}"),
+                () => panic!("an unexpected error: {error}"),
             })),
         };
         assert_eq!(answer, expected, "a read of key {}", reader.key);
@@ -204,7 +206,7 @@ impl Run {
         answer.iter().for_each(|answer| self.saw(answer));
     }
 
-    /// Some reads are kept to the end of the program, over whatever replaces and removes their values.
+    /// Keeps some reads to the end of the program, even if their values are replaced or removed.
     fn keep(&mut self, read: Option<Cached<u64, Tracked>>) {
         self.kept.extend(read);
         if self.kept.len() > 12 {
@@ -230,15 +232,15 @@ impl Run {
             self.promises.served(read.number, key, began, now);
             let stale = read.age() >= Duration::from_nanos(Limits::FRESH);
             assert_eq!(read.freshness().is_stale(), stale);
-            let told = matches!(read.source(), Source::Stale | Source::AfterFailure);
-            assert_eq!(told, stale);
+            let is_stale = matches!(read.source(), Source::Stale | Source::AfterFailure);
+            assert_eq!(is_stale, stale);
         }
         self.keep(read);
     }
 
-    /// Takes a step of one of the loads that are not over, if there is one.
+    /// Takes a step of a load that has not ended, if there is one.
     fn load(&mut self, which: usize, step: impl FnOnce(&mut Run, Call)) {
-        let open = |load: &usize| self.loads[*load] != Stand::Over;
+        let open = |load: &usize| self.loads[*load] != LoadState::Over;
         let open: Vec<Call> = (0..self.loads.len()).filter(open).collect();
         if !open.is_empty() {
             step(self, open[which % open.len()]);
@@ -246,8 +248,8 @@ impl Run {
     }
 
     fn start(&mut self, load: Call) {
-        if self.loads[load] == Stand::Running {
-            assert!(!self.tasks.poll(load), "a load that hangs goes on hanging");
+        if self.loads[load] == LoadState::Running {
+            assert!(!self.tasks.poll(load), "a hanging load keeps hanging");
             return;
         }
         self.poll_load(load, None);
@@ -264,29 +266,29 @@ impl Run {
             (script.polled, script.end, script.made) = (load, how, None);
         }
         let over = self.tasks.poll(load);
-        // A load that nobody wants any more does not even look.
+        // A load that is no longer wanted does not call the loader.
         self.script.lock().unwrap().end = None;
-        if self.loads[load] == Stand::Queued {
+        if self.loads[load] == LoadState::Queued {
             let called = self.script.lock().unwrap().called.get(&load).copied();
             assert_eq!(called.is_some(), self.model.start(load), "load {load} runs");
             let Some((key, previous)) = called else {
                 assert!(over);
-                self.loads[load] = Stand::Over;
+                self.loads[load] = LoadState::Over;
                 self.promises.failed(load, now);
                 return;
             };
             self.promises.started(load, key, previous);
-            self.loads[load] = Stand::Running;
+            self.loads[load] = LoadState::Running;
         }
         assert_eq!(over, how.is_some());
         let Some(how) = how else { return };
-        self.loads[load] = Stand::Over;
+        self.loads[load] = LoadState::Over;
         let made = self.script.lock().unwrap().made;
         let ending = match (how, made) {
             (How::Value, Some(number)) => Ending::Value(number),
             (How::Fail, None) => Ending::Failed,
             (How::Panic, None) => Ending::Panicked,
-            _ => panic!("the loader did not do as it was told"),
+            _ => panic!("the loader did not follow its instructions"),
         };
         self.model.end(load, ending);
         match ending {
@@ -303,14 +305,16 @@ impl Run {
 
     fn abort(&mut self, load: Call) {
         assert!(self.tasks.abort(load));
-        self.loads[load] = Stand::Over;
+        self.loads[load] = LoadState::Over;
         self.model.end(load, Ending::Cancelled);
         self.promises.failed(load, self.model.now);
     }
 
-    /// Whatever the program left behind: every reader gets an answer, every key works, every value is dropped once.
+    /// Checks the end of every program: every reader gets an answer, every key works, and every
+    /// value is dropped once.
     fn finish(mut self) -> BTreeMap<String, u64> {
-        // Loads that nobody ended hang for ever; their readers are let go at the deadline.
+        // Loads that the program did not end hang for ever. Their readers get an error at the
+        // deadline.
         let hung = self.loads.len();
         self.step(Step::Advance(Limits::TIMEOUT + 1_000_000));
         for _ in 0..2 {
@@ -318,9 +322,9 @@ impl Run {
                 self.promises.step();
                 self.poll(reader);
             }
-            // One that was polled too late for its value started a load of its own.
+            // A reader polled too late for its value has started another load.
             for load in hung..self.loads.len() {
-                if self.loads[load] != Stand::Over {
+                if self.loads[load] != LoadState::Over {
                     self.end(load, How::Value);
                 }
             }
@@ -359,11 +363,15 @@ impl Run {
         for read in self.kept.drain(..) {
             assert!(read.number < self.tally.made());
         }
-        // With a hung load goes its hold on the value that it would have replaced.
+        // Dropping a hung load releases the value that it would have replaced.
         for load in 0..self.loads.len() {
             self.tasks.abort(load);
         }
-        assert_eq!(self.tally.alive(), KEYS as i64, "values kept by nobody");
+        assert_eq!(
+            self.tally.alive(),
+            KEYS as i64,
+            "values kept alive without an owner"
+        );
         drop(self.cache);
         assert_eq!(self.tally.alive(), 0, "values lost or dropped twice");
         self.seen
@@ -379,7 +387,7 @@ fn run(program: Program) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn random_programs_do_as_the_model_says() {
+fn random_programs_behave_as_the_model_predicts() {
     let total = RefCell::new(BTreeMap::<String, u64>::new());
     for_all(programs(), |program: Program| {
         for (name, count) in run(program) {
@@ -389,17 +397,17 @@ fn random_programs_do_as_the_model_says() {
     let total = total.into_inner();
     println!("{total:?}");
     if cases() >= 400 {
-        // A generator that reaches fewer kinds of answers and results proves less than it says.
+        // A generator that misses kinds of results would prove less than intended.
         let [sources, errors, results] = [6, 4, 5];
         assert_eq!(total.len(), sources + errors + results, "{total:?}");
         assert!(total.values().all(|count| *count > 0), "{total:?}");
     }
 }
 
-/// The smallest programs of three seeds that found a fault: a load that was dropped after failures
-/// did not rest.
+/// The smallest programs of three seeds that found a fault: a load dropped after failures had no
+/// backoff.
 #[test]
-fn programs_that_once_found_a_fault_do_as_the_model_says() {
+fn programs_that_once_found_a_fault_behave_as_the_model_predicts() {
     use How::{Fail, Panic, Value};
     use Step::{Abort, Advance, End, Get, Insert, Poll, Refresh, Start};
 

@@ -1,4 +1,4 @@
-//! The promises, judged by what can be seen from outside alone.
+//! The promises, checked by observable behaviour alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,24 +16,25 @@ impl Limits {
     pub const STALE: Nanos = 600 * MS;
     pub const ERROR: Nanos = 1_500 * MS;
     pub const TIMEOUT: Nanos = 800 * MS;
-    /// The first rest after a failure, and the longest.
+    /// The first backoff after a failure, and the longest.
     pub const REST: (Nanos, Nanos) = (100 * MS, 500 * MS);
 }
 
-/// From its creation to its hard limit.
+/// The time from the creation of a value to its hard limit.
 pub const LIFE: Nanos = Limits::FRESH + Limits::ERROR;
 
-/// The longest rest after the attempt that followed so many failures; the shortest is half of it.
+/// The longest backoff after an attempt that follows this many failures. The shortest is half of
+/// it.
 pub fn backoff(failures: u32) -> Nanos {
     (Limits::REST.0 << failures.min(31)).min(Limits::REST.1)
 }
 
-/// What a load replaces: a value, or nothing since the last write of its key.
+/// Identifies the value that a load replaces, or its absence since the last write of the key.
 type Epoch = (Key, Option<Number>, u64);
 
 struct Value {
     key: Key,
-    /// The step in which it was written, or in which its load was claimed.
+    /// The step in which the value was written, or in which its load was claimed.
     born: u64,
     created: Nanos,
 }
@@ -51,23 +52,23 @@ pub struct Promises {
     step: u64,
     /// The steps in which each key was written, in order.
     written: HashMap<Key, Vec<u64>>,
-    /// The value of each key, as far as it shows; it may have expired.
+    /// The observed value of each key, which may have expired.
     resident: HashMap<Key, Number>,
     values: HashMap<Number, Value>,
     loads: Vec<Load>,
     replaced: HashSet<Epoch>,
-    /// Failures in a row of refreshing a value, and when the last one was.
+    /// Consecutive failures of refreshing a value, and the time of the last one.
     failures: HashMap<Epoch, (u32, Nanos)>,
 }
 
 impl Promises {
-    /// Every operation is a step of its own, so that "before" is never in doubt.
+    /// Starts a step. Every operation is a separate step, so that all steps are ordered.
     pub fn step(&mut self) -> u64 {
         self.step += 1;
         self.step
     }
 
-    /// An insert (of this value), or an invalidation, that is done.
+    /// Records a completed insert of this value, or a completed invalidation.
     pub fn wrote(&mut self, key: Key, inserted: Option<Number>, now: Nanos) {
         self.written.entry(key).or_default().push(self.step);
         self.resident.remove(&key);
@@ -80,17 +81,17 @@ impl Promises {
     fn made(&mut self, number: Number, key: Key, born: u64, created: Nanos) {
         let value = Value { key, born, created };
         let twice = self.values.insert(number, value).is_some();
-        assert!(!twice, "one number, two values");
+        assert!(!twice, "two values have the same number");
     }
 
-    /// P4 and P6: a value was served, now, to a read that began in step `began`.
+    /// Checks P4 and P6: a value is served now to a read that began in step `began`.
     pub fn served(&self, number: Number, key: Key, began: u64, now: Nanos) {
         let value = &self.values[&number];
         assert_eq!(value.key, key, "P4: the value of another key");
         let written = self.written_before(key, began);
         assert!(
             value.born >= written,
-            "P4: a read that began in step {began} got what was born in {}, although {written} wrote",
+            "P4: a read begun in step {began} got a value of step {}, but {written} wrote",
             value.born
         );
         assert!(now < value.created + LIFE, "P6: served past the hard limit");
@@ -102,8 +103,8 @@ impl Promises {
         written[..before].last().copied().unwrap_or(0)
     }
 
-    /// A load was claimed in this step, by a get or (`by_name`) a refresh.
-    pub fn claimed(&mut self, key: Key, by_name: bool, now: Nanos) {
+    /// Records a load claimed in this step, by a `get` or (`explicit`) by a `refresh`.
+    pub fn claimed(&mut self, key: Key, explicit: bool, now: Nanos) {
         let written = self.written_before(key, self.step);
         let epoch = (key, self.resident.get(&key).copied(), written);
         let running = |load: &&Load| !load.over && load.epoch == epoch && now < load.deadline;
@@ -113,12 +114,12 @@ impl Promises {
         );
         assert!(
             !self.replaced.contains(&epoch),
-            "P1: a load of {epoch:?}, which has a successor"
+            "P1: a load of {epoch:?}, which was already replaced"
         );
-        if let (Some(&(failures, at)), false) = (self.failures.get(&epoch), by_name) {
+        if let (Some(&(failures, at)), false) = (self.failures.get(&epoch), explicit) {
             assert!(
                 now >= at + backoff(failures - 1) / 2,
-                "P5: no rest after a failure"
+                "P5: no backoff after a failure"
             );
         }
         self.loads.push(Load {
@@ -130,17 +131,18 @@ impl Promises {
         });
     }
 
-    /// The loader was called, and sees this previous value.
+    /// Records that the loader was called, and sees this previous value.
     pub fn started(&self, call: usize, key: Key, previous: Option<Number>) {
         let load = &self.loads[call];
         assert_eq!(
             (load.key, load.epoch.1),
             (key, previous),
-            "what was claimed"
+            "the loader sees the claimed value"
         );
     }
 
-    /// A load ended with this value, which was resident right after it or not.
+    /// Records that a load ended with this value, and whether the value was resident right
+    /// afterwards.
     pub fn returned(&mut self, call: usize, number: Number, resident: bool, now: Nanos) {
         let load = &mut self.loads[call];
         load.over = true;
@@ -154,11 +156,11 @@ impl Promises {
         }
     }
 
-    /// A load failed, or its future was dropped.
+    /// Records that a load failed, or that its future was dropped.
     pub fn failed(&mut self, call: usize, now: Nanos) {
         let load = &mut self.loads[call];
         load.over = true;
-        // A late failure belongs to a claim that may have been taken over: it starts no rest.
+        // A late failure belongs to a claim that may have been taken over, so it starts no backoff.
         if load.epoch.1.is_some() && now < load.deadline {
             let (failures, at) = self.failures.entry(load.epoch).or_default();
             (*failures, *at) = (*failures + 1, now);

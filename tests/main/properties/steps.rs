@@ -1,4 +1,4 @@
-//! The programs that are tried: which steps, how often, and how long the clock takes between them.
+//! The generator of programs: the kinds of steps, their frequency, and the time between them.
 
 use std::fmt;
 
@@ -16,7 +16,8 @@ pub struct Program {
 }
 
 impl fmt::Debug for Program {
-    /// On one line, also where pretty printing was asked for: a program of two hundred steps is to be read, not scrolled.
+    /// Prints on one line, even for pretty printing, so that a program of two hundred steps stays
+    /// readable.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let early = if self.draws_early {
             "early"
@@ -27,7 +28,7 @@ impl fmt::Debug for Program {
     }
 }
 
-/// One step. Readers and loads are chosen by a number that is taken modulo how many there are.
+/// One step. A number modulo their count chooses a reader or a load.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     Get(Key),
@@ -42,7 +43,7 @@ pub enum Step {
     /// Polls the future of a load: its first poll calls the loader.
     Start(usize),
     End(usize, How),
-    /// DropAll the future of a load, as a runtime does that shuts down.
+    /// Drops the future of a load, as a runtime does that shuts down.
     Abort(usize),
 }
 
@@ -56,7 +57,8 @@ pub enum How {
 pub fn programs() -> impl Strategy<Value = Program> {
     let (key, which) = (|| 0..KEYS, || 0..64usize);
     let how = prop_oneof![6 => Just(How::Value), 3 => Just(How::Fail), 1 => Just(How::Panic)];
-    // A moment, or into the middle of a window, to its last moment, to its limit, and over it.
+    // Advances by a moment, or into the middle of a window, to its last moment, to its limit, or
+    // past it.
     let limits = [
         Limits::REST.0,
         Limits::TIMEOUT,

@@ -8,7 +8,7 @@ use everfresh::{Builder, Cache, CountingLoader, InjectedFailure, Loaded, Request
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End<V> {
     Value(V),
-    Absent,
+    NotFound,
     Fail,
     Panic,
 }
@@ -19,7 +19,8 @@ struct Call<V> {
     end: Option<End<V>>,
 }
 
-/// An async loader each of whose calls waits until the test ends it; calls are numbered as they begin.
+/// An async loader in which every call waits until the test ends it. Calls are numbered as they
+/// begin.
 pub struct Gates<V>(Arc<Mutex<Vec<Call<V>>>>);
 
 impl<V: Copy + Send + Sync + 'static> Gates<V> {
@@ -52,13 +53,13 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
         });
         match end.await {
             End::Value(value) => Ok(Loaded::new(value)),
-            End::Absent => Ok(Loaded::not_found()),
+            End::NotFound => Ok(Loaded::not_found()),
             End::Fail => Err(InjectedFailure),
-            End::Panic => panic!("the gate was told to panic"),
+            End::Panic => panic!("the gate was set to panic"),
         }
     }
 
-    /// How many calls have begun.
+    /// The number of calls that have begun.
     pub fn calls(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -71,7 +72,7 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
         self.0.lock().unwrap()[call].previous
     }
 
-    /// Decides how a call ends; it does so at its next poll.
+    /// Decides how a call ends; it ends at its next poll.
     pub fn end(&self, call: usize, end: End<V>) {
         self.0.lock().unwrap()[call].end = Some(end);
     }
@@ -89,7 +90,7 @@ impl<V> Default for Gates<V> {
     }
 }
 
-/// A loader that returns 1, 2, 3 and so on, whatever the key.
+/// A loader that returns 1, 2, 3 and so on, for any key.
 pub fn numbering() -> CountingLoader<u64, u64> {
     let next = std::sync::atomic::AtomicU64::new(1);
     CountingLoader::new(move |_| next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Support code of the tests.
 
 pub mod gates;
 pub mod random;
@@ -28,14 +28,14 @@ pub fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Fresh for 10 s, stale for 20 s, nothing early, so that every limit is where it is said to be.
+/// Fresh for 10 s, stale for 20 s, without early refreshes, so that every limit is exact.
 pub fn builder<V>(clock: &ManualClock) -> Builder<u64, V> {
     let builder = Cache::builder()
         .clock(clock)
         .fresh_for(secs(10))
         .stale_for(secs(20))
         .beta(0.0);
-    // An interpreter takes minutes to make and to drop a table of the default capacity.
+    // An interpreter takes minutes to make and drop a table of the default capacity.
     match cfg!(miri) {
         true => builder.capacity(20),
         false => builder,
@@ -54,7 +54,7 @@ pub fn computing<V: Send + Sync + 'static>(
         .unwrap()
 }
 
-/// A cache whose loads are run and ended by the test, step by step.
+/// A cache whose loads the test runs and ends, step by step.
 pub fn by_hand(builder: Builder<u64, u64>) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
     let (tasks, gates) = (Tasks::default(), Gates::default());
     let cache = gates.load(builder.spawner(tasks.spawner()));
@@ -75,7 +75,7 @@ pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The output of a future that must be ready.
+/// Returns the output of a future that must be ready.
 pub fn ready<F: Future + Unpin>(mut future: F) -> F::Output {
     match poll(&mut future) {
         Poll::Ready(output) => output,
@@ -83,7 +83,7 @@ pub fn ready<F: Future + Unpin>(mut future: F) -> F::Output {
     }
 }
 
-/// The output of a future that another thread is about to make ready.
+/// Returns the output of a future that another thread makes ready soon.
 pub fn wait<F: Future + Unpin>(mut future: F) -> F::Output {
     let mut output = None;
     until("the future is ready", || match poll(&mut future) {
@@ -102,11 +102,11 @@ pub fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
 
 /// Lets other threads run until `condition` holds.
 ///
-/// The limit is only there so that a broken cache ends in a failure and not in a hang; no outcome depends on it.
+/// The time limit only turns a hang of a broken cache into a failure; no outcome depends on it.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < secs(120), "never: {what}");
+        assert!(started.elapsed() < secs(120), "not within 120 s: {what}");
         std::thread::yield_now();
     }
 }

@@ -1,8 +1,8 @@
 //! Seeds and sizes of the random tests.
 //!
-//! - `EVERFRESH_SEED`: the seed, a number; drawn at random if not given, and printed when a test fails.
-//! - `PROPTEST_CASES`: how many programs each property is tried on.
-//! - `EVERFRESH_STRESS_ROUNDS`: how many rounds each stress test runs.
+//! - `EVERFRESH_SEED`: the seed, a number. Default: random. A failing test prints it.
+//! - `PROPTEST_CASES`: the number of programs for each property.
+//! - `EVERFRESH_STRESS_ROUNDS`: the number of rounds of each stress test.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -25,7 +25,7 @@ pub fn rounds(default: u64) -> u64 {
     number("EVERFRESH_STRESS_ROUNDS").unwrap_or(default)
 }
 
-/// A small generator (SplitMix64), one stream for each number.
+/// A small generator (SplitMix64); each number selects a stream.
 pub struct Rng(u64);
 
 impl Rng {

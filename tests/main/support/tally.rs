@@ -1,14 +1,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Counts the values it made that are alive.
+/// Makes values, and counts those that are alive.
 #[derive(Clone, Default)]
 pub struct Tally {
     alive: Arc<AtomicI64>,
     made: Arc<AtomicU64>,
 }
 
-/// A value that knows whether it was dropped twice.
+/// A value that detects a second drop.
 pub struct Tracked {
     pub number: u64,
     alive: Arc<AtomicI64>,

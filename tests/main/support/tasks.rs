@@ -3,7 +3,7 @@ use std::task::{Context, Waker};
 
 use everfresh::BoxFuture;
 
-/// A runtime that does nothing by itself: every step is a call of the test.
+/// A runtime that does nothing by itself: the test calls for every step.
 #[derive(Clone, Default)]
 pub struct Tasks(Arc<Mutex<Vec<Option<BoxFuture>>>>);
 
@@ -13,14 +13,14 @@ impl Tasks {
         move |future| tasks.0.lock().unwrap().push(Some(future))
     }
 
-    /// How many loads were ever handed in.
+    /// The number of tasks ever spawned.
     pub fn spawned(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
-    /// Polls a task unless it has ended; returns whether it has now.
+    /// Polls a task unless it has ended; returns whether it has ended now.
     pub fn poll(&self, task: usize) -> bool {
-        // Taken out meanwhile: a load may spawn others.
+        // Takes the task out while it is polled, because a load may spawn others.
         let taken = self.0.lock().unwrap()[task].take();
         let Some(mut future) = taken else { return true };
         let mut context = Context::from_waker(Waker::noop());
@@ -31,7 +31,7 @@ impl Tasks {
         ended
     }
 
-    /// Polls every task once, those spawned meanwhile too.
+    /// Polls every task once, including those spawned meanwhile.
     pub fn poll_all(&self) {
         let mut task = 0;
         while task < self.spawned() {
@@ -40,7 +40,7 @@ impl Tasks {
         }
     }
 
-    /// DropAll a task as a runtime that shuts down does; false if it had ended.
+    /// Drops a task, as a runtime does that shuts down; false if the task had ended.
     pub fn abort(&self, task: usize) -> bool {
         let taken = self.0.lock().unwrap()[task].take();
         taken.is_some()

@@ -1,17 +1,17 @@
-//! How long a key rests after failures: doubling from the first rest to the longest.
+//! The backoff of a key after failures, which doubles from the first to the longest.
 
 use everfresh::{CountingLoader, Loaded, ManualClock};
 
 use crate::support::*;
 
 #[test]
-fn the_rest_doubles_until_it_is_as_long_as_the_longest() {
+fn the_backoff_doubles_up_to_the_longest() {
     let (first, longest) = (millis(1), secs(3_600));
     let clock = ManualClock::new();
     let loader = CountingLoader::new(|key: &u64| *key);
     let cache = computing(builder(&clock).threads(1).backoff(first, longest), &loader);
     loader.fail_next(usize::MAX);
-    // 2^22 ms are more than an hour.
+    // 2^22 ms is more than an hour.
     for _ in 0..23 {
         assert!(cache.get_blocking(&1).is_err());
         clock.advance(longest);
@@ -19,21 +19,25 @@ fn the_rest_doubles_until_it_is_as_long_as_the_longest() {
     let calls = loader.calls();
     assert!(cache.get_blocking(&1).is_err());
     assert_eq!(loader.calls(), calls + 1);
-    // A half of the rest may be taken off at random, and no more.
+    // Jitter shortens the backoff by at most a half.
     clock.advance(longest / 2 - NANO);
     assert!(cache.get_blocking(&1).is_err());
     assert_eq!(
         loader.calls(),
         calls + 1,
-        "it rests for half an hour at least"
+        "the backoff lasts at least half an hour"
     );
     clock.advance(longest / 2 + NANO);
     assert!(cache.get_blocking(&1).is_err());
-    assert_eq!(loader.calls(), calls + 2, "and for an hour at most");
+    assert_eq!(
+        loader.calls(),
+        calls + 2,
+        "the backoff lasts at most an hour"
+    );
 }
 
 #[test]
-fn a_stale_value_is_refreshed_as_rarely_as_that() {
+fn the_same_backoff_applies_to_refreshes_of_a_stale_value() {
     let (first, longest) = (millis(1), secs(3_600));
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).backoff(first, longest));
@@ -55,5 +59,5 @@ fn a_stale_value_is_refreshed_as_rarely_as_that() {
     clock.advance(longest / 2 - NANO);
     assert_eq!(*ready(get(&cache, 1)).unwrap(), 1);
     tasks.poll_all();
-    assert_eq!(gates.calls(), 25, "it rests for half an hour at least");
+    assert_eq!(gates.calls(), 25, "the backoff lasts at least half an hour");
 }
