@@ -106,7 +106,7 @@ impl Error {
         self.has(|cause| matches!(cause, Cause::TimedOut(_)))
     }
 
-    /// Too many loads were queued or running. Try again later, or raise the limit of the queue.
+    /// Too many loads were queued or running. Try again later, or raise the queue limit.
     pub fn is_overloaded(&self) -> bool {
         self.has(|cause| matches!(cause, Cause::Overloaded))
     }
@@ -169,7 +169,7 @@ impl fmt::Display for Error {
                 "the load did not finish within {after:?}; the next caller starts another"
             ),
             Cause::Overloaded => f.write_str(
-                "too many loads are queued or running; try again later or raise the queue's bound",
+                "too many loads are queued or running; try again later or raise the queue limit",
             ),
             Cause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
@@ -222,7 +222,7 @@ impl BuildError {
 
     pub(crate) fn pool(threads: usize, source: impl StdError + Send + Sync + 'static) -> Self {
         BuildError {
-            message: format!("`threads` is {threads}; the system does not start so many"),
+            message: format!("`threads` is {threads}; the system cannot start that many threads"),
             source: Some(Box::new(source)),
         }
     }

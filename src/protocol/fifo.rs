@@ -181,7 +181,7 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        // Fails, and repeats the loop, only if a key came to this set or left it.
+        // Repeats only if a key came to this set or left it.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
                 self.promote(token, &entry);
