@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! The errors of the crate: what went wrong, and what the caller can do.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -10,20 +10,20 @@ use crate::sync::Arc;
 
 /// Why a read got no value.
 ///
-/// Opaque, so that causes can be added; ask the predicates. Cheap to clone: all callers that
-/// waited for one load share its error. Only reads without a value to serve ever see one: a
-/// stale value inside its hard limit is served instead.
+/// Opaque, so that causes can be added; use the predicates. Cheap to clone: all callers that waited
+/// for one load share its error. A read returns an error only if it has no value to serve: a stale
+/// value inside its hard limit is served instead.
 ///
-/// Its text says one thing, and [`source`](StdError::source) the rest: of a loader that failed the
-/// text is "the loader failed", and the source is the error that it returned. A program that logs
-/// the error logs the chain of sources.
+/// The text says one thing, and [`source`](StdError::source) says the rest. If the loader failed,
+/// the text is "the loader failed", and the source is the error that the loader returned. A program
+/// that logs the error should log the chain of sources.
 ///
 /// # Loaders that read a cache
 ///
 /// A loader may pass the error of such a read on, by `?` or as a source of its own error. Then
-/// [`is_load_failure`](Self::is_load_failure) holds, because a loader failed, and every predicate
-/// that holds for the error below: a load that waits for itself, through however many other loads,
-/// [`is_recursive`](Self::is_recursive).
+/// [`is_load_failure`](Self::is_load_failure) holds, because a loader failed, and so does every
+/// predicate that holds for the error below. For example, [`is_recursive`](Self::is_recursive)
+/// holds for a load that waits for itself through any number of other loads.
 ///
 /// # Example
 ///
@@ -81,7 +81,7 @@ impl Error {
         Error(Arc::new(Cause::NotFound))
     }
 
-    /// The load was dropped, by its runtime or by a panic that unwinds through it right now.
+    /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
     pub(crate) fn cancelled() -> Self {
         match std::thread::panicking() {
             true => Self::panicked(&"user code panicked while the load ended"),
@@ -90,13 +90,13 @@ impl Error {
     }
 
     /// The loader returned an error; [`source`](StdError::source) and
-    /// [`downcast_ref`](Self::downcast_ref) give it back.
+    /// [`downcast_ref`](Self::downcast_ref) return it.
     pub fn is_load_failure(&self) -> bool {
         matches!(*self.0, Cause::Failed(_))
     }
 
-    /// The loader panicked, or, after it, the weigher or the key's `Clone`; the message is in the
-    /// error's text.
+    /// The loader panicked, or the weigher or the key's `Clone` did after the load. The text of the
+    /// error contains the panic message.
     pub fn is_panic(&self) -> bool {
         self.has(|cause| matches!(cause, Cause::Panicked(_)))
     }
@@ -106,12 +106,12 @@ impl Error {
         self.has(|cause| matches!(cause, Cause::TimedOut(_)))
     }
 
-    /// Too many loads were queued or running. Try again later, or raise the queue's bound.
+    /// Too many loads were queued or running. Try again later, or raise the queue limit.
     pub fn is_overloaded(&self) -> bool {
         self.has(|cause| matches!(cause, Cause::Overloaded))
     }
 
-    /// The load of this key, directly or through other keys, waits for itself.
+    /// The load of this key waits for itself, directly or through other keys.
     pub fn is_recursive(&self) -> bool {
         self.has(|cause| matches!(cause, Cause::Recursive))
     }
@@ -122,36 +122,37 @@ impl Error {
         self.has(|cause| matches!(cause, Cause::Cancelled))
     }
 
-    /// The loader said that the key has no value. Remembered for a while, without asking again.
+    /// The loader said that the key has no value. The cache remembers this for a while and does not
+    /// call the loader again.
     pub fn is_not_found(&self) -> bool {
         self.has(|cause| matches!(cause, Cause::NotFound))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
     ///
-    /// Only what `source` leads to can be found. Errors that hide an error and show its sources in
-    /// its place, such as an [`Arc`](std::sync::Arc) or a `#[error(transparent)]` of `thiserror`,
-    /// hide it from this method as well.
+    /// Only errors that `source` leads to can be found. Some errors hide an inner error and show
+    /// its sources in its place, such as an [`Arc`](std::sync::Arc) or a `#[error(transparent)]` of
+    /// `thiserror`. They hide the inner error from this method as well.
     ///
     /// # Errors of `anyhow`
     ///
-    /// A loader may return `anyhow::Error`. An `E` that was given a
-    /// context, by `.context(..)` or `.with_context(..)`, is found, and so are the sources of every
-    /// error. An `E` that became an `anyhow::Error` by a bare `?` is hidden by `anyhow` when that
-    /// becomes a boxed error. This includes an [`Error`] of a cache, and so its predicates. Give it
-    /// a context, or let the loader end with
+    /// A loader may return `anyhow::Error`. An `E` with a context, added by `.context(..)` or
+    /// `.with_context(..)`, is found, and so are the sources of every error. An `E` that became an
+    /// `anyhow::Error` by a bare `?` is not found, because `anyhow` hides it when the error becomes
+    /// a boxed error. This applies to an [`Error`] of a cache too, and therefore to its predicates.
+    /// Either add a context, or let the loader end with
     /// `.map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)`.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         self.sources().find_map(|source| source.downcast_ref())
     }
 
-    /// Whether this error, or one of a cache below it, has such a cause.
+    /// Whether this error, or an error of a cache below it, has such a cause.
     fn has(&self, is: impl Fn(&Cause) -> bool) -> bool {
         let mut below = self.sources().filter_map(|source| source.downcast_ref());
         is(&self.0) || below.any(|Error(cause)| is(cause))
     }
 
-    /// The errors below this one, from the nearest to the first that happened.
+    /// The errors below this one, from the nearest to the original one.
     fn sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
         iter::successors(self.source(), |&error| error.source())
     }
@@ -160,7 +161,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            // Which error it returned is said by that error, the source.
+            // The source says which error the loader returned.
             Cause::Failed(_) => f.write_str("the loader failed"),
             Cause::Panicked(text) => write!(f, "the loader panicked: {text}"),
             Cause::TimedOut(after) => write!(
@@ -168,7 +169,7 @@ impl fmt::Display for Error {
                 "the load did not finish within {after:?}; the next caller starts another"
             ),
             Cause::Overloaded => f.write_str(
-                "too many loads are queued or running; try again later or raise the queue's bound",
+                "too many loads are queued or running; try again later or raise the queue limit",
             ),
             Cause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
@@ -204,7 +205,7 @@ impl StdError for Error {
     }
 }
 
-/// Why a cache could not be built: which setting is wrong, the value it has, and what it may be.
+/// Why a cache could not be built: which setting is wrong, its value, and the allowed values.
 #[derive(Debug)]
 pub struct BuildError {
     message: String,
@@ -221,7 +222,7 @@ impl BuildError {
 
     pub(crate) fn pool(threads: usize, source: impl StdError + Send + Sync + 'static) -> Self {
         BuildError {
-            message: format!("`threads` is {threads}; the system does not start so many"),
+            message: format!("`threads` is {threads}; the system cannot start that many threads"),
             source: Some(Box::new(source)),
         }
     }

@@ -238,7 +238,7 @@ pub mod model {
     pub use crate::protocol::wait_graph::WaitNode;
     pub use crate::sync::event::Event;
     pub use crate::sync::{
-        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, Watch,
+        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, SlotCache,
     };
     pub use crate::time::alarm::{Alarms, Nap, Sleeper};
 }

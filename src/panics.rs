@@ -1,19 +1,20 @@
-//! Panics of user code that runs where no caller could hear of them.
+//! Panics of user code that runs where no caller could receive them.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs user code on behalf of others; its panic ends here, after the panic hook has told of it.
+/// Runs user code on behalf of other callers. Its panic ends here, after the panic hook has
+/// reported it.
 pub(crate) fn isolated(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         discard(payload);
     }
 }
 
-/// DropAll the payload of a panic, which may be a user's type whose `Drop` panics.
+/// Drops the payload of a panic, which may be a user's type whose `Drop` panics.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // It could go on like this for ever, so the second one is leaked.
+        // Each payload could panic again without end, so the second one is leaked.
         std::mem::forget(another);
     }
 }

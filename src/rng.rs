@@ -14,10 +14,10 @@ thread_local! {
     };
 }
 
-/// A generator for a thread that has none.
+/// Creates the generator of a thread that has none.
 #[cold]
 fn seeded() -> SmallRng {
-    // The standard library's keys are random per thread and ask the system only once.
+    // The standard library's keys are random per thread, and it asks the system for them only once.
     SmallRng::seed_from_u64(RandomState::new().build_hasher().finish())
 }
 

@@ -1,4 +1,4 @@
-//! Alarms that are set while the list is looked at.
+//! Alarms that are set while the list is being checked.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -20,14 +20,14 @@ fn sleeper(flight: &Arc<Flight<u8, u64>>) -> Weak<dyn Sleeper> {
     Arc::downgrade(&sleeper)
 }
 
-/// P3: whoever waits while the clock is moved over the deadline is let go.
+/// P3: a waiter returns if the clock moves over its deadline while it starts to wait.
 #[test]
 fn a_waiter_against_the_clock() {
     run_model(Two, || {
         let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let shared = Arc::new((AtomicU64::new(0), Alarms::default()));
         let waiter = spawn({
-            // Dropped by main, after everybody: what counts references is not part of the model.
+            // Main drops it last, because reference counts are not part of the model.
             let (flight, shared) = (flight.clone(), shared.clone());
             move || {
                 let (now, alarms) = &*shared;
@@ -44,36 +44,37 @@ fn a_waiter_against_the_clock() {
     });
 }
 
-/// P3: an alarm that is set while the thread looks at the list is seen by it, or tells it to look again.
+/// P3: an alarm that is set while the thread checks the list is either seen by that check, or
+/// requests another one.
 #[test]
-fn an_alarm_against_the_look_at_the_list() {
+fn an_alarm_against_the_check_of_the_list() {
     run_model(Two, || {
         let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let alarms = Arc::new(Alarms::default());
-        // One that is over already: until it is looked for, no later alarm wakes the thread.
+        // An alarm that is due already: until the list is checked, no later alarm wakes the thread.
         let gone = sleeper(&Arc::new(Flight::new(ClaimToken::NEVER)));
         assert!(alarms.set(3, gone));
         let thread = spawn({
             let alarms = alarms.clone();
             move || alarms.ring(0)
         });
-        let told = alarms.set(DEADLINE, sleeper(&flight));
+        let earlier = alarms.set(DEADLINE, sleeper(&flight));
         let next = thread.join().unwrap();
-        assert!(told || next <= DEADLINE, "the list is looked at too late");
+        assert!(earlier || next <= DEADLINE, "the list is checked too late");
     });
 }
 
-/// Where a clock that is moved by hand begins.
+/// The time at which a manual clock begins.
 const START: u64 = 1_000_000_000_000_000;
 
-/// P3: a nap whose alarm is set while the clock is moved over its end is over.
+/// P3: a nap ends if the clock moves over its end while its alarm is being set.
 #[test]
 fn a_nap_against_the_clock() {
     run_model(Two, || {
         let nap = Arc::new(Nap(Event::new()));
         let shared = Arc::new((AtomicU64::new(0), Alarms::default()));
         let sleeper = spawn({
-            // Dropped by main, like the flight above.
+            // Main drops it last, like the flight above.
             let (nap, shared) = (nap.clone(), shared.clone());
             move || {
                 let (now, alarms) = &*shared;
@@ -90,8 +91,8 @@ fn a_nap_against_the_clock() {
     });
 }
 
-/// P3: of two who wait for a load, one sets the alarm for both; the other one is let go as well
-/// when the clock is moved before that alarm is set.
+/// P3: of two waiters for one load, one sets the alarm for both. The other one returns as well if
+/// the clock moves before that alarm is set.
 #[test]
 fn two_waiters_against_the_clock() {
     run_model(Three, || {

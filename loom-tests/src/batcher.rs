@@ -1,4 +1,4 @@
-//! Work that is brought while the task that does it ends, or while somebody holds it back.
+//! Work that is pushed while the batcher's task ends, or while the batcher is paused.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::Threads::{Three, Two};
 use crate::run_model;
 
-/// Does what there is until the task may stop; returns how much that was.
+/// Does the queued work until the task may stop, and counts it.
 fn work(batcher: &Batcher<u8>, done: &AtomicUsize) {
     loop {
         while batcher.next().is_some() {
@@ -27,7 +27,7 @@ fn push(batcher: &Batcher<u8>, done: &AtomicUsize) {
     }
 }
 
-/// P3: a load that is brought at the moment when the task stops is not left lying.
+/// P3: work that is pushed at the moment when the task stops is done.
 #[test]
 fn work_against_the_end_of_the_task() {
     run_model(Two, || {
@@ -38,14 +38,14 @@ fn work_against_the_end_of_the_task() {
         });
         push(&shared.0, &shared.1);
         other.join().unwrap();
-        assert_eq!(shared.1.load(Ordering::Acquire), 2, "work was left lying");
+        assert_eq!(shared.1.load(Ordering::Acquire), 2, "work was not done");
     });
 }
 
-/// P3: work that is brought while somebody holds is done when nobody does any more, and what was collected does
-/// not wait for a later one to let go.
+/// P3: work that is pushed while the batcher is paused is done once the last pause ends. Work
+/// collected in one pause does not wait for the end of a later one.
 #[test]
-fn work_against_letting_go() {
+fn work_against_the_end_of_a_pause() {
     run_model(Three, || {
         let shared = Arc::new((Batcher::default(), AtomicUsize::new(0)));
         let threads: Vec<_> = (0..2)
@@ -64,6 +64,6 @@ fn work_against_letting_go() {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(shared.1.load(Ordering::Acquire), 3, "work was left lying");
+        assert_eq!(shared.1.load(Ordering::Acquire), 3, "work was not done");
     });
 }

@@ -1,4 +1,4 @@
-//! Reads by a watch, which takes no guard.
+//! Reads by a cached slot, which takes no guard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,8 +10,8 @@ use crate::Threads::Two;
 use crate::fixture::*;
 use crate::run_model;
 
-/// P4: whoever's invalidation found nothing left to do, because another one was half done, is not
-/// served the old value by its watch either.
+/// P4: an invalidation that found the key already half removed by another one has returned. Then
+/// the caller's cached slot does not return the old value either.
 #[test]
 fn after_an_invalidation() {
     run_model(Two, || {
@@ -26,14 +26,14 @@ fn after_an_invalidation() {
         cache.invalidate(hash(KEY), |key| *key == KEY);
         assert!(
             cached_slot.look(&cache, |key| *key == KEY).is_none(),
-            "a watch saw what was invalidated"
+            "a cached slot returned an invalidated value"
         );
         other.join().unwrap();
     });
 }
 
-/// P4: a watch that looks while its key is removed and inserted anew sees one or the other, or
-/// nothing; and the new value once it is there.
+/// P4: a cached slot that reads while its key is removed and inserted again returns the old value,
+/// the new value, or nothing. Once the new value is in the table, it returns that.
 #[test]
 fn against_remove_and_insert() {
     run_model(Two, || {
@@ -53,16 +53,19 @@ fn against_remove_and_insert() {
                 seen.push(*entry.value().unwrap());
             }
         }
-        assert!(seen.is_sorted(), "a watch saw an older value after a newer");
+        assert!(
+            seen.is_sorted(),
+            "a cached slot returned an older value after a newer one"
+        );
         assert!(other.join().unwrap());
     });
 }
 
-/// P4: a watch that remembers an item which left, and which is put in once more, does not see it
-/// before that.
+/// P4: a cached slot does not return an item that left before that item is inserted again.
 ///
-/// An insert that reserves a way twice does this. The slot then holds what the watch remembers, so
-/// its look is a Relaxed load and no more; the fence alone keeps the second look at `control` behind.
+/// An insert that reserves a way twice can insert an item again. The slot then holds the item that
+/// the cached slot remembers, so its read is only a Relaxed load. The fence alone keeps the second
+/// read of `control` behind it.
 #[test]
 fn an_item_that_comes_back() {
     run_model(Two, || {
@@ -81,8 +84,8 @@ fn an_item_that_comes_back() {
                 source.store(2, Relaxed);
                 let seen = cache
                     .table
-                    .absent(hash(KEY), |_| false)
-                    .expect("it is absent");
+                    .missing(hash(KEY), |_| false)
+                    .expect("the key is missing");
                 let drop_later = &mut DropLater::new();
                 let inserted = cache.table.insert(hash(KEY), &item, seen, drop_later);
                 assert!(matches!(inserted, Inserted::Here(at) if at == place));
@@ -93,7 +96,11 @@ fn an_item_that_comes_back() {
                 .seen()
                 .is_some_and(|seen| Arc::ptr_eq(seen, &item))
         {
-            assert_eq!(source.load(Relaxed), 2, "a watch saw what was not yet in");
+            assert_eq!(
+                source.load(Relaxed),
+                2,
+                "a cached slot returned an item before its insert"
+            );
         }
         other.join().unwrap();
     });

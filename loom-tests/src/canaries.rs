@@ -1,19 +1,19 @@
-//! Is the checker alive? Tiny races whose every outcome is known and must be seen.
+//! Canaries for the checker: tiny races with known outcomes, all of which must be found.
 //!
-//! Loom alone fails two of them; see the door's model side. If one of these turns red, no other
-//! green here means anything.
+//! Loom alone fails two of them; see the model side of the sync shim. If one of these turns red, no
+//! other green result here means anything.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::model::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, Watch};
+use everfresh::model::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, SlotCache};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
 use crate::run_model;
 
-/// Every outcome of a race, over all executions.
+/// All outcomes of a race, over all executions.
 fn outcomes<T, F>(race: F) -> BTreeSet<T>
 where
     T: Ord + Clone + Send + 'static,
@@ -52,7 +52,7 @@ fn store_buffering() {
     assert_eq!(seen, BTreeSet::from([(0, 0), (0, 1), (1, 0), (1, 1)]));
 }
 
-/// A message of data and then a flag, as `(flag, data)` at the receiver.
+/// Sends data and then a flag; returns `(flag, data)` as the receiver sees them.
 fn message(
     send: std::sync::atomic::Ordering,
     receive: std::sync::atomic::Ordering,
@@ -87,7 +87,7 @@ fn released_message() {
     assert_eq!(seen, BTreeSet::from([(0, 0), (0, 1), (1, 1)]));
 }
 
-/// Half of the pair forbids nothing.
+/// One half of the pair forbids nothing.
 #[test]
 fn half_a_released_message() {
     assert!(message(Release, Relaxed).contains(&(1, 0)));
@@ -147,7 +147,7 @@ fn two_exchanges_of_a_slot() {
     assert_eq!(seen, BTreeSet::from([(false, true), (true, false)]));
 }
 
-/// What was written before a pointer was stored is visible to whoever loads the pointer.
+/// Everything written before a pointer was stored is visible to a thread that loads the pointer.
 #[test]
 fn a_slot_publishes() {
     let seen = outcomes(|| {
@@ -172,8 +172,8 @@ fn a_slot_publishes() {
     );
 }
 
-/// What a slot gave back is its owner's alone, unless a thread has loaded it meanwhile; so is what
-/// was offered in vain.
+/// A reference that a slot returned is the owner's only one, unless a thread has loaded it
+/// meanwhile. So is a reference that an exchange did not store.
 #[test]
 fn a_slot_lets_go() {
     let seen = outcomes(|| {
@@ -192,14 +192,14 @@ fn a_slot_lets_go() {
     assert_eq!(seen, BTreeSet::from([(true, false), (false, true)]));
 }
 
-/// What a watch remembers and finds again in its slot brings along what was written before it came
-/// back.
+/// A slot cache that finds the remembered item in its slot again also sees what was written before
+/// the item came back.
 #[test]
-fn a_watch_acquires() {
+fn a_slot_cache_acquires() {
     let seen = outcomes(|| {
         let [first, second] = [1, 2].map(Arc::new);
         let slot = Arc::new(Slot::new(Some(first.clone())));
-        let mut watch = Watch::new(slot.clone());
+        let mut cache = SlotCache::new(slot.clone());
         let data = Arc::new(AtomicU64::new(0));
         let other = spawn({
             let (slot, data) = (slot.clone(), data.clone());
@@ -210,7 +210,7 @@ fn a_watch_acquires() {
             }
         });
         let between = slot.load().is_some_and(|held| *held == 2);
-        let looked = watch.look().is_some_and(|value| **value == 1);
+        let looked = cache.look().is_some_and(|value| **value == 1);
         let received = data.load(Relaxed);
         other.join().unwrap();
         (between, looked, received)
@@ -218,12 +218,15 @@ fn a_watch_acquires() {
     assert!(seen.contains(&(true, true, 1)));
     assert!(
         seen.contains(&(true, false, 0)),
-        "the model is stronger than a watch"
+        "the model is stronger than arc_swap's cache"
     );
-    assert!(!seen.contains(&(true, true, 0)), "a look came too late");
+    assert!(
+        !seen.contains(&(true, true, 0)),
+        "the fence does not order the read after it"
+    );
 }
 
-/// A queue that is full gives its oldest item for a new one, in one step.
+/// A full queue exchanges its oldest item for a new one in one step.
 #[test]
 fn steps_of_a_full_queue() {
     let seen = outcomes(|| {
@@ -239,7 +242,8 @@ fn steps_of_a_full_queue() {
     assert_eq!(seen, BTreeSet::from(expected));
 }
 
-/// A pop comes before or after the two pushes of another thread, or between them; a look at the length too.
+/// A pop comes before, between or after the two pushes of another thread, and so does a read of the
+/// length.
 #[test]
 fn steps_of_a_queue() {
     let seen = outcomes(|| {
@@ -257,7 +261,7 @@ fn steps_of_a_queue() {
     assert_eq!(seen, before.into_iter().chain(after).collect());
 }
 
-/// What was written before a push is visible to whoever pops the item, and only to that one.
+/// Everything written before a push is visible to the thread that pops the item, and to no other.
 #[test]
 fn a_queue_publishes() {
     let seen = outcomes(|| {
@@ -279,14 +283,17 @@ fn a_queue_publishes() {
         (pushed, popped.is_some(), received)
     });
     assert!(seen.contains(&(false, true, 1)));
-    assert!(!seen.contains(&(false, true, 0)), "an item came too early");
+    assert!(
+        !seen.contains(&(false, true, 0)),
+        "an item came before what was written before its push"
+    );
     assert!(
         seen.contains(&(true, false, 0)),
         "the model is stronger than a queue"
     );
 }
 
-/// A cell that is set once is found empty or set, and set with all that it holds.
+/// A cell that is set once is found empty or set. If it is set, its whole content is visible.
 #[test]
 fn a_cell_that_is_set() {
     let seen = outcomes(|| {

@@ -1,4 +1,4 @@
-//! Who may refresh an entry: one reader at a time, and nobody once it has its successor.
+//! Who may refresh an entry: one reader at a time, and no reader once the entry has its successor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
-/// A read that refreshes when told to; returns whether it was.
+/// A read that refreshes if it wins the claim; returns whether it did.
 fn read_and_refresh(cache: &Arc<Cache>, value: u64) -> bool {
     match read(cache, KEY, STALE) {
         Read::Serve { claim, .. } => claim
@@ -25,7 +25,7 @@ fn read_and_refresh(cache: &Arc<Cache>, value: u64) -> bool {
     }
 }
 
-/// P1: of two readers one refreshes, also when the first has published before the second looks.
+/// P1: of two readers one refreshes, even if the first has published before the second reads.
 #[test]
 fn two_readers() {
     run_model(Two, || {
@@ -64,7 +64,7 @@ fn three_readers() {
 fn straggler() {
     run_model(TwoBusy, || {
         let cache = filled();
-        let kept = find(&cache, KEY).expect("it is resident");
+        let kept = find(&cache, KEY).expect("the entry is resident");
         let published = Arc::new(AtomicU64::new(0));
         let refresher = spawn({
             let (cache, published) = (cache.clone(), published.clone());
@@ -76,7 +76,8 @@ fn straggler() {
             }
         });
         let was_published = published.load(Acquire) == 1;
-        // The deadline of the other's claim has passed, so only the end of the epoch stops this one.
+        // The deadline of the other claim has passed, so only the end of the epoch stops this
+        // reader.
         let started = won(classify(&cache, kept, STALE_LATE)).is_some();
         assert!(
             !(was_published && started),
@@ -86,12 +87,13 @@ fn straggler() {
     });
 }
 
-/// P1: a reader that kept an entry which was overwritten, never claimed, computes nothing in vain.
+/// P1: a straggler that kept an entry which was overwritten without ever being claimed starts no
+/// useless refresh.
 #[test]
 fn straggler_of_an_overwritten_entry() {
     run_model(Two, || {
         let cache = filled();
-        let kept = find(&cache, KEY).expect("it is resident");
+        let kept = find(&cache, KEY).expect("the entry is resident");
         let overwritten = Arc::new(AtomicU64::new(0));
         let writer = spawn({
             let (cache, overwritten) = (cache.clone(), overwritten.clone());
@@ -110,7 +112,8 @@ fn straggler_of_an_overwritten_entry() {
     });
 }
 
-/// Ends a claim while another reader wants it: it gets it only afterwards, and then surely.
+/// Ends a claim while another reader wants it: the reader gets it only after the end, and then
+/// always.
 fn given_back(give_back: fn(ClaimGuard<u8, u64>)) {
     run_model(Two, move || {
         let cache = filled();
@@ -131,18 +134,18 @@ fn given_back(give_back: fn(ClaimGuard<u8, u64>)) {
         let won_after = won(read(&cache, KEY, STALE_RESTED));
         assert!(
             won_early.is_some() != won_after.is_some(),
-            "the key is wedged"
+            "the key cannot be claimed any more"
         );
     });
 }
 
-/// P5: a claim that is dropped can be taken again.
+/// P5: a dropped claim can be taken again.
 #[test]
 fn given_back_by_drop() {
     given_back(drop);
 }
 
-/// P5: a claim whose holder panics can be taken again.
+/// P5: a claim whose claimant panics can be taken again.
 #[test]
 fn given_back_by_panic() {
     given_back(|claim| {
@@ -155,16 +158,16 @@ fn given_back_by_panic() {
     });
 }
 
-/// P1: a refresh asked for by name and one that a reader wants are one refresh.
+/// P1: an explicit refresh and one by a reader are one refresh.
 #[test]
-fn reader_against_refresh_by_name() {
+fn reader_against_explicit_refresh() {
     run_model(Two, || {
         let cache = filled();
         let reader = spawn({
             let cache = cache.clone();
             move || won(read(&cache, KEY, STALE))
         });
-        let (place, entry) = find(&cache, KEY).expect("it is resident");
+        let (place, entry) = find(&cache, KEY).expect("the entry is resident");
         let mine = cache.claim_now(place, &entry, STALE);
         let other = reader.join().unwrap();
         match (mine, other) {
@@ -172,7 +175,7 @@ fn reader_against_refresh_by_name() {
             (Claimed::Theirs(flight), Some(other)) => {
                 assert!(
                     Arc::ptr_eq(&flight, other.flight()),
-                    "waits for nobody's flight"
+                    "waits for the wrong flight"
                 );
             }
             _ => panic!("not exactly one refresh"),

@@ -1,8 +1,7 @@
-//! Waiting for something that happens: no notification is lost, and none stops at a waker that
-//! panics.
+//! Waiting for an event: no notification is lost, and none stops at a waker that panics.
 //!
-//! A lost wake-up is a deadlock here, which the checker reports. What is waited for is written and
-//! read `Relaxed`, so that a look sees it only by the edges of the event itself.
+//! A lost wake-up is a deadlock here, which the checker reports. The condition is written and read
+//! `Relaxed`, so that a check sees it only by the edges of the event itself.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,12 +16,12 @@ use crate::Threads::{Three, Two};
 use crate::run_model;
 
 #[derive(Default)]
-struct Door {
+struct Gate {
     open: AtomicU8,
     event: Event,
 }
 
-impl Door {
+impl Gate {
     fn open(&self) {
         self.open.store(1, Ordering::Relaxed);
         self.event.notify_all();
@@ -39,54 +38,54 @@ impl Door {
     }
 }
 
-/// P3: a notification while a waiter registers is heard by it, or what it tells of is seen.
+/// P3: a notification while a waiter registers reaches it, or the waiter sees the condition.
 #[test]
 fn a_notification_against_a_waiter() {
     run_model(Two, || {
-        let door = Arc::new(Door::default());
+        let gate = Arc::new(Gate::default());
         let opener = spawn({
-            let door = door.clone();
-            move || door.open()
+            let gate = gate.clone();
+            move || gate.open()
         });
-        door.wait();
+        gate.wait();
         opener.join().unwrap();
     });
 }
 
-/// P3: two waiters hear of one notification.
+/// P3: one notification reaches two waiters.
 #[test]
 fn a_notification_against_two_waiters() {
     run_model(Three, || {
-        let door = Arc::new(Door::default());
+        let gate = Arc::new(Gate::default());
         let waiters = [(); 2].map(|()| {
-            let door = door.clone();
-            spawn(move || door.wait())
+            let gate = gate.clone();
+            spawn(move || gate.wait())
         });
-        door.open();
+        gate.open();
         for waiter in waiters {
             waiter.join().unwrap();
         }
     });
 }
 
-/// P3: a waiter that goes away meanwhile takes its own wake-up with it, and no other's.
+/// P3: a waiter that is dropped meanwhile removes its own wake-up, and no other.
 #[test]
 fn a_notification_against_a_waiter_that_goes_away() {
     run_model(Three, || {
-        let door = Arc::new(Door::default());
+        let gate = Arc::new(Gate::default());
         let leaver = spawn({
-            let door = door.clone();
+            let gate = gate.clone();
             move || {
-                let mut opened = pin!(door.event.listen());
+                let mut opened = pin!(gate.event.listen());
                 let mut context = Context::from_waker(Waker::noop());
                 let _ = opened.as_mut().poll(&mut context);
             }
         });
         let opener = spawn({
-            let door = door.clone();
-            move || door.open()
+            let gate = gate.clone();
+            move || gate.open()
         });
-        door.wait();
+        gate.wait();
         leaver.join().unwrap();
         opener.join().unwrap();
     });
@@ -100,20 +99,20 @@ impl Wake for Panics {
     }
 }
 
-/// P5: a waker that panics strands no other waiter, wherever that is.
+/// P5: a waker that panics strands no other waiter, in any order.
 #[test]
 fn a_waker_that_panics() {
     run_model(Two, || {
-        let door = Arc::new(Door::default());
-        let mut opened = pin!(door.event.listen());
+        let gate = Arc::new(Gate::default());
+        let mut opened = pin!(gate.event.listen());
         let panics = Waker::from(Arc::new(Panics));
         let mut context = Context::from_waker(&panics);
         assert!(opened.as_mut().poll(&mut context).is_pending());
         let waiter = spawn({
-            let door = door.clone();
-            move || door.wait()
+            let gate = gate.clone();
+            move || gate.wait()
         });
-        door.open();
+        gate.open();
         waiter.join().unwrap();
     });
 }

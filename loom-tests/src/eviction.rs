@@ -11,8 +11,8 @@ use crate::run_model;
 
 /// Whether both ways held a value at one moment.
 ///
-/// An entry never comes back once it left, so one that is there before and after a look at
-/// another was there during it.
+/// An entry never comes back after it left. So an entry that is in the table before and after a
+/// read of another was there during that read.
 fn both_at_once(cache: &Cache) -> bool {
     let places: Vec<_> = Table::<Item>::places(0).collect();
     let value_at = |place| {
@@ -27,7 +27,7 @@ fn both_at_once(cache: &Cache) -> bool {
     value_at(places[1]).is_some() && cache.table.holds(places[0], first.arc())
 }
 
-/// The limit: a value that comes in while another is read never makes one too many.
+/// The limit: a value that is inserted during a read never exceeds it.
 #[test]
 fn limit_against_an_observer() {
     run_model(Two, || {
@@ -59,8 +59,8 @@ fn two_inserts_for_one_permit() {
     });
 }
 
-/// The limits: an insert has the permit of a heavier victim, and gives back what it does not need, while an invalidation is after the
-/// same victim.
+/// The limits: an insert gets the permit of a heavier victim and gives back the rest, while an
+/// invalidation removes the same victim.
 #[test]
 fn permit_passed_on_against_invalidate() {
     run_model(TwoBusy, || {
@@ -78,7 +78,8 @@ fn permit_passed_on_against_invalidate() {
     });
 }
 
-/// The limits: the permit of a victim is too small for an insert, which gives it back and goes on.
+/// The limits: the permit of a victim is too small for an insert, which gives it back and
+/// continues.
 #[test]
 fn permit_too_small_against_invalidate() {
     run_model(TwoBusy, || {
@@ -97,7 +98,7 @@ fn permit_too_small_against_invalidate() {
     });
 }
 
-/// The limit: two loads that end at once where there is room for one value.
+/// The limit: two loads end at once and there is room for one value.
 #[test]
 fn two_loads_for_one_permit() {
     run_model(Two, || {
@@ -133,7 +134,7 @@ fn insert_against_invalidate_against_an_observer() {
     });
 }
 
-/// P3: the value that a load is about to evict leaves before: there is room then.
+/// P3: the value that a load is about to evict is removed before. There is room then.
 #[test]
 fn load_in_a_full_set_whose_value_leaves() {
     run_model(TwoBusy, || {
@@ -166,7 +167,7 @@ fn load_in_a_full_set_whose_value_is_replaced() {
     });
 }
 
-/// P3: an insert is about to fill the last way: no load has it.
+/// P3: an insert is about to fill the last way, so no load holds it.
 #[test]
 fn load_in_a_set_that_an_insert_fills() {
     run_model(TwoBusy, || {

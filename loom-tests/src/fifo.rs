@@ -1,7 +1,7 @@
 //! The queues of S3-FIFO against everything that changes the table meanwhile.
 //!
-//! The invariant of all of them: what is resident is in one of the two queues, by its token or by its mark. A value in neither would never
-//! be evicted, nor would its successors.
+//! The common invariant: a resident value is in one of the two queues, by its token or by its mark.
+//! A value in neither would never be evicted, nor would its successors.
 
 use everfresh::model::{CachedSlot, Published};
 use loom::thread::spawn;
@@ -10,7 +10,7 @@ use crate::Threads::{Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
-/// A refresh takes over from a value that is promoted at that moment.
+/// A refresh replaces a value that is being promoted at that moment.
 #[test]
 fn promotion_against_refresh() {
     run_model(Two, || {
@@ -19,7 +19,7 @@ fn promotion_against_refresh() {
         use_often(&cache, KEY);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        assert!(evict(&cache, STALE), "nobody used the other value");
+        assert!(evict(&cache, STALE), "the other value has no uses");
         assert_eq!(refresher.join().unwrap(), Published::Yes);
         assert_eq!(peek(&cache, KEY), Some(1), "a used value was evicted");
         assert_eq!(peek(&cache, 2), None);
@@ -27,7 +27,7 @@ fn promotion_against_refresh() {
     });
 }
 
-/// An insert takes over from a value that is promoted at that moment.
+/// An insert overwrites a value that is being promoted at that moment.
 #[test]
 fn promotion_against_overwrite() {
     run_model(Two, || {
@@ -38,14 +38,15 @@ fn promotion_against_overwrite() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(evict(&cache, STALE), "nobody used the other value");
+        assert!(evict(&cache, STALE), "the other value has no uses");
         assert!(inserter.join().unwrap());
         assert_eq!(peek(&cache, KEY), Some(9), "a used value was evicted");
         assert_evictable(&cache, STALE);
     });
 }
 
-/// A value moves on, because the queue is too long, while a refresh takes over from it.
+/// A value moves to the main queue, because the small queue is too long, while a refresh replaces
+/// it.
 #[test]
 fn overflow_against_refresh() {
     run_model(Two, || {
@@ -62,7 +63,7 @@ fn overflow_against_refresh() {
     });
 }
 
-/// A key comes back and is promoted at once, while a refresh takes over from it.
+/// A key comes back and is promoted at once, while a refresh replaces its value.
 #[test]
 fn comeback_against_refresh() {
     run_model(Two, || {
@@ -78,21 +79,22 @@ fn comeback_against_refresh() {
     });
 }
 
-/// A refresh takes over from the value that eviction has chosen: either the refresh is discarded, or its result is what goes.
+/// A refresh replaces the value that eviction has chosen: either its result is discarded, or its
+/// result is evicted.
 #[test]
 fn eviction_against_refresh() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        assert!(evict(&cache, STALE), "there was a value all the time");
+        assert!(evict(&cache, STALE), "a value was resident throughout");
         refresher.join().unwrap();
         assert_eq!(peek(&cache, KEY), None, "a result undid an eviction");
         assert_evictable(&cache, STALE);
     });
 }
 
-/// The same for a value that eviction meets with its hand.
+/// The same for a value that the hand of eviction reaches.
 #[test]
 fn hand_against_refresh() {
     run_model(Two, || {
@@ -106,7 +108,8 @@ fn hand_against_refresh() {
     });
 }
 
-/// Another key comes to the set of the value that eviction has chosen, whose token is out of the queue by then.
+/// Another key is inserted into the set of the value that eviction has chosen, whose token has left
+/// the queue by then.
 #[test]
 fn eviction_against_a_neighbour() {
     run_model(Two, || {
@@ -115,13 +118,13 @@ fn eviction_against_a_neighbour() {
             let cache = cache.clone();
             move || put(&cache, 2, 20, STALE)
         });
-        assert!(evict(&cache, STALE), "there was a value all the time");
+        assert!(evict(&cache, STALE), "a value was resident throughout");
         assert!(neighbour.join().unwrap());
         assert_evictable(&cache, STALE);
     });
 }
 
-/// An insert takes over from the value that eviction has chosen.
+/// An insert overwrites the value that eviction has chosen.
 #[test]
 fn eviction_against_overwrite() {
     run_model(Two, || {
@@ -130,15 +133,16 @@ fn eviction_against_overwrite() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(evict(&cache, STALE), "there is a value or none yet");
+        assert!(evict(&cache, STALE), "a value is evicted, old or new");
         assert!(inserter.join().unwrap());
         assert_evictable(&cache, STALE);
     });
 }
 
-/// A token is worth nothing for another stay of the same key in the same way: that one has its own, which comes later.
+/// A token does not count for a later generation of the same key in the same way, which has its
+/// own, later token.
 #[test]
-fn token_of_an_earlier_stay() {
+fn token_of_an_earlier_generation() {
     run_model(TwoBusy, || {
         let cache = filled();
         assert!(put(&cache, 2, 20, CREATED));
@@ -147,14 +151,18 @@ fn token_of_an_earlier_stay() {
             let cache = cache.clone();
             move || put(&cache, KEY, 9, STALE)
         });
-        assert!(evict(&cache, STALE), "there was a value all the time");
+        assert!(evict(&cache, STALE), "a value was resident throughout");
         assert!(inserter.join().unwrap());
-        assert_eq!(peek(&cache, KEY), Some(9), "it was evicted out of turn");
+        assert_eq!(
+            peek(&cache, KEY),
+            Some(9),
+            "a value was evicted out of turn"
+        );
         assert_evictable(&cache, STALE);
     });
 }
 
-/// A value leaves once, by eviction or by invalidation.
+/// A value is removed once, by eviction or by invalidation.
 #[test]
 fn eviction_against_invalidate() {
     run_model(Two, || {
@@ -164,23 +172,30 @@ fn eviction_against_invalidate() {
             move || invalidate(&cache, KEY)
         });
         let evicted = evict(&cache, STALE);
-        assert!(evicted != other.join().unwrap(), "it left once");
+        assert!(
+            evicted != other.join().unwrap(),
+            "the value was removed twice or never"
+        );
         assert_evictable(&cache, STALE);
     });
 }
 
-/// A value leaves once, by eviction or because its refresh found that there is none any more: its permit is passed on or given back.
+/// A value is removed once, by eviction or because its refresh found no value. Its permit is either
+/// passed on or given back.
 #[test]
-fn eviction_against_departure() {
+fn eviction_against_not_found() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
         let refresher = spawn({
             let cache = cache.clone();
-            move || leave(&cache, claim)
+            move || end_without_value(&cache, claim)
         });
         let evicted = evict(&cache, STALE);
-        assert!(evicted != refresher.join().unwrap(), "it left once");
+        assert!(
+            evicted != refresher.join().unwrap(),
+            "the value was removed twice or never"
+        );
         assert_eq!(peek(&cache, KEY), None);
         assert_evictable(&cache, STALE);
     });
@@ -188,7 +203,7 @@ fn eviction_against_departure() {
 
 /// A value is in the table before its token is in the queue.
 #[test]
-fn enrolment_against_eviction() {
+fn enqueue_against_eviction() {
     run_model(Two, || {
         let cache = empty();
         let inserter = spawn({
@@ -201,9 +216,9 @@ fn enrolment_against_eviction() {
     });
 }
 
-/// The first value of a load is queued like an inserted one.
+/// The first value of a load is enqueued like an inserted one.
 #[test]
-fn enrolment_of_a_load_against_eviction() {
+fn enqueue_of_a_load_against_eviction() {
     run_model(Two, || {
         let cache = empty();
         let claim = begin(&cache, KEY, STALE);
@@ -215,7 +230,7 @@ fn enrolment_of_a_load_against_eviction() {
     });
 }
 
-/// One value leaves for each eviction.
+/// Each eviction removes one value.
 #[test]
 fn two_evictions() {
     run_model(Two, || {
@@ -225,12 +240,13 @@ fn two_evictions() {
             move || evict(&cache, STALE)
         });
         let mine = evict(&cache, STALE);
-        assert!(mine != other.join().unwrap(), "one value, one eviction");
+        assert!(mine != other.join().unwrap(), "not exactly one eviction");
         assert_evictable(&cache, STALE);
     });
 }
 
-/// The limit on the weight: a refresh that grows and an insert at once, where there is room for one of them.
+/// The limit on the weight: a refresh whose value grows and an insert at once, with room for one of
+/// them.
 #[test]
 fn weight_of_a_refresh_against_insert() {
     run_model(TwoBusy, || {
@@ -246,7 +262,8 @@ fn weight_of_a_refresh_against_insert() {
     });
 }
 
-/// The limit on the weight: whoever removes a value gives back what that one weighs, not what it looked at.
+/// The limit on the weight: the thread that removes a value gives back the weight of the removed
+/// value, not of the value that it looked at.
 #[test]
 fn weight_of_a_refresh_against_eviction() {
     run_model(Two, || {
@@ -261,7 +278,7 @@ fn weight_of_a_refresh_against_eviction() {
     });
 }
 
-/// The same where a user overwrites the value by a heavier one.
+/// The same for a user's overwrite by a heavier value.
 #[test]
 fn weight_of_an_overwrite_against_eviction() {
     run_model(TwoBusy, || {
@@ -278,8 +295,8 @@ fn weight_of_an_overwrite_against_eviction() {
     });
 }
 
-/// Of two inserts of one key, each with a generation of its own, the later one overwrites the earlier
-/// one and takes over its token.
+/// Two inserts of one key, each with its own generation: the later one overwrites the earlier one
+/// and takes over its token.
 #[test]
 fn two_inserts() {
     run_model(TwoBusy, || {
@@ -294,10 +311,10 @@ fn two_inserts() {
     });
 }
 
-/// The same where a watch has met one of them while that was reserved for a moment: it cannot take
-/// over a token then, and needs its own.
+/// The same with a cached slot that has met one of them while it was reserved. That value cannot
+/// take over a token then, and needs its own.
 #[test]
-fn two_inserts_and_a_watch() {
+fn two_inserts_and_a_cached_slot() {
     run_model(TwoBusy, || {
         let cache = filled();
         let (place, _) = find(&cache, KEY).unwrap();

@@ -1,4 +1,4 @@
-//! A small cache, moments in the life of its entries, and whole calls as the faces make them.
+//! A small cache, moments in the life of its entries, and whole calls as the public API makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub type Item = Entry<u8, u64>;
 const SECOND: u64 = 1_000_000_000;
 
 /// Moments in the life of an entry created at 0: stale from 10 s, expired from 20 s. A claim lasts
-/// 2 s, and a claim that is given back rests for 1 s.
+/// 2 s, and a dropped claim rests for 1 s.
 pub const CREATED: u64 = 0;
 pub const STALE: u64 = 11 * SECOND;
 /// After the rest of a claim made at `STALE`, before its deadline.
@@ -58,7 +58,7 @@ pub fn with_capacity(capacity: usize) -> Arc<Cache> {
     Arc::new(Entries::new(limits(capacity), TIMING, Removals::new(None)))
 }
 
-/// A cache of two ways whose values may weigh so much together.
+/// A cache of two ways with a limit on the total weight.
 pub fn with_max_weight(weight: u64) -> Arc<Cache> {
     let limits = Limits {
         weight,
@@ -67,8 +67,8 @@ pub fn with_max_weight(weight: u64) -> Arc<Cache> {
     Arc::new(Entries::new(limits, TIMING, Removals::new(None)))
 }
 
-/// A cache that holds `KEY`, and whose claims rest no time when given back.
-pub fn restless() -> Arc<Cache> {
+/// A cache that holds `KEY`, and whose dropped claims do not rest.
+pub fn without_rest() -> Arc<Cache> {
     let cache = Arc::new(Entries::new(
         limits(2),
         Timing {
@@ -109,7 +109,7 @@ pub fn value(key: u8, value: u64) -> Arc<Item> {
     weighing(key, value, 0, CREATED, generation(hash(key), CREATED))
 }
 
-/// A value nobody has used.
+/// A value without uses.
 fn weighing(key: u8, value: u64, weight: u32, created: u64, generation: u8) -> Arc<Item> {
     let eviction_state = EvictionState {
         uses: 0,
@@ -131,13 +131,13 @@ pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -
     cache.insert(hash(key), &mut new, now)
 }
 
-/// Makes a value one that eviction promotes.
+/// Uses a value until eviction promotes it.
 pub fn use_often(cache: &Cache, key: u8) {
     let (_, entry) = find(cache, key).expect("the value is there");
     (0..3).for_each(|_| entry.touch());
 }
 
-/// Evicts one value, whose permit is given back; false if it found none.
+/// Evicts one value and gives its permit back; false if it found none.
 pub fn evict(cache: &Cache, now: u64) -> bool {
     cache.evict_by_queue(now, &mut DropLater::new()).is_some()
 }
@@ -150,12 +150,12 @@ pub fn find(cache: &Cache, key: u8) -> Option<(Place, Held<Item>)> {
     cache.find(hash(key), |other| *other == key)
 }
 
-/// The value of a key, whatever its age; nothing for a load under way.
+/// The value of a key, whatever its age; `None` for a load under way.
 pub fn peek(cache: &Cache, key: u8) -> Option<u64> {
     find(cache, key)?.1.value().copied()
 }
 
-/// What a read of an entry that was found says it has to do.
+/// The next step of a read that found an entry.
 pub fn classify(cache: &Arc<Cache>, found: (Place, Held<Item>), now: u64) -> Read<u8, u64> {
     let (place, entry) = found;
     match cache.fast_state(&entry, now, |_| false) {
@@ -172,7 +172,7 @@ pub fn read(cache: &Arc<Cache>, key: u8, now: u64) -> Read<u8, u64> {
     find(cache, key).map_or(Read::Missing, |found| classify(cache, found, now))
 }
 
-/// The claim of a read that won it.
+/// The claim of a read, if the read won one.
 pub fn won(read: Read<u8, u64>) -> Option<ClaimGuard<u8, u64>> {
     match read {
         Read::Serve { claim, .. } => claim,
@@ -181,19 +181,19 @@ pub fn won(read: Read<u8, u64>) -> Option<ClaimGuard<u8, u64>> {
     }
 }
 
-/// A claim that nobody contests, for the start of a model.
+/// A claim that no other thread contests, for the start of a model.
 pub fn claim(cache: &Arc<Cache>, now: u64) -> ClaimGuard<u8, u64> {
-    won(read(cache, KEY, now)).expect("nobody contests this claim")
+    won(read(cache, KEY, now)).expect("no other thread contests this claim")
 }
 
-/// What a caller of an absent key does first.
+/// The first step of a caller of a missing key.
 pub fn begun(cache: &Arc<Cache>, key: u8, now: u64) -> Begun<u8, u64> {
     cache.begin(key, hash(key), 0, now, &mut DropLater::new())
 }
 
-/// The load of an absent key that nobody contests.
+/// The load of a missing key that no other thread contests.
 pub fn begin(cache: &Arc<Cache>, key: u8, now: u64) -> ClaimGuard<u8, u64> {
-    ours(begun(cache, key, now)).expect("nobody contests this load")
+    ours(begun(cache, key, now)).expect("no other thread contests this load")
 }
 
 pub fn ours(begun: Begun<u8, u64>) -> Option<ClaimGuard<u8, u64>> {
@@ -207,7 +207,7 @@ pub fn publish(claim: ClaimGuard<u8, u64>, value: u64, now: u64) -> Published {
     publish_weighing(claim, value, 0, now)
 }
 
-/// What a job does when its load returns.
+/// The end of a job whose load returned a value.
 pub fn publish_weighing(
     claim: ClaimGuard<u8, u64>,
     value: u64,
@@ -220,11 +220,12 @@ pub fn publish_weighing(
     claim.publish(Arc::new(new), Made::Here, now)
 }
 
-/// Ends a claim as a load that found no value; returns whether exactly the claimed entry left.
-pub fn leave(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
+/// Ends a claim as a load that found no value; returns whether it removed exactly the claimed
+/// entry.
+pub fn end_without_value(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = None;
     claim.remove(cache.timed_out(), |it| left = Some(it));
-    left.expect("it is told")
+    left.expect("`commit` is called")
 }
 
 /// Ends a claim as a load that failed.
@@ -233,16 +234,16 @@ pub fn fail(cache: &Cache, claim: ClaimGuard<u8, u64>, until: u64) {
 }
 
 pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
-    block_on(flight.wait(|| false)).expect("it is never over")
+    block_on(flight.wait(|| false)).expect("this wait has no deadline")
 }
 
-/// A caller of `get`, at the point where it is answered or has to wait.
+/// A caller of `get`, at the point where it has its answer or has to wait.
 pub enum Called {
     Answered(Result<u64, Error>),
     Waits(Arc<Flight<u8, u64>>),
 }
 
-/// A `get`, as the faces make it, with a load that runs on the caller's thread.
+/// A `get`, as the public API makes it, with a load that runs on the caller's thread.
 pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(ClaimGuard<u8, u64>)) -> Called {
     loop {
         let mut looked = read(cache, key, now);
@@ -271,7 +272,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(ClaimGuard<u8, u
 }
 
 impl Called {
-    /// Waits where the caller has to.
+    /// Waits if the caller has to.
     pub fn wait(self) -> Result<u64, Error> {
         match self {
             Called::Answered(answer) => answer,
@@ -279,12 +280,12 @@ impl Called {
         }
     }
 
-    /// The answer, when every attempt has ended. Far cheaper to explore than waiting, and enough
-    /// where the question is not the wake-up: a flight without an outcome now never gets one.
+    /// The answer, after every attempt has ended. Far cheaper to explore than a wait, and enough if
+    /// the model does not test the wake-up: a flight without an outcome now never gets one.
     pub fn ended(self) -> Result<u64, Error> {
         match self {
             Called::Answered(answer) => answer,
-            Called::Waits(flight) => answer(flight.outcome().expect("a caller waits for ever")),
+            Called::Waits(flight) => answer(flight.outcome().expect("a caller waits without end")),
         }
     }
 }
@@ -297,7 +298,7 @@ fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
     }
 }
 
-/// Everything that is in the table.
+/// All items in the table.
 pub fn entries(cache: &Cache) -> Vec<Held<Item>> {
     (0..cache.table.sets())
         .flat_map(Table::<Item>::places)
@@ -305,21 +306,21 @@ pub fn entries(cache: &Cache) -> Vec<Held<Item>> {
         .collect()
 }
 
-/// What holds once all threads have ended: every permit belongs to a value, and no key is twice in
-/// its set.
+/// The invariant after all threads have ended: every permit belongs to a value, and no key is twice
+/// in its set.
 pub fn assert_exact(cache: &Cache) {
     let entries = entries(cache);
     let values = || entries.iter().filter(|entry| !entry.is_loading());
     assert_eq!(
         cache.limit.entries(),
         values().count(),
-        "a permit for each value"
+        "the permits differ from the values"
     );
     let weight: u64 = values().map(|entry| entry.weight.get()).sum();
     assert_eq!(
         cache.limit.weight(),
         weight,
-        "a permit for all that they weigh"
+        "the permits differ from the weights"
     );
     let mut keys: Vec<u8> = entries.iter().map(|entry| entry.key).collect();
     keys.sort_unstable();
@@ -327,9 +328,10 @@ pub fn assert_exact(cache: &Cache) {
     assert_eq!(keys.len(), entries.len(), "a key is twice in its set");
 }
 
-/// What holds besides: each value is in one of the queues, so eviction comes to it sooner or later.
+/// The further invariant that each value is in one of the queues, so eviction reaches it sooner or
+/// later.
 pub fn assert_evictable(cache: &Cache, now: u64) {
-    // Every pass takes a use off what it spares.
+    // Every pass takes a use off the values that it spares.
     for _ in 0..8 {
         while evict(cache, now) {}
     }

@@ -1,4 +1,4 @@
-//! Waiting: whoever waits is woken, and hears what became of the attempt.
+//! Waiting: every waiter is woken, and learns the outcome of the attempt.
 //!
 //! A lost wake-up is a deadlock here, which the checker reports.
 
@@ -32,7 +32,7 @@ fn one_waiter() {
     });
 }
 
-/// P3: a delivery wakes a waiter that sleeps as well as one that is about to.
+/// P3: a delivery wakes a waiter that sleeps and one that is about to sleep.
 #[test]
 fn two_waiters() {
     run_model(Two, || {
@@ -41,8 +41,8 @@ fn two_waiters() {
             let flight = flight.clone();
             async move { flight.wait(|| false).await }
         });
-        let mut nobody = Context::from_waker(Waker::noop());
-        assert!(sleeper.as_mut().poll(&mut nobody).is_pending());
+        let mut noop = Context::from_waker(Waker::noop());
+        assert!(sleeper.as_mut().poll(&mut noop).is_pending());
         let waiter = spawn({
             let flight = flight.clone();
             move || matches!(wait(&flight), Outcome::Superseded)
@@ -67,7 +67,7 @@ fn two_callers_of_an_expired_entry() {
             | (Read::Wait(flight, _), Read::Load(claim, _)) => {
                 assert!(
                     Arc::ptr_eq(claim.flight(), &flight),
-                    "a caller waits for nobody's flight"
+                    "a caller waits for the wrong flight"
                 );
             }
             _ => panic!("not exactly one load"),
@@ -75,7 +75,7 @@ fn two_callers_of_an_expired_entry() {
     });
 }
 
-/// P3: whoever joins a refresh of an expired entry that publishes gets its value.
+/// P3: a caller that joins a refresh of an expired entry gets the published value.
 #[test]
 fn joined_and_published() {
     run_model(Two, || {
@@ -89,7 +89,7 @@ fn joined_and_published() {
     });
 }
 
-/// P3: whoever joins a load that fails hears the error.
+/// P3: a caller that joins a load that fails gets its error.
 #[test]
 fn joined_and_failed() {
     run_model(Two, || {
@@ -105,29 +105,30 @@ fn joined_and_failed() {
     });
 }
 
-/// P3, P5: an expired entry is never taken for an absent one, which would send its callers round in
-/// circles, and whoever sees it cool is told why.
+/// P3, P5: an expired entry is never reported missing, which would make its callers retry without
+/// end. A reader that sees it cooling gets the error.
 #[test]
-fn told_of_a_failure() {
+fn failure_against_a_reader() {
     run_model(TwoBusy, || {
         let cache = filled();
         let loader = spawn({
             let cache = cache.clone();
             move || won(read(&cache, KEY, EXPIRED)).map(|claim| fail(&cache, claim, EXPIRED_LATE))
         });
-        let (place, entry) = find(&cache, KEY).expect("it is resident");
-        let cools = matches!(entry.claims.state(), State::Cooling { .. });
+        let (place, entry) = find(&cache, KEY).expect("the entry is resident");
+        let cools = matches!(entry.claim_word.state(), State::Cooling { .. });
         match classify(&cache, (place, entry), EXPIRED) {
             Read::Wait(..) => assert!(!cools, "a failure without its error"),
-            Read::Missing => panic!("an entry that is there was taken for absent"),
-            Read::Serve { .. } => panic!("served expired"),
+            Read::Missing => panic!("a resident entry was reported missing"),
+            Read::Serve { .. } => panic!("an expired value was served"),
             Read::Load(..) | Read::Failed(_) => {}
         }
         loader.join().unwrap();
     });
 }
 
-/// P3, P5: whoever joins a load, before or after another reader takes it over, hears of one of them.
+/// P3, P5: a caller that joins a load, before or after another reader takes it over, gets the
+/// outcome of one of them.
 #[test]
 fn joined_and_taken_over() {
     run_model(TwoBusy, || {
@@ -148,11 +149,15 @@ fn joined_and_taken_over() {
             Err(error) => assert!(error.is_timeout()),
         }
         drop(slow);
-        assert_eq!(peek(&cache, KEY), Some(2), "a late end changed something");
+        assert_eq!(
+            peek(&cache, KEY),
+            Some(2),
+            "a late claimant changed the entry"
+        );
     });
 }
 
-/// P5: a claimant that is taken over before it looked for its flight does not end the other's.
+/// P5: a claimant that is taken over before it has installed its flight does not end the other's.
 #[test]
 fn taken_over_before_its_flight() {
     run_model(TwoBusy, || {
@@ -172,12 +177,12 @@ fn taken_over_before_its_flight() {
     });
 }
 
-/// P3: whoever waits for a claim that is given back hears so, also when the next claim is made at
-/// once, at the same time of the clock; and that next claim has a flight of its own.
+/// P3: a waiter for a claim that is dropped learns so, even if the next claim is made at once, at
+/// the same time of the clock. That next claim has its own flight.
 #[test]
 fn given_back_and_claimed_again() {
     run_model(Two, || {
-        let cache = restless();
+        let cache = without_rest();
         let claim = claim(&cache, EXPIRED);
         let joined = claim.flight().clone();
         let holder = spawn(move || drop(claim));
@@ -188,17 +193,17 @@ fn given_back_and_claimed_again() {
         }
         match joined.outcome() {
             Some(Outcome::Failed(error)) => assert!(!error.is_timeout(), "no deadline has passed"),
-            _ => panic!("a caller waits for ever"),
+            _ => panic!("a caller waits without end"),
         }
     });
 }
 
-/// P3: of two claims one after the other, at the same time of the clock, each has its own flight:
-/// whoever comes during the second is not answered by the first.
+/// P3: two claims one after the other, at the same time of the clock, have two flights. A caller
+/// that comes during the second does not get the outcome of the first.
 #[test]
 fn claimed_twice_at_one_time() {
     run_model(Two, || {
-        let cache = restless();
+        let cache = without_rest();
         let first = spawn({
             let cache = cache.clone();
             move || drop(won(read(&cache, KEY, EXPIRED)))
@@ -211,29 +216,31 @@ fn claimed_twice_at_one_time() {
     });
 }
 
-/// P3: the same for a claim by name, which does not wait for the rest of the one before.
+/// P3: the same for an explicit refresh, which does not wait for the rest after the claim before.
 #[test]
-fn claimed_by_name_while_it_rests() {
+fn explicit_claim_while_it_rests() {
     run_model(Two, || {
         let cache = filled();
         let first = spawn({
             let cache = cache.clone();
             move || drop(won(read(&cache, KEY, EXPIRED)))
         });
-        let second = claim_by_name(&cache);
+        let second = claim_explicitly(&cache);
         first.join().unwrap();
         match second {
             Claimed::Ours(second) => assert_joins(&cache, &second),
-            Claimed::Theirs(first) => assert!(first.outcome().is_some(), "a caller waits for ever"),
-            Claimed::Changed => unreachable!("it is read again"),
+            Claimed::Theirs(first) => {
+                assert!(first.outcome().is_some(), "a caller waits without end")
+            }
+            Claimed::Changed => unreachable!("the entry is read again"),
         }
     });
 }
 
-/// As `Cache::refresh` does, while nothing replaces or removes the entry.
-fn claim_by_name(cache: &Arc<Cache>) -> Claimed<u8, u64> {
+/// Claims like `Cache::refresh`, as long as no other thread replaces or removes the entry.
+fn claim_explicitly(cache: &Arc<Cache>) -> Claimed<u8, u64> {
     loop {
-        let (place, entry) = find(cache, KEY).expect("it is resident");
+        let (place, entry) = find(cache, KEY).expect("the entry is resident");
         match cache.claim_now(place, &entry, EXPIRED) {
             Claimed::Changed => {}
             claimed => return claimed,
@@ -241,20 +248,20 @@ fn claim_by_name(cache: &Arc<Cache>) -> Claimed<u8, u64> {
     }
 }
 
-/// P5: a caller that has been told of a failure and asks for a refresh at once gets a new attempt,
-/// also before the holder of the failed one has given its claim up. The failure counts.
+/// P5: a caller that got a failure and asks for a refresh at once gets a new attempt, even before
+/// the old claimant has given its claim up. The failure counts.
 #[test]
-fn claimed_by_name_after_a_failure() {
+fn explicit_claim_after_a_failure() {
     run_model(Two, || {
         let cache = filled();
         let failing = claim(&cache, EXPIRED);
-        let told = failing.flight().clone();
+        let first = failing.flight().clone();
         let failing = spawn({
             let cache = cache.clone();
             move || fail(&cache, failing, EXPIRED_LATE)
         });
-        // The caller is told, and asks again.
-        let next = told.has_ended().then(|| claim_by_name(&cache));
+        // The caller learns of the failure and asks again.
+        let next = first.has_ended().then(|| claim_explicitly(&cache));
         match next {
             Some(Claimed::Ours(next)) => {
                 assert_eq!(next.failures(), 1, "a failure was not counted");
@@ -272,13 +279,13 @@ fn assert_joins(cache: &Arc<Cache>, load: &ClaimGuard<u8, u64>) {
     match read(cache, KEY, EXPIRED) {
         Read::Wait(flight, _) => assert!(
             Arc::ptr_eq(&flight, load.flight()) && flight.outcome().is_none(),
-            "a caller waits for nobody's flight"
+            "a caller waits for the wrong flight"
         ),
         _ => panic!("a caller is answered by a load that is over"),
     }
 }
 
-/// P3, P5: a caller, the load it finds, which is late, and the one that takes over.
+/// P3, P5: a caller, the late load that it finds, and the reader that takes over.
 #[test]
 fn caller_and_late_load_and_takeover() {
     run_model(Three, || {
@@ -299,7 +306,8 @@ fn caller_and_late_load_and_takeover() {
             other => panic!("not exactly one result was published: {other:?}"),
         }
         match called.ended() {
-            // Whoever joined the late load gets its result: it asked before the takeover.
+            // A caller that joined the late load gets its result, because it asked before the
+            // takeover.
             Ok(value) => assert!(value == 1 || value == 2),
             Err(error) => assert!(error.is_timeout()),
         }

@@ -1,8 +1,8 @@
-//! Models of the protocol, run by loom through the repaired door of the crate.
+//! Models of the protocol, run by loom through the sync shim of the crate.
 //!
 //! Each model asserts a promise of the crate, written `P1` to `P8` as in the documentation of the
-//! protocol files. What a model needs before its race is made before the first spawn, where it
-//! costs nothing. Times are plain numbers: no model has a clock.
+//! protocol files. The setup of a model comes before the first spawn, where it costs nothing. Times
+//! are plain numbers: no model has a clock.
 #![cfg(all(test, loom))]
 
 mod alarm;
@@ -26,18 +26,19 @@ mod wait_graph;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many threads of a model act, `main` among them.
+/// The number of threads of a model, including `main`.
 #[derive(Clone, Copy)]
 enum Threads {
     /// Explored completely.
     Two,
-    /// Both do a lot, like making room again and again until there is some. Explored up to three preemptions.
+    /// Both threads do many steps, such as making room repeatedly. Explored up to three
+    /// preemptions.
     TwoBusy,
-    /// Explored up to three preemptions: all of it would be too much.
+    /// Explored up to three preemptions, because a complete exploration takes too long.
     Three,
 }
 
-/// Runs a model to the end of its exploration and prints how much that was, by the name of the test,
+/// Explores a model completely and prints the number of executions, with the name of the test,
 /// which its thread has.
 fn run_model(threads: Threads, model: impl Fn() + Sync + Send + 'static) {
     let bound = match threads {
@@ -48,7 +49,7 @@ fn run_model(threads: Threads, model: impl Fn() + Sync + Send + 'static) {
     let mut checker = loom::model::Builder::new();
     checker.preemption_bound = bound;
     checker.max_branches = 10_000;
-    // The environment could set these, and a capped model ends early and green.
+    // The environment could set these, and a capped model would end early and green.
     checker.max_permutations = None;
     checker.max_duration = None;
     checker.checkpoint_file = None;

@@ -1,4 +1,4 @@
-//! The load of an absent key: one of it, and whatever is written meanwhile wins.
+//! The load of a missing key: there is only one, and a write during the load wins.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +10,7 @@ use crate::Threads::{Three, Two};
 use crate::fixture::*;
 use crate::run_model;
 
-/// P3: of two callers of an absent key one loads.
+/// P3: of two callers of a missing key one loads.
 #[test]
 fn two_callers() {
     run_model(Two, || {
@@ -26,7 +26,7 @@ fn two_callers() {
     });
 }
 
-/// P3: a caller that comes while a load ends gets its value and starts none.
+/// P3: a caller that comes while a load ends gets its value and does not start another.
 #[test]
 fn published_against_a_caller() {
     run_model(Two, || {
@@ -82,7 +82,7 @@ fn against_invalidate_and_a_caller_after_it() {
     });
 }
 
-/// P4: a value that a user puts in during a load stays.
+/// P4: a value that a user inserts during a load stays.
 #[test]
 fn against_insert() {
     run_model(Two, || {
@@ -97,7 +97,7 @@ fn against_insert() {
     });
 }
 
-/// P4: nor does a load that fails take the user's value with it.
+/// P4: a load that fails does not remove the user's value either.
 #[test]
 fn failure_against_insert() {
     run_model(Two, || {
@@ -115,7 +115,7 @@ fn failure_against_insert() {
     });
 }
 
-/// P5: a load that hangs is taken over; its late result is discarded.
+/// P5: a load that hangs is taken over, and its late result is discarded.
 #[test]
 fn late_result_against_takeover() {
     run_model(Two, || {
@@ -135,7 +135,7 @@ fn late_result_against_takeover() {
                 assert_eq!(
                     slow,
                     Published::Yes,
-                    "its result is there and it is told not"
+                    "a published result was reported as discarded"
                 );
                 assert_eq!(peek(&cache, KEY), Some(1));
             }
@@ -165,7 +165,7 @@ fn late_failure_against_takeover() {
     });
 }
 
-/// P4: whoever loads because of an invalidation sees what was written before the invalidation.
+/// P4: a load that starts after an invalidation sees everything written before the invalidation.
 #[test]
 fn after_an_invalidation_sees_its_cause() {
     run_model(Two, || {
@@ -179,14 +179,14 @@ fn after_an_invalidation_sees_its_cause() {
             }
         });
         if let Some(claim) = ours(begun(&cache, KEY, CREATED)) {
-            assert_eq!(source.load(Relaxed), 2, "loaded what was invalidated");
+            assert_eq!(source.load(Relaxed), 2, "a load read invalidated data");
             drop(claim);
         }
         writer.join().unwrap();
     });
 }
 
-/// P5: a load that is dropped leaves the key usable, and no caller is left waiting.
+/// P5: a dropped load leaves the key usable and no caller waiting.
 #[test]
 fn dropped_against_a_caller() {
     run_model(Two, || {
@@ -199,7 +199,10 @@ fn dropped_against_a_caller() {
         loader.join().unwrap();
         match called.ended() {
             Ok(value) => assert_eq!((value, peek(&cache, KEY)), (2, Some(2))),
-            Err(_) => assert!(find(&cache, KEY).is_none(), "a load that ended is there"),
+            Err(_) => assert!(
+                find(&cache, KEY).is_none(),
+                "the placeholder of an ended load is resident"
+            ),
         }
         assert_exact(&cache);
     });

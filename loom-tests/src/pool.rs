@@ -1,4 +1,4 @@
-//! The jobs of a pool, without its threads: a thread of a model stands for one wake of a worker.
+//! The jobs of a pool, without its threads: a thread of a model stands for one wake-up of a worker.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn flight() -> Arc<Flight<u8, u64>> {
     Arc::new(Flight::new(ClaimToken::NEVER))
 }
 
-/// Queues a job as the loader does, for a worker that is woken for it.
+/// Queues a job as the loader does, and wakes a worker for it.
 fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()> {
     assert!(jobs.admits(reason), "there is room for it");
     let mut worker = None;
@@ -44,15 +44,15 @@ fn a_job_against_its_worker() {
         start(&jobs, LoadReason::Cold, counting(&ran))
             .join()
             .unwrap();
-        assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job was left lying");
+        assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job did not run");
         assert!(
             jobs.admits(LoadReason::Early),
-            "an idle pool is taken for busy"
+            "an idle pool counts as busy"
         );
     });
 }
 
-/// P3: the worker of either job may take the other one: both run, each once.
+/// P3: the worker of either job may take the other one. Both jobs run once.
 #[test]
 fn two_jobs_and_two_workers() {
     run_model(Three, || {
@@ -63,15 +63,15 @@ fn two_jobs_and_two_workers() {
         for worker in workers {
             worker.join().unwrap();
         }
-        assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job was left lying");
+        assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job did not run");
         assert!(
             jobs.admits(LoadReason::Early),
-            "an idle pool is taken for busy"
+            "an idle pool counts as busy"
         );
     });
 }
 
-/// P3: a refused job keeps no place, also if another one asks at the same moment.
+/// P3: a refused job keeps no place, even if another one asks at the same moment.
 #[test]
 fn two_ask_for_the_last_place() {
     run_model(Two, || {
@@ -86,13 +86,12 @@ fn two_ask_for_the_last_place() {
         jobs.run_next();
         assert!(
             jobs.admits(LoadReason::Early),
-            "an idle pool is taken for busy"
+            "an idle pool counts as busy"
         );
     });
 }
 
-/// P3: a worker that needs a load runs its job itself, also when that is queued only at this
-/// moment.
+/// P3: a worker that needs a load runs its job itself, even if that is queued only at this moment.
 #[test]
 fn a_waiting_worker_against_its_job() {
     run_model(Two, || {
@@ -111,7 +110,7 @@ fn a_waiting_worker_against_its_job() {
     });
 }
 
-/// P3: a job that two workers would run runs once.
+/// P3: a job that two workers try to run runs once.
 #[test]
 fn two_run_one_job() {
     run_model(Two, || {
@@ -127,10 +126,10 @@ fn two_run_one_job() {
     });
 }
 
-/// P3, P5: a worker that finds its job running elsewhere goes on, because it may be what the job
-/// waits for, and because a job that hangs must not outlast its deadline.
+/// P3, P5: a worker that finds its job running on another thread does not wait for it. That job may
+/// wait for this worker, and a job that hangs must not outlast its deadline.
 #[test]
-fn a_job_that_runs_holds_nobody() {
+fn a_running_job_blocks_no_worker() {
     run_model(TwoBusy, || {
         let (started, needed) = (flight(), flight());
         let task = Arc::new(Task::new({

@@ -1,4 +1,4 @@
-//! The end of a refresh against everything that can overtake it.
+//! The end of a refresh against every operation that can overtake it.
 
 use everfresh::model::Published;
 use loom::thread::spawn;
@@ -7,14 +7,14 @@ use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
-/// P4: an invalidation during a refresh is not undone by its result.
+/// P4: the result of a refresh does not undo an invalidation during the refresh.
 #[test]
 fn against_invalidate() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
-        assert!(invalidate(&cache, KEY), "there was a value all the time");
+        assert!(invalidate(&cache, KEY), "a value was resident throughout");
         assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
         refresher.join().unwrap();
         assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
@@ -37,7 +37,7 @@ fn against_invalidate_all() {
     });
 }
 
-/// P4: a value that a user puts in during a refresh stays.
+/// P4: a value that a user inserts during a refresh stays.
 #[test]
 fn against_insert() {
     run_model(Two, || {
@@ -52,15 +52,15 @@ fn against_insert() {
     });
 }
 
-/// P4: a refresh that found no value does not take along what a user puts in meanwhile.
+/// P4: a refresh that found no value does not remove a value that a user inserts meanwhile.
 #[test]
-fn departure_against_insert() {
+fn not_found_against_insert() {
     run_model(TwoBusy, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
         let refresher = spawn({
             let cache = cache.clone();
-            move || leave(&cache, claim)
+            move || end_without_value(&cache, claim)
         });
         assert!(put(&cache, KEY, 9, STALE));
         assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
@@ -70,7 +70,8 @@ fn departure_against_insert() {
     });
 }
 
-/// The limit on the weight: whoever invalidates a value gives back the weight of its successor, if it removes that.
+/// The limit on the weight: an invalidation that removes the successor of a value gives back the
+/// weight of the successor.
 #[test]
 fn heavier_against_invalidate() {
     run_model(Two, || {
@@ -85,7 +86,7 @@ fn heavier_against_invalidate() {
     });
 }
 
-/// P4: nor does one whose value is too heavy to stay.
+/// P4: the same for a refresh whose value is too heavy to be kept.
 #[test]
 fn too_heavy_against_insert() {
     run_model(TwoBusy, || {
@@ -101,34 +102,36 @@ fn too_heavy_against_insert() {
     });
 }
 
-/// The entry limit: a value leaves once, because its refresh found none or because it is invalidated.
+/// The entry limit: a value is removed once, because its refresh found no value or because it is
+/// invalidated.
 #[test]
-fn departure_against_invalidate() {
+fn not_found_against_invalidate() {
     run_model(Two, || {
         let cache = with_max_weight(3);
         assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
         let claim = claim(&cache, STALE);
         let refresher = spawn({
             let cache = cache.clone();
-            move || leave(&cache, claim)
+            move || end_without_value(&cache, claim)
         });
         let invalidated = invalidate(&cache, KEY);
         assert_eq!(peek(&cache, KEY), None);
         let left = refresher.join().unwrap();
-        assert!(left || invalidated, "it left");
+        assert!(left || invalidated, "the value was not removed");
         assert_exact(&cache);
     });
 }
 
-/// P3: a caller that comes while the value leaves is told what its refresh found, or begins the next load.
+/// P3: a caller that comes while the value is removed gets the outcome of the refresh, or begins
+/// the next load.
 #[test]
-fn departure_against_a_caller() {
+fn not_found_against_a_caller() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, EXPIRING);
         let refresher = spawn({
             let cache = cache.clone();
-            move || leave(&cache, claim)
+            move || end_without_value(&cache, claim)
         });
         let called = get(&cache, KEY, EXPIRED, |claim| {
             publish(claim, 2, EXPIRED);
@@ -139,7 +142,8 @@ fn departure_against_a_caller() {
     });
 }
 
-/// P4, and the entry limit: an eviction during a refresh leaves no permit behind and takes none away.
+/// P4, and the entry limit: an eviction during a refresh neither leaks a permit nor frees one
+/// twice.
 #[test]
 fn against_eviction() {
     run_model(Two, || {
@@ -156,7 +160,7 @@ fn against_eviction() {
     });
 }
 
-/// P5: after the deadline another reader may take over, and then its result alone counts.
+/// P5: after the deadline another reader may take over. Then only its result counts.
 #[test]
 fn against_takeover() {
     run_model(Two, || {
@@ -176,7 +180,7 @@ fn against_takeover() {
                 assert_eq!(
                     slow,
                     Published::Yes,
-                    "its result is there and it is told not"
+                    "a published result was reported as discarded"
                 );
                 assert_eq!(peek(&cache, KEY), Some(1));
             }
@@ -185,8 +189,8 @@ fn against_takeover() {
     });
 }
 
-/// P4, P5: a late result, a takeover and an invalidation at once: nothing is resident afterwards
-/// unless it was asked for after the invalidation.
+/// P4, P5: a late result, a takeover and an invalidation at once. Afterwards no value is resident
+/// unless its load began after the invalidation.
 #[test]
 fn against_takeover_and_invalidate() {
     run_model(Three, || {
@@ -197,7 +201,7 @@ fn against_takeover_and_invalidate() {
             let cache = cache.clone();
             move || won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE))
         });
-        assert!(invalidate(&cache, KEY), "there was a value all the time");
+        assert!(invalidate(&cache, KEY), "a value was resident throughout");
         let (slow, taker) = (slow.join().unwrap(), taker.join().unwrap());
         assert!(
             (slow, taker) != (Published::Yes, Some(Published::Yes)),

@@ -1,4 +1,4 @@
-//! Values that left, told by calls of two threads at once.
+//! Removed values, delivered by calls of two threads at once.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,13 +10,13 @@ use crate::Threads::Two;
 use crate::fixture::value;
 use crate::run_model;
 
-/// P5: each value is told once, by whichever call, and none is left when all calls have ended.
+/// P5: each value is delivered once, by either call, and none is left when all calls have ended.
 #[test]
-fn told_by_two_calls() {
+fn delivered_by_two_calls() {
     run_model(Two, || {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let telling = told.clone();
-        let listener = move |key: &u8, _: &u64, _| telling.lock().unwrap().push(*key);
+        let delivered = Arc::new(Mutex::new(Vec::new()));
+        let sink = delivered.clone();
+        let listener = move |key: &u8, _: &u64, _| sink.lock().unwrap().push(*key);
         let removals = Arc::new(Removals::new(Some(Box::new(listener))));
         let other = spawn({
             let removals = removals.clone();
@@ -29,8 +29,8 @@ fn told_by_two_calls() {
         removals.push(&value(3, 0), Cause::Invalidated);
         removals.deliver();
         other.join().unwrap();
-        let mut told = told.lock().unwrap().clone();
-        told.sort();
-        assert_eq!(told, [1, 2, 3], "each value is told once");
+        let mut delivered = delivered.lock().unwrap().clone();
+        delivered.sort();
+        assert_eq!(delivered, [1, 2, 3], "a value was delivered twice or never");
     });
 }

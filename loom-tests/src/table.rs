@@ -1,4 +1,4 @@
-//! The slot table: membership, one moment at a time.
+//! The slot table: its membership at every moment.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -9,7 +9,7 @@ use loom::thread::spawn;
 use crate::Threads::{Three, Two};
 use crate::run_model;
 
-/// A key and which of its items this is.
+/// A key, and the number of the item among those of its key.
 type Pair = (u64, u64);
 
 const KEY: u64 = 1;
@@ -18,10 +18,10 @@ fn table() -> Arc<Table<Pair>> {
     Arc::new(Table::new(2))
 }
 
-/// Puts an item in unless its key is there.
+/// Inserts an item unless its key is in the table.
 fn insert_if_room(table: &Table<Pair>, item: &Arc<Pair>) -> Result<Option<Place>, Full> {
     loop {
-        let Some(seen) = table.absent(item.0, |other| other.0 == item.0) else {
+        let Some(seen) = table.missing(item.0, |other| other.0 == item.0) else {
             return Ok(None);
         };
         match table.insert(item.0, item, seen, &mut DropLater::new()) {
@@ -63,7 +63,7 @@ fn with(item: &Arc<Pair>) -> (Arc<Table<Pair>>, Place) {
     (table, place)
 }
 
-/// P3: one key by two inserters is in the set once.
+/// P3: two inserters of one key put it into the set once.
 #[test]
 fn one_key_by_two() {
     run_model(Two, || {
@@ -73,25 +73,25 @@ fn one_key_by_two() {
             move || insert(&table, &Arc::new((KEY, 2))).is_some()
         });
         let mine = insert(&table, &Arc::new((KEY, 1))).is_some();
-        // Once it is in, it is found.
+        // A reader finds it once it is in the table.
         let seen = find(&table, KEY);
         let other = other.join().unwrap();
         assert!(mine != other, "not exactly one insert succeeded");
         let value = if mine { 1 } else { 2 };
         assert_eq!(seen, Some(value));
         assert_eq!(everything(&table).len(), 1, "a key is twice in its set");
-        // Whoever lost gave its way back.
+        // The loser gave its way back.
         assert!(insert(&table, &Arc::new((2, 0))).is_some());
     });
 }
 
-/// P3: one key by three inserters is in the set once.
+/// P3: three inserters of one key put it into the set once.
 #[test]
 fn one_key_by_three() {
     run_model(Three, || {
         let table = table();
         let insert_one = |table: &Table<Pair>, which| {
-            // Full if the others have reserved both ways, and one of them will commit.
+            // Full if the other two have reserved both ways; one of them will commit.
             let inserted = insert_if_room(table, &Arc::new((KEY, which)));
             usize::from(matches!(inserted, Ok(Some(_))))
         };
@@ -107,7 +107,7 @@ fn one_key_by_three() {
     });
 }
 
-/// P4: two keys of one set do not lose one another.
+/// P4: two inserts of different keys into one set do not lose either.
 #[test]
 fn two_keys_by_two() {
     run_model(Two, || {
@@ -124,9 +124,10 @@ fn two_keys_by_two() {
     });
 }
 
-/// P3: an inserter that looked before a removal and another's insert does not put its key in twice.
+/// P3: an inserter that read the set before a removal and another insert does not insert its key
+/// twice.
 ///
-/// The set then has the same ways occupied as when the inserter looked; only the version tells.
+/// The set then has the same ways occupied as at that read; only the version differs.
 #[test]
 fn insert_against_remove_and_insert() {
     run_model(Two, || {
@@ -146,7 +147,7 @@ fn insert_against_remove_and_insert() {
     });
 }
 
-/// P4: whoever inserts while the old item is being removed either finds it or replaces it.
+/// P4: an insert during the removal of the old item either finds that item or replaces it.
 #[test]
 fn insert_against_remove() {
     run_model(Two, || {
@@ -167,7 +168,7 @@ fn insert_against_remove() {
     });
 }
 
-/// P4: of a removal and an overwriting, the item that left is what the remover is given.
+/// P4: in a race of a removal and an overwrite the remover gets the item that left.
 #[test]
 fn remove_against_overwrite() {
     run_model(Two, || {
@@ -187,7 +188,7 @@ fn remove_against_overwrite() {
     });
 }
 
-/// P4: of two removers one is given the item.
+/// P4: of two removers exactly one gets the item.
 #[test]
 fn remove_against_remove() {
     run_model(Two, || {
@@ -203,7 +204,7 @@ fn remove_against_remove() {
     });
 }
 
-/// P4: a remover that comes too late takes nothing else away, whatever is in the way by then.
+/// P4: a remover that comes too late removes no other item, whatever is in the way by then.
 #[test]
 fn remove_against_remove_and_insert() {
     run_model(Two, || {
@@ -227,7 +228,8 @@ fn remove_against_remove_and_insert() {
     });
 }
 
-/// P4: whoever removes what it saw takes nothing else away, though the same ways are occupied by then; only the version tells.
+/// P4: a removal by membership removes no other item, even if the same ways are occupied by then;
+/// only the version differs.
 #[test]
 fn remove_seen_against_remove_and_insert() {
     run_model(Two, || {
@@ -253,7 +255,8 @@ fn remove_seen_against_remove_and_insert() {
     });
 }
 
-/// P4: a remover of what it saw takes away what has replaced that since, so the key is gone in any case.
+/// P4: a removal by membership also removes an item that has replaced the seen one, so the key is
+/// gone in either case.
 #[test]
 fn remove_seen_against_overwrite() {
     run_model(Two, || {
@@ -264,7 +267,9 @@ fn remove_seen_against_overwrite() {
             move || replace(&table, place, &old, Arc::new((KEY, 2)))
         });
         let (_, seen) = table.seen_at(place).expect("an overwrite removes nothing");
-        let removed = table.remove_seen(place, seen).expect("nobody came or left");
+        let removed = table
+            .remove_seen(place, seen)
+            .expect("no membership changed");
         assert_eq!(find(&table, KEY), None, "an overwrite undid a removal");
         let replaced = writer.join().unwrap();
         assert_eq!(removed.1 == 2, replaced, "an item was lost");
@@ -272,8 +277,8 @@ fn remove_seen_against_overwrite() {
     });
 }
 
-/// Looks twice while an item is removed and another of its key is put in.
-fn two_looks(look: fn(&Table<Pair>, Place) -> Option<u64>) {
+/// Reads twice while an item is removed and another one of its key is inserted.
+fn two_reads(look: fn(&Table<Pair>, Place) -> Option<u64>) {
     run_model(Two, move || {
         let old = Arc::new((KEY, 1));
         let (table, place) = with(&old);
@@ -288,32 +293,34 @@ fn two_looks(look: fn(&Table<Pair>, Place) -> Option<u64>) {
         match seen.0 {
             Some(1) => {}
             None => assert_ne!(seen.1, Some(1), "a removed item was read"),
-            _ => assert_eq!(seen.1, Some(2), "an item was seen before it was in"),
+            _ => assert_eq!(seen.1, Some(2), "an item was seen before its insert"),
         }
         writer.join().unwrap();
     });
 }
 
-/// P4: what a reader finds is in the table: not a reservation, and not what was removed before.
+/// P4: a reader finds only items in the table: no reservation, and no item that was removed before.
 #[test]
 fn reader_against_remove_and_insert() {
-    two_looks(|table, _| find(table, KEY));
+    two_reads(|table, _| find(table, KEY));
 }
 
-/// P4: the same for whoever looks at a place and not for a key.
+/// P4: the same for a reader of a place instead of a key.
 #[test]
 fn place_against_remove_and_insert() {
-    two_looks(|table, place| table.item_at(place).map(|held| held.1));
+    two_reads(|table, place| table.item_at(place).map(|held| held.1));
 }
 
-/// P4: a read that begins after a removal does not see the item, by its key nor by its place.
+/// P4: a read that begins after a removal does not see the item, neither by its key nor by its
+/// place.
 #[test]
 fn reader_after_remove() {
     run_model(Two, || {
         let old = Arc::new((KEY, 1));
         let (table, place) = with(&old);
         let removed = Arc::new(AtomicU64::new(0));
-        // Two removers: the one that comes too late returns while the other is still at it.
+        // Two removers: the one that comes too late returns while the other is still emptying the
+        // way.
         let remover = spawn({
             let (table, old) = (table.clone(), old.clone());
             move || table.remove(place, &old).is_some()
@@ -327,7 +334,8 @@ fn reader_after_remove() {
     });
 }
 
-/// P4: insert, overwrite and removal of one key at once: the table ends with what is left over.
+/// P4: insert, overwrite and removal of one key at once: the table contains exactly the items that
+/// were not removed.
 #[test]
 fn insert_against_remove_against_overwrite() {
     run_model(Three, || {
@@ -355,7 +363,8 @@ fn insert_against_remove_against_overwrite() {
     });
 }
 
-/// P4: a reader during an insert, an overwriting and a removal sees only what was in the table.
+/// P4: a reader during an insert, an overwrite and a removal sees only items that were in the
+/// table.
 #[test]
 fn reader_against_overwrite_and_remove() {
     run_model(Three, || {

@@ -1,4 +1,4 @@
-//! Loads that wait for one another: a cycle is found by one of those who close it.
+//! Loads that wait for one another: one of the loads that close a cycle finds it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ fn wait_nodes<const N: usize>() -> [Arc<WaitNode>; N] {
     std::array::from_fn(|_| Arc::new(WaitNode::default()))
 }
 
-/// P3: two loads that come to wait for each other at the same moment do not both wait.
+/// P3: two loads that start to wait for each other at the same moment do not both wait.
 #[test]
 fn two_close_a_cycle() {
     run_model(Two, || {
@@ -46,7 +46,7 @@ fn three_close_a_cycle() {
     });
 }
 
-/// P3: a wait that is over takes its own edge away, and not that of another part of the same load.
+/// P3: a wait that is over removes its own edge, and not the edge of another part of the same load.
 #[test]
 fn the_end_of_a_wait_against_a_cycle() {
     run_model(Two, || {
@@ -57,9 +57,6 @@ fn the_end_of_a_wait_against_a_cycle() {
         assert!(b.wait_for(&a).is_none(), "two loads wait for each other");
         other.join().unwrap();
         drop(lasts);
-        assert!(
-            b.wait_for(&a).is_some(),
-            "a wait that is over is waited for"
-        );
+        assert!(b.wait_for(&a).is_some(), "an edge outlived its wait");
     });
 }

@@ -152,7 +152,7 @@ where
             return None;
         }
         // Between the two stale windows `get` would wait for a refresh, which this read does not.
-        let known = entries::condition(&entry.times, entry.claims.state(), now);
+        let known = entries::condition(&entry.times, entry.claim_word.state(), now);
         let condition = known.unwrap_or(Condition::Stale);
         self.count(condition, now, entry.times.fresh_until());
         Some(condition)

@@ -1,7 +1,8 @@
 //! The private `rayon` pool for CPU-bound loads.
 //!
-//! Three queues, one per reason; a worker always takes from the most urgent one that is not empty. A job is
-//! queued before its worker is woken, so there are never fewer wake-ups than jobs.
+//! It has three queues, one per reason. A worker always takes from the most urgent queue that is
+//! not empty. A job is queued before its worker is woken, so there are never fewer wake-ups than
+//! jobs.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::protocol::flight::Help;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, SegQueue, lock};
 
-/// A queued job that is run once, by a worker of the pool or by one that waits for it.
+/// A queued job that runs once, on a worker of the pool or on a worker that waits for it.
 pub struct Task(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Task {
@@ -22,7 +23,7 @@ impl Task {
         Task(Mutex::new(Some(Box::new(run))))
     }
 
-    /// Runs the job unless somebody else does or did.
+    /// Runs the job unless another thread runs it or has run it.
     pub fn run(&self) {
         let run = lock(&self.0).take();
         if let Some(run) = run {
@@ -39,7 +40,8 @@ impl Help for Task {
     }
 }
 
-/// Which job runs next: all of a pool but its threads, and explored by the models.
+/// The choice of the next job: everything of a pool except its threads, so that the models can
+/// explore it.
 pub struct Jobs {
     size: usize,
     queues: [SegQueue<Arc<Task>>; 3],
@@ -62,8 +64,8 @@ pub(crate) fn on_worker() -> bool {
     ON_WORKER.try_with(Cell::get).unwrap_or(false)
 }
 
-/// Makes the threads of a model workers. They share the thread-locals of one real thread, so all of
-/// them are, or none.
+/// Makes the threads of a model workers. They share the thread-locals of one real thread, so either
+/// all of them are workers or none.
 #[cfg(all(loom, feature = "loom"))]
 pub fn all_on_worker() {
     ON_WORKER.set(true);
@@ -76,8 +78,8 @@ impl Pool {
             .num_threads(size)
             .thread_name(move |number| format!("{name}-{number}"))
             .start_handler(|_| ON_WORKER.set(true))
-            // The loader's panics are caught and reported where it is called. What is left are panics of a user's
-            // `Drop`; `rayon` would abort the process on them.
+            // The loader's panics are caught and reported where it is called. Only panics of a
+            // user's `Drop` arrive here; `rayon` would abort the process on them.
             .panic_handler(|_| {})
             .build()
             .map_err(|error| BuildError::pool(size, error))?;
@@ -104,9 +106,9 @@ impl Pool {
 
     fn run_next(self: &Arc<Self>) {
         if WaitNode::current().is_some() {
-            // A load that waits for parallel parts of its own is given other jobs of the pool
-            // meanwhile. A load must not be one of them: it could wait for the load below it on this
-            // very stack.
+            // While a load waits for parallel parts of its own, `rayon` gives this thread other
+            // jobs of the pool. None of them may be a load, because that load could wait for the
+            // one below it on this very stack.
             std::thread::yield_now();
             return self.wake();
         }
@@ -125,12 +127,14 @@ impl Jobs {
         }
     }
 
-    /// Takes a place in the queue for a job that follows at once; false if there is none for its reason.
+    /// Takes a place in the queue for a job that follows at once; false if there is none for its
+    /// reason.
     ///
-    /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the load
-    /// it is running is always accepted: there are at most as many as workers, and that worker will run it.
+    /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the
+    /// load it is running is always accepted. There are at most as many of these as workers, and
+    /// that worker runs it itself.
     pub fn admits(&self, reason: LoadReason) -> bool {
-        // Relaxed counts: they bound the queue, they guard no memory. The queue synchronises.
+        // Relaxed counts: they limit the queue and guard no memory. The queue synchronises.
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
         let accepted = match reason {
             LoadReason::Early => queued + self.running.load(Ordering::Relaxed) < self.size,
@@ -146,12 +150,12 @@ impl Jobs {
     /// Queues a task that was admitted, and wakes a worker for it.
     pub fn queue(&self, reason: LoadReason, task: Arc<Task>, wake: impl FnOnce()) {
         self.queues[reason as usize].push(task);
-        // After the push: a worker that finds nothing sleeps again, and no other wake is for this
-        // task.
+        // After the push: a worker that finds no job sleeps again, and there is only one wake for
+        // this task.
         wake();
     }
 
-    /// What a worker does for each wake: runs the most urgent task that is queued.
+    /// Runs the most urgent task in the queue; a worker calls this once for each wake.
     pub fn run_next(&self) {
         let Some(task) = self.queues.iter().find_map(SegQueue::pop) else {
             return;
@@ -163,7 +167,7 @@ impl Jobs {
     }
 }
 
-/// Counts a job as running until dropped, by a panic too.
+/// Counts a job as running until dropped, even by a panic.
 struct Running<'a>(&'a AtomicUsize);
 
 impl Drop for Running<'_> {

@@ -8,7 +8,7 @@ use crate::load::pool::Pool;
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 
-/// Each thread of the pool burns a core, and few machines have more cores.
+/// Each thread of the pool occupies a core, and few machines have more cores.
 const MAX_THREADS: usize = 1_024;
 
 const QUEUE: usize = 65_536;
@@ -62,7 +62,7 @@ impl Runner {
     }
 }
 
-/// What the pool can have: on 32 bits it counts fewer.
+/// The largest number of threads of a pool; smaller on 32-bit systems.
 pub(crate) fn max_threads() -> usize {
     MAX_THREADS.min(rayon::max_num_threads())
 }

@@ -1,4 +1,4 @@
-//! The names of all metrics, and where each gets its number.
+//! The names of all metrics, and the source of each number.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::time::clock::Tick;
 
 static METADATA: Metadata<'static> = Metadata::new("everfresh", Level::INFO, Some("everfresh"));
 
-/// One name, with what people are told of it.
+/// The name of a metric and its description.
 pub(crate) struct Metric {
     name: &'static str,
     about: &'static str,
@@ -20,16 +20,16 @@ pub(crate) const fn metric(name: &'static str, about: &'static str) -> Metric {
     Metric { name, about }
 }
 
-/// A label besides that of the cache: its name and its value, one of a few words.
+/// A label in addition to the cache's: its name and its value, which is one of a few words.
 type Word = (&'static str, &'static str);
 
 pub(crate) const LOAD: Metric = metric(
     "everfresh_load_seconds",
-    "How long loads and refreshes took, failed ones too.",
+    "How long loads and refreshes took, including failed ones.",
 );
 pub(crate) const STORE: Metric = metric(
     "everfresh_store_operation_seconds",
-    "How long the store took to answer.",
+    "How long store operations took.",
 );
 
 impl Metric {
@@ -49,7 +49,7 @@ impl Metric {
     }
 }
 
-/// One cache, handing over what it has counted.
+/// Reports the counts of one cache.
 pub(crate) struct Report<'a> {
     recorder: &'a dyn Recorder,
     cache: &'a Arc<str>,
@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
         Report { recorder, cache }
     }
 
-    /// A counter with one label more, whose words are all there are.
+    /// A counter with one more label, for which `counts` lists every value.
     pub(crate) fn counts<const N: usize>(
         &self,
         metric: Metric,
@@ -108,7 +108,7 @@ impl<'a> Report<'a> {
 
     pub(crate) fn cache(&self, stats: &Stats) {
         self.counts(
-            metric("everfresh_reads_total", "Reads, by what they found."),
+            metric("everfresh_reads_total", "Reads, by outcome."),
             "outcome",
             [
                 ("fresh", stats.fresh),
@@ -120,7 +120,7 @@ impl<'a> Report<'a> {
         self.count(
             metric(
                 "everfresh_coalesced_total",
-                "Reads that waited for a load which somebody else had started.",
+                "Reads that waited for a load that another caller had started.",
             ),
             stats.coalesced,
         );
@@ -132,7 +132,7 @@ impl<'a> Report<'a> {
             stats.claims_denied,
         );
         self.counts(
-            metric("everfresh_loads_total", "Times the loader ran, by why."),
+            metric("everfresh_loads_total", "Times the loader ran, by reason."),
             "reason",
             [
                 ("cold", stats.loads),
@@ -150,7 +150,7 @@ impl<'a> Report<'a> {
         self.counts(
             metric(
                 "everfresh_results_total",
-                "Values that were loaded, or taken from the store, by what became of them.",
+                "Values that were loaded or came from the store, by outcome.",
             ),
             "outcome",
             [
@@ -163,7 +163,7 @@ impl<'a> Report<'a> {
         self.counts(
             metric(
                 "everfresh_not_tried_total",
-                "Loads and refreshes left out because the loader was busy, by why they were wanted.",
+                "Loads and refreshes not tried because the loader was busy, by reason.",
             ),
             "reason",
             [

@@ -1,9 +1,11 @@
-//! What a cache has done, handed to the recorder of the `metrics` facade.
+//! The counts of a cache, reported to the recorder of the `metrics` facade.
 //!
-//! Counters are read when somebody asks for them ([`Cache::record_metrics`](crate::Cache::record_metrics)), so hits pay nothing. Only
-//! durations are handed over as they end, those of loads and of the store's answers: next to what they measure it is nothing.
+//! Counters are read only when [`Cache::record_metrics`](crate::Cache::record_metrics) is called,
+//! so hits pay nothing. Only durations, of loads and of store operations, are recorded as they end,
+//! because that cost is small next to what they measure.
 //!
-//! The recorder is looked up each time: one that is installed after the cache was built is used from then on.
+//! The recorder is looked up each time, so a recorder that is installed after the cache was built
+//! is used from then on.
 
 use crate::observe::reason::LoadReason;
 use crate::sync::Arc;

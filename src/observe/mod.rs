@@ -1,4 +1,4 @@
-//! What a cache counts and reports. It is handed numbers, and knows no cache.
+//! Counters, metrics and traces. They receive numbers, and know no cache.
 
 #[cfg(feature = "metrics")]
 pub mod facade;

@@ -3,9 +3,9 @@
 /// How urgent a load is, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadReason {
-    /// Somebody waits for it.
+    /// A caller waits for it.
     Cold,
-    /// Callers are served a stale value meanwhile.
+    /// Callers get a stale value meanwhile.
     Stale,
     /// The value is still fresh.
     Early,
@@ -13,7 +13,7 @@ pub enum LoadReason {
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 impl LoadReason {
-    /// A word for it, for labels and fields.
+    /// The reason as a word, for labels and fields.
     pub(crate) fn name(self) -> &'static str {
         match self {
             LoadReason::Cold => "cold",

@@ -1,7 +1,7 @@
 //! Counters that cost a hit one plain store to memory of its own thread.
 //!
-//! What hits count lives in a block per thread that only its thread writes; what loads count is
-//! shared, for a load costs more than a shared counter ever will. A snapshot adds up.
+//! The counts of hits live in a block per thread, which only its thread writes. The counts of loads
+//! are shared, because a load costs far more than a shared counter. A snapshot adds them up.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::time::clock::Tick;
 /// Buckets of a histogram: one for each power of two of nanoseconds.
 const BUCKETS: usize = 64;
 
-/// Hits that a reader counts by itself before it tells.
+/// Hits that a reader counts by itself before it adds them to the counters.
 const BATCH: u64 = 64;
 
 #[derive(Default)]
 pub(crate) struct Counters {
     local: PerThread<CachePadded<Local>>,
-    /// What threads count whose thread-locals are gone already, in destructors.
+    /// Counts of threads whose thread-locals are already gone, in destructors.
     late: Local,
     coalesced: Counter,
     loads: Counter,
@@ -39,7 +39,7 @@ pub(crate) struct Counters {
     discarded_taken_over: Counter,
     not_kept: Counter,
     load_time: Buckets,
-    /// What `reset` subtracts from then on.
+    /// The totals at the last `reset`, which snapshots subtract.
     baseline: Mutex<Stats>,
 }
 
@@ -104,7 +104,7 @@ impl Counters {
         self.count(hits, |local| &local.fresh);
     }
 
-    /// Counts a hit of a reader, which tells them many at a time.
+    /// Counts a hit of a reader, which adds many at a time.
     #[inline]
     pub(crate) fn hit_in_batch(&self, hits: &mut u64) {
         *hits += 1;
@@ -119,7 +119,7 @@ impl Counters {
         self.count(1, |local| match condition {
             Condition::Fresh => &local.fresh,
             Condition::Early => &local.early,
-            // How many they are is the sum of the buckets.
+            // The sum of the buckets is the number of stale hits.
             Condition::Stale | Condition::AfterFailure => &local.stale_age.0[bucket(stale_for)],
         });
     }
@@ -184,7 +184,7 @@ impl Counters {
         *baseline = self.totals();
     }
 
-    /// Everything since the cache was built; never less than before.
+    /// The totals since the cache was built; they never decrease.
     pub(crate) fn totals(&self) -> Stats {
         let read = |counter: &Counter| counter.load(Ordering::Relaxed);
         let mut stats = Stats {
@@ -206,7 +206,7 @@ impl Counters {
         };
         let locals = self.local.iter().map(|local| &**local);
         for local in locals.chain([&self.late]) {
-            // ClaimWord before hits: a hit is counted first.
+            // Claims before hits, because a hit is counted before its claim.
             let claimed = read(&local.stale_claimed);
             let stale_age = Histogram::of(&local.stale_age);
             stats.fresh += read(&local.fresh);
@@ -225,15 +225,16 @@ macro_rules! stats {
         /// What a cache has done since it was built, or since the last
         /// [`reset_stats`](crate::Cache::reset_stats).
         ///
-        /// A snapshot: all ratios are made from the same numbers, and no load in it ended without having
-        /// started, unless it was under way at a reset: of such a load only the end shows. Counting goes on meanwhile, so
-        /// what happened in the last moment may be missing: whoever waited for a load is let go before its result is
-        /// counted. `Display` prints it for people.
+        /// This is a snapshot: all ratios come from the same numbers, and every load that ended in
+        /// it also started in it. The exception is a load that was under way at a reset: only its
+        /// end is counted. Counting continues meanwhile, so the last events may be missing: the
+        /// waiters of a load are released before its result is counted. `Display` prints a table
+        /// for people.
         #[derive(Clone, Debug, Default)]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
-            /// How long loads and refreshes took, failed ones too.
+            /// How long loads and refreshes took, including failed ones.
             pub load_time: Histogram,
             /// How far past their soft limit stale values were when they were served.
             pub stale_age: Histogram,
@@ -258,9 +259,9 @@ stats! {
     stale,
     /// Reads that found nothing to serve.
     misses,
-    /// Reads that waited for a load which somebody else had started.
+    /// Reads that waited for a load that another caller had started.
     coalesced,
-    /// Times the loader ran because somebody waited for the value.
+    /// Times the loader ran because a caller waited for the value.
     loads,
     /// Times the loader ran because a value was stale.
     refreshes_stale,
@@ -276,10 +277,10 @@ stats! {
     shed_stale,
     /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
     rejected,
-    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. One that was
-    /// resident, but replaced at that very moment, may count here too.
+    /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. A
+    /// result that was resident but was replaced at that very moment may be counted here too.
     discarded_overtaken,
-    /// Results discarded because they came after the deadline and somebody else had taken over.
+    /// Results discarded because they came after the deadline and another caller had taken over.
     discarded_taken_over,
     /// Results that were served but not kept, because they were heavier than the cache.
     not_kept,
@@ -308,14 +309,15 @@ impl Stats {
         ratio(self.stale, self.reads())
     }
 
-    /// Times the loader ran, for whatever reason.
+    /// Times the loader ran, for any reason.
     pub fn computes(&self) -> u64 {
         self.loads + self.refreshes_stale + self.refreshes_early
     }
 
-    /// Times the loader ran per read that saw a reason for it (a miss, a stale value, an early draw).
+    /// Times the loader ran per read that had a reason for it (a miss, a stale value, an early
+    /// draw).
     ///
-    /// 1 is a cache without coalescing; the busier the keys, the closer to 0.
+    /// 1 means a cache without coalescing. The busier the keys, the closer to 0.
     pub fn computes_per_trigger(&self) -> f64 {
         ratio(self.computes(), self.misses + self.stale + self.early)
     }
@@ -405,14 +407,14 @@ impl Histogram {
         }
     }
 
-    /// How many durations were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// A bound that this part (0 to 1) of the durations did not exceed, at most twice too high.
+    /// An upper bound of this part (0 to 1) of the durations, at most twice too high.
     ///
-    /// `None` if nothing was counted.
+    /// `None` if there are no durations.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).ceil() as u64;
         let mut seen = 0;
@@ -424,7 +426,7 @@ impl Histogram {
             .map(|(bound, _)| bound)
     }
 
-    /// Each bucket that is not empty: the bound its durations stayed below, and how many they were.
+    /// Each bucket that is not empty: the upper bound of its durations, and their number.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(|(at, count)| (Duration::from_nanos(1 << at), *count))

@@ -1,9 +1,11 @@
-//! Spans and events for `tracing`; nothing at all without the feature.
+//! Spans and events for `tracing`; no code at all without the feature.
 //!
-//! Not one of them is on the path of a hit, and none has a key, a value or the text of a loader's error, which may name a key.
+//! None of them is on the path of a hit. None contains a key, a value or the text of a loader's
+//! error, which may contain a key.
 //!
-//! Spans and what is business as usual are at the level debug. What nobody else would tell is a warning: a refresh that failed while a stale
-//! value is served, a store that is lost, a write given up. A load that failed is told to whoever waited for it.
+//! Spans and normal events have the level debug. An event that the program cannot learn otherwise
+//! is a warning: a refresh that failed while a stale value is served, a lost connection to the
+//! store, a write that was given up. A load that failed is reported to its waiters.
 #![cfg_attr(not(feature = "tracing"), expect(unused_variables))]
 
 use std::fmt::Display;
@@ -21,11 +23,12 @@ macro_rules! event {
     }};
 }
 
-/// A span, entered for as long as a function runs.
+/// A span that is entered while a function runs.
 pub(crate) struct Span(#[cfg(feature = "tracing")] ::tracing::Span);
 
 impl Span {
-    /// The span of a caller who waits for a load; of one who does not, none: its span would stay open for as long as the load takes.
+    /// The span of a caller that waits for a load. A caller that does not wait has none, because
+    /// its span would stay open until the load ends.
     pub(crate) fn of_caller(reason: LoadReason) -> Self {
         Span(
             #[cfg(feature = "tracing")]
@@ -50,7 +53,7 @@ impl Span {
         )
     }
 
-    /// The span of one question to the store.
+    /// The span of one store operation.
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     pub(crate) fn store(cache: &Arc<str>, operation: &'static str) -> Self {
         Span(
@@ -105,7 +108,7 @@ pub(crate) fn load_failed(
     }
 }
 
-/// What became of a result; nothing is said of one that is resident.
+/// A result was not published; a published result has no event.
 pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Published) {
     let why = match published {
         Published::Yes => return,
@@ -121,7 +124,7 @@ pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Publish
     );
 }
 
-/// A load was left out because the loader is busy.
+/// A load was not tried because the loader is busy.
 pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     event!(
         debug,
@@ -131,7 +134,7 @@ pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     );
 }
 
-/// A question to the store ended in an error.
+/// A store operation failed.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub(crate) fn store_failed(
     cache: &Arc<str>,
@@ -153,11 +156,11 @@ pub(crate) fn refused(cache: &Arc<str>) {
     event!(
         debug,
         cache = &**cache,
-        "a result is discarded: the store knows something later"
+        "a result is discarded: the store has a newer write"
     );
 }
 
-/// A result, or a value that was written, did not get into the store.
+/// A result, or a value that was written, was not stored.
 pub(crate) fn not_stored(cache: &Arc<str>, why: &dyn Display) {
     event!(debug, cache = &**cache, "not stored: {why}");
 }
@@ -167,11 +170,11 @@ pub(crate) fn lease_lost(cache: &Arc<str>) {
     event!(
         debug,
         cache = &**cache,
-        "a lease was lost, another process may load the same"
+        "a lease was lost: another process may load the same key"
     );
 }
 
-/// A write will never be told to the store.
+/// A write was given up and will never reach the store.
 pub(crate) fn given_up(cache: &Arc<str>) {
     event!(
         warn,
@@ -180,13 +183,13 @@ pub(crate) fn given_up(cache: &Arc<str>) {
     );
 }
 
-/// A connection to the store can be used.
+/// A connection to the store was established.
 #[cfg(feature = "redis")]
 pub(crate) fn connected() {
     event!(info, "connected to the store");
 }
 
-/// A connection to the store is lost, or cannot be made.
+/// A connection to the store was lost, or could not be established.
 #[cfg(feature = "redis")]
 pub(crate) fn disconnected(class: &'static str, error: &dyn Display) {
     event!(

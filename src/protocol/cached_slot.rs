@@ -1,20 +1,22 @@
-//! One way cached_slot by one thread: the cheapest read there is, and what readers and pins are made of.
+//! A way that one thread remembers: the cheapest read, on which readers and pins are built.
 //!
-//! A watch remembers what it last saw. A look compares that with the table, without a guard, by the rule of every look-up: `control`
-//! before, the slot, `control` again. Unchanged, with the bit set, the entry was in the table in between. So nothing
-//! that was invalidated before the look began is seen, also when its slot is not emptied yet.
+//! A `CachedSlot` remembers the entry that it read last. A read takes no guard. It compares the
+//! remembered entry with the table by the rule of every lookup: it reads `control`, then the slot,
+//! then `control` again. If both reads of `control` agree and the bit is set, the entry was in the
+//! table between them. So a read never returns an entry that was invalidated before the read began,
+//! even if the slot is not emptied yet.
 
 use std::ops::Deref;
 
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::table::Place;
-use crate::sync::{Arc, Slot, Watch};
+use crate::sync::{Arc, Slot, SlotCache};
 
 pub struct CachedSlot<K, V> {
     place: Place,
-    slot: Watch<Way<K, V>, Entry<K, V>>,
-    /// What the last look saw.
+    slot: SlotCache<Way<K, V>, Entry<K, V>>,
+    /// The entry that the last read found in the slot.
     seen: Option<Arc<Entry<K, V>>>,
 }
 
@@ -38,13 +40,15 @@ impl<K, V> CachedSlot<K, V> {
         let entries = entries.clone();
         CachedSlot {
             place,
-            slot: Watch::new(Way { entries, place }),
+            slot: SlotCache::new(Way { entries, place }),
             seen: None,
         }
     }
 
-    /// Looks whether a value of this key lives here now; then [`seen`](Self::seen) is it too. Writes
-    /// nothing that is shared while that is the one seen last.
+    /// Returns the entry if it is in the table now and has this key; [`seen`](Self::seen) then
+    /// returns the same entry.
+    ///
+    /// Writes no shared memory while the slot holds the entry that was read last.
     #[inline]
     pub fn look(
         &mut self,
@@ -68,7 +72,7 @@ impl<K, V> CachedSlot<K, V> {
         live.then_some(here)
     }
 
-    /// What the last look saw.
+    /// The entry that the last read found in the slot.
     #[inline]
     pub fn seen(&self) -> Option<&Arc<Entry<K, V>>> {
         self.seen.as_ref()

@@ -13,22 +13,24 @@
 //!
 //! Invariants, and the promise each serves:
 //!
-//! 1. Only a successful `try_claim` yields a [`ClaimToken`], and each claim of one entry has a
-//!    deadline strictly later than every claim before it, so no two rights look alike (P1, P5).
-//! 2. `spend`, `cool` and `rest` succeed only while the word is exactly the caller's claim: after a
+//! 1. Only a successful `try_claim` yields a [`ClaimToken`]. Each claim of one entry has a deadline
+//!    strictly later than every earlier claim, so no two tokens are equal (P1, P5).
+//! 2. `spend`, `cool` and `rest` succeed only while the word is exactly the caller's claim. After a
 //!    takeover the old claimant can change nothing (P5).
-//! 3. `Spent` is final. It is set *before* the successor can be seen, so a straggler that still
-//!    holds the old entry can never claim it, however late it comes (P1).
-//! 4. Every transition is one compare-and-swap without a loop: nobody waits for a claimant (P2).
+//! 3. `Spent` is final. The claimant sets it *before* the successor becomes visible. A straggler
+//!    that still holds the old entry can therefore never claim it, however late the straggler is
+//!    (P1).
+//! 4. Every transition is one compare-and-swap without a loop: no thread waits for a claimant (P2).
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::clock::Tick;
 
-/// Two bits of state, six of consecutive failures, the rest a time in units of 64 ns.
+/// The bits of a claim word: two bits of state, six bits of consecutive failures, and a time in
+/// units of 64 ns.
 ///
-/// Six bits count to 63, so a rest that doubles from a nanosecond on reaches every length. 56 bits
-/// of 64 ns are 146 years. Clocks end before 110 of them and a claim lasts at most 36, so no time
-/// overflows and there is always a later deadline.
+/// Six bits count to 63, so a rest that starts at one nanosecond and doubles reaches every length.
+/// 56 bits of 64 ns are 146 years. Clocks end before year 110 and a claim lasts at most 36 years,
+/// so no time overflows and a later deadline always exists.
 const STATE_SHIFT: u32 = 62;
 const FAILURES_SHIFT: u32 = 56;
 const FAILURES_MAX: u64 = 0x3f;
@@ -40,14 +42,14 @@ const CLAIMED: u64 = 1;
 const COOLING: u64 = 2;
 const SPENT: u64 = 3;
 
-/// What a claim word says.
+/// The state that a claim word encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody has claimed this entry.
+    /// The entry is not claimed.
     Idle,
-    /// Somebody holds the claim until the deadline; after it, anybody may take over.
+    /// A claimant holds the claim until the deadline. After the deadline any caller may take over.
     Claimed { deadline: Tick },
-    /// An attempt ended without a successor; the next one may start at `until`.
+    /// An attempt ended without a successor. The next attempt may start at `until`.
     Cooling { until: Tick, failures: u32 },
     /// This entry has, or is about to have, a successor.
     Spent,
@@ -66,12 +68,12 @@ impl State {
     }
 }
 
-/// One particular claim of one entry: the word as it was claimed.
+/// One particular claim of one entry: the claim word as the claimant wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimToken(u64);
 
 impl ClaimToken {
-    /// A right later than every real one.
+    /// A token later than every real one.
     pub const NEVER: ClaimToken = ClaimToken(u64::MAX);
 
     pub fn deadline(self) -> Tick {
@@ -96,42 +98,43 @@ impl ClaimWord {
         ClaimWord(AtomicU64::new(pack(IDLE, 0, 0)))
     }
 
-    /// A word that is born claimed, for the placeholder of a load.
+    /// A word that starts as claimed, for the placeholder of a load.
     pub fn claimed(now: Tick, timeout: Tick, failures: u32) -> (Self, ClaimToken) {
         let failures = u64::from(failures).min(FAILURES_MAX);
         let word = pack(CLAIMED, failures, units(now.saturating_add(timeout)));
         (ClaimWord(AtomicU64::new(word)), ClaimToken(word))
     }
 
-    /// A word that nobody can claim.
+    /// A word that no caller can claim.
     pub fn spent() -> Self {
         ClaimWord(AtomicU64::new(pack(SPENT, 0, TIME_MASK)))
     }
 
-    /// Acquire: whoever sees `Spent` or `Cooling` also sees what the claimant wrote before it,
-    /// the flight's outcome above all.
+    /// Acquire: a reader that sees `Spent` or `Cooling` also sees what the claimant wrote before
+    /// it, above all the outcome of the flight.
     #[inline(always)]
     pub fn state(&self) -> State {
         state(self.0.load(Ordering::Acquire))
     }
 
-    /// The claim that is held now, by its right, if one is.
+    /// The token of the current claim, if the entry is claimed.
     pub fn current(&self) -> Option<ClaimToken> {
         let word = self.0.load(Ordering::Acquire);
         (word >> STATE_SHIFT == CLAIMED).then_some(ClaimToken(word))
     }
 
-    /// ClaimWord the entry if nobody holds it, or if its holder is past the deadline.
+    /// Claims the entry if it is free, or if the claimant is past its deadline.
     ///
-    /// One compare-and-swap, no loop: whoever loses it was beaten by another claimant. `last` is the latest claim
-    /// so far, which a cooling word has forgotten; it is looked for only after the word.
+    /// One compare-and-swap, no loop: a caller that loses it was beaten by another claimant. `last`
+    /// returns the latest claim so far, because a cooling word no longer contains it. `last` runs
+    /// only after the word was read.
     pub fn try_claim(
         &self,
         now: Tick,
         timeout: Tick,
         last: impl FnOnce() -> Option<ClaimToken>,
     ) -> Option<ClaimToken> {
-        // Acquire, as in `state`: a takeover reads the flight of the claim it takes over.
+        // Acquire, as in `state`: a takeover reads the flight of the claim that it takes over.
         let word = self.0.load(Ordering::Acquire);
         match state(word).is_free(now) {
             true => self.exchange_for_claim(word, failures(word), now, timeout, last),
@@ -139,12 +142,12 @@ impl ClaimWord {
         }
     }
 
-    /// Like [`try_claim`](Self::try_claim), for a refresh that a caller asked for by name: a cooling
-    /// entry need not have cooled, and a claim whose attempt `has_failed` need not have been given
-    /// up yet.
+    /// Like [`try_claim`](Self::try_claim), for an explicit refresh. It claims a cooling entry
+    /// before the rest is over. It also takes over a claim whose attempt `has_failed` before the
+    /// claimant has given it up.
     ///
-    /// Its holder has told its waiters of the failure and is about to give the claim up. Its
-    /// exchange then fails as after a takeover, and changes nothing.
+    /// That claimant has delivered the failure to its waiters and is about to give the claim up.
+    /// Its exchange then fails as after a takeover, and changes nothing.
     pub fn force_claim(
         &self,
         now: Tick,
@@ -156,7 +159,7 @@ impl ClaimWord {
         let failures = match state(word) {
             State::Idle | State::Cooling { .. } => failures(word),
             State::Claimed { deadline } if deadline <= now => failures(word),
-            // Counted here, because the holder no longer can.
+            // Counted here, because the old claimant no longer can.
             State::Claimed { .. } if has_failed(ClaimToken(word)) => one_more(failures(word)),
             State::Claimed { .. } | State::Spent => return None,
         };
@@ -173,24 +176,25 @@ impl ClaimWord {
     ) -> Option<ClaimToken> {
         let before = match word >> STATE_SHIFT {
             CLAIMED => word & TIME_MASK,
-            // The end of the rest may be earlier than the deadline of the claim that failed.
+            // The rest may end before the deadline of the claim that failed.
             COOLING => last().map_or(0, |token| token.0 & TIME_MASK),
             _ => 0,
         };
-        // Strictly later than every claim before it (invariant 1), also when the clock stands still.
+        // Strictly later than every earlier claim (invariant 1), even if the clock stands still.
         let deadline = units(now.saturating_add(timeout)).max(before + 1);
         let claimed = pack(CLAIMED, failures, deadline);
-        // AcqRel: acquires what the previous claimant left behind; releases nothing of ours yet,
-        // but keeps its release sequence alive for readers of this word.
+        // AcqRel. Acquire: what the previous claimant wrote is visible. This thread releases
+        // nothing of its own yet, but its exchange keeps the release sequence alive for readers of
+        // the word.
         self.0
             .compare_exchange(word, claimed, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
             .then_some(ClaimToken(claimed))
     }
 
-    /// `Claimed(mine) -> Spent`: the last step before the successor is made visible.
+    /// `Claimed(mine) -> Spent`: the last step before the successor becomes visible.
     ///
-    /// False if somebody took over; then nothing may be published.
+    /// Returns false if another claimant took over. Then the caller must not publish.
     pub fn spend(&self, token: ClaimToken) -> bool {
         self.finish(token, pack(SPENT, 0, TIME_MASK))
     }
@@ -203,21 +207,22 @@ impl ClaimWord {
 
     /// `Claimed(mine) -> Cooling` without a failure: the attempt was shed, not tried.
     ///
-    /// Rounds down, because from a limit of the entry on the next caller must be able to try.
+    /// Rounds down, because a caller that comes at `until` must be able to try.
     pub fn rest(&self, token: ClaimToken, until: Tick) -> bool {
         self.finish(token, pack(COOLING, token.failures(), until >> UNIT_SHIFT))
     }
 
     fn finish(&self, token: ClaimToken, word: u64) -> bool {
-        // Release: what the claimant wrote (the outcome it delivered) is visible to whoever reads
-        // the new word. A failed exchange needs no edge, its caller only gives up.
+        // Release: what the claimant wrote (the outcome that it delivered) is visible to every
+        // thread that reads the new word. A failed exchange needs no edge, because its caller only
+        // gives up.
         self.0
             .compare_exchange(token.0, word, Ordering::Release, Ordering::Relaxed)
             .is_ok()
     }
 }
 
-/// Consecutive failures before the claim `token`.
+/// The number of consecutive failures before the claim `token`.
 pub fn failures_before(token: ClaimToken) -> u32 {
     token.failures() as u32
 }
@@ -235,7 +240,7 @@ fn one_more(failures: u64) -> u64 {
     (failures + 1).min(FAILURES_MAX)
 }
 
-/// Rounds up: a deadline is never early.
+/// Rounds up, so that a deadline is never early.
 fn units(tick: Tick) -> u64 {
     tick.div_ceil(1 << UNIT_SHIFT)
 }

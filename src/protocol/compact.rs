@@ -1,11 +1,13 @@
 //! Numbers that an entry holds in a few bytes: a mantissa and five bits of exponent.
 //!
-//! They are made of bytes, so they need no alignment and no padding. At millions of entries the 18 bytes saved on each show.
+//! They are byte arrays, so they need no alignment and no padding. This saves 18 bytes an entry,
+//! which counts at millions of entries.
 
 const EXPONENT_BITS: u32 = 5;
 const EXPONENT_MAX: u32 = (1 << EXPONENT_BITS) - 1;
 
-/// Packs a number, rounded down, into `bits` of mantissa under an exponent; the largest such number if it does not fit.
+/// Packs a number, rounded down, into `bits` of mantissa and an exponent. A number that does not
+/// fit becomes the largest one that does.
 fn pack(number: u64, bits: u32) -> u32 {
     let exponent = exponent(number, bits);
     match exponent <= EXPONENT_MAX {
@@ -14,7 +16,7 @@ fn pack(number: u64, bits: u32) -> u32 {
     }
 }
 
-/// How many low bits of a number do not fit into `bits`.
+/// The number of low bits of a number that do not fit into `bits`.
 fn exponent(number: u64, bits: u32) -> u32 {
     (u64::BITS - number.leading_zeros()).saturating_sub(bits)
 }
@@ -27,9 +29,9 @@ fn unpack(packed: u32, bits: u32) -> u64 {
     u64::from(packed & ((1 << bits) - 1)) << (packed >> bits)
 }
 
-/// A time limit in ticks: rounded down by at most 1.5e-8 of itself, so never longer than asked for.
+/// A time limit in ticks, rounded down by at most 1.5e-8 of itself: never longer than requested.
 ///
-/// The longest is nine years, and everything above it means for ever.
+/// The longest is nine years. Every longer limit is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Span([u8; 4]);
 
@@ -38,7 +40,7 @@ impl Span {
 
     pub const ZERO: Span = Span([0; 4]);
 
-    /// The longest span that is not for ever.
+    /// The longest span that is not unlimited.
     pub const LONGEST: u64 = ((1 << Self::BITS) - 2) << EXPONENT_MAX;
 
     pub fn new(ticks: u64) -> Self {
@@ -72,11 +74,12 @@ impl Cost {
     }
 }
 
-/// The weight of a value: exact up to half a million, above rounded up by at most 4e-6 of itself.
+/// The weight of a value: exact up to half a million, above that rounded up by at most 4e-6 of
+/// itself.
 ///
-/// Never down, because many values that were each a little heavier than their weight would pass
-/// the limit together. A weight of at most some limit is still at most that limit once rounded,
-/// if the limit is a number that is not rounded itself.
+/// Never rounded down, because many values that were each slightly heavier than their weight would
+/// together exceed the limit. If the limit is a number that is not rounded itself, a weight within
+/// the limit is still within the limit after rounding.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Weight([u8; 3]);
 
@@ -87,7 +90,7 @@ impl Weight {
 
     pub fn new(weight: u32) -> Self {
         let weight = u64::from(weight);
-        // A multiple of what is cut off is not rounded.
+        // A multiple of the part that is cut off is not rounded.
         let unit = 1 << exponent(weight, Self::BITS);
         let [a, b, c, _] = pack(weight.next_multiple_of(unit), Self::BITS).to_le_bytes();
         Weight([a, b, c])
@@ -111,7 +114,7 @@ mod tests {
             .flat_map(|size| [size - 1, size, size + size / 3, size + (size - 1)])
     }
 
-    /// Compares numbers of every size with what comes back.
+    /// Compares numbers of every size with their packed form.
     fn check(back: impl Fn(u64) -> u64, end: u64, error: f64) {
         for exact in numbers(end) {
             let got = back(exact);
@@ -127,7 +130,8 @@ mod tests {
             let more = got - exact;
             assert!(more as f64 <= exact as f64 * 4e-6, "{exact}: {got}");
             assert!(more == 0 || exact > 1 << 19, "{exact}: {got}");
-            // What is not rounded once is not rounded again, and bounds all that is lighter.
+            // A number that was rounded once is not rounded again, and is an upper bound of all
+            // smaller weights.
             if let Ok(limit) = u32::try_from(got) {
                 assert_eq!(Weight::new(limit).get(), got);
                 assert!(Weight::new(limit - u32::from(limit > 0)).get() <= got);

@@ -1,10 +1,11 @@
-//! Entries that leave during an operation, and are dropped when it holds nothing any more.
+//! Entries that leave the table during an operation, and are dropped after it has released
+//! everything.
 //!
-//! The drop of an entry runs the user's code, if the reference is the last one. That code may call
-//! the cache and may panic, so it must not run while the operation holds a permit: another insert
-//! could wait for that permit, on the same thread.
+//! Dropping the last reference to an entry runs the user's code. That code may call the cache and
+//! may panic, so it must not run while the operation holds a permit: another insert on the same
+//! thread could wait for that permit.
 //!
-//! An operation makes its `DropLater` before it takes a permit. Rust drops the two in the reverse
+//! An operation creates its `DropLater` before it takes a permit. Rust drops the two in the reverse
 //! order, also when the operation unwinds.
 
 use std::any::Any;
@@ -14,7 +15,7 @@ use crate::panics::discard;
 use crate::sync::{Arc, Held};
 
 pub struct DropLater<T> {
-    /// Apart, because most operations have one at most and then need no allocation.
+    /// Separate from the list, because most operations have at most one and then do not allocate.
     first: Option<Arc<T>>,
     more: Vec<Arc<T>>,
 }
@@ -34,7 +35,7 @@ impl<T> DropLater<T> {
         }
     }
 
-    /// Adds the content of a slot, because its remover may have left the last reference to `held`.
+    /// Adds the content of a slot, because the remover may have left the last reference in `held`.
     pub fn add_held(&mut self, held: Option<Held<T>>) {
         if let Some(held) = held {
             self.add(held.into_arc());
@@ -60,8 +61,8 @@ impl<T> Drop for DropLater<T> {
     }
 }
 
-/// DropAll one thing after the other, all of them although one panics. The first panic goes on when
-/// this is dropped.
+/// Drops items one by one, and continues if one of them panics. The first panic resumes when this
+/// is dropped.
 #[derive(Default)]
 pub struct DropAll(Option<Box<dyn Any + Send>>);
 

@@ -1,7 +1,7 @@
-//! One published value, or the placeholder of one that is being loaded.
+//! One published value, or the placeholder of a value that is being loaded.
 //!
-//! An entry never changes, except for its claim, its use count and the flight of the attempt that
-//! is under way. The epoch *is* the entry: a new value is a new entry.
+//! An entry never changes, except for its claim word, its use count, its eviction marks and the
+//! flight of the attempt that is under way. The epoch *is* the entry: a new value is a new entry.
 
 use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;
@@ -11,17 +11,18 @@ use crate::protocol::times::Times;
 use crate::sync::{Arc, AtomicU8, Ordering, Slot};
 use crate::time::clock::Tick;
 
-/// How often an entry can be seen used; a saturated count writes nothing any more.
+/// The largest use count. A hit on a saturated count writes nothing.
 pub const USES_MAX: u8 = 3;
 
-/// Where an entry is for eviction: in the small queue at first, in the main queue, there and spared once since its last use although it
-/// had none (see `fifo`), or in neither because its successor is in the table.
+/// The place of an entry in eviction. An entry starts in the small queue and may move to the main
+/// queue. There it may have used the second chance that it has without a use (see `fifo`). It is in
+/// neither queue once its successor is in the table.
 const PROMOTED: u8 = 1;
 const SECOND_CHANCE_TAKEN: u8 = 2;
 const SUCCEEDED: u8 = 3;
 
-/// Laid out by hand: what a hit looks at (the end of `times`, `uses`, `key`, a small `value`) lies together, in one cache line for
-/// most addresses, and nothing before the value is padding.
+/// Laid out by hand: what a hit reads (the end of `times`, `uses`, `key`, a small `value`) is
+/// adjacent, in one cache line for most addresses, and there is no padding before the value.
 #[repr(C)]
 pub struct Entry<K, V> {
     pub times: Times,
@@ -32,12 +33,12 @@ pub struct Entry<K, V> {
     pub key: K,
     /// `None` marks the placeholder of a load.
     value: Option<V>,
-    pub claims: ClaimWord,
-    /// The attempt to replace this entry: under way, failed last, or closed (see `flight`).
+    pub claim_word: ClaimWord,
+    /// The attempt to replace this entry: under way, last failed, or closed (see `flight`).
     pub flight: Slot<Flight<K, V>>,
 }
 
-/// What eviction knows of a value.
+/// What eviction knows about a value.
 #[derive(Clone, Copy)]
 pub struct EvictionState {
     pub uses: u8,
@@ -60,14 +61,15 @@ impl<K, V> Entry<K, V> {
             key,
             value: Some(value),
             times,
-            claims: ClaimWord::idle(),
+            claim_word: ClaimWord::idle(),
             flight: Slot::new(None),
             uses: AtomicU8::new(uses.min(USES_MAX)),
             mark: AtomicU8::new(promoted.into()),
         }
     }
 
-    /// The placeholder of a load, born claimed, with the flight its callers will wait for.
+    /// The placeholder of a load. It starts as claimed, with the flight for which its callers will
+    /// wait.
     pub fn loading(
         key: K,
         generation: Generation,
@@ -75,7 +77,7 @@ impl<K, V> Entry<K, V> {
         now: Tick,
         timeout: Tick,
     ) -> (Self, ClaimToken, Arc<Flight<K, V>>) {
-        let (claims, token) = ClaimWord::claimed(now, timeout, failures);
+        let (claim_word, token) = ClaimWord::claimed(now, timeout, failures);
         let flight = Arc::new(Flight::new(token));
         let entry = Entry {
             generation,
@@ -83,7 +85,7 @@ impl<K, V> Entry<K, V> {
             key,
             value: None,
             times: Times::placeholder(),
-            claims,
+            claim_word,
             flight: Slot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
             mark: AtomicU8::new(0),
@@ -91,7 +93,8 @@ impl<K, V> Entry<K, V> {
         (entry, token, flight)
     }
 
-    /// Stands for a moment where a value was that leaves without a successor; `flight` says why. Nobody can claim it.
+    /// The tombstone of a value that leaves without a successor. It replaces that value for a
+    /// moment; `flight` says why. No caller can claim it.
     pub fn tombstone(key: K, flight: Arc<Flight<K, V>>) -> Self {
         Entry {
             generation: 0,
@@ -99,14 +102,14 @@ impl<K, V> Entry<K, V> {
             key,
             value: None,
             times: Times::placeholder(),
-            claims: ClaimWord::spent(),
+            claim_word: ClaimWord::spent(),
             flight: Slot::new(Some(flight)),
             uses: AtomicU8::new(0),
             mark: AtomicU8::new(0),
         }
     }
 
-    /// What a successor starts with; its weight is its own.
+    /// The eviction state with which a successor starts; its weight is its own.
     pub fn eviction_state(&self, weight: Weight) -> EvictionState {
         EvictionState {
             uses: self.uses(),
@@ -116,7 +119,7 @@ impl<K, V> Entry<K, V> {
         }
     }
 
-    /// Takes over the standing of the value that this one overwrites.
+    /// Takes over the eviction state of the value that this one overwrites.
     pub fn succeed(&mut self, old: &Self) {
         let eviction_state = old.eviction_state(self.weight);
         self.uses = AtomicU8::new(eviction_state.uses);
@@ -142,56 +145,62 @@ impl<K, V> Entry<K, V> {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// Whether it is in the main queue.
+    /// Whether the value is in the main queue.
     pub fn is_promoted(&self) -> bool {
         is_in_main(self.mark.load(Ordering::Relaxed))
     }
 
-    /// Puts it into the main queue with this many uses; false if it has a successor, which is then to be promoted.
+    /// Moves the value into the main queue with this many uses; false if it has a successor, which
+    /// the caller then promotes instead.
     pub fn promote(&self, uses: u8) -> bool {
         let alone = self.move_on();
         self.uses.store(uses, Ordering::Relaxed);
         alone
     }
 
-    /// Puts it into the main queue with the uses it has; false as in [`promote`](Self::promote).
+    /// Moves the value into the main queue with the uses it has; false as in
+    /// [`promote`](Self::promote).
     pub fn move_on(&self) -> bool {
-        // Acquire pairs with the release in `retire`: who comes after it finds the successor in the table.
+        // Acquire pairs with the release in `retire`: a promotion that comes after it finds the
+        // successor in the table.
         self.mark.swap(PROMOTED, Ordering::AcqRel) != SUCCEEDED
     }
 
-    /// Says that its successor is in the table; returns whether it was promoted before.
+    /// Marks that the successor is in the table; returns whether the value was promoted before.
     ///
-    /// Of this exchange and that in `move_on` one is the later, and sees the other.
+    /// This exchange and the one in `move_on` are ordered: the later one sees the earlier one.
     pub fn retire(&self) -> bool {
         is_in_main(self.mark.swap(SUCCEEDED, Ordering::AcqRel))
     }
 
-    /// What eviction leaves of the uses when it spares the value. A use at the same moment may be lost.
+    /// Sets the uses that remain when eviction spares the value. A use at the same moment may be
+    /// lost.
     pub fn set_uses(&self, uses: u8) {
         self.uses.store(uses, Ordering::Relaxed);
-        // The look first, because nearly always there is nothing to change.
+        // The load comes first, because nearly always there is nothing to change.
         if self.mark.load(Ordering::Relaxed) == SECOND_CHANCE_TAKEN {
             self.exchange_mark(SECOND_CHANCE_TAKEN, PROMOTED);
         }
     }
 
-    /// Takes the one turn that a value of the main queue may have without a use; false if it had it since its last use.
+    /// Takes the second chance that a value of the main queue has without a use; false if the value
+    /// took it already since its last use.
     pub fn take_second_chance(&self) -> bool {
         self.exchange_mark(PROMOTED, SECOND_CHANCE_TAKEN)
     }
 
-    /// An exchange, so that it never hides a successor. Relaxed: neither mark says anything about the table.
+    /// An exchange, so that it never overwrites the mark of a successor. Relaxed: neither mark says
+    /// anything about the table.
     fn exchange_mark(&self, from: u8, to: u8) -> bool {
         self.mark
             .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Remembers a use for eviction.
+    /// Records a use for eviction.
     ///
-    /// A plain store, so two readers may count as one, and none at all once saturated: a hot entry's
-    /// cache line is written by no hit. Relaxed, because nothing is published by it.
+    /// A plain store, so two readers may count as one. A saturated count is not written, so no hit
+    /// writes the cache line of a hot entry. Relaxed, because it publishes nothing.
     #[inline]
     pub fn touch(&self) {
         let uses = self.uses.load(Ordering::Relaxed);

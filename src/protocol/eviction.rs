@@ -1,10 +1,11 @@
-//! The limits on entries and weight, and who goes when one is reached.
+//! The limits on entries and weight, and the choice of a victim when one is reached.
 //!
-//! Every resident value holds a permit for one entry and its weight. A permit is taken before the value can be seen and given
-//! back by whoever removes it, so both limits hold at every moment (placeholders of loads hold none).
+//! Every resident value holds a permit for one entry and its weight. A value takes its permit
+//! before it becomes visible, and its remover gives the permit back. So both limits hold at every
+//! moment (placeholders of loads hold no permit).
 //!
-//! The victim is chosen by S3-FIFO (`fifo`). Only a full set, whose key can live nowhere else, gives up the least used, then the
-//! oldest, of its own values, expired ones first.
+//! S3-FIFO (`fifo`) chooses the victim. Only a full set, whose key can live nowhere else, gives up
+//! one of its own values: expired values first, then the least used, then the oldest.
 
 use crate::protocol::compact::Weight;
 use crate::protocol::drop_later::{DropAll, DropLater};
@@ -119,7 +120,7 @@ pub struct Need {
 }
 
 impl Need {
-    /// A value of a key that has none yet.
+    /// For a value whose key has none yet.
     pub fn entry(weight: Weight) -> Self {
         Need {
             entries: 1,
@@ -127,7 +128,7 @@ impl Need {
         }
     }
 
-    /// What a value needs beyond the one whose place it takes.
+    /// What a value needs in addition to the value that it replaces.
     pub fn beyond(weight: Weight, old: Weight) -> Self {
         Need {
             entries: 0,
@@ -140,12 +141,12 @@ impl Need {
 pub struct Permit<'a>(&'a Limit, Option<Need>);
 
 impl<'a> Permit<'a> {
-    /// The permit of a value that was removed, now its remover's.
+    /// The permit of a removed value, which now belongs to the remover.
     pub fn inherit(limit: &'a Limit, removed: Weight) -> Self {
         Permit(limit, Some(Need::entry(removed)))
     }
 
-    /// Makes it a permit for `need`, giving back what is left over; `None` if it is too small.
+    /// Turns this into a permit for `need` and gives the rest back; `None` if it is too small.
     fn reuse(mut self, need: Need) -> Option<Self> {
         let has = self.1?;
         let left = Need {
@@ -157,7 +158,7 @@ impl<'a> Permit<'a> {
         Some(self)
     }
 
-    /// The value is in the table; whoever removes it gives the permit back.
+    /// The value is in the table. From now on its remover gives the permit back.
     pub fn keep(mut self) {
         self.1 = None;
     }
@@ -172,7 +173,8 @@ impl Drop for Permit<'_> {
 }
 
 impl<K, V> Entries<K, V> {
-    /// Takes a permit for a value that is not heavier than the cache, evicting as long as there is none.
+    /// Takes a permit for a value that is not heavier than the cache, and evicts until there is
+    /// one.
     ///
     /// The caller drops `drop_later` after the permit, because its drop runs the user's code.
     pub fn admit(
@@ -184,29 +186,30 @@ impl<K, V> Entries<K, V> {
     ) -> Permit<'_> {
         while !self.limit.take(need) {
             if let Some(freed) = self.evict_by_queue(now, drop_later) {
-                // Passed on, not given back and taken again: the count is a line that all inserts write.
+                // Passed on, not given back and taken again, because all inserts write the cache
+                // line of the count.
                 match freed.reuse(need) {
                     Some(permit) => return permit,
                     None => continue,
                 }
             }
-            // A value that is not in a queue yet cannot be met there. Then the victim comes from
+            // A value that is not in a queue yet cannot be found there. Then the victim comes from
             // `set`, or from the sets after it.
             let sets = self.table.sets();
             let evicted = (0..sets).any(|n| self.evict_value((set + n) % sets, now, drop_later));
             if !evicted {
-                // The threads that hold the permits are about to use them or to give them back,
-                // and may need this core for it.
+                // The threads that hold the permits are about to use them or to give them back, and
+                // may need this core.
                 yield_now();
             }
         }
         Permit(&self.limit, Some(need))
     }
 
-    /// Frees a way of a set in which none was free under `seen`; false if every way holds a load
-    /// under way.
+    /// Frees a way of a set that had no free way under `seen`; false if every way holds a load that
+    /// is under way.
     ///
-    /// True also if another thread makes room or has just made it: the caller looks again.
+    /// Also true if another thread makes room or has just made it: the caller looks again.
     pub fn make_room(
         &self,
         set: usize,
@@ -217,8 +220,8 @@ impl<K, V> Entries<K, V> {
         if self.evict_value(set, now, drop_later) || self.evict_hung_load(set, now, drop_later) {
             return true;
         }
-        // No value was met. If the set is full as it was before, that is because there is none.
-        // Otherwise another thread is at work in a way, and may need this core for it.
+        // No value was found. If the set is as full as before, it contains none. Otherwise another
+        // thread is changing a way, and may need this core.
         let full = seen.is_full() && self.table.is_unchanged(set, seen);
         if !full {
             yield_now();
@@ -232,9 +235,10 @@ impl<K, V> Entries<K, V> {
         let swept = (0..self.table.sets())
             .flat_map(|set| self.table.items(set))
             .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
-            // Without its entry a load that is under way would be discarded; one past its deadline counts for nothing.
+            // A load that is under way would be discarded without its entry. A load past its
+            // deadline does not count.
             .filter(|(_, entry)| {
-                let claim = entry.claims.current();
+                let claim = entry.claim_word.current();
                 claim.is_none_or(|token| token.deadline() <= now)
             })
             .filter_map(|(place, entry)| self.remove_entry(place, entry.arc(), Cause::Expired))
@@ -244,10 +248,10 @@ impl<K, V> Entries<K, V> {
         swept
     }
 
-    /// Evicts the value of a set that is worth least; false if there is none.
+    /// Evicts the least valuable value of a set; false if the set has none.
     ///
-    /// True also if another thread removed or replaced it first. There may be room then, so the
-    /// caller looks again, and at each further look some thread has made progress.
+    /// Also true if another thread removed or replaced that value first. There may be room then, so
+    /// the caller looks again. At each further look some thread has made progress.
     fn evict_value(&self, set: usize, now: Tick, drop_later: &mut DropLater<Entry<K, V>>) -> bool {
         let worth = |entry: &Entry<K, V>| {
             let alive = entry.is_servable(now);
@@ -263,10 +267,10 @@ impl<K, V> Entries<K, V> {
         true
     }
 
-    /// Removes a load past its deadline, which its callers take for timed out; false if there is
+    /// Removes a load past its deadline, which its callers treat as timed out; false if there is
     /// none.
     ///
-    /// True also if it ended first: see [`evict_value`](Self::evict_value).
+    /// Also true if the load ended first: see [`evict_value`](Self::evict_value).
     fn evict_hung_load(
         &self,
         set: usize,
@@ -274,7 +278,7 @@ impl<K, V> Entries<K, V> {
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
         let hung = |entry: &Entry<K, V>| {
-            let claim = entry.claims.current();
+            let claim = entry.claim_word.current();
             entry.is_loading() && claim.is_some_and(|token| token.deadline() <= now)
         };
         let Some((place, load)) = self.table.items(set).find(|(_, entry)| hung(entry)) else {
@@ -290,7 +294,7 @@ impl<K, V> Entries<K, V> {
 impl<K, V> Entries<K, V> {
     /// Removes an entry and gives its permit back if it was a value.
     ///
-    /// What is removed may be the successor of `entry`; see [`Table::remove`].
+    /// The removed entry may be the successor of `entry`; see [`Table::remove`].
     pub fn remove_entry(
         &self,
         place: Place,
@@ -305,10 +309,10 @@ impl<K, V> Entries<K, V> {
         Some(removed)
     }
 
-    /// Removes exactly `value` and gives its permit back; false if it was no longer here.
+    /// Removes exactly `value` and gives its permit back; false if it was no longer resident.
     ///
-    /// `tombstone` takes its place first: a successor, which an `insert` may put there at that moment,
-    /// must not leave with it.
+    /// `tombstone` replaces it first, because an `insert` may put a successor there at that moment,
+    /// and the successor must not be removed.
     pub fn remove_through_tombstone(
         &self,
         place: Place,
@@ -326,7 +330,7 @@ impl<K, V> Entries<K, V> {
         vacated
     }
 
-    /// A permit for the successor of a value, or for the first value of a placeholder.
+    /// Takes a permit for the successor of a value, or for the first value of a placeholder.
     pub fn admit_successor(
         &self,
         place: Place,

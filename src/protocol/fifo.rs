@@ -1,20 +1,26 @@
-//! S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023) over the slot table.
+//! S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023) over the
+//! slot table.
 //!
-//! New values enter the *small* queue, which is a queue of tokens. Those used again before their token reaches the head are
-//! promoted; the others leave, and their fingerprints stay for a while as *ghosts*. A key that comes back as a ghost is promoted at once.
+//! New values enter the *small* queue, which is a queue of tokens. A value that is used again
+//! before its token reaches the head is promoted. The others are evicted, and their fingerprints
+//! stay for a while as *ghosts*. A key that comes back as a ghost is promoted at once.
 //!
-//! Promoted values are in the *main* queue, which is the table itself: a hand goes round its ways, takes one use off each promoted value it
-//! meets, and evicts one that has none left. A queue with reinsertion is a clock; this one needs no memory for its order.
+//! Promoted values are in the *main* queue, which is the table itself. A hand moves round its ways,
+//! takes one use off each promoted value that it meets, and evicts the first one without uses. A
+//! queue with reinsertion is a clock; this one needs no memory for its order.
 //!
-//! Before the cache is full nothing is evicted, and the small queue would grow to all of it. It gives its overflow to the main queue instead,
-//! unproven. That bounds the tokens to an eighth of the values. It also keeps part of a loop resident that is larger than the cache,
-//! where S3-FIFO proper keeps nothing, and costs less than half a point elsewhere.
+//! Before the cache is full nothing is evicted, so the small queue would grow to all of it. Instead
+//! its overflow moves to the main queue without a use. This bounds the tokens to an eighth of the
+//! values. It also keeps part of a loop resident that is larger than the cache, of which the
+//! original S3-FIFO keeps nothing. On other traces it costs less than half a percentage point.
 //!
-//! A value that is dear to load, by the measured cost of its last loads, is spared by the hand once more than its uses say.
+//! A value that is costly to load, by the measured cost of its last loads, gets a second chance
+//! from the hand after its uses are gone.
 //!
-//! A token says "the value that lives in this way under this generation". A value that was removed leaves a dead token behind, one that
-//! was refreshed or overwritten keeps its generation, its standing and so its token. Queue and table never change together: every step
-//! may find a token dead or a value gone, and none relies on the opposite.
+//! A token names "the value of this generation in this way". A removed value leaves a dead token
+//! behind. A value that is refreshed or overwritten keeps its generation and its eviction state,
+//! and therefore its token. Queue and table never change in one step: every step may find a dead
+//! token or a missing value, and no step relies on the opposite.
 
 use crate::protocol::drop_later::DropLater;
 use crate::protocol::entries::Entries;
@@ -25,33 +31,35 @@ use crate::protocol::table::{Membership, Place, WAYS};
 use crate::sync::{ArrayQueue, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::time::clock::Tick;
 
-/// The small queue holds one value in so many.
+/// The small queue holds one value in this many.
 const SMALL_SHARE: usize = 8;
 
 /// A value with at least this many uses is promoted.
 const PROMOTE_AT: u8 = 2;
 
-/// Values one eviction spares before it takes the next one whatever its uses.
+/// The number of values that one eviction spares. The next value is evicted whatever its uses.
 const PATIENCE: usize = 16;
 
-/// How many times the sets that hold one value on average the hand passes in one eviction.
+/// The length of one walk of the hand, in multiples of the sets that hold one value on average.
 const WALK: usize = 2 * PATIENCE;
 
-/// A value is dear if its load costs more than this many times the mean; the mean moves by a part of each cost.
+/// A value is costly if its load costs more than this many times the mean. Each cost moves the mean
+/// by a fraction of itself.
 const COSTLY: u64 = 2;
 const MEAN_OVER: u64 = 64;
 
-/// How much longer than its share the small queue may be.
+/// By how much the small queue may exceed its share.
 const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
     2
 } else {
     16
 };
 
-/// Names one stay of a key in its way, nearly always; a dead token that matches all the same only costs a value a turn.
+/// Distinguishes the generations of a key in its way, with few collisions. A dead token that
+/// matches by collision only costs a value one turn.
 pub type Generation = u8;
 
-/// Made of what is at hand: a counter would be a line that all inserts write.
+/// Derived from the arguments, because all inserts would write the cache line of a counter.
 pub fn generation(hash: u64, now: Tick) -> Generation {
     // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
     (hash ^ (now >> 20)) as Generation
@@ -63,7 +71,7 @@ struct QueueToken {
     generation: Generation,
 }
 
-/// How many of so many values the small queue holds.
+/// How many of this many values belong in the small queue.
 fn small_share(values: usize) -> usize {
     (values / SMALL_SHARE).max(1)
 }
@@ -85,7 +93,8 @@ impl Queues {
         }
     }
 
-    // Relaxed, by load and store: a cost that is lost to another thread's changes a mean by nothing.
+    // Relaxed, by load and store: a cost that is lost to another thread changes the mean by nearly
+    // nothing.
     fn count_cost(&self, cost: Tick) {
         if cost > 0 {
             let mean = match self.mean_cost.load(Ordering::Relaxed) {
@@ -102,8 +111,8 @@ impl Queues {
 }
 
 impl<K, V> Entries<K, V> {
-    /// Queues a value that has just become resident.
-    pub fn enrol(&self, place: Place, entry: &Entry<K, V>) {
+    /// Enqueues a value that has just become resident.
+    pub fn enqueue(&self, place: Place, entry: &Entry<K, V>) {
         let queues = &self.queues;
         queues.count_cost(entry.times.cost());
         let token = QueueToken {
@@ -114,11 +123,12 @@ impl<K, V> Entries<K, V> {
         if queues.ghosts.take(place.set(), tag, resident) {
             return self.promote(token, entry);
         }
-        // Before the cache is full nothing is evicted: what has had its turn moves on all the same, so that the queue stays short.
+        // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
+        // the queue stays short.
         if let Some(oldest) = queues.small.force_push(token) {
             self.move_on(oldest);
         }
-        // Two, so that the queue becomes shorter where it is too long for what is resident now.
+        // Two, so that a queue that is too long for the values resident now becomes shorter.
         let longest = small_share(resident) + SLACK;
         for _ in 0..2 {
             let oldest = (queues.small.len() > longest).then(|| queues.small.pop());
@@ -128,23 +138,26 @@ impl<K, V> Entries<K, V> {
         }
     }
 
-    /// Puts the value of a token from the small queue into the main queue, unproven.
+    /// Moves the value of a token from the small queue into the main queue without a use.
     fn move_on(&self, token: QueueToken) {
         if let Some((entry, _)) = self.value_of(token) {
             self.mark(token, &entry, Entry::move_on);
         }
     }
 
-    /// Evicts one value by S3-FIFO, whose permit passes to the caller; `None` if it found none.
+    /// Evicts one value by S3-FIFO and passes its permit to the caller; `None` if it found no
+    /// value.
     pub fn evict_by_queue(
         &self,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
         let queues = &self.queues;
-        // Of what is resident, not of the capacity: the weight may allow far fewer values.
+        // A share of the resident values, not of the capacity, because the weight limit may allow
+        // far fewer values.
         let share = small_share(self.limit.entries());
-        // As long as the small queue has its share, the victim comes from there; its promoted ones make the main queue longer.
+        // While the small queue has its share, the victim comes from it. Its promoted values make
+        // the main queue longer.
         while queues.small.len() >= share {
             let Some(token) = queues.small.pop() else {
                 break;
@@ -160,14 +173,15 @@ impl<K, V> Entries<K, V> {
             .find_map(|token| self.evict_token(token, now, drop_later))
     }
 
-    /// Promotes or evicts the value of a token from the small queue; its permit if it left.
+    /// Promotes or evicts the value of a token from the small queue; returns its permit if it was
+    /// evicted.
     fn evict_token(
         &self,
         token: QueueToken,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        // Again only after a key came to this set or left it.
+        // Repeats only if a key came to this set or left it.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
                 self.promote(token, &entry);
@@ -183,19 +197,21 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Goes once round the table at most. Where every value on the way was spared, whoever asked takes the least used of its own set.
+    /// Moves the hand at most once round the table. If every value on the way was spared, the
+    /// caller evicts the least used value of its own set.
     fn evict_by_hand(
         &self,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
         let sets = self.table.sets();
-        // Two threads may go over the same ground at once; the values there then lose two uses.
+        // Two threads may walk over the same ways at once. The values there then lose two uses.
         let hand = self.queues.hand.load(Ordering::Relaxed);
         let (first_set, first_way) = (hand / WAYS, hand % WAYS);
         let mut spared = 0;
-        // In a full table this is never reached. In one that is nearly empty, because the weight
-        // allows few values, a walk must not pass all of it to find that none is promoted.
+        // A full table never reaches this bound. In a nearly empty table, because the weight limit
+        // allows few values, a walk must not pass the whole table only to find that no value is
+        // promoted.
         let longest = sets.min((sets / self.limit.entries().max(1) + 1) * WALK);
         for step in 0..=longest {
             let places = self.table.occupied_in((first_set + step) % sets);
@@ -227,10 +243,11 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Puts a value into the main queue, where its uses count anew.
+    /// Moves a value into the main queue, where its uses are counted anew.
     ///
-    /// In a queue it would be met after one round. The hand meets it after half a round on average; those that it would meet in the
-    /// first half get one more round, so the average is one round again.
+    /// In a real queue a value would be examined after one round. The hand reaches it after half a
+    /// round on average. So the values in the first half of the round get one more round, and the
+    /// average is one round again.
     fn promote(&self, token: QueueToken, entry: &Entry<K, V>) {
         let QueueToken { place, .. } = token;
         let ways = self.table.sets() * WAYS;
@@ -240,7 +257,7 @@ impl<K, V> Entries<K, V> {
         self.mark(token, entry, |entry| entry.promote(uses));
     }
 
-    /// Takes a use off a promoted value, or its free turn; false if there is neither.
+    /// Takes one use off a promoted value, or its second chance; false if it has neither.
     fn spares(&self, entry: &Entry<K, V>) -> bool {
         let uses = entry.uses();
         match uses {
@@ -252,7 +269,8 @@ impl<K, V> Entries<K, V> {
         }
     }
 
-    /// Removes a value, or its successor, if its set has not changed since it was seen; the permit passes to the caller.
+    /// Removes a value, or its successor, if its set has not changed since it was seen; passes the
+    /// permit to the caller.
     fn evict(
         &self,
         place: Place,
@@ -262,11 +280,13 @@ impl<K, V> Entries<K, V> {
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
         let cause = Cause::of(&entry, now);
-        // Not held while it leaves, or whoever empties the way would have to count this reference.
+        // Drop the guard first, so that the remover need not count this reference when it empties
+        // the way.
         drop(entry);
         let removed = self.table.remove_seen(place, seen)?;
         if removed.is_loading() {
-            // The value was about to leave without a successor, and who made it leave gives its permit back.
+            // This was a tombstone. The thread that put it there gives the permit of the value
+            // back.
             return None;
         }
         let permit = Permit::inherit(&self.limit, removed.weight);
@@ -275,14 +295,14 @@ impl<K, V> Entries<K, V> {
         Some(permit)
     }
 
-    /// The value of a token, if it is still the resident one and not promoted already.
+    /// The value of a token, if it is still resident and not promoted already.
     fn value_of(&self, token: QueueToken) -> Option<(Held<Entry<K, V>>, Membership)> {
         let (held, seen) = self.table.seen_at(token.place)?;
         let live = !held.is_loading() && !held.is_promoted() && held.generation == token.generation;
         live.then_some((held, seen))
     }
 
-    /// Puts the value of a token into the main queue, or its successor where that took its place meanwhile.
+    /// Moves the value of a token into the main queue, or its successor if that has replaced it.
     fn mark(&self, token: QueueToken, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
         let mut done = put(entry);
         while !done {
@@ -290,9 +310,10 @@ impl<K, V> Entries<K, V> {
         }
     }
 
-    /// A successor that is in the table takes over the standing of a value in the queues.
+    /// A successor that is in the table takes over the eviction state of a value in the queues.
     ///
-    /// It was made with what was known when its load ended; a promotion since then has used up the token.
+    /// The successor was created with the eviction state known when its load ended. A promotion
+    /// since then has used up the token.
     pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
         if old.retire() && !new.is_promoted() {
             let generation = new.generation;
@@ -302,17 +323,18 @@ impl<K, V> Entries<K, V> {
     }
 }
 
-/// Fingerprints of keys that left the small queue, as many as values are resident, in buckets that
-/// each forget their oldest. Older ghosts would promote keys that are hardly used.
+/// Fingerprints of keys that left the small queue, as many as there are resident values, in buckets
+/// that each forget their oldest. Older ghosts would promote keys that are hardly used.
 ///
-/// A key is its set and its tag: one ghost in a hundred is taken for another, and nothing else need be stored.
+/// A key is identified by its set and its tag. One ghost in a hundred is mistaken for another, but
+/// no more memory is needed.
 struct Ghosts {
     cells: Box<[AtomicU16]>,
 }
 
 /// Cells in a bucket.
 ///
-/// Under the model checker there is one: every order of every cell would be too much.
+/// One under the model checker, because every order of every cell would be too much to explore.
 const BUCKET: usize = if cfg!(all(loom, feature = "loom")) {
     1
 } else {
@@ -327,13 +349,13 @@ impl Ghosts {
         }
     }
 
-    /// The cells of a key's bucket that are in use, and its fingerprint, which is never zero.
+    /// The cells in use of a key's bucket, and its fingerprint, which is never zero.
     fn bucket(&self, set: usize, tag: u8, resident: usize) -> (&[AtomicU16], u16) {
         let key = (set as u64) << 8 | u64::from(tag);
         let mixed = key.wrapping_mul(0xd6e8_feb8_6659_fd93);
         let cells = self.cells.len();
-        // With few entries one bucket in 2^n is in use, and stands for those after it. So half
-        // of the ghosts stay known when n changes.
+        // With few entries one bucket in 2^n is in use, and stands for those after it. So half of
+        // the ghosts stay known when n changes.
         let n = (cells / resident.clamp(1, cells)).ilog2();
         let number = ((u128::from(mixed) * (cells / BUCKET) as u128) >> 64) as usize >> n << n;
         let used = (BUCKET * resident).div_ceil(cells >> n).clamp(1, BUCKET);
@@ -341,7 +363,7 @@ impl Ghosts {
         (&bucket[..used], (mixed >> 8) as u16 | 1)
     }
 
-    // Relaxed throughout: a ghost is a hint, and a lost one costs one turn in the small queue.
+    // Relaxed throughout: a ghost is a hint, and a lost ghost costs one turn in the small queue.
     fn add(&self, set: usize, tag: u8, resident: usize) {
         let (bucket, print) = self.bucket(set, tag, resident);
         bucket.iter().fold(print, |newer, cell| {

@@ -1,18 +1,21 @@
-//! Waiting for an attempt: the only place where callers wait, and they do so only without a value.
+//! Waiting for an attempt: the only place where callers wait, and only callers without a value do.
 //!
-//! A flight belongs to exactly one claim of one entry. Its outcome is set once; the event is notified after.
+//! A flight belongs to exactly one claim of one entry. Its outcome is set once, and the event is
+//! notified afterwards.
 //!
 //! Invariants, and the promise each serves:
 //!
-//! 1. Whoever holds a claim delivers to that claim's flight exactly once, whatever happens; the
-//!    guard in `publish` does it when dropped (P3: none hangs). Who takes over delivers as well, that it
-//!    timed out; the first of the two decides, and neither waits for the other (P2).
-//! 2. A waiter looks for the outcome, registers, and looks again, so a delivery between the two
-//!    looks is seen (no lost wake-up).
-//! 3. The flight in an entry is replaced only by that of a later claim, or by the closed one when the
-//!    entry has its successor. A waiter that finds the closed flight reads the table again.
-//! 4. A published entry refers to no earlier one and, once its flight is closed, to no later one: a
-//!    value that somebody keeps does not keep its successors.
+//! 1. A claimant delivers to the flight of its claim exactly once, whatever happens: the guard in
+//!    `publish` delivers when it is dropped (P3: no waiter hangs). A claimant that takes over
+//!    delivers a timeout to the old flight as well. The first of the two decides, and neither waits
+//!    for the other (P2).
+//! 2. A waiter checks the outcome, registers, and checks again, so it sees a delivery between the
+//!    two checks (no lost wake-up).
+//! 3. The flight in an entry is replaced only by the flight of a later claim, or by the closed
+//!    flight when the entry has its successor. A waiter that finds the closed flight reads the
+//!    table again.
+//! 4. A published entry refers to no earlier entry and, once its flight is closed, to no later one.
+//!    So a caller that keeps a value does not keep its successors alive.
 
 use crate::error::Error;
 use crate::protocol::claim::ClaimToken;
@@ -23,22 +26,22 @@ use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering, SetOnce};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::Clock;
 
-/// What an attempt came to.
+/// The result of an attempt.
 pub enum Outcome<K, V> {
-    /// The entry it made, whether or not it became resident.
+    /// The new entry, whether or not it became resident.
     Published(Arc<Entry<K, V>>, Made),
-    /// Why there is none.
+    /// The reason why there is no new entry.
     Failed(Error),
-    /// The entry was no longer resident, nothing was tried: read again.
+    /// The entry was no longer resident, and nothing was tried: read again.
     Superseded,
 }
 
-/// Who made a value.
+/// Where a value was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     /// The loader, in this process.
     Here,
-    /// Another process; it came from the store.
+    /// Another process. The value came from the store.
     Elsewhere,
 }
 
@@ -52,23 +55,25 @@ impl<K, V> Clone for Outcome<K, V> {
     }
 }
 
-/// A queued load, as those who wait for it see it.
+/// A queued load, as its waiters see it.
 pub trait Help: Send + Sync {
-    /// Runs it here and now, if it still waits and this thread must not wait for another to run it.
+    /// Runs the load here and now, if it is still queued and this thread must not wait for another
+    /// thread to run it.
     fn help(&self);
 }
 
 pub struct Flight<K, V> {
     pub token: ClaimToken,
-    /// 1 once somebody sets the outcome.
+    /// 1 once a thread sets the outcome.
     decided: AtomicU8,
     outcome: SetOnce<Outcome<K, V>>,
     event: Event,
-    /// The process whose alarm wakes waiters at the deadline, once it is set.
+    /// The process whose alarm wakes the waiters at the deadline, once it is set.
     alarmed: AtomicU64,
-    /// What this attempt itself waits for, to find cycles of loads; made when it is first asked for.
+    /// The node of this attempt in the wait graph, which finds cycles of loads; created when it is
+    /// first needed.
     wait_node: SetOnce<Arc<WaitNode>>,
-    /// The queued job, which a worker that waits for it runs itself.
+    /// The queued job. A worker that waits for it runs it itself.
     task: SetOnce<Arc<dyn Help>>,
 }
 
@@ -98,14 +103,15 @@ impl<K, V> Flight<K, V> {
         self.token == ClaimToken::NEVER
     }
 
-    /// Sets the outcome unless somebody does, then wakes everybody.
+    /// Sets the outcome unless another thread does, then wakes all waiters.
     pub fn deliver(&self, outcome: Outcome<K, V>) {
-        // Of a late claimant and whoever takes over one decides, and the other does not wait for it. Relaxed: the outcome publishes itself.
+        // If a late claimant and the one that took over deliver at once, one of them decides and
+        // the other does not wait for it. Relaxed: the outcome publishes itself.
         if self.decided.swap(1, Ordering::Relaxed) == 0 {
             self.outcome.get_or_init(|| outcome);
         }
-        // A waiter that listened before this and saw no outcome is woken; one that panics when it
-        // is woken strands no other.
+        // This wakes every waiter that listened before and saw no outcome. A waker that panics
+        // strands no other waiter.
         self.event.notify_all();
     }
 
@@ -118,7 +124,7 @@ impl<K, V> Flight<K, V> {
         self.outcome.get().cloned()
     }
 
-    /// Says which queued job this flight waits for, before the job can run.
+    /// Sets the queued job for which this flight waits, before the job can run.
     pub fn waits_for(&self, task: Arc<dyn Help>) {
         // Each flight has one job, so the cell is empty.
         let _ = self.task.set(task);
@@ -133,7 +139,8 @@ impl<K, V> Flight<K, V> {
         self.outcome()
     }
 
-    /// Waits for the outcome, at most until the deadline of its claim by this clock; `None` if that came first.
+    /// Waits for the outcome, at most until the deadline of its claim by this clock; `None` if the
+    /// deadline came first.
     ///
     /// # Cancel safety
     ///
@@ -144,8 +151,9 @@ impl<K, V> Flight<K, V> {
         V: Send + Sync + 'static,
     {
         let deadline = self.token.deadline();
-        // Before it is waited for, and once for all who do, but again after a fork: the parent's
-        // alarm does not ring here. Relaxed: the alarm is set by a thread that is running.
+        // The alarm is set before the wait, once for all waiters, and again after a fork because
+        // the parent's alarm does not ring here. Relaxed: the thread that sets the alarm is
+        // running.
         let process = u64::from(alarm::process());
         if self.alarmed.swap(process, Ordering::Relaxed) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
@@ -154,8 +162,8 @@ impl<K, V> Flight<K, V> {
         self.wait(|| clock.now() >= deadline).await
     }
 
-    /// Waits for the outcome, or until whoever wakes this flight has made it be over; a worker of a pool runs the job it
-    /// waits for if that is still queued.
+    /// Waits for the outcome, or until `is_over` holds after a wake-up. A worker of a pool runs the
+    /// job for which it waits if that is still queued.
     pub async fn wait(&self, is_over: impl Fn() -> bool) -> Option<Outcome<K, V>> {
         loop {
             if let Some(outcome) = self.progress() {

@@ -1,7 +1,7 @@
 //! The protocol: entries, their claims, and the slot table in which they live.
 //!
-//! No policy, no loader and no clock: each step takes the time as a number, and the models in
-//! `loom-tests` explore every step for which two threads can race.
+//! It has no policy, no loader and no clock. Each step takes the time as a number, and the models
+//! in `loom-tests` explore every step for which two threads can race.
 
 pub mod cached_slot;
 pub mod claim;

@@ -1,15 +1,17 @@
 //! The end of a claim: publish, fail, rest, abandon, or give back by dropping it.
 //!
-//! A [`ClaimGuard`] always ends its flight, so whoever waits is released whatever happens to the
+//! A [`ClaimGuard`] always ends its flight, so every waiter is released whatever happens to the
 //! claimant (P3, P5). Where the order of two steps matters:
 //!
-//! - *Publish* spends the claim before the successor can be seen (P1), exchanges exactly the claimed
-//!   entry (P4), delivers, and closes the flight last, so a waiter finds the outcome or the new entry.
-//! - *Fail* and *rest* deliver before the claim is given up: whoever sees the entry cooling finds
-//!   the error in its flight, and the next claimant a flight that has ended.
-//! - A placeholder that failed is spent before it is removed: a claimant that took over owns it.
-//! - A value that leaves without a successor is first exchanged for one that is tombstone: an `insert` that
-//!   overwrites it at that moment would otherwise leave with it (P4).
+//! - *Publish* spends the claim before the successor becomes visible (P1), exchanges exactly the
+//!   claimed entry (P4), delivers, and closes the flight last. So a waiter finds the outcome or the
+//!   new entry.
+//! - *Fail* and *rest* deliver before they give the claim up. So a reader that sees the entry
+//!   cooling finds the error in its flight, and the next claimant finds a flight that has ended.
+//! - A placeholder that failed is spent before it is removed, because it belongs to the new
+//!   claimant after a takeover.
+//! - A value that leaves without a successor is first replaced by a tombstone. Otherwise an
+//!   `insert` that overwrites it at that moment would be removed with it (P4).
 
 use crate::error::Error;
 use crate::protocol::claim::{ClaimToken, failures_before};
@@ -23,19 +25,19 @@ use crate::protocol::table::Place;
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Tick;
 
-/// The right to replace one entry, and the duty to end its flight.
+/// The right to replace one entry, and the obligation to end its flight.
 pub struct ClaimGuard<K, V> {
     entries: Weak<Entries<K, V>>,
     entry: Arc<Entry<K, V>>,
     place: Place,
     token: ClaimToken,
     flight: Arc<Flight<K, V>>,
-    /// When a claim that is dropped may be taken again.
+    /// When a dropped claim may be taken again.
     rests_until: Tick,
     ended: bool,
 }
 
-/// Whether the result of a claim is still wanted.
+/// Tells whether the result of a claim is still needed.
 pub struct Interest<K, V> {
     entries: Weak<Entries<K, V>>,
     entry: Arc<Entry<K, V>>,
@@ -43,15 +45,15 @@ pub struct Interest<K, V> {
 }
 
 impl<K, V> Interest<K, V> {
-    /// Whether the claim is held, within its deadline, and the cache still exists.
+    /// Whether the claim is held and within its deadline, and the cache still exists.
     pub fn is_live(&self, now: Tick) -> bool {
         now < self.token.deadline()
             && self.entries.strong_count() > 0
-            && self.entry.claims.current() == Some(self.token)
+            && self.entry.claim_word.current() == Some(self.token)
     }
 }
 
-/// What became of a result.
+/// What happened to a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It is in the table.
@@ -60,7 +62,7 @@ pub enum Published {
     Overtaken,
     /// Discarded: another claimant took over after the deadline.
     TakenOver,
-    /// Given to whoever waited, but not kept: there was no room for it.
+    /// Given to the waiters, but not kept, because there was no room.
     NotKept,
 }
 
@@ -78,7 +80,8 @@ impl<K, V> ClaimGuard<K, V> {
             entry,
             place,
             token,
-            // A later flight is that of a claimant that has already taken over: not ours to end.
+            // A later flight belongs to a claimant that has already taken over, so this guard must
+            // not end it.
             flight: match flight.token == token {
                 true => flight,
                 false => Arc::new(Flight::new(token)),
@@ -97,12 +100,12 @@ impl<K, V> ClaimGuard<K, V> {
         &self.flight
     }
 
-    /// Where the entry lives.
+    /// The place of the entry.
     pub fn place(&self) -> Place {
         self.place
     }
 
-    /// What tells, without holding the claim, whether its result is still wanted.
+    /// A handle that tells, without holding the claim, whether its result is still needed.
     pub fn interest(&self) -> Interest<K, V> {
         Interest {
             entries: self.entries.clone(),
@@ -116,21 +119,22 @@ impl<K, V> ClaimGuard<K, V> {
         failures_before(self.token)
     }
 
-    /// Whether a result would still be of use: nobody took over and the cache still exists.
+    /// Whether a result would still be used: no claimant took over and the cache still exists.
     pub fn is_wanted(&self) -> bool {
-        self.entries.strong_count() > 0 && self.entry.claims.current() == Some(self.token)
+        self.entries.strong_count() > 0 && self.entry.claim_word.current() == Some(self.token)
     }
 
-    /// Whether the entry is still this claim's to replace, as far as can be seen now.
+    /// Whether this claim may still replace the entry, as far as this thread can see now.
     pub fn is_effective(&self) -> bool {
-        self.entry.claims.current() == Some(self.token)
+        self.entry.claim_word.current() == Some(self.token)
             && (self.entries.upgrade())
                 .is_some_and(|entries| entries.table.holds(self.place, &self.entry))
     }
 
-    /// Replaces the claimed entry by `new`, if it is still this claim's to replace.
+    /// Replaces the claimed entry by `new`, if this claim may still replace it.
     ///
-    /// Whoever waits for this flight gets `new` in any case: they asked before whatever overtook it.
+    /// The waiters of this flight get `new` in any case, because they asked before any write that
+    /// overtook it.
     pub fn publish(mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published
     where
         K: Clone,
@@ -144,7 +148,7 @@ impl<K, V> ClaimGuard<K, V> {
         let permit = entries.admit_successor(self.place, &self.entry, &new, now, &mut drop_later);
         // Before spending, because the clone of a key may panic.
         let tombstone = permit.is_none().then(|| self.tombstone()).flatten();
-        if !self.entry.claims.spend(self.token) {
+        if !self.entry.claim_word.spend(self.token) {
             drop(permit);
             self.end(Outcome::Published(new, made));
             entries.removals.deliver();
@@ -153,13 +157,14 @@ impl<K, V> ClaimGuard<K, V> {
         let published = match permit {
             Some(permit) => self.replace(&entries, permit, &new, &mut drop_later),
             None => {
-                // It cannot stay, but what it replaces must not stay either.
+                // The new value does not fit, but the old value must not stay either.
                 self.remove_claimed(&entries, tombstone, Cause::Size);
                 Published::NotKept
             }
         };
         self.end(Outcome::Published(new, made));
-        // From here on waiters read the table again; and the old entry lets go of the new one.
+        // From here on waiters read the table again, and the old entry no longer refers to the new
+        // one.
         self.entry.flight.swap(Some(entries.closed.clone()));
         entries.removals.deliver();
         published
@@ -176,7 +181,7 @@ impl<K, V> ClaimGuard<K, V> {
             return Published::Overtaken;
         }
         if self.entry.is_loading() {
-            entries.enrol(self.place, new);
+            entries.enqueue(self.place, new);
         }
         // The slot may have been on its way out of the table.
         match entries.table.holds(self.place, new) {
@@ -185,21 +190,24 @@ impl<K, V> ClaimGuard<K, V> {
         }
     }
 
-    /// Ends the attempt with an error; a resident value cools until `until`, a placeholder goes.
+    /// Ends the attempt with an error. A resident value cools until `until`; a placeholder is
+    /// removed.
     pub fn fail(mut self, error: Error, until: Tick) {
         self.give_up(Outcome::Failed(error), until, true);
     }
 
-    /// Ends an attempt that found no value, or none for a placeholder: the entry goes.
+    /// Ends an attempt that found no value, or that failed without an old value, and removes the
+    /// entry.
     ///
-    /// `commit` gets true if this removed exactly the claimed entry, so that nothing happened to its key since the claim.
-    /// It is called before anybody is released: whoever gets the error and reads again finds what it remembers.
+    /// `commit` gets true if this call removed exactly the claimed entry, so that nothing happened
+    /// to its key since the claim. It runs before any waiter is released, so a waiter that gets the
+    /// error and reads again finds what `commit` recorded.
     pub fn remove(mut self, error: Error, commit: impl FnOnce(bool))
     where
         K: Clone,
     {
         let tombstone = self.tombstone();
-        let removed = self.entry.claims.spend(self.token)
+        let removed = self.entry.claim_word.spend(self.token)
             && (self.entries.upgrade()).is_some_and(|entries| {
                 self.remove_claimed(&entries, tombstone, Cause::Invalidated)
             });
@@ -210,7 +218,8 @@ impl<K, V> ClaimGuard<K, V> {
         }
     }
 
-    /// What stands for a claimed value while that leaves; readers that meet it wait for this attempt to end.
+    /// The tombstone that replaces a claimed value while that is removed. A reader that meets it
+    /// waits for the end of this attempt.
     fn tombstone(&self) -> Option<Arc<Entry<K, V>>>
     where
         K: Clone,
@@ -222,7 +231,7 @@ impl<K, V> ClaimGuard<K, V> {
         )))
     }
 
-    /// Takes exactly the claimed entry out; false if it was no longer there.
+    /// Removes exactly the claimed entry; false if it was no longer resident.
     fn remove_claimed(
         &self,
         entries: &Entries<K, V>,
@@ -233,7 +242,7 @@ impl<K, V> ClaimGuard<K, V> {
             Some(tombstone) => {
                 entries.remove_through_tombstone(self.place, &self.entry, tombstone, cause)
             }
-            // A placeholder is replaced by nobody else.
+            // No other thread replaces a placeholder.
             None => (entries.remove_entry(self.place, &self.entry, cause)).is_some(),
         }
     }
@@ -254,7 +263,7 @@ impl<K, V> ClaimGuard<K, V> {
     }
 
     fn give_up(&mut self, outcome: Outcome<K, V>, until: Tick, failed: bool) {
-        if self.entry.is_loading() && self.entry.claims.spend(self.token) {
+        if self.entry.is_loading() && self.entry.claim_word.spend(self.token) {
             if let Some(entries) = self.entries.upgrade() {
                 entries.remove_entry(self.place, &self.entry, Cause::Invalidated);
             }
@@ -263,8 +272,8 @@ impl<K, V> ClaimGuard<K, V> {
         }
         self.end(outcome);
         match failed {
-            true => self.entry.claims.cool(self.token, until),
-            false => self.entry.claims.rest(self.token, until),
+            true => self.entry.claim_word.cool(self.token, until),
+            false => self.entry.claim_word.rest(self.token, until),
         };
     }
 

@@ -1,18 +1,20 @@
-//! Values that left the cache, on their way to the user's listener.
+//! Removed values, on their way to the user's listener.
 //!
-//! A call that removes a value only queues it. The listener runs later, from the end of an
-//! operation, when no claim, permit or reservation is held: it may call the cache.
+//! A call that removes a value only queues it. The listener runs later, at the end of an operation,
+//! when no claim, permit or reservation is held, because it may call the cache.
 //!
 //! Invariants:
 //!
-//! 1. Each value in the queue is taken out by one thread, which tells of it once.
-//! 2. A call tells of as many values as it queued, whichever they are, or finds the queue empty. So
-//!    there are never more in the queue than the calls under way will tell, and a slow listener
-//!    delays only callers that remove something.
-//! 3. Values that the listener's own calls remove are told by the loop that called it, up to
-//!    [`RELAPSES`] of them: the loop ends although a listener removes a value at every call.
-//! 4. Each loop tells of one more than it has to. Values that the third rule leaves in the queue,
-//!    or a call that panicked before it told of them, are told by later calls that way.
+//! 1. One thread takes each value out of the queue and delivers it once.
+//! 2. A call delivers as many values as it queued, though perhaps others, or finds the queue empty.
+//!    So the queue never holds more values than the calls under way will deliver, and a slow
+//!    listener delays only callers that remove values.
+//! 3. The loop that called the listener also delivers values that the listener's own calls removed,
+//!    up to [`REENTRANT_MAX`] of them. So the loop ends even if a listener removes a value at every
+//!    call.
+//! 4. Each loop delivers one value more than it has to. In this way later calls deliver the values
+//!    that the third rule leaves in the queue, and those of a call that panicked before it
+//!    delivered them.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -27,12 +29,13 @@ use crate::time::clock::Tick;
 #[non_exhaustive]
 pub enum Cause {
     /// It was evicted: the cache or its set was full, or the refreshed value of its key was heavier
-    /// than the cache. A value that is too heavy itself is never reported, because it is never kept.
+    /// than the cache. A value that is too heavy itself is never reported, because it is never
+    /// kept.
     Size,
     /// It was past its hard limit.
     Expired,
-    /// A refresh or an `insert` replaced it, also an `insert` of a value that was too heavy to be
-    /// kept: the key has no value then.
+    /// A refresh or an `insert` replaced it. This includes an `insert` of a value that was too
+    /// heavy to be kept: the key has no value then.
     Replaced,
     /// `invalidate`, `invalidate_all` or an inserted `Loaded::not_found()` removed it, or a refresh
     /// found that the key has no value.
@@ -40,7 +43,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Why an evicted value leaves: for space, unless it was good for nothing any more.
+    /// The cause of an eviction: for space, unless the value had expired.
     pub(crate) fn of<K, V>(entry: &Entry<K, V>, now: Tick) -> Self {
         match entry.is_servable(now) {
             true => Cause::Size,
@@ -56,82 +59,85 @@ pub struct Removals<K, V> {
     waiting: SegQueue<(Arc<Entry<K, V>>, Cause)>,
 }
 
-/// How many values that the listener's own calls removed are told by the loop that called it.
-const RELAPSES: usize = 64;
+/// How many values that the listener's own calls removed are delivered by the loop that called it.
+const REENTRANT_MAX: usize = 64;
 
-/// What this thread queued for one cache and has not told yet.
-struct Debt {
+/// The values that this thread queued for one cache and has not delivered yet.
+struct Pending {
     cache: usize,
     values: usize,
-    /// The loop of this cache runs on this thread, and calls the listener.
-    telling: bool,
+    /// The loop of this cache runs on this thread and calls the listener.
+    delivering: bool,
 }
 
 thread_local! {
-    // Emptied by every loop, so nothing is left to drop; and without a destructor it can be used
-    // until the thread's very end.
-    static DEBTS: RefCell<ManuallyDrop<Vec<Debt>>> =
+    // Every loop empties it, so nothing is left to drop. Without a destructor it can be used until
+    // the thread's very end.
+    static PENDING: RefCell<ManuallyDrop<Vec<Pending>>> =
         const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
-/// No user code runs inside. `None` if the thread has no debts because its thread-locals are gone;
-/// then its calls tell of nothing, and the next ones of other threads do.
-fn with_debts<R>(change: impl FnOnce(&mut Vec<Debt>) -> R) -> Option<R> {
-    DEBTS.try_with(|debts| change(&mut debts.borrow_mut())).ok()
+/// Runs no user code inside. `None` if the thread-locals of this thread are gone. Its calls then
+/// deliver nothing, and the next calls of other threads deliver its values.
+fn with_pending<R>(change: impl FnOnce(&mut Vec<Pending>) -> R) -> Option<R> {
+    PENDING
+        .try_with(|pending| change(&mut pending.borrow_mut()))
+        .ok()
 }
 
-/// One cache's loop on this thread, until dropped: a value's own `Drop` may panic between two calls.
-struct WriteState {
+/// One cache's loop on this thread, until dropped: a value's own `Drop` may panic between two
+/// calls.
+struct Delivery {
     cache: usize,
-    /// What the thread owed when the loop began.
-    owed: usize,
-    told: usize,
+    /// The values that the thread had to deliver when the loop began.
+    queued: usize,
+    delivered: usize,
 }
 
-impl WriteState {
-    /// `None` if this thread owes nothing, or its loop of this cache is running already.
+impl Delivery {
+    /// `None` if this thread has nothing to deliver, or its loop of this cache is running already.
     fn begin(cache: usize) -> Option<Self> {
-        let begun = with_debts(|debts| {
-            let debt = debts.iter_mut().find(|debt| debt.cache == cache)?;
-            let new = !std::mem::replace(&mut debt.telling, true);
-            let owed = debt.values;
-            // Made only then: dropping one ends the loop.
-            new.then(|| WriteState {
+        let begun = with_pending(|pending| {
+            let own = pending.iter_mut().find(|own| own.cache == cache)?;
+            let new = !std::mem::replace(&mut own.delivering, true);
+            let queued = own.values;
+            // Created only then, because dropping one ends the loop.
+            new.then(|| Delivery {
                 cache,
-                owed,
-                told: 0,
+                queued,
+                delivered: 0,
             })
         });
         begun.flatten()
     }
 
-    /// Whether the loop may go on, and counts it.
-    fn tells_another(&mut self) -> bool {
-        let owed = with_debts(|debts| {
-            let debt = debts.iter().find(|debt| debt.cache == self.cache);
-            debt.map_or(0, |debt| debt.values)
+    /// Counts one more delivery; returns whether the loop may go on.
+    fn delivers_another(&mut self) -> bool {
+        let queued = with_pending(|pending| {
+            let own = pending.iter().find(|own| own.cache == self.cache);
+            own.map_or(0, |own| own.values)
         });
-        let relapses = owed.unwrap_or(0).saturating_sub(self.owed);
-        self.told += 1;
-        self.told <= self.owed + relapses.min(RELAPSES) + 1
+        let reentrant = queued.unwrap_or(0).saturating_sub(self.queued);
+        self.delivered += 1;
+        self.delivered <= self.queued + reentrant.min(REENTRANT_MAX) + 1
     }
 }
 
-impl Drop for WriteState {
+impl Drop for Delivery {
     fn drop(&mut self) {
-        with_debts(|debts| {
-            let Some(at) = debts.iter().position(|debt| debt.cache == self.cache) else {
+        with_pending(|pending| {
+            let Some(at) = pending.iter().position(|own| own.cache == self.cache) else {
                 return;
             };
-            let debt = &mut debts[at];
-            debt.telling = false;
-            debt.values = debt.values.saturating_sub(self.told);
-            // What a panic cut off is told by this thread's next call.
-            if debt.values == 0 || !std::thread::panicking() {
-                debts.swap_remove(at);
+            let own = &mut pending[at];
+            own.delivering = false;
+            own.values = own.values.saturating_sub(self.delivered);
+            // The next call of this thread delivers what a panic cut off.
+            if own.values == 0 || !std::thread::panicking() {
+                pending.swap_remove(at);
             }
-            if debts.is_empty() {
-                drop(std::mem::take(debts));
+            if pending.is_empty() {
+                drop(std::mem::take(pending));
             }
         });
     }
@@ -145,7 +151,7 @@ impl<K, V> Removals<K, V> {
         }
     }
 
-    /// Tells the caches of a thread apart.
+    /// Identifies a cache among those of a thread.
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -154,29 +160,29 @@ impl<K, V> Removals<K, V> {
         if self.listener.is_some() && !entry.is_loading() {
             self.waiting.push((entry.clone(), cause));
             let cache = self.address();
-            with_debts(
-                |debts| match debts.iter_mut().find(|debt| debt.cache == cache) {
-                    Some(debt) => debt.values += 1,
-                    None => debts.push(Debt {
+            with_pending(
+                |pending| match pending.iter_mut().find(|own| own.cache == cache) {
+                    Some(own) => own.values += 1,
+                    None => pending.push(Pending {
                         cache,
                         values: 1,
-                        telling: false,
+                        delivering: false,
                     }),
                 },
             );
         }
     }
 
-    /// Calls the listener for as many values as this thread queued. A listener that panics loses
-    /// its call, nothing else.
+    /// Calls the listener for as many values as this thread queued. If a listener panics, only that
+    /// call is lost.
     pub fn deliver(&self) {
         let Some(listener) = &self.listener else {
             return;
         };
-        let Some(mut telling) = WriteState::begin(self.address()) else {
+        let Some(mut delivering) = Delivery::begin(self.address()) else {
             return;
         };
-        while telling.tells_another() {
+        while delivering.delivers_another() {
             let Some((entry, cause)) = self.waiting.pop() else {
                 return;
             };

@@ -6,21 +6,24 @@
 //!   control  version:48 | occupied:16      tags 13 x 8 bits      ways [Slot; 13]
 //! ```
 //!
-//! Invariants (P4 and the "no key twice" on which P1 and P3 rest):
+//! Invariants (P4, and "no key twice", on which P1 and P3 rest):
 //!
-//! 1. A way whose bit is clear and whose slot is empty is free. Reserving it is a
-//!    compare-and-swap of the slot from nothing to the item; the item is invisible until the bit is set.
+//! 1. A way whose bit is clear and whose slot is empty is free. A thread reserves it by a
+//!    compare-and-swap of the slot from nothing to the item. The item is invisible until the bit is
+//!    set.
 //! 2. Setting a bit is a compare-and-swap of `control` from a value under which the set was seen
-//!    not to hold the key. Every setting and clearing bumps the version, so whoever commits
-//!    knows that nobody committed since: no key is ever twice in a set.
-//! 3. Clearing a bit is the moment of removal, and makes the clearing thread the only one who may
-//!    empty the way. An occupied way is therefore never empty, and an empty one always free. Between the two steps
-//!    the item is in the slot but no longer in the table: whoever remembers a way asks [`Table::holds`].
+//!    not to hold the key. Every set and clear of a bit bumps the version, so a thread that commits
+//!    knows that no other thread committed since. Therefore no key is ever twice in a set.
+//! 3. Clearing a bit is the moment of removal, and only the thread that clears it may empty the
+//!    way. An occupied way is therefore never empty, and an empty one always free. Between the two
+//!    steps the item is in the slot but no longer in the table: a thread that remembers a way asks
+//!    [`Table::holds`].
 //! 4. An item is replaced only by one of the same key (a compare-and-swap of the slot), so a tag
 //!    changes only while its way is free.
-//! 5. A reader that found its key looks at `control` again. Unchanged, the way was occupied all the
-//!    time and what it read was in the table; changed, it may have read a reservation, and it reads again.
-//!    A reader that did not find the key is done: at some moment of its scan the key was absent.
+//! 5. A reader that found its key reads `control` again. If `control` is unchanged, the way was
+//!    occupied all the time and the item was in the table. If it changed, the reader may have read
+//!    a reservation, and it reads again. A reader that did not find the key is done: at some moment
+//!    of its scan the key was missing.
 
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
@@ -38,8 +41,8 @@ const WORDS: usize = WAYS.div_ceil(8);
 const OCCUPIED: u64 = (1 << WAYS) - 1;
 const VERSION: u64 = 1 << 16;
 
-/// A fixed scramble (2^64 divided by the golden ratio, made odd): a hasher whose high bits are
-/// weak still spreads keys over the sets.
+/// A fixed scramble (2^64 divided by the golden ratio, made odd), so that a hasher with weak high
+/// bits still spreads keys over the sets.
 const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 pub struct Table<T> {
@@ -49,7 +52,7 @@ pub struct Table<T> {
 #[repr(align(128))]
 struct Set<T> {
     control: AtomicU64,
-    /// Eight tags to a word, so that a look-up compares them all at once and does not guess.
+    /// Eight tags to a word, so that a lookup compares them all at once without a branch.
     tags: [AtomicU64; WORDS],
     ways: [Emptied<Slot<T>>; WAYS],
 }
@@ -60,10 +63,10 @@ const _: () = assert!(size_of::<Set<u64>>() == 128, "a set is two cache lines");
 #[cfg(not(all(loom, feature = "loom")))]
 const _: () = assert!(
     !std::mem::needs_drop::<Set<String>>(),
-    "the drop of a set would visit its empty ways, and each of them every thread"
+    "dropping a set would visit its empty ways, and each of them all threads"
 );
 
-/// A way of the table, by number. An item never moves, so its place stays its place.
+/// The number of a way of the table. An item never moves, so its place stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     set: u32,
@@ -74,9 +77,9 @@ pub struct Place {
 #[derive(Clone, Copy)]
 pub struct Membership(u64);
 
-/// What became of [`Table::insert`].
+/// The result of [`Table::insert`].
 pub enum Inserted {
-    /// The item is in the table, here.
+    /// The item is in the table, at this place.
     Here(Place),
     /// An item that may have the same key came to the set: the caller looks again.
     Changed,
@@ -85,7 +88,7 @@ pub enum Inserted {
 }
 
 impl Membership {
-    /// Whether every way was occupied. One that is not may still be reserved or not emptied yet.
+    /// Whether every way was occupied. A way that is not may still be reserved or not emptied yet.
     pub fn is_full(self) -> bool {
         self.0 & OCCUPIED == OCCUPIED
     }
@@ -107,7 +110,7 @@ impl<T> Table<T> {
     /// The number of the set in which a key of this hash lives.
     #[inline]
     pub fn set_of(&self, hash: u64) -> usize {
-        // The high half of the product picks the set: all the high bits of the hash count.
+        // The high half of the product picks the set, so all the high bits of the hash count.
         let mixed = hash.wrapping_mul(SCRAMBLE);
         ((u128::from(mixed) * self.sets.len() as u128) >> 64) as usize
     }
@@ -120,7 +123,7 @@ impl<T> Table<T> {
 
     /// Finds the item of a key.
     ///
-    /// Writes nothing. It repeats only when a membership change of this set overlaps a match.
+    /// Writes nothing. Repeats only if a membership change of this set overlaps a match.
     #[inline(always)]
     pub fn find(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<(Place, Held<T>)> {
         let number = self.set_of(hash);
@@ -129,7 +132,7 @@ impl<T> Table<T> {
         let mut control = set.control.load(Ordering::Acquire);
         loop {
             let (way, held) = set.scan(control, Self::tag_of(hash), &is_key)?;
-            // The slot's load acquires, so this load is not before it (invariant 5).
+            // The load of the slot acquires, so this load does not come before it (invariant 5).
             let again = set.control.load(Ordering::Acquire);
             if again == control {
                 return Some((Place::new(number, way), held));
@@ -138,18 +141,19 @@ impl<T> Table<T> {
         }
     }
 
-    /// A membership under which a key is absent, for [`insert`](Self::insert); `None` if it is
-    /// there.
-    pub fn absent(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<Membership> {
+    /// A membership under which a key is missing, for [`insert`](Self::insert); `None` if the key
+    /// is in the table.
+    pub fn missing(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<Membership> {
         let set = &self.sets[self.set_of(hash)];
-        set.absent_under(Self::tag_of(hash), is_key).map(Membership)
+        set.missing_under(Self::tag_of(hash), is_key)
+            .map(Membership)
     }
 
-    /// Puts an item in whose key was absent under `seen`.
+    /// Inserts an item whose key was missing under `seen`.
     ///
-    /// The caller may hold a permit, so no key is compared here. An item that came to the set
-    /// since `seen` is told by its tag, and the last reference to one that another thread takes
-    /// back goes to `drop_later`.
+    /// The caller may hold a permit, so no key is compared here. The tags show whether an item that
+    /// may have the same key came to the set since `seen`. The last reference to an item that
+    /// another thread takes back goes to `drop_later`.
     pub fn insert(
         &self,
         hash: u64,
@@ -160,7 +164,7 @@ impl<T> Table<T> {
         let number = self.set_of(hash);
         let set = &self.sets[number];
         let tag = Self::tag_of(hash);
-        // Acquire, as in the commit below: the tags of what came since are visible.
+        // Acquire, as in the commit below: the tags of items that came since are visible.
         let mut control = set.control.load(Ordering::Acquire);
         if control != seen.0 && set.may_hold(control, tag) {
             return Inserted::Changed;
@@ -171,8 +175,8 @@ impl<T> Table<T> {
         set.write_tag(reserved.way, tag);
         loop {
             let committed = (control | 1 << reserved.way).wrapping_add(VERSION);
-            // Release publishes tag and slot; Acquire, on success as on failure, makes the look at
-            // the tags that follows see what others committed.
+            // Release publishes tag and slot. Acquire, on success as on failure: the check of the
+            // tags that follows sees what other threads committed.
             let exchanged = set.control.compare_exchange(
                 control,
                 committed,
@@ -187,10 +191,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// Removes `item`, if it is still here; returns what left the table.
+    /// Removes `item`, if it is still in its way; returns the item that left the table.
     ///
-    /// That is `item`, or what replaced it between the look and the removal: the key is gone
-    /// in either case, and the caller accounts for what it is given.
+    /// That is `item`, or the item that replaced it between the check and the removal. The key is
+    /// gone in either case, and the caller accounts for the returned item.
     pub fn remove(&self, place: Place, item: &Arc<T>) -> Option<Arc<T>> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
@@ -200,21 +204,24 @@ impl<T> Table<T> {
                 return None;
             }
             let cleared = (control & !(1 << way)).wrapping_add(VERSION);
-            // AcqRel: what happened before the removal is visible to whoever commits after it.
+            // AcqRel: what happened before the removal is visible to a thread that commits after
+            // it.
             let exchanged =
                 set.control
                     .compare_exchange(control, cleared, Ordering::AcqRel, Ordering::Acquire);
             match exchanged {
-                // Ours alone now (invariant 3).
+                // Only this thread may empty the way now (invariant 3).
                 Ok(_) => return set.ways[way].swap(None),
                 Err(now) => control = now,
             }
         }
     }
 
-    /// Replaces exactly `item` by `new`, of the same key; false if `item` was no longer in its slot.
+    /// Replaces exactly `item` by `new`, of the same key; false if `item` was no longer in its
+    /// slot.
     ///
-    /// True also when `item` was being removed at that moment; `new` is then removed with it.
+    /// Also true if another thread was removing `item` at that moment; `new` is then removed with
+    /// it.
     pub fn replace(
         &self,
         place: Place,
@@ -227,24 +234,24 @@ impl<T> Table<T> {
         replaced.map_err(|found| drop_later.add_held(found)).is_ok()
     }
 
-    /// Whether `item` is in the table, here.
+    /// Whether `item` is in the table, at this place.
     pub fn holds(&self, place: Place, item: &Arc<T>) -> bool {
         self.item_at(place)
             .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
     }
 
-    /// What the table holds here.
+    /// The item in the table at this place.
     pub fn item_at(&self, place: Place) -> Option<Held<T>> {
         self.seen_at(place).map(|(held, _)| held)
     }
 
-    /// What the table holds here, and the membership under which it does.
+    /// The item in the table at this place, and the membership under which it was read.
     pub fn seen_at(&self, place: Place) -> Option<(Held<T>, Membership)> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
         while control >> way & 1 == 1 {
             let held = set.ways[way].load();
-            // As in `find`: between two equal looks at `control` the way was occupied.
+            // As in `find`: between two equal reads of `control` the way was occupied.
             let again = set.control.load(Ordering::Acquire);
             if again == control {
                 return held.map(|held| (held, Membership(control)));
@@ -254,9 +261,11 @@ impl<T> Table<T> {
         None
     }
 
-    /// Removes what was seen here, or what replaced it since; `None` if the membership of its set has changed.
+    /// Removes the item that was seen at this place, or the item that replaced it since; `None` if
+    /// the membership of its set has changed.
     ///
-    /// Cheaper than [`remove`](Self::remove): the version says what looking at the slot again would say, and the caller need not hold the item.
+    /// Cheaper than [`remove`](Self::remove): the version proves what a second read of the slot
+    /// would show, and the caller need not hold the item.
     pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<Arc<T>> {
         let (set, way) = self.at(place);
         let cleared = (seen.0 & !(1 << way)).wrapping_add(VERSION);
@@ -264,7 +273,7 @@ impl<T> Table<T> {
         let exchanged =
             set.control
                 .compare_exchange(seen.0, cleared, Ordering::AcqRel, Ordering::Relaxed);
-        // Ours alone now (invariant 3).
+        // Only this thread may empty the way now (invariant 3).
         exchanged.ok().and_then(|_| set.ways[way].swap(None))
     }
 
@@ -274,7 +283,7 @@ impl<T> Table<T> {
         self.sets[set].control.load(Ordering::Acquire) == seen.0
     }
 
-    /// The slot of a way, and its set's version and bit as far as they concern who watches it.
+    /// The slot of a way, for a [`CachedSlot`](crate::protocol::cached_slot::CachedSlot).
     #[inline]
     pub fn slot(&self, place: Place) -> &Slot<T> {
         let (set, way) = self.at(place);
@@ -289,13 +298,14 @@ impl<T> Table<T> {
         (control >> way & 1 == 1).then_some(control)
     }
 
-    /// The tag of the key that lives here, while one does.
+    /// The tag of the key that lives at this place, while one does.
     pub fn tag_at(&self, place: Place) -> u8 {
         let (set, way) = self.at(place);
         set.tag(way)
     }
 
-    /// The items of a set, each as it is when it is reached; one that comes in meanwhile may be left out.
+    /// The items of a set, each as it is when the iterator reaches it. An item that is inserted
+    /// meanwhile may be left out.
     pub fn items(&self, set: usize) -> impl Iterator<Item = (Place, Held<T>)> {
         let occupied = self.occupied_in(set);
         occupied.filter_map(|place| Some((place, self.item_at(place)?)))
@@ -336,8 +346,8 @@ impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         let mut drops = DropAll::default();
         for set in &self.sets {
-            // Relaxed: whoever drops the table is its only owner. A way is reserved or being
-            // emptied only during a call, so the occupied ways are all that hold something.
+            // Relaxed: the thread that drops the table is its only owner. A way is reserved or
+            // being emptied only during a call, so only the occupied ways hold something.
             for way in bits(set.control.load(Ordering::Relaxed) & OCCUPIED) {
                 drops.drop_one(set.ways[way].swap(None));
             }
@@ -371,7 +381,7 @@ impl<T> Set<T> {
         }
     }
 
-    /// The occupied way, under `control`, whose item is the key.
+    /// The occupied way, under `control`, whose item has the key.
     #[inline(always)]
     fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
         let mut left = self.with_tag(tag) & control & OCCUPIED;
@@ -387,7 +397,8 @@ impl<T> Set<T> {
         None
     }
 
-    /// The ways that may have this tag, as bits; now and then one more, never one less.
+    /// The ways that may have this tag, as bits. Now and then there is one too many, but none is
+    /// missing.
     #[inline]
     fn with_tag(&self, tag: u8) -> u64 {
         const LOW: u64 = 0x0101_0101_0101_0101;
@@ -397,7 +408,8 @@ impl<T> Set<T> {
         let mut ways = 0;
         for (word, tags) in self.tags.iter().enumerate() {
             // Relaxed: the tag of an occupied way was written before the commit that `control`
-            // acquired. A newer tag means a newer item; the slot and the second look decide.
+            // acquired. A newer tag means a newer item; the slot and the second read of `control`
+            // decide.
             let differences = tags.load(Ordering::Relaxed) ^ (LOW * u64::from(tag));
             let zeros = differences.wrapping_sub(LOW) & !differences & HIGH;
             ways |= ((zeros >> 7).wrapping_mul(GATHER) >> 56) << (8 * word);
@@ -405,8 +417,8 @@ impl<T> Set<T> {
         ways
     }
 
-    /// Whether a way that is occupied under `control` may have this tag; sometimes true for one
-    /// that has another, never false for one that has it.
+    /// Whether a way that is occupied under `control` may have this tag. Sometimes true for a way
+    /// that has another tag, never false for a way that has it.
     fn may_hold(&self, control: u64, tag: u8) -> bool {
         self.with_tag(tag) & control & OCCUPIED != 0
     }
@@ -415,15 +427,16 @@ impl<T> Set<T> {
         (self.tags[way / 8].load(Ordering::Relaxed) >> (way % 8 * 8)) as u8
     }
 
-    /// Sets the tag of a reserved way, whose byte nobody else writes.
+    /// Sets the tag of a reserved way. No other thread writes that byte.
     fn write_tag(&self, way: usize, tag: u8) {
         let old = self.tag(way);
-        // An exclusive or of the difference leaves the other bytes to their writers. Relaxed: the commit releases it.
+        // The exclusive or of the difference leaves the other bytes to their writers. Relaxed: the
+        // commit releases it.
         self.tags[way / 8].fetch_xor(u64::from(old ^ tag) << (way % 8 * 8), Ordering::Relaxed);
     }
 
-    /// A `control` under which the key is absent; `None` if it is there.
-    fn absent_under(&self, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<u64> {
+    /// A `control` under which the key is missing; `None` if the key is in the set.
+    fn missing_under(&self, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<u64> {
         let mut control = self.control.load(Ordering::Acquire);
         while self.scan(control, tag, &is_key).is_some() {
             let again = self.control.load(Ordering::Acquire);
@@ -435,7 +448,7 @@ impl<T> Set<T> {
         Some(control)
     }
 
-    /// Takes a free way for `item`, invisibly.
+    /// Takes a free way for `item`; the item stays invisible.
     fn reserve<'a>(
         &'a self,
         control: u64,
@@ -458,7 +471,8 @@ impl<T> Set<T> {
     }
 }
 
-/// A way taken but not yet visible; gives the way back when dropped before [`commit`](Self::commit).
+/// A way that is taken but not visible yet; gives the way back when dropped before
+/// [`commit`](Self::commit).
 struct Reserved<'a, T> {
     set: &'a Set<T>,
     way: usize,
@@ -475,7 +489,7 @@ impl<T> Reserved<'_, T> {
 impl<T> Drop for Reserved<'_, T> {
     fn drop(&mut self) {
         if let Some(item) = self.item {
-            // Nobody else may touch a reserved way.
+            // No other thread may change a reserved way.
             self.set.ways[self.way].compare_exchange(Some(item), None);
         }
     }

@@ -20,7 +20,7 @@ pub struct Times {
     early_from: [u8; 8],
 }
 
-/// What the times of a new entry are made from; durations in ticks.
+/// The input for the times of a new entry; durations in ticks.
 #[derive(Clone, Copy)]
 pub struct Lifetime {
     pub created: Tick,
@@ -29,7 +29,7 @@ pub struct Lifetime {
     pub stale_for: Tick,
     /// After `fresh_for`: served when refreshing fails (stale-if-error).
     pub error_for: Tick,
-    /// How long before the soft limit a draw could matter.
+    /// How long before the soft limit an X-Fetch draw can matter.
     pub early_for: Tick,
     /// The moving average of the load time.
     pub cost: Tick,
@@ -38,10 +38,10 @@ pub struct Lifetime {
 impl Times {
     pub fn new(life: Lifetime) -> Self {
         let lead = life.fresh_for.saturating_sub(life.early_for);
-        // Never "for ever", so that `created` can be told from `early_from`.
+        // Never unlimited, so that `created` can be computed from `early_from`.
         let since_created = Span::new(lead.min(Span::LONGEST));
         Times {
-            // From the rounded distance, so that `created` comes back exactly.
+            // From the rounded distance, so that `created` is exact.
             early_from: life
                 .created
                 .saturating_add(since_created.ticks())
@@ -54,7 +54,7 @@ impl Times {
         }
     }
 
-    /// A placeholder has no value to be fresh, so every reader takes the slow path.
+    /// A placeholder has no value that could be fresh, so every reader takes the slow path.
     pub fn placeholder() -> Self {
         let zero = Span::ZERO;
         Times {
@@ -67,8 +67,8 @@ impl Times {
         }
     }
 
-    /// From here on an X-Fetch draw could say "refresh now", or the entry is stale. A hit compares this with the
-    /// clock and, nearly always, nothing else.
+    /// From here on an X-Fetch draw can say "refresh now", or the entry is stale. A hit compares
+    /// this with the clock and, nearly always, nothing else.
     #[inline]
     pub fn early_from(&self) -> Tick {
         Tick::from_ne_bytes(self.early_from)

@@ -1,9 +1,9 @@
-//! Loads that read the cache: which load runs here, and what it waits for.
+//! The wait graph: which load runs on this thread, and for which loads it waits.
 //!
-//! A load that waits for another load is an edge between two frames. Before a load starts to wait,
-//! its edge is added and the edges are followed; if they lead back to it, waiting would be for
-//! ever and the read fails instead. Two loads that close a cycle at the same moment both have
-//! their edge in before they look, so at least one of them sees it.
+//! A load that waits for another load is an edge between two nodes. Before a load starts to wait,
+//! it adds its edge and follows the edges. If they lead back to it, the wait would never end, so
+//! the read fails instead. Two loads that close a cycle at the same moment have both added their
+//! edges before they follow them, so at least one of them finds the cycle.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -17,14 +17,14 @@ pub struct WaitNode {
 }
 
 thread_local! {
-    // Empty whenever no load runs, so nothing is left to drop; and without a destructor it can be
-    // used until the thread's very end, by a load that a destructor runs, too.
+    // Empty whenever no load runs, so nothing is left to drop. Without a destructor it can be used
+    // until the thread's very end, even by a load that a destructor runs.
     static CURRENT: RefCell<ManuallyDrop<Option<Arc<WaitNode>>>> =
         const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
-/// Exchanges the load that runs on this thread; `None` if it cannot be known, which is harmless:
-/// its cycles end by the load timeout.
+/// Exchanges the load that runs on this thread; `None` if it is unknown. That is harmless, because
+/// cycles then end by the load timeout.
 fn exchange(wait_node: Option<Arc<WaitNode>>) -> Option<Arc<WaitNode>> {
     let exchanged =
         CURRENT.try_with(|current| std::mem::replace(&mut **current.borrow_mut(), wait_node));
@@ -74,7 +74,8 @@ impl WaitNode {
     }
 }
 
-/// Restores the outer load when dropped: a worker that waits may run another load on its stack.
+/// Restores the outer load when dropped, because a worker that waits may run another load on its
+/// stack.
 pub struct Entered {
     outer: Option<Arc<WaitNode>>,
 }

@@ -1,14 +1,14 @@
-//! Something that happens again and again, and the callers that wait for it.
+//! An event that can happen many times, and the callers that wait for it.
 //!
-//! A waker is a stranger's code: it may panic, take long, or drop the last handle to a task that
+//! A waker is foreign code: it may panic, may be slow, or may drop the last handle to a task that
 //! waits here itself. So it is cloned, called and dropped without the lock, and each call is
 //! isolated from the next.
 //!
 //! Invariants:
 //!
-//! 1. A waiter listens before it looks at what it waits for, and a notifier changes that before it
-//!    notifies. Both take the lock: if the notifier is first, the waiter's look sees the change;
-//!    else the waiter hears of it (P3).
+//! 1. A waiter listens before it checks its condition, and a notifier changes the condition before
+//!    it notifies. Both take the lock. If the notifier is first, the waiter's check sees the
+//!    change; otherwise the notification reaches the waiter (P3).
 //! 2. A waker that panics loses its own call; all the others are called (P5).
 
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ use crate::sync::{Mutex, lock};
 pub struct Event(Mutex<Waiting>);
 
 struct Waiting {
-    /// How often it happened.
+    /// How many times the event has happened.
     times: u64,
-    /// The number of the next waker; none is used twice.
+    /// The number of the next waker; no number is used twice.
     next: u64,
     wakers: BTreeMap<u64, Waker>,
 }
@@ -37,7 +37,7 @@ impl Event {
         }))
     }
 
-    /// A future that is ready once this has happened again.
+    /// Returns a future that is ready once this has happened again.
     pub fn listen(&self) -> Listener<'_> {
         Listener {
             event: self,
@@ -71,9 +71,9 @@ impl Default for Event {
 /// Dropping it only removes this waiter.
 pub struct Listener<'a> {
     event: &'a Event,
-    /// How often the event had happened when this began to listen.
+    /// How many times the event had happened when this began to listen.
     times: u64,
-    /// The number of its waker, while that is in the list or was taken out to be called.
+    /// The number of its waker, while the waker is in the list or was taken out to be called.
     waker: Option<u64>,
 }
 
@@ -102,7 +102,7 @@ impl Drop for Listener<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.waker {
             let waker = self.event.with(|waiting| waiting.wakers.remove(&number));
-            // Its drop may run user code, while this future unwinds perhaps.
+            // Its drop may run user code, perhaps while this future unwinds.
             isolated(|| drop(waker));
         }
     }

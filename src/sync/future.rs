@@ -1,6 +1,6 @@
 //! Waiting for a future on a thread.
 //!
-//! Without a thread-local and without `std::thread::park`: both fail in a destructor of a
+//! It uses neither a thread-local nor `std::thread::park`. Both fail in a destructor of a
 //! thread-local, where a caller may read the cache too, and the token of `park` belongs to the
 //! user's own code.
 
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crate::sync::plain::{Condvar, Mutex, lock};
 use crate::sync::{Arc, PoisonError};
 
-/// A future on its way to a runtime.
+/// A future that is handed to a runtime.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Default)]

@@ -1,12 +1,12 @@
-//! The one door to atomics, shared pointers and the model checker.
+//! The sync shim: the only access to atomics, shared pointers and the model checker.
 //!
-//! No other file names `std::sync`, `arc_swap` or `loom` (a test greps for it), so a build for
-//! the model checker swaps every primitive here and nowhere else. The model side also repairs
-//! two gaps of loom; see [`model`](self::model) in the source.
+//! No other file names `std::sync`, `arc_swap` or `loom` (a test checks this), so a build for the
+//! model checker swaps every primitive here and nowhere else. The model side also repairs two gaps
+//! of loom; see [`model`](self::model) in the source.
 //!
-//! Orderings are part of the operation names here where only one is ever right:
-//! [`Slot::load`] acquires, [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release.
-//! Atomics take their ordering from the caller, who explains it.
+//! Where only one ordering is ever right, the operation implies it: [`Slot::load`] acquires,
+//! [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release. Atomics take their ordering
+//! from the caller, who explains it.
 
 pub(crate) mod event;
 pub(crate) mod future;
@@ -39,12 +39,12 @@ pub(crate) use std::thread_local;
 /// A word that only counts and orders nothing, and so is not part of any model.
 pub use std::sync::atomic::AtomicU64 as Counter;
 
-/// Locks a mutex whose data stays valid when a holder panics, so poison carries no news.
+/// Locks a mutex whose data stays valid when a holder panics, so poison means nothing.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What no model looks into: the start of threads, their numbers, and how they block.
+/// Primitives that no model explores: the start of threads, their numbers, and how they block.
 pub(crate) mod plain {
     use std::sync::PoisonError;
     pub use std::sync::{Condvar, Mutex, MutexGuard};
@@ -55,23 +55,23 @@ pub(crate) mod plain {
     }
 }
 
-/// A [`Slot`] seen by one thread, which remembers what it last held: a look is one load and a
-/// comparison, no guard.
-pub struct Watch<O, T>(Kept<O, T>);
+/// A [`Slot`] as one thread remembers it. A read is one load and a comparison, without a guard.
+pub struct SlotCache<O, T>(Kept<O, T>);
 
-impl<O: Deref<Target = Slot<T>>, T> Watch<O, T> {
+impl<O: Deref<Target = Slot<T>>, T> SlotCache<O, T> {
     pub fn new(slot: O) -> Self {
-        Watch(Kept::new(slot))
+        SlotCache(Kept::new(slot))
     }
 
-    /// What the slot holds now.
+    /// The value in the slot now.
     ///
-    /// Acquires, without a guard: one load, a comparison and a fence, which is free on x86.
+    /// Acquires without a guard, by one load, a comparison and a fence, which is free on x86.
     #[inline]
     pub fn look(&mut self) -> Option<&Arc<T>> {
         let held = self.0.renewed();
-        // The load inside is Relaxed. What the caller reads next, the second look at `control`,
-        // must not come before it. Here, and not on either side, so that the models need it too.
+        // The load inside is Relaxed. The caller's next read, the second read of `control`, must
+        // not come before it. The fence is here, and not on either side, so that the models need it
+        // too.
         fence(Ordering::Acquire);
         held
     }
@@ -94,16 +94,17 @@ mod native {
     pub use std::sync::{Mutex, MutexGuard};
     pub use std::thread::yield_now;
 
-    /// A slot that its owner empties before it is dropped; one that is not empty then leaks.
+    /// A slot that its owner empties before it is dropped. If it is not empty then, its content
+    /// leaks.
     pub use std::mem::ManuallyDrop as Emptied;
 
     /// A cell that holds an `Arc` or nothing, read without touching the reference count.
     pub struct Slot<T>(ManuallyDrop<ArcSwapOption<T>>);
 
-    /// What a [`Slot`] held when it was loaded, kept alive without counting.
+    /// The content of a [`Slot`] when it was loaded, kept alive without counting.
     ///
-    /// Moving one between threads is fine. A thread that keeps more than eight at once pays a
-    /// reference count for each further one.
+    /// It may move between threads. A thread that keeps more than eight at once pays a reference
+    /// count for each further one.
     pub struct Held<T>(Guard<Option<Arc<T>>>);
 
     impl<T> Slot<T> {
@@ -111,7 +112,7 @@ mod native {
             Slot(ManuallyDrop::new(ArcSwapOption::new(value)))
         }
 
-        /// Acquire: what was written before the pointer was stored is visible.
+        /// Acquire: everything written before the pointer was stored is visible.
         #[inline]
         pub fn load(&self) -> Option<Held<T>> {
             let guard = self.0.load();
@@ -120,14 +121,14 @@ mod native {
 
         /// Stores `new` if the slot holds exactly `current` (by address); returns whether it did.
         ///
-        /// Success acquires and releases. The caller owns a reference to `current`, so its
-        /// address cannot be reused meanwhile: there is no ABA.
+        /// Success acquires and releases. The caller owns a reference to `current`, so its address
+        /// cannot be reused meanwhile: there is no ABA problem.
         pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
             self.exchange(current, new).is_ok()
         }
 
-        /// [`compare_exchange`](Self::compare_exchange) for a caller that holds something: a
-        /// failure returns what the slot held, because that reference may be the last one.
+        /// [`compare_exchange`](Self::compare_exchange) for a caller that holds something. A
+        /// failure returns the content of the slot, because that reference may be the last one.
         pub fn exchange(
             &self,
             current: Option<&Arc<T>>,
@@ -141,7 +142,7 @@ mod native {
             }
         }
 
-        /// Replaces whatever the slot holds; acquires and releases.
+        /// Replaces the content of the slot; acquires and releases.
         pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(new)
         }
@@ -157,12 +158,12 @@ mod native {
     }
 
     impl<T> Held<T> {
-        /// Wraps an `Arc` that is owned, for values that come from somewhere else than a slot.
+        /// Wraps an owned `Arc`, for values that do not come from a slot.
         pub fn owned(value: Arc<T>) -> Self {
             Held(Guard::from_inner(Some(value)))
         }
 
-        /// A counted reference instead.
+        /// Converts this into a counted reference.
         pub fn into_arc(self) -> Arc<T> {
             match Guard::into_inner(self.0) {
                 Some(arc) => arc,
@@ -180,7 +181,7 @@ mod native {
         }
     }
 
-    /// What a slot held when it was last looked at; kept until it holds something else.
+    /// The content of a slot when it was last read; kept until the slot holds something else.
     pub(super) struct Kept<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
 
     struct Inner<O>(O);
@@ -198,7 +199,7 @@ mod native {
             Kept(Cache::new(Inner(slot)))
         }
 
-        /// Relaxed, if the slot holds what is kept.
+        /// Relaxed, if the slot still holds the same value.
         #[inline]
         pub(super) fn renewed(&mut self) -> Option<&Arc<T>> {
             self.0.load().as_ref()

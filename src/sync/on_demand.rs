@@ -1,4 +1,4 @@
-//! A thread of the library's own, started when it is first needed.
+//! A thread of the library, started when it is first needed.
 
 use std::io;
 use std::thread::{Builder, Thread};
@@ -6,7 +6,7 @@ use std::thread::{Builder, Thread};
 use crate::sync::OnceLock;
 use crate::sync::plain::{Mutex, lock};
 
-/// A start that fails, because the system has no thread left, is tried again when the thread is
+/// If the start fails, because the system has no thread left, it is tried again when the thread is
 /// needed next.
 #[derive(Default)]
 pub(crate) struct OnDemand {
@@ -21,7 +21,7 @@ impl OnDemand {
         self.thread.get()
     }
 
-    /// The thread, started now if it is not there yet.
+    /// Returns the thread, and starts it if it does not run yet.
     pub(crate) fn get_or_start(
         &self,
         name: &str,

@@ -1,13 +1,13 @@
-//! What each thread has for itself, such as its counters: found without a lock and written without
-//! a locked instruction.
+//! Data that each thread has for itself, such as its counters: found without a lock and written
+//! without a locked instruction.
 //!
-//! Threads have numbers. The number of a thread that ended goes to a later one, with all that
-//! belongs to it, so a program that starts threads for ever needs memory for as many as run at the
-//! same time.
+//! Threads have numbers. The number of a thread that ended goes to a later thread, with all the
+//! data that belongs to it. So a program that starts threads again and again needs memory only for
+//! as many as run at the same time.
 //!
-//! A thread whose number is given back, because it is about to end and its thread-locals are gone,
-//! has nothing of its own any more: destructors that run after that get `None`. No access here
-//! panics, wherever it happens.
+//! A thread gives its number back when it is about to end and its thread-locals are gone. From then
+//! on it has no data of its own: destructors that run later get `None`. No access here panics,
+//! wherever it happens.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -16,10 +16,10 @@ use std::collections::BinaryHeap;
 use crate::sync::OnceLock;
 use crate::sync::plain::{Mutex, lock};
 
-/// As many rows as numbers have bits; each is twice as long as the one before.
+/// As many rows as numbers have bits; each row is twice as long as the one before.
 const ROWS: usize = 32;
 
-/// Where what belongs to a thread is found in every [`PerThread`].
+/// Where the data of a thread is found in every [`PerThread`].
 #[derive(Clone, Copy)]
 struct Place {
     row: u32,
@@ -44,8 +44,8 @@ impl Place {
 }
 
 thread_local! {
-    // Apart from the guard, because it has no destructor: it can be read until the thread's very
-    // end, and costs a hit no check.
+    // Separate from the guard, because it has no destructor. So it can be read until the thread's
+    // very end, and costs a hit no check.
     static PLACE: Cell<Place> = const { Cell::new(Place::NONE) };
     static NUMBERED: Numbered = const { Numbered(Cell::new(None)) };
 }
@@ -69,7 +69,7 @@ static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
 
 struct Numbers {
     given: u32,
-    /// The lowest first, so that the long rows stay unused.
+    /// The lowest number first, so that the long rows stay unused.
     free: BinaryHeap<Reverse<u32>>,
 }
 
@@ -86,7 +86,7 @@ impl Numbers {
 /// Gives this thread a number; `None` if its thread-locals are gone.
 fn number() -> Option<Place> {
     let numbered = NUMBERED.try_with(|numbered| {
-        // The lock makes what the last thread of this number wrote visible to this one.
+        // The lock makes the writes of the last thread with this number visible to this one.
         let number = lock(&NUMBERS).take();
         numbered.0.set(Some(number));
         Place::of(number)
@@ -106,7 +106,7 @@ impl<T> Default for PerThread<T> {
 }
 
 impl<T: Default> PerThread<T> {
-    /// What this thread has, if it has asked for it before.
+    /// The data of this thread, if it exists.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         let place = PLACE.try_with(Cell::get).unwrap_or(Place::NONE);
@@ -114,7 +114,7 @@ impl<T: Default> PerThread<T> {
         row.get(place.column as usize)
     }
 
-    /// What this thread has, made if it has none; `None` if its thread-locals are gone.
+    /// The data of this thread, created if needed; `None` if its thread-locals are gone.
     pub(crate) fn get_or_make(&self) -> Option<&T> {
         let place = match PLACE.try_with(Cell::get) {
             Ok(place) if place.row < ROWS as u32 => place,
@@ -125,7 +125,7 @@ impl<T: Default> PerThread<T> {
         row.get(place.column as usize)
     }
 
-    /// What any thread has or had.
+    /// The data of every thread that has or had any.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter_map(OnceLock::get).flatten()
     }

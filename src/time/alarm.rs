@@ -1,14 +1,18 @@
-//! Wakes those whose time has come: one list for a clock, and one thread for the clocks of the system.
+//! Alarms wake sleepers at their times: each clock has one list, and the system's clocks share one
+//! thread.
 //!
-//! Nearly everything that waits is over long before its deadline. So setting an alarm costs a short lock and a weak reference, and wakes the
-//! thread only if that would have slept too long; nothing is taken back, and alarms of what is gone are dropped when the list would
-//! grow. (A timer for each waiter woke a thread twice for each load.)
+//! Nearly every wait is over long before its deadline. So setting an alarm costs a short lock and a
+//! weak reference, and wakes the thread only if it would sleep too long. Alarms are not cancelled:
+//! alarms of dropped sleepers are removed when the list would grow. (One timer per waiter would
+//! wake a thread twice for each load.)
 //!
 //! Invariants:
 //!
-//! 1. Whoever sets an alarm looks at the clock once more after it has registered to be woken, and goes by its own clock alone.
-//! 2. `next` is never later than an alarm that is in the list, once whoever set it has gone on: the thread, or whoever moves
-//!    the clock, looks again in time (P3, P5: none hangs).
+//! 1. A sleeper that sets an alarm registers to be woken and then checks the clock once more. It
+//!    relies on its own clock alone.
+//! 2. `next` is never later than an alarm in the list, once the call that set the alarm has
+//!    returned. So the thread, or the caller that moves the clock, checks the list in time (P3, P5:
+//!    no waiter hangs).
 
 use std::thread::park_timeout;
 use std::time::Duration;
@@ -19,10 +23,10 @@ use crate::sync::on_demand::OnDemand;
 use crate::sync::{Arc, AtomicU64, Held, Mutex, OnceLock, Ordering, PoisonError, Slot, Weak};
 use crate::time::clock::{Clock, Tick};
 
-/// The thread never sleeps longer, and never shorter.
+/// The shortest and the longest sleep of the thread.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
 
-/// Who waits for a time.
+/// A waiter that an alarm can wake.
 pub trait Sleeper: Send + Sync {
     /// Called without any lock, perhaps more than once, never too early.
     fn wake(&self);
@@ -31,7 +35,7 @@ pub trait Sleeper: Send + Sync {
 pub struct Alarms {
     /// One list: a load takes its lock once, for some nanoseconds.
     list: Mutex<Vec<Alarm>>,
-    /// When to look at the list.
+    /// When the list has to be checked next.
     next: AtomicU64,
 }
 
@@ -50,14 +54,16 @@ struct Alarm {
 }
 
 impl Alarms {
-    /// Sets an alarm; true if the list has to be looked at earlier than was known so far.
+    /// Sets an alarm; returns true if the list now has to be checked earlier than before.
     #[must_use]
     pub fn set(&self, at: Tick, sleeper: Weak<dyn Sleeper>) -> bool {
         {
             let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
             if list.len() == list.capacity() {
                 list.retain(|alarm| alarm.sleeper.strong_count() > 0);
-                // As much room as is taken, so that looking for the gone is rare; and no more, for what is gone keeps its memory until then.
+                // Reserves as much room as is in use, so that the scan for dropped sleepers is
+                // rare. No more than that, because a dropped sleeper keeps its memory until the
+                // scan.
                 let live = list.len();
                 if 2 * live >= list.capacity() {
                     list.reserve_exact(live + 1);
@@ -65,13 +71,15 @@ impl Alarms {
             }
             list.push(Alarm { at, sleeper });
         }
-        // SeqCst with the exchange in `ring`: either that sees the alarm in the list, or this sees the exchange.
+        // SeqCst with the exchange in `ring`: either that exchange is followed by a check that sees
+        // this alarm in the list, or this operation sees the exchange.
         self.next.fetch_min(at, Ordering::SeqCst) > at
     }
 
-    /// Wakes all whose time has come; returns when to look again, if nobody sets an earlier alarm.
+    /// Wakes all sleepers whose time has come; returns when to check again if no earlier alarm is
+    /// set.
     pub fn ring(&self, now: Tick) -> Tick {
-        // Before the list: an alarm that is set from here on lowers it again.
+        // Before the list is read: an alarm that is set from here on lowers it again.
         self.next.swap(Tick::MAX, Ordering::SeqCst);
         let mut next = Tick::MAX;
         let mut due = Vec::new();
@@ -90,8 +98,8 @@ impl Alarms {
             });
         }
         for sleeper in due {
-            // The last reference may be this one by now, and a user's value with it, whose `Drop`
-            // may panic.
+            // This may be the last reference by now, and a user's value may be dropped with it,
+            // whose `Drop` may panic.
             isolated(|| {
                 if let Some(sleeper) = sleeper.upgrade() {
                     sleeper.wake();
@@ -104,9 +112,9 @@ impl Alarms {
 
 /// The alarms of the system's clocks in one process, and the thread that rings them.
 ///
-/// A process that was forked has the memory of its parent, but none of its threads; and any lock
-/// may have been held by one of them. So it makes its own alarms, and touches those of the parent
-/// no more.
+/// A forked process has the memory of its parent but none of its threads, and any of these threads
+/// may have held a lock. So the child creates its own alarms and no longer touches those of the
+/// parent.
 struct System {
     process: u32,
     alarms: Alarms,
@@ -126,8 +134,8 @@ pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
     }
 }
 
-/// What tells the processes apart that a fork made of one: an alarm that was set in another one
-/// rings there only.
+/// Identifies the process, because a fork copies alarms to the child but they ring only in the
+/// process that set them.
 pub(crate) fn process() -> u32 {
     std::process::id()
 }
@@ -157,7 +165,8 @@ impl System {
 }
 
 fn keep_ringing(alarms: &Alarms) {
-    // The one that lags: whoever is woken finds its own clock there, too.
+    // The coarse clock, because it lags: a woken sleeper finds that its own clock has reached the
+    // time, too.
     let clock = Clock::coarse();
     loop {
         let next = alarms.ring(clock.now());
@@ -166,14 +175,14 @@ fn keep_ringing(alarms: &Alarms) {
     }
 }
 
-/// One that waits for nothing but a time.
+/// A sleeper that waits only for a time.
 pub struct Nap(pub Event);
 
 impl Nap {
-    /// Completes when it is over by the clock; its alarm was set before.
+    /// Completes when `is_over` holds by the clock; the caller has set the alarm before.
     pub async fn sleep(&self, is_over: impl Fn() -> bool) {
         loop {
-            // Before the look at the clock, so that a wake between the two is not lost.
+            // Listens before it checks the clock, so that a wake between the two is not lost.
             let woken = self.0.listen();
             if is_over() {
                 return;
@@ -194,7 +203,7 @@ mod tests {
     use super::{Alarms, Arc, Event, Nap, Sleeper};
 
     #[test]
-    fn what_is_gone_does_not_pile_up_and_what_is_not_is_woken() {
+    fn dropped_sleepers_do_not_pile_up_and_live_ones_are_woken() {
         let alarms = Alarms::default();
         let lasting: Vec<Arc<dyn Sleeper>> =
             (0..10).map(|_| Arc::new(Nap(Event::new())) as _).collect();

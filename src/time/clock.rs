@@ -1,6 +1,6 @@
-//! Where the time comes from.
+//! The sources of time.
 //!
-//! The cache never asks the operating system for the time on its own: it asks its [`Clock`]. Inside
+//! The cache never asks the operating system for the time directly: it asks its [`Clock`]. Inside
 //! the crate a time is a [`Tick`], nanoseconds since an origin that belongs to the clock.
 
 use std::time::Duration;
@@ -16,11 +16,11 @@ pub type Tick = u64;
 
 /// The source of time for one cache.
 ///
-/// A builder that is not told otherwise picks [`Clock::coarse`] when the soft limit is at least
-/// 400 ms, and [`Clock::precise`] below. No clock ever goes backwards, and all threads see the same.
+/// Default: [`Clock::coarse`] if the soft limit is at least 400 ms, otherwise [`Clock::precise`].
+/// No clock ever goes backwards, and all threads see the same time.
 ///
-/// The first read of a process that waits starts one thread, `everfresh-clock`, which wakes waiters
-/// at their deadlines; a child made by `fork` starts its own.
+/// The first read in a process that waits starts one thread, `everfresh-clock`, which wakes waiters
+/// at their deadlines. A child made by `fork` starts its own.
 ///
 /// # Example
 ///
@@ -47,31 +47,31 @@ enum Source {
 }
 
 impl Clock {
-    /// The cheapest monotonic clock of the system: about 3 ns a reading on Linux, in steps of 1 to
-    /// 10 ms (the kernel's tick, 4 ms on most).
+    /// The cheapest monotonic clock of the system: about 3 ns per reading on Linux, in steps of 1
+    /// to 10 ms (the kernel's tick, 4 ms on most systems).
     ///
     /// An age, and the rest after a failure, may be wrong by one step. A load timeout never ends
-    /// early, and up to two steps late. The clock stands still while the machine is suspended:
-    /// see [`Clock::boottime`]. On systems other than Linux this is [`Clock::precise`].
+    /// early, but up to two steps late. The clock stands still while the machine is suspended: see
+    /// [`Clock::boottime`]. On systems other than Linux this is [`Clock::precise`].
     pub fn coarse() -> Self {
         Clock(Source::Coarse)
     }
 
-    /// The exact monotonic clock of the system: about 20 ns a reading on Linux.
+    /// The exact monotonic clock of the system: about 20 ns per reading on Linux.
     ///
     /// It stands still while the machine is suspended: see [`Clock::boottime`].
     pub fn precise() -> Self {
         Clock(Source::Precise)
     }
 
-    /// The exact clock that goes on while the machine is suspended, for laptops, phones and
-    /// virtual machines that are paused: a value that went out of date during the pause is stale
-    /// or gone after it.
+    /// The exact clock that continues while the machine is suspended, for laptops, phones and
+    /// virtual machines that are paused: a value that expired during the pause is stale or gone
+    /// after it.
     ///
-    /// About 20 ns a reading on Linux (`CLOCK_BOOTTIME`), a system call before Linux 5.3. On other
-    /// systems this is [`Clock::precise`], whose behaviour in a suspension is that of
-    /// [`std::time::Instant`]. If the machine is suspended during a wait, the wait
-    /// ends at most one `load_timeout` after the machine resumes.
+    /// About 20 ns per reading on Linux (`CLOCK_BOOTTIME`), a system call before Linux 5.3. On
+    /// other systems this is [`Clock::precise`], which behaves like [`std::time::Instant`] in a
+    /// suspension. If the machine is suspended during a wait, the wait ends at most one
+    /// `load_timeout` after the machine resumes.
     ///
     /// # Example
     ///
@@ -91,7 +91,7 @@ impl Clock {
         Clock(Source::Boottime)
     }
 
-    /// The time for hits: as cheap as this clock can be.
+    /// The time for hits, from the cheapest reading of this clock.
     #[inline]
     pub(crate) fn now(&self) -> Tick {
         match &self.0 {
@@ -113,7 +113,8 @@ impl Clock {
         }
     }
 
-    /// The time for measuring loads: as exact as this clock can be, on the same scale as `now`.
+    /// The time for measuring loads, from the most exact reading of this clock, on the same scale
+    /// as `now`.
     pub(crate) fn exact(&self) -> Tick {
         match &self.0 {
             Source::Coarse | Source::Precise => system::precise(),
@@ -128,8 +129,8 @@ impl Clock {
         match &self.0 {
             Source::Coarse | Source::Precise => alarm::set(at, sleeper),
             Source::Boottime => {
-                // Alarms go by the monotonic clock. Read after this one, it makes the alarm too
-                // late by an instant, and never too early.
+                // Alarms use the monotonic clock. It is read after the boottime clock, so the alarm
+                // is slightly late and never early.
                 let left = at.saturating_sub(system::boottime());
                 alarm::set(system::precise().saturating_add(left), sleeper);
             }
@@ -154,7 +155,8 @@ impl From<ManualClock> for Clock {
     }
 }
 
-/// A duration as a difference of ticks; longer than 584 years is for ever, `Duration::MAX` too.
+/// A duration as a difference of ticks. Durations above 584 years are unlimited, `Duration::MAX`
+/// too.
 pub(crate) fn ticks(duration: Duration) -> Tick {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -186,7 +188,7 @@ mod system {
 
     #[inline]
     fn tick(time: Timespec) -> Tick {
-        // A monotonic clock counts up from the start of the system: neither part is negative.
+        // A monotonic clock counts up from the start of the system, so neither part is negative.
         (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
     }
 }

@@ -5,13 +5,13 @@ use super::clock::{Clock, Tick, ticks};
 use crate::sync::{Arc, AtomicU64, Ordering, Weak};
 use crate::time::alarm::{Alarms, Sleeper};
 
-/// The latest time of this clock. It is later than every limit that is not for ever, and claims
-/// made then still have a deadline after it.
+/// The latest time of this clock. It is later than every limit that is not unlimited, and a claim
+/// made then still has a later deadline.
 const LATEST: Tick = Tick::MAX / 8;
 
-/// A clock that moves only when it is told to, for tests.
+/// A clock for tests that moves only when the test moves it.
 ///
-/// Clones show the same time. Deadlines that the cache waits for (a load that hangs) pass when the
+/// Clones show the same time. Deadlines for which the cache waits (a load that hangs) pass when the
 /// clock is advanced over them, whatever the real time.
 ///
 /// # Example
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl ManualClock {
-    /// A clock at an arbitrary time.
+    /// Creates a clock at an arbitrary time.
     pub fn new() -> Self {
         ManualClock(Arc::new(Shared {
             now: AtomicU64::new(ticks(Duration::from_secs(1_000_000))),
@@ -48,16 +48,16 @@ impl ManualClock {
         }))
     }
 
-    /// Moves the clock forward and wakes all who wait for a time now reached.
+    /// Moves the clock forward and wakes all waiters whose time has been reached.
     ///
-    /// The clock stops after 73 years, which is past every time limit that is not for ever.
+    /// The clock stops after 73 years, which is past every time limit that is not unlimited.
     pub fn advance(&self, by: Duration) {
         let now = &self.0.now;
         let mut before = now.load(Ordering::Relaxed);
         loop {
             let after = before.saturating_add(ticks(by)).min(LATEST);
-            // AcqRel orders the steps of several threads; a reader gets its value from the load
-            // below. A failed exchange needs no edge, its value is only counted from.
+            // AcqRel orders the steps of several threads. A reader gets its value from the load
+            // below. A failed exchange needs no edge, because the loop only starts from its value.
             match now.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(other) => before = other,
@@ -71,10 +71,11 @@ impl ManualClock {
     }
 
     pub(super) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
-        // Whoever moves the clock looks at the whole list, whatever it knew; and whoever sleeps looks at the clock after this.
+        // The caller that moves the clock checks the whole list, whatever `next` says. A sleeper
+        // checks the clock after it has set its alarm.
         let _ = self.0.alarms.set(at, sleeper);
-        // Those who leave the alarm to the caller may have looked at the clock before a move that
-        // found no alarm in the list yet.
+        // A waiter that relies on another waiter's alarm may have checked the clock before a move
+        // that found no alarm in the list yet.
         let now = self.now();
         if at <= now {
             self.0.alarms.ring(now);
@@ -94,7 +95,7 @@ impl Default for ManualClock {
     }
 }
 
-// So that `Builder::clock` takes either.
+// So that `Builder::clock` accepts both.
 impl From<&ManualClock> for Clock {
     fn from(clock: &ManualClock) -> Self {
         clock.clone().into()

@@ -242,7 +242,7 @@ fn recursion_and_overload_have_their_own_predicates() {
     assert!(is_pending(&mut reads[1]));
     let error = ready(get(&cache, 3)).unwrap_err();
     assert_eq!(kind(&error), "overloaded");
-    assert!(error.to_string().contains("raise the queue's bound"));
+    assert!(error.to_string().contains("raise the queue limit"));
     loader.release();
     loader.wait_until_idle();
 }

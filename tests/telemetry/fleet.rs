@@ -270,9 +270,7 @@ fn results_that_the_store_does_not_take_are_events() {
         let events = traced.events("traced a");
         events.iter().any(|said| said.fields.contains(text))
     };
-    assert!(said(
-        "a result is discarded: the store knows something later"
-    ));
+    assert!(said("a result is discarded: the store has a newer write"));
     assert!(said("the store failed: the store takes no writes"));
     assert!(!tells(&traced.text()));
 }

@@ -10,10 +10,12 @@ use crate::load::loader::Loaded;
 use crate::protocol::times::{Lifetime, Times};
 use crate::time::clock::{Tick, ticks};
 
-/// `ln(1e9)`: a draw matters with a chance above 1e-9 only this many `beta * cost` before the soft limit.
+/// `ln(1e9)`: a draw has a chance above 1e-9 only in the last `WINDOW * beta * cost` before the
+/// soft limit.
 const WINDOW: f64 = 20.723_265_836_946_41;
 
-/// The early window is at most this part of the fresh time, or a slow load would be repeated for ever.
+/// The early window is at most this part of the fresh time. Otherwise a slow load would be repeated
+/// without end.
 const WINDOW_CAP: f64 = 0.5;
 
 /// The share of the newest measurement in the moving average of the load time.
@@ -35,8 +37,8 @@ pub(crate) struct Policy {
 impl Policy {
     /// The times of a new entry.
     ///
-    /// `previous_cost` is the average so far, `took` the newest measurement; either may be unknown.
-    /// An average of zero is unknown too: that of a value that was inserted.
+    /// `previous_cost` is the average so far, and `took` is the newest measurement. Either may be
+    /// unknown. An average of zero also means unknown: it belongs to a value that was inserted.
     pub(crate) fn times<V>(
         &self,
         loaded: &Loaded<V>,
@@ -53,7 +55,7 @@ impl Policy {
             (before, took) => took.or(before).unwrap_or(0),
         };
         let fresh_for = loaded.fresh_for.map_or(self.fresh_for, ticks);
-        // Jitter only shortens: nothing is fresh for longer than was asked.
+        // Jitter only shortens: no value is fresh for longer than configured.
         let fresh_for = match self.jitter > 0.0 && fresh_for != Tick::MAX {
             true => (fresh_for as f64 * (1.0 - self.jitter * rng.random::<f64>())) as Tick,
             false => fresh_for,
@@ -79,8 +81,10 @@ impl Policy {
         scale > 0.0 && exceeds(rng.next_u64(), left / scale)
     }
 
-    /// How long to rest after the attempt that followed `failures` failures: doubling, capped, and with
-    /// up to half of it taken off at random so that keys which failed together do not retry together.
+    /// How long to rest after the attempt that followed `failures` failures.
+    ///
+    /// The rest doubles up to a limit. A random part of it, at most half, is taken off, so that
+    /// keys which failed together do not retry together.
     pub(crate) fn backoff(&self, failures: u32, rng: &mut impl Rng) -> Tick {
         let doubled = self.backoff_from.saturating_mul(1 << failures.min(63));
         let longest = doubled.min(self.backoff_to);
@@ -90,7 +94,8 @@ impl Policy {
 
 /// Whether `-ln(U) >= x` for the uniform `U = (bits + 1) / 2^64`.
 ///
-/// With `z` leading zeros `U >= 2^-(z+1)`, so `-ln(U) <= (z+1) ln 2`: nearly every draw ends there, without a logarithm.
+/// With `z` leading zeros `U >= 2^-(z+1)`, so `-ln(U) <= (z+1) ln 2`. Nearly every draw ends there,
+/// without a logarithm.
 fn exceeds(bits: u64, x: f64) -> bool {
     let most = f64::from(bits.leading_zeros() + 1) * std::f64::consts::LN_2;
     if most < x {

@@ -69,7 +69,8 @@ fn the_mean_lead_time_is_the_closed_form() {
         let scale = beta * COST as f64 / SECOND as f64;
         let expected = scale * ((rate * scale).ln() + 0.577_215_664_9);
         let mean = sum / EPOCHS as f64;
-        // The standard deviation of this law (Gumbel) is 1.283 scale; five of the mean's, plus one read.
+        // The standard deviation of this law (Gumbel) is 1.283 scale; five of the mean's, plus one
+        // read.
         let tolerance = 5.0 * 1.283 * scale / (EPOCHS as f64).sqrt() + 1.0 / rate;
         assert!(
             (mean - expected).abs() < tolerance,
@@ -88,7 +89,7 @@ fn without_a_claim_a_hot_key_would_start_e_to_the_one_over_beta_refreshes() {
             let times = times(&policy, &mut rng);
             let mut draws = SmallRng::seed_from_u64(rng.random());
             let mut first = None;
-            // Everybody who draws "now" until the first result is published, one cost later.
+            // All readers that draw "now" until the first result is published, one cost later.
             for now in reads(&times, 2_000.0, &mut rng) {
                 if first.is_some_and(|first| now >= first + COST) {
                     break;
@@ -101,7 +102,8 @@ fn without_a_claim_a_hot_key_would_start_e_to_the_one_over_beta_refreshes() {
         }
         let mean = started as f64 / EPOCHS as f64;
         let expected = f64::exp(1.0 / beta);
-        // The number is geometric, so its standard deviation is below its mean; the ends of the window add a little.
+        // The number is geometric, so its standard deviation is below its mean. The ends of the
+        // window add a little.
         let tolerance = 5.0 * expected / (EPOCHS as f64).sqrt() + 0.05;
         assert!(
             (mean - expected).abs() < tolerance,
@@ -138,7 +140,7 @@ fn jitter_only_shortens_and_backoff_doubles_to_its_cap() {
         let longest = longest * SECOND;
         assert!((longest / 2..=longest).contains(&rest));
     }
-    // From the shortest first rest to a longest of for ever, in as many steps as a claim counts.
+    // From the shortest first rest to an unlimited one, in as many steps as a claim word counts.
     let mut shortest = policy(1.0);
     (shortest.backoff_from, shortest.backoff_to) = (1, Tick::MAX);
     for failures in 0..=63 {

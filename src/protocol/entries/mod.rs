@@ -1,7 +1,7 @@
 //! The entries of one cache: the protocol of claims on the slot table, without policy or loader.
 //!
-//! Every step that two threads can race for is here or in `publish`, takes the time as an
-//! argument, and is explored by the models in `loom-tests`.
+//! Every step for which two threads can race is here or in `publish`. It takes the time as an
+//! argument, and the models in `loom-tests` explore it.
 
 use crate::error::Error;
 use crate::protocol::claim::{ClaimToken, State};
@@ -23,7 +23,7 @@ pub struct Entries<K, V> {
     pub queues: Queues,
     pub removals: Removals<K, V>,
     pub timing: Timing,
-    /// Put into an entry when it has its successor; one for all.
+    /// The closed flight, which an entry gets when it has its successor; shared by all entries.
     pub closed: Arc<Flight<K, V>>,
 }
 
@@ -32,24 +32,24 @@ pub struct Entries<K, V> {
 pub struct Limits {
     pub entries: usize,
     pub weight: u64,
-    /// Ways of the table, for all its sets together.
+    /// The number of ways of the table, in all its sets together.
     pub ways: usize,
 }
 
-/// How long a claim lasts and what it costs to drop it, in ticks.
+/// How long a claim lasts, and how long a dropped claim rests; in ticks.
 #[derive(Clone, Copy)]
 pub struct Timing {
-    /// After this long another caller may take over.
+    /// After this time another caller may take over.
     pub claim_for: Tick,
-    /// How long that is for the caller, who is told of it.
+    /// The same time as the caller configured it, for the error of a timed-out load.
     pub timeout: std::time::Duration,
-    /// A claim that was dropped rests this long.
+    /// How long a dropped claim rests.
     pub rest_for: Tick,
 }
 
-/// What a reader finds, and what it has to do about it.
+/// What a reader found, and what it has to do.
 pub enum Read<K, V> {
-    /// Serve this; if there is a claim, start its refresh.
+    /// Serve this entry. If there is a claim, start its refresh.
     Serve {
         entry: Held<Entry<K, V>>,
         condition: Condition,
@@ -57,15 +57,16 @@ pub enum Read<K, V> {
     },
     /// Start the load of this claim, then wait for it.
     Load(ClaimGuard<K, V>, Option<Held<Entry<K, V>>>),
-    /// Somebody loads: wait for that. If it fails, the held entry may be served instead.
+    /// Another caller loads: wait for this flight. If the load fails, the held entry may be served
+    /// instead.
     Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>),
-    /// The last attempt failed and the next one may not start yet.
+    /// The last attempt failed, and the next one may not start yet.
     Failed(Error),
-    /// The key is not here.
+    /// The key is not resident.
     Missing,
 }
 
-/// In which condition an entry is served.
+/// The condition in which an entry is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     Fresh,
@@ -95,22 +96,22 @@ pub fn condition(times: &Times, claim: State, now: Tick) -> Option<Condition> {
     }
 }
 
-/// What became of a claim that was asked for by name.
+/// The result of claiming an entry for an explicit refresh.
 pub enum Claimed<K, V> {
     Ours(ClaimGuard<K, V>),
-    /// Another caller has it, and its attempt is under way: wait for this.
+    /// Another caller holds the claim and its attempt is under way: wait for this flight.
     Theirs(Arc<Flight<K, V>>),
-    /// The entry is no longer the resident one: read again.
+    /// The entry is no longer resident: read again.
     Changed,
 }
 
-/// What became of a first call for an absent key.
+/// The result of the first call for a missing key.
 pub enum Begun<K, V> {
     /// This caller loads.
     Ours(ClaimGuard<K, V>),
-    /// Somebody was faster: read again.
+    /// Another caller was faster: read again.
     Exists,
-    /// Every way of the key's set holds a load; wait for this one, then try again.
+    /// Every way of the key's set holds a load: wait for this one, then try again.
     Full(Arc<Flight<K, V>>),
 }
 
@@ -126,7 +127,8 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// The fast half of every read. Takes no lock, runs no user code but `is_key`, writes nothing.
+    /// The fast half of every read. Takes no lock, runs no user code except `is_key`, and writes
+    /// nothing.
     #[inline(always)]
     pub fn find(
         &self,
@@ -136,8 +138,8 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.find(hash, |entry| is_key(&entry.key))
     }
 
-    /// How an entry past its `early_from` is served, if that needs no claim: no claim could be had
-    /// now, or the X-Fetch draw of a fresh one says no. Writes nothing.
+    /// How an entry past its `early_from` is served, if that needs no claim: either no claim is
+    /// available now, or the entry is fresh and the X-Fetch draw says no. Writes nothing.
     #[inline(always)]
     pub fn fast_state(
         &self,
@@ -145,21 +147,23 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
         draw: impl FnOnce(&Times) -> bool,
     ) -> Option<Condition> {
-        let claim = entry.claims.state();
+        let claim = entry.claim_word.state();
         let condition = condition(&entry.times, claim, now)?;
-        // The claim first, because most hits in these windows come while a refresh is running.
+        // The claim word is read first, because most hits in these windows come while a refresh is
+        // running.
         let served = !claim.is_free(now) || (condition == Condition::Fresh && !draw(&entry.times));
         served.then_some(condition)
     }
 
-    /// The slow half, for an entry that [`fast_state`](Self::fast_state) does not serve: decides by its age and its claim.
+    /// The slow half, for an entry that [`fast_state`](Self::fast_state) does not serve: decides by
+    /// its age and its claim.
     pub fn classify(
         self: &Arc<Self>,
         place: Place,
         entry: Held<Entry<K, V>>,
         now: Tick,
     ) -> Read<K, V> {
-        let Some(condition) = condition(&entry.times, entry.claims.state(), now) else {
+        let Some(condition) = condition(&entry.times, entry.claim_word.state(), now) else {
             let fallback = entry.is_servable(now);
             return self.load_or_join(place, entry, now, fallback);
         };
@@ -175,7 +179,7 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// Nothing may be served: take the claim, or wait for whoever has it.
+    /// No value may be served: take the claim, or wait for its claimant.
     fn load_or_join(
         self: &Arc<Self>,
         place: Place,
@@ -188,7 +192,7 @@ impl<K: Eq, V> Entries<K, V> {
         }
         match self.join(&entry) {
             Some(flight) => match flight.outcome() {
-                // A failure stays with the entry while it cools; the next claim replaces it.
+                // A failure stays with the entry while it cools. The next claim replaces it.
                 Some(Outcome::Failed(_)) if fallback => Read::Serve {
                     entry,
                     condition: Condition::AfterFailure,
@@ -201,10 +205,10 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// Tries to claim the entry, and makes sure that it is still resident.
+    /// Tries to claim the entry, then checks that it is still resident.
     ///
-    /// The second look is for the straggler whose entry was overwritten or removed without ever having been
-    /// claimed; one that was refreshed is `Spent` and cannot be claimed at all.
+    /// The check rejects a straggler whose entry was overwritten or removed without ever having
+    /// been claimed. An entry that was refreshed is `Spent` and cannot be claimed at all.
     fn claim(
         self: &Arc<Self>,
         place: Place,
@@ -212,7 +216,9 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
     ) -> Option<ClaimGuard<K, V>> {
         let last = || entry.flight.load().map(|flight| flight.token);
-        let token = entry.claims.try_claim(now, self.timing.claim_for, last)?;
+        let token = entry
+            .claim_word
+            .try_claim(now, self.timing.claim_for, last)?;
         self.confirm(place, entry, token, now)
     }
 
@@ -234,7 +240,7 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// ClaimWord a resident value whatever its age, for an explicit refresh.
+    /// Claims a resident value whatever its age, for an explicit refresh.
     pub fn claim_now(
         self: &Arc<Self>,
         place: Place,
@@ -247,12 +253,12 @@ impl<K: Eq, V> Entries<K, V> {
             flight.is_some_and(|flight| flight.has_ended())
         };
         let claimed = entry
-            .claims
+            .claim_word
             .force_claim(now, self.timing.claim_for, last, has_failed);
         let claimed = match claimed {
             Some(token) => self.confirm(place, entry, token, now).map(Claimed::Ours),
-            // A flight that has its outcome began before this call, and is not joined: its claimant
-            // has published, or has just given the claim up.
+            // A flight that has its outcome began before this call, so the caller does not join it.
+            // Its claimant has published, or has just given the claim up.
             None => (self.join(entry))
                 .filter(|flight| !flight.has_ended())
                 .map(Claimed::Theirs),
@@ -262,17 +268,18 @@ impl<K: Eq, V> Entries<K, V> {
 
     /// The flight to wait for; `None` if the entry has its successor or was never claimed.
     fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
-        let flight = match entry.claims.current() {
+        let flight = match entry.claim_word.current() {
             Some(token) => self.flight_of(entry, token),
             None => entry.flight.load()?.arc().clone(),
         };
         (!flight.is_closed()).then_some(flight)
     }
 
-    /// The flight of the claim `token`, put there by whoever comes first, claimant or waiter.
+    /// The flight of the claim `token`. The first thread that asks for it installs it, be it the
+    /// claimant or a waiter.
     ///
-    /// Returns a later one if there is a later claim. A waiter can install one only before the
-    /// claimant has looked for it: from then on the entry holds this flight or a later one.
+    /// Returns a later flight if there is a later claim. A waiter can install a flight only before
+    /// the claimant has asked for it: from then on the entry holds this flight or a later one.
     fn flight_of(&self, entry: &Entry<K, V>, token: ClaimToken) -> Arc<Flight<K, V>> {
         loop {
             let current = entry.flight.load();
@@ -296,10 +303,11 @@ impl<K: Eq, V> Entries<K, V> {
         Error::timed_out(self.timing.timeout)
     }
 
-    /// Puts the placeholder of a load in, claimed, after so many failures in a row.
+    /// Inserts the placeholder of a load, already claimed, with the number of failures in a row so
+    /// far.
     ///
-    /// The caller drops `drop_later`, and delivers the removals, once it has started the load: the
-    /// user's code that runs then may read this very key.
+    /// The caller starts the load first. Only then does it drop `drop_later` and deliver the
+    /// removals, because the user's code that runs then may read this very key.
     pub fn begin(
         self: &Arc<Self>,
         key: K,
@@ -318,7 +326,7 @@ impl<K: Eq, V> Entries<K, V> {
         let entry = Arc::new(entry);
         let set = self.table.set_of(hash);
         loop {
-            let Some(seen) = self.table.absent(hash, |other| other.key == entry.key) else {
+            let Some(seen) = self.table.missing(hash, |other| other.key == entry.key) else {
                 return Begun::Exists;
             };
             match self.table.insert(hash, &entry, seen, drop_later) {
@@ -342,11 +350,12 @@ impl<K: Eq, V> Entries<K, V> {
             .find_map(|entry| self.join(&entry))
     }
 
-    /// Puts a value in, over whatever is there; false if there was no room for it.
+    /// Inserts a value and replaces any entry of its key; returns false if there was no room.
     ///
-    /// A load or refresh that is under way finds its entry gone and is discarded.
+    /// A load or refresh that is under way finds its entry gone, and its result is discarded.
     ///
-    /// Nobody else may hold `new`: over an old value it takes over that one's place in the queues.
+    /// No other thread may hold `new`, because an overwrite writes the eviction state of the old
+    /// value into it.
     pub fn insert(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
         let mut drop_later = DropLater::new();
         let kept = self.put(hash, new, now, &mut drop_later);
@@ -365,17 +374,18 @@ impl<K: Eq, V> Entries<K, V> {
         loop {
             match self.table.find(hash, |other| other.key == new.key) {
                 Some((place, old)) if old.is_loading() => {
-                    // Removed, not replaced: a placeholder is replaced by its own load alone, so
-                    // a load that fails at this moment cannot take the new value away with it.
+                    // Removed, not replaced: only its own load replaces a placeholder, so a load
+                    // that fails at this moment cannot remove the new value.
                     let removed = self.remove_entry(place, old.arc(), Cause::Replaced);
                     removed.into_iter().for_each(|entry| drop_later.add(entry));
                 }
                 Some((place, old)) => {
-                    // A reader that met it while it was reserved for a moment may still hold it: then it is queued like a new value.
+                    // A reader that met `new` while it was reserved may still hold it. Then `new`
+                    // keeps its own eviction state and is enqueued like a new value.
                     let succeeds = Arc::get_mut(new).map(|new| new.succeed(&old)).is_some();
                     let Some(admitted) = self.admit_successor(place, &old, new, now, drop_later)
                     else {
-                        // It cannot stay, but what it overwrites must not stay either.
+                        // The value does not fit, but the old value must not stay either.
                         match self.remove_entry(place, old.arc(), Cause::Replaced) {
                             Some(_) => return false,
                             None => continue,
@@ -383,7 +393,7 @@ impl<K: Eq, V> Entries<K, V> {
                     };
                     if self.replace(place, old.arc(), new, admitted, drop_later) {
                         if !succeeds {
-                            self.enrol(place, new);
+                            self.enqueue(place, new);
                         }
                         return true;
                     }
@@ -393,14 +403,14 @@ impl<K: Eq, V> Entries<K, V> {
                         return false;
                     }
                     // Keys are compared without the permit, because that runs the user's code.
-                    let Some(seen) = self.table.absent(hash, |other| other.key == new.key) else {
+                    let Some(seen) = self.table.missing(hash, |other| other.key == new.key) else {
                         continue;
                     };
                     let admitted = self.admit(set, Need::entry(new.weight), now, drop_later);
                     let full = match self.table.insert(hash, new, seen, drop_later) {
                         Inserted::Here(place) => {
                             admitted.keep();
-                            self.enrol(place, new);
+                            self.enqueue(place, new);
                             return true;
                         }
                         Inserted::Changed => continue,
@@ -426,10 +436,10 @@ impl<K: Eq, V> Entries<K, V> {
         false
     }
 
-    /// Removes every key that was here when the call began.
+    /// Removes every key that was resident when the call began.
     pub fn invalidate_all(&self) {
         let mut drops = DropAll::default();
-        // An entry never moves, so whatever was here is met in its way, or was removed.
+        // An entry never moves, so each of them is still in its way or was removed.
         for place in (0..self.table.sets()).flat_map(|set| self.table.occupied_in(set)) {
             while let Some(entry) = self.table.item_at(place) {
                 if let Some(removed) = self.remove_entry(place, entry.arc(), Cause::Invalidated) {

@@ -37,10 +37,10 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
     let fast_state = |now, draw: fn(&Times) -> bool| entries.fast_state(&entry, now, draw);
     assert_eq!(fast_state(60_000, |_| false), Some(Condition::Fresh));
     assert_eq!(fast_state(60_000, |_| true), None, "this reader may claim");
-    let claim = |now| entry.claims.try_claim(now, TIMING.claim_for, || None);
+    let claim = |now| entry.claim_word.try_claim(now, TIMING.claim_for, || None);
     assert!(claim(60_000).is_some());
-    // A draw costs more than the rest of the hit, and its "yes" sends a reader the slow way.
-    let never: fn(&Times) -> bool = |_| panic!("drawn for nothing");
+    // A draw costs more than the rest of the hit, and a "yes" sends a reader to the slow path.
+    let never: fn(&Times) -> bool = |_| panic!("an unnecessary draw");
     assert_eq!(fast_state(60_500, never), Some(Condition::Fresh));
     // The claim is past its deadline, so the next reader may take it over.
     assert_eq!(fast_state(62_000, |_| true), None);
@@ -48,9 +48,9 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
 
 #[test]
 fn a_placeholder_is_served_in_no_condition() {
-    let (claims, _) = ClaimWord::claimed(0, 1_000, 0);
+    let (claim_word, _) = ClaimWord::claimed(0, 1_000, 0);
     let (entry, ..) = Entry::<u64, u64>::loading(1, 0, 0, 0, 1_000);
-    let claim = claims.state();
+    let claim = claim_word.state();
     assert_eq!(super::condition(&entry.times, claim, 0), None);
     assert_eq!(super::condition(&entry.times, claim, u64::MAX), None);
 }

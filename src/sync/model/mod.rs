@@ -1,20 +1,23 @@
-//! Loom's side of the door: the same names, repaired.
+//! Loom's side of the sync shim: the same names, repaired.
 //!
-//! 1. Loom 0.7 remembers only the last access of an atomic, so it never runs an earlier *load*
-//!    of one thread after a later load-then-store of another (tokio-rs/loom issues 166 and 392).
-//!    ClaimWord and slots are made of exactly that. Here every atomic carries a shadow of one word for each thread: a
-//!    load adds zero to the word of its own thread, a store to all of them. Every load and every store of
-//!    another thread then depend on one another, as do any two stores, and every order of them is explored; two
-//!    loads do not, and their order is not. The shadow is touched right after the operation, by a step at
-//!    which loom may not switch threads, so it adds no orders of its own; it is `Relaxed`, so it adds no
-//!    happens-before edge and weak-memory outcomes remain. (Over 800 random programs of two threads and 16 of three
-//!    this found what a single shadow touched before each operation found, in a twentieth of the executions or less; plain loom
-//!    missed outcomes of 108.)
-//! 2. `arc_swap` cannot run under loom. A [`Slot`] here is an index into the list of what it ever
-//!    held, each `Arc` once while it is listed, so equal pointers have equal indices. The list sits
-//!    behind a *std* mutex that is never held across a loom operation and so hides no ordering. The
-//!    orderings are the weakest that `arc_swap` promises. What a slot keeps alive, see [`Slot`].
-//! 3. `crossbeam`, `moka` and `OnceLock` cannot either; for them see `ordered`.
+//! 1. Loom 0.7 remembers only the last access of an atomic, so it never runs an earlier *load* of
+//!    one thread after a later load-then-store of another (tokio-rs/loom issues 166 and 392). Claim
+//!    words and slots consist of exactly that. Here every atomic carries a shadow of one word for
+//!    each thread: a load adds zero to the word of its own thread, a store to all of them. So every
+//!    load and every store of another thread depend on one another, and so do any two stores, and
+//!    loom explores every order of them. Two loads do not depend on one another, and loom does not
+//!    explore their order. The shadow is touched right after the operation, in a step at which loom
+//!    may not switch threads, so it adds no orders of its own. The touch is `Relaxed`, so it adds
+//!    no happens-before edge and weak-memory outcomes remain. (Over 800 random programs of two
+//!    threads and 16 of three this found the same as a single shadow touched before each operation,
+//!    in at most a twentieth of the executions; plain loom missed outcomes of 108.)
+//! 2. `arc_swap` cannot run under loom. A [`Slot`] here is an index into the list of everything
+//!    that it ever held. Each `Arc` is listed once while it is listed, so equal pointers have equal
+//!    indices. The list sits behind a *std* mutex that is never held across a loom operation and so
+//!    hides no ordering. The orderings are the weakest that `arc_swap` promises. See [`Slot`] for
+//!    the references that a slot keeps alive.
+//! 3. `crossbeam`, `moka` and `OnceLock` cannot run under loom either; `ordered` has their
+//!    stand-ins.
 //!
 //! The canaries in `loom-tests` fail if one of these repairs stops working.
 
@@ -30,14 +33,14 @@ pub use ordered::{ArrayQueue, BoundedCache, SegQueue, SetOnce};
 
 use super::{Arc, Ordering};
 
-/// Of the stand-ins themselves, which no model sees.
+/// A lock of the stand-ins themselves, which no model sees.
 type Hidden<T> = std::sync::Mutex<T>;
 
 fn open<T>(hidden: &Hidden<T>) -> std::sync::MutexGuard<'_, T> {
     hidden.lock().unwrap_or_else(super::PoisonError::into_inner)
 }
 
-/// Loom's takes no constant for its first value.
+/// Loom's constructor is not `const`.
 macro_rules! of_each_thread {
     (static $name:ident: $type:ty = const $first:block;) => {
         loom::thread_local! { static $name: $type = $first; }
@@ -45,10 +48,10 @@ macro_rules! of_each_thread {
 }
 pub(crate) use of_each_thread as thread_local;
 
-/// Threads of a model, `main` among them.
+/// The most threads of a model, including `main`.
 const THREADS: usize = 3;
 
-/// One word for the loads of each thread; a store concerns them all.
+/// One word for the loads of each thread; a store touches all of them.
 pub(crate) struct Shadow([atomic::AtomicUsize; THREADS]);
 
 impl Shadow {
@@ -67,7 +70,7 @@ impl Shadow {
     }
 }
 
-/// Not explored: no other thread comes in between an operation and what is touched after it.
+/// Runs unexplored: no other thread comes in between an operation and the touch after it.
 fn touch(words: &[atomic::AtomicUsize]) {
     loom::stop_exploring();
     for word in words {
@@ -147,7 +150,7 @@ macro_rules! shadowed {
     };
 }
 
-// A clock is shown by tests, which is not part of a model.
+// `Debug` of a clock, for tests; not part of a model.
 macro_rules! plain {
     ($name:ident) => {
         impl std::fmt::Debug for $name {
@@ -170,35 +173,35 @@ shadowed!(AtomicUsize, atomic::AtomicUsize, usize);
 
 /// The stand-in for `arc_swap`'s cell.
 ///
-/// What it keeps alive, because `Arc::get_mut` of a caller tells:
+/// `Arc::get_mut` of a caller reveals which references a slot keeps alive:
 ///
-/// - An `Arc` that was offered in vain is let go at once. One that an exchange takes back for nothing
-///   (a reservation that is undone) is let go with that exchange. So their owner has them alone
-///   again, unless a thread holds what it loaded before.
-/// - A load that comes later in an execution and reads that old index does not get the `Arc` any
-///   more, but what the slot holds last. This is no weaker than `arc_swap`: an exchange there
-///   returns only when everybody who loaded the old pointer has counted it or has begun anew.
-/// - Whatever else was replaced is kept until the execution ends, so a late load still gets it.
-///   Nobody asks whether that is alone. Its drop is not modelled; the tests check drops on the real
-///   type.
+/// - An `Arc` that an exchange did not store is released at once. An `Arc` that an exchange takes
+///   back without a replacement (an undone reservation) is released with that exchange. So their
+///   owner holds the only reference again, unless a thread holds one that it loaded before.
+/// - A load that comes later in an execution and reads that old index no longer gets the `Arc`, but
+///   the latest content of the slot. This is no weaker than `arc_swap`: an exchange there returns
+///   only when every thread that loaded the old pointer has counted it or has begun anew.
+/// - Every other replaced `Arc` is kept until the execution ends, so a late load still gets it. No
+///   model checks whether such a reference is the only one. Its drop is not modelled; the tests
+///   check drops on the real type.
 ///
-/// Counting itself is no step of a model: a reference is there from the load that got it, and that
-/// moment is explored, but the order of its drop and of what others do is not.
+/// Counting itself is not a step of a model: a reference exists from the load that got it, and that
+/// moment is explored. The order of its drop relative to other threads is not.
 pub struct Slot<T> {
     index: AtomicUsize,
     past: Hidden<Vec<Past<T>>>,
 }
 
-/// One of the contents of a slot, or what was offered to it.
+/// One of the contents of a slot, or an `Arc` that was offered to it.
 struct Past<T> {
     value: Content<T>,
-    /// Whether the slot held it; if not, no load can return its index.
+    /// Whether the slot ever held it. If not, no load can return its index.
     stored: bool,
 }
 
 enum Content<T> {
     Kept(Option<Arc<T>>),
-    LetGo,
+    Released,
 }
 
 /// The stand-in for a slot that its owner empties: it frees its history when it is dropped.
@@ -232,7 +235,7 @@ impl<O: Deref<Target = Slot<T>>, T> Kept<O, T> {
         Kept { slot, seen }
     }
 
-    /// Relaxed, as the real one, if the slot holds what is kept.
+    /// Relaxed, like the real one, if the slot still holds the same value.
     pub(super) fn renewed(&mut self) -> Option<&Arc<T>> {
         let index = self.slot.index.load(Ordering::Relaxed);
         if !open(&self.slot.past)[index].is(self.seen.as_ref()) {
@@ -246,12 +249,12 @@ impl<T> Past<T> {
     fn is(&self, value: Option<&Arc<T>>) -> bool {
         match &self.value {
             Content::Kept(kept) => kept.as_ref().map(Arc::as_ptr) == value.map(Arc::as_ptr),
-            Content::LetGo => false,
+            Content::Released => false,
         }
     }
 
-    fn let_go(&mut self) -> Content<T> {
-        std::mem::replace(&mut self.value, Content::LetGo)
+    fn release(&mut self) -> Content<T> {
+        std::mem::replace(&mut self.value, Content::Released)
     }
 }
 
@@ -271,17 +274,17 @@ impl<T> Slot<T> {
         let index = self.index.load(Ordering::Acquire);
         let loaded = match &open(&self.past)[index].value {
             Content::Kept(value) => Some(value.clone()),
-            Content::LetGo => None,
+            Content::Released => None,
         };
-        // An exchange reads the last store, and what that stored is kept.
+        // An exchange reads the last store, and the content of the last store is kept.
         let value = loaded.unwrap_or_else(|| self.at(self.index.fetch_add(0, Ordering::Acquire)));
         value.map(Held)
     }
 
     pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
         let Some(current) = self.known(current) else {
-            // Not here, so the exchange fails whenever it happens; the load keeps its place in the
-            // order of operations.
+            // `current` is not in the list, so the exchange fails whenever it happens. The load
+            // keeps its place in the order of operations.
             self.index.load(Ordering::Acquire);
             return false;
         };
@@ -291,21 +294,21 @@ impl<T> Slot<T> {
             .index
             .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
-        // No other thread comes in between: it would before an operation.
+        // No other thread comes in here, because loom switches threads only before an operation.
         let mut past = open(&self.past);
         past[new].stored |= exchanged;
         let over = match exchanged {
             true => (empties && current != new).then_some(current),
             false => (!past[new].stored).then_some(new),
         };
-        let let_go = over.map(|index| past[index].let_go());
+        let release = over.map(|index| past[index].release());
         drop(past);
-        // Not while the list is open: it may be the last reference.
-        drop(let_go);
+        // Not while the list is open, because this may be the last reference.
+        drop(release);
         exchanged
     }
 
-    /// What the slot held on a failure is not modelled, because only its drop matters.
+    /// The content on a failure is not modelled, because only its drop matters.
     pub fn exchange(
         &self,
         current: Option<&Arc<T>>,
@@ -324,11 +327,11 @@ impl<T> Slot<T> {
         self.at(old)
     }
 
-    /// What the slot held at the last store.
+    /// The content of the slot at the last store.
     fn at(&self, index: usize) -> Option<Arc<T>> {
         match &open(&self.past)[index].value {
             Content::Kept(value) => value.clone(),
-            Content::LetGo => unreachable!("a slot keeps what it holds"),
+            Content::Released => unreachable!("a slot keeps what it holds"),
         }
     }
 

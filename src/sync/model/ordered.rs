@@ -1,7 +1,8 @@
-//! Stand-ins for the queue, the map and the cell of other crates, which loom cannot look into.
+//! Stand-ins for the queue, the map and the cell of other crates, which loom cannot explore.
 //!
-//! Each operation is one step, and the steps of all threads are explored in every order: that is what a linearizable container
-//! does, and all that is relied on. An item brings along what its thread wrote before it put it in; nothing else makes an edge.
+//! Each operation is one step, and the steps of all threads are explored in every order. A
+//! linearizable container does the same, and the crate relies on nothing more. An item carries the
+//! writes that its thread made before it inserted the item; nothing else makes an edge.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -14,19 +15,20 @@ use loom::sync::atomic::AtomicUsize;
 use super::{Hidden, Shadow, open};
 use crate::sync::Ordering;
 
-/// What is touched one step at a time.
+/// A state that threads access one step at a time.
 struct Steps<S> {
-    /// Where loom switches threads, before a step. Which steps depend on one another the shadow says.
+    /// The point at which loom switches threads, before a step. The shadow says which steps depend
+    /// on one another.
     turn: AtomicUsize,
     shadow: Shadow,
-    /// The edges from who put an item in to who gets it. Made in advance, because loom wants an edge from where a word is made to
-    /// where it is used.
+    /// The edges from the thread that inserts an item to the thread that gets it. They are created
+    /// in advance, because loom wants an edge from the creation of a word to its use.
     edges: [AtomicUsize; EDGES],
     sent: Hidden<usize>,
     state: Hidden<S>,
 }
 
-/// Items that were put in one after another have an edge each; an edge is used again after so many.
+/// Consecutive items have an edge each; an edge is reused after this many.
 const EDGES: usize = 4;
 
 /// An item and the number of its edge.
@@ -46,7 +48,8 @@ impl<S> Steps<S> {
         }
     }
 
-    /// Other threads come in before a step or after it, never in between. `step` says whether it changed anything.
+    /// Other threads come in before a step or after it, never in between. `step` returns whether it
+    /// changed the state.
     fn step<R>(&self, step: impl FnOnce(&mut S) -> (bool, R)) -> R {
         self.turn.load(Ordering::Relaxed);
         loom::stop_exploring();
@@ -157,16 +160,17 @@ impl<T> ArrayQueue<T> {
     }
 }
 
-/// The stand-in for `moka`'s cache, with room for everything: what it forgets by itself is not part of a model.
+/// The stand-in for `moka`'s cache, with unlimited room: evictions by `moka` itself are not part of
+/// a model.
 pub struct BoundedCache<K, V, S> {
-    notes: Steps<Vec<(K, Posted<V>)>>,
+    entries: Steps<Vec<(K, Posted<V>)>>,
     hasher: PhantomData<S>,
 }
 
-/// What is set by it is not part of a model.
-pub struct NoteCacheBuilder<K, V>(PhantomData<(K, V)>);
+/// The settings of the cache are not part of a model.
+pub struct BoundedCacheBuilder<K, V>(PhantomData<(K, V)>);
 
-impl<K, V> NoteCacheBuilder<K, V> {
+impl<K, V> BoundedCacheBuilder<K, V> {
     pub fn max_capacity(self, _: u64) -> Self {
         self
     }
@@ -177,15 +181,15 @@ impl<K, V> NoteCacheBuilder<K, V> {
 
     pub fn build_with_hasher<S>(self, _: S) -> BoundedCache<K, V, S> {
         BoundedCache {
-            notes: Steps::new(Vec::new()),
+            entries: Steps::new(Vec::new()),
             hasher: PhantomData,
         }
     }
 }
 
 impl<K, V> BoundedCache<K, V, RandomState> {
-    pub fn builder() -> NoteCacheBuilder<K, V> {
-        NoteCacheBuilder(PhantomData)
+    pub fn builder() -> BoundedCacheBuilder<K, V> {
+        BoundedCacheBuilder(PhantomData)
     }
 }
 
@@ -195,17 +199,17 @@ impl<K: Eq, V: Clone, S> BoundedCache<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.notes.look(|notes| {
-            let (_, posted) = notes.iter().find(|(other, _)| other.borrow() == key)?;
-            self.notes.receive(posted);
+        self.entries.look(|entries| {
+            let (_, posted) = entries.iter().find(|(other, _)| other.borrow() == key)?;
+            self.entries.receive(posted);
             Some(posted.item.clone())
         })
     }
 
     pub fn insert(&self, key: K, value: V) {
-        self.notes.change(|notes| {
-            notes.retain(|(other, _)| *other != key);
-            notes.push((key, self.notes.post(value)));
+        self.entries.change(|entries| {
+            entries.retain(|(other, _)| *other != key);
+            entries.push((key, self.entries.post(value)));
         });
     }
 
@@ -214,12 +218,12 @@ impl<K: Eq, V: Clone, S> BoundedCache<K, V, S> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.notes
-            .change(|notes| notes.retain(|(other, _)| other.borrow() != key));
+        self.entries
+            .change(|entries| entries.retain(|(other, _)| other.borrow() != key));
     }
 
     pub fn invalidate_all(&self) {
-        self.notes.change(Vec::clear);
+        self.entries.change(Vec::clear);
     }
 }
 
@@ -239,7 +243,7 @@ impl<T> SetOnce<T> {
     }
 
     pub fn get(&self) -> Option<&T> {
-        // Acquire, as the real one: whoever finds the value sees all of it.
+        // Acquire, like the real one: a thread that finds the value sees all of it.
         match self.set.load(Ordering::Acquire) {
             0 => None,
             _ => self.value.get(),
