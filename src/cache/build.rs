@@ -10,8 +10,7 @@ use super::builder::Builder;
 use crate::cache::Cache;
 use crate::cache::read::Core;
 use crate::error::BuildError;
-use crate::fleet::Fleet;
-use crate::load::job::{CacheState, RunJob};
+use crate::load::job::CacheState;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::runner::max_threads;
@@ -117,11 +116,9 @@ where
         });
         let (start, fleet) = match self.level {
             None => (start, None),
-            Some(level) => {
-                let fleet = Fleet::new(level, max_entries, &entries, state.clone(), start);
-                let starts = fleet.clone();
-                let start: RunJob<K, V> = Box::new(move |job| starts.start(job));
-                (start, Some(fleet))
+            Some(connect) => {
+                let (start, level) = connect(max_entries, &entries, &state, start);
+                (start, Some(level))
             }
         };
         Ok(Cache::new(Core {

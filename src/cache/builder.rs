@@ -9,7 +9,7 @@ use foldhash::quality::RandomState;
 
 use crate::cache::Cache;
 use crate::error::{BuildError, Error};
-use crate::fleet::SecondLevel;
+use crate::fleet::{Connect, SecondLevel};
 use crate::load::job::{RunJob, Weigher, computing, loading};
 use crate::load::loader::{
     AsyncLoader, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
@@ -45,7 +45,7 @@ pub struct Builder<K, V, S = RandomState> {
     pub(super) clock: Option<Clock>,
     pub(super) weigher: Option<(u64, Weigher<K, V>)>,
     pub(super) listener: Option<Listener<K, V>>,
-    pub(super) level: Option<SecondLevel<K, V>>,
+    pub(super) level: Option<Connect<K, V>>,
     pub(super) loader: Option<MakeStart<K, V>>,
 }
 
@@ -302,13 +302,6 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// A second level, in which values outlive the process and which a fleet of processes shares: one refresh in all of them. None if
-    /// not given. See [`docs::store`](crate::docs::store).
-    pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
-        self.level = Some(level);
-        self
-    }
-
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
     /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called.
@@ -361,6 +354,13 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// A second level, in which values outlive the process and which a fleet of processes shares: one refresh in all of them. None if
+    /// not given. See [`docs::store`](crate::docs::store).
+    pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
+        self.level = Some(level.connect());
+        self
+    }
+
     /// Loads values by a CPU-bound function that always succeeds. A panic is caught and becomes an error.
     pub fn compute<F>(self, f: F) -> Self
     where

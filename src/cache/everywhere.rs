@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::Cache;
 use crate::cache::cached::Cached;
 use crate::error::Error;
-use crate::fleet::FleetStats;
+use crate::fleet::{FleetStats, Paused};
 use crate::load::loader::Loaded;
 use crate::store::StoreError;
 
@@ -55,7 +55,7 @@ where
     ) -> Result<(), StoreError> {
         let flushed = self.put(key, value.into());
         match flushed {
-            Some(flushed) => flushed.wait().await,
+            Some(flushed) => flushed.await,
             None => Ok(()),
         }
     }
@@ -78,7 +78,7 @@ where
     {
         let (had_a_value, flushed) = self.remove(key);
         match flushed {
-            Some(flushed) => flushed.wait().await.map(|()| had_a_value),
+            Some(flushed) => flushed.await.map(|()| had_a_value),
             None => Ok(had_a_value),
         }
     }
@@ -115,7 +115,7 @@ where
         let mut answers = Vec::with_capacity(keys.len());
         let mut waiting = Vec::new();
         // What is absent is asked for first, and together; the answers are waited for after that.
-        let together = core.fleet.as_ref().map(|fleet| fleet.pause());
+        let together = core.fleet.as_deref().map(Paused::new);
         for (at, key) in keys.iter().enumerate() {
             let hash = core.hasher.hash_one(key);
             let miss = |missed| core.classify(missed).map(Cached::from);

@@ -216,7 +216,7 @@ where
         self.put(key, value.into());
     }
 
-    fn put(&self, key: K, mut loaded: Loaded<V>) -> Option<PendingWrite<K, V>> {
+    fn put(&self, key: K, mut loaded: Loaded<V>) -> Option<PendingWrite> {
         let core = &*self.0;
         let hash = core.hasher.hash_one(&key);
         let now = core.state.clock.now();
@@ -232,11 +232,11 @@ where
         };
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
         let mut entry = Arc::new(Entry::ready(key, value, times, eviction_state));
-        // Before the table: see `fleet::enqueue`.
+        // Before the table: see `fleet::outbox`.
         let set = core.entries.table.set_of(hash);
         let flushed = (core.fleet.as_ref()).and_then(|fleet| fleet.set(&entry, set));
         core.entries.insert(hash, &mut entry, now);
-        // After the table: see `absent`.
+        // After the table: see `load::negative`.
         core.state.negative.forget(&entry.key);
         flushed
     }
@@ -267,19 +267,19 @@ where
         self.remove(key).0
     }
 
-    fn remove<Q>(&self, key: &Q) -> (bool, Option<PendingWrite<K, V>>)
+    fn remove<Q>(&self, key: &Q) -> (bool, Option<PendingWrite>)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let core = &*self.0;
         let hash = core.hasher.hash_one(key);
-        // Before the table: see `fleet::enqueue`.
+        // Before the table: see `fleet::outbox`.
         let set = core.entries.table.set_of(hash);
         let flushed =
             (core.fleet.as_ref()).and_then(|fleet| fleet.invalidate(&key.to_owned(), set));
         let had_a_value = core.entries.invalidate(hash, |other| other.borrow() == key);
-        // After the table: see `absent`.
+        // After the table: see `load::negative`.
         core.state.negative.forget(key);
         (had_a_value, flushed)
     }

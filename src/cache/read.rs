@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash};
 
 use crate::cache::cached::{Cached, Kept, Source};
 use crate::error::Error;
-use crate::fleet::Fleet;
+use crate::fleet::Level;
 use crate::load::job::{CacheState, Job, RunJob};
 use crate::load::negative::Known;
 use crate::observe::reason::LoadReason;
@@ -29,7 +29,7 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) state: Arc<CacheState<K, V>>,
     pub(crate) start: RunJob<K, V>,
     /// The second level, which `start` goes through if there is one.
-    pub(crate) fleet: Option<Arc<Fleet<K, V>>>,
+    pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
 }
 
 /// Callers that waited for a load get its value for this long after the load ended, also when its

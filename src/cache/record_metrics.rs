@@ -166,7 +166,7 @@ impl Report<'_> {
     }
 }
 
-impl<K: Clone, V, S> Core<K, V, S> {
+impl<K, V, S> Core<K, V, S> {
     pub(crate) fn record_metrics(&self) {
         let totals = self.state.counters.totals();
         let limit = &self.entries.limit;

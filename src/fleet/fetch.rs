@@ -55,7 +55,7 @@ where
     V: Send + Sync + 'static,
 {
     /// Starts a job: what a cache with a store does instead of running the loader.
-    pub(crate) fn start(self: &Arc<Self>, job: Job<K, V>) {
+    pub(super) fn start(self: &Arc<Self>, job: Job<K, V>) {
         if self.asking.push(job) {
             self.start_gathering();
         }
@@ -65,10 +65,11 @@ where
         self.store.spawn(Box::pin(self.clone().batcher()));
     }
 
-    /// Until the result is dropped, jobs are only collected.
-    pub(crate) fn pause(self: &Arc<Self>) -> PausedBatcher<K, V> {
-        self.asking.pause();
-        PausedBatcher(self.clone())
+    /// Starts what was collected during a pause.
+    pub(super) fn resume(self: &Arc<Self>) {
+        if self.asking.resume() {
+            self.start_gathering();
+        }
     }
 
     /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
@@ -319,24 +320,6 @@ where
 fn age(epoch: Epoch, time: Option<u64>) -> Tick {
     let now = time.unwrap_or(epoch.micros());
     now.saturating_sub(epoch.micros()).saturating_mul(1_000)
-}
-
-/// Jobs that begin while this lives travel together.
-pub(crate) struct PausedBatcher<K, V>(Arc<Fleet<K, V>>)
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static;
-
-impl<K, V> Drop for PausedBatcher<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fn drop(&mut self) {
-        if self.0.asking.resume() {
-            self.0.start_gathering();
-        }
-    }
 }
 
 /// Another process of the fleet tried to load the key and failed.

@@ -8,6 +8,7 @@ mod batcher;
 mod changes;
 mod fetch;
 mod lease;
+mod level;
 mod outbox;
 mod second_level;
 mod stats;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 #[cfg(all(loom, feature = "loom"))]
 pub use self::batcher::Batcher;
-pub(crate) use self::outbox::PendingWrite;
+pub(crate) use self::level::{Connect, Level, Paused, PendingWrite};
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
 
@@ -46,7 +47,7 @@ const SHORT: usize = 64;
 const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 /// The second level, at work.
-pub(crate) struct Fleet<K, V> {
+struct Fleet<K, V> {
     store: Arc<dyn Store>,
     namespace: Namespace,
     format: Format<V>,
@@ -75,7 +76,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(
+    fn new(
         level: SecondLevel<K, V>,
         capacity: usize,
         entries: &Arc<Entries<K, V>>,
@@ -152,25 +153,20 @@ where
         }));
     }
 
-    /// One of a bounded number of things under way.
-    fn enter(self: &Arc<Self>) -> Option<Underway<K, V>> {
-        // Relaxed: it bounds memory, it guards none.
-        let underway = Underway(self.clone());
-        (self.in_flight.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT).then_some(underway)
-    }
-}
-
-impl<K, V> Fleet<K, V> {
-    pub(crate) fn stats(&self) -> FleetStats
-    where
-        K: Clone,
-    {
+    fn stats(&self) -> FleetStats {
         self.counters.snapshot(
             self.pending.load(Ordering::Relaxed),
             self.versions.len(),
             self.store.state(),
             self.store.stats(),
         )
+    }
+
+    /// One of a bounded number of things under way.
+    fn enter(self: &Arc<Self>) -> Option<Underway<K, V>> {
+        // Relaxed: it bounds memory, it guards none.
+        let underway = Underway(self.clone());
+        (self.in_flight.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT).then_some(underway)
     }
 }
 

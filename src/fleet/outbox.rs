@@ -11,7 +11,7 @@ use std::hash::Hash;
 
 use super::terms::{terms, ttl};
 use super::version_index::{Write, WriteState};
-use super::{Fleet, PAUSES};
+use super::{Fleet, PAUSES, PendingWrite};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
@@ -21,48 +21,13 @@ use crate::sync::{Arc, Ordering, lock};
 /// Writes that may wait to be flushed.
 const WAITING: usize = 65_536;
 
-/// A write that was put down.
-pub(crate) struct PendingWrite<K, V> {
-    fleet: Arc<Fleet<K, V>>,
-    hash: u128,
-    number: u64,
-}
-
-impl<K, V> PendingWrite<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    /// Waits until the store knows the write; an error says that it does not yet, and is tried again, or that it was given up.
-    pub(crate) async fn wait(self) -> Result<(), StoreError> {
-        loop {
-            let Some(event) = self.fleet.versions.event(self.hash) else {
-                return Ok(());
-            };
-            let changed = event.listen();
-            match self.fleet.versions.write_state(self.hash) {
-                WriteState::Flushed => {
-                    let given_up = self.fleet.versions.given_up(self.hash, self.number);
-                    return given_up.map_or(Ok(()), Err);
-                }
-                WriteState::Failed(error) => return Err(error),
-                WriteState::InFlight => changed.await,
-            }
-        }
-    }
-}
-
 impl<K, V> Fleet<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     /// Puts down that a key is being set to this value; to be called before the value is resident.
-    pub(crate) fn set(
-        self: &Arc<Self>,
-        entry: &Entry<K, V>,
-        set: usize,
-    ) -> Option<PendingWrite<K, V>> {
+    pub(super) fn set(self: &Arc<Self>, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
         let name = self.name(&entry.key)?;
         let terms = terms(&entry.times);
         let sealed = entry
@@ -86,13 +51,13 @@ where
     }
 
     /// Puts down that a key is being invalidated; to be called before it leaves the table.
-    pub(crate) fn invalidate(self: &Arc<Self>, key: &K, set: usize) -> Option<PendingWrite<K, V>> {
+    pub(super) fn invalidate(self: &Arc<Self>, key: &K, set: usize) -> Option<PendingWrite> {
         let name = self.name(key)?;
         self.enqueue(name, key, set, Write::Invalidate)
     }
 
     /// Every key that this process knows.
-    pub(crate) fn invalidate_all(self: &Arc<Self>) {
+    pub(super) fn invalidate_all(self: &Arc<Self>) {
         for hash in self.versions.hashes() {
             if let Some((key, set)) = self.versions.key(hash) {
                 self.invalidate(&key, set);
@@ -106,7 +71,7 @@ where
         key: &K,
         set: usize,
         write: Write,
-    ) -> Option<PendingWrite<K, V>> {
+    ) -> Option<PendingWrite> {
         let hash = name.hash();
         self.track(&name, key, set);
         let (number, first) = self.versions.write(hash, write)?;
@@ -116,11 +81,25 @@ where
             self.store
                 .spawn(Box::pin(async move { fleet.write_state(name).await }));
         }
-        Some(PendingWrite {
-            fleet: self.clone(),
-            hash,
-            number,
-        })
+        Some(Box::pin(self.clone().wait(hash, number)))
+    }
+
+    /// Waits until the store knows a write of a key; see [`PendingWrite`].
+    async fn wait(self: Arc<Self>, hash: u128, number: u64) -> Result<(), StoreError> {
+        loop {
+            let Some(event) = self.versions.event(hash) else {
+                return Ok(());
+            };
+            let changed = event.listen();
+            match self.versions.write_state(hash) {
+                WriteState::Flushed => {
+                    let given_up = self.versions.given_up(hash, number);
+                    return given_up.map_or(Ok(()), Err);
+                }
+                WriteState::Failed(error) => return Err(error),
+                WriteState::InFlight => changed.await,
+            }
+        }
     }
 
     /// Tells the writes of one key until there are none.

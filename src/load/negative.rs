@@ -1,16 +1,25 @@
 //! What is remembered of keys that have no value: that the loader said so, or that it failed.
 //!
-//! Kept in a bounded `moka` cache, apart from the values: a flood of bad keys competes with other bad keys, by an
-//! admission policy that resists floods, and never with a value.
+//! Kept in a bounded `moka` cache, apart from the values: a flood of bad keys competes with other
+//! bad keys, by an admission policy that resists floods, and never with a value.
+//!
+//! That cache is one type for the keys of all caches, because `moka` compiled for each of them
+//! would be a third of the program that a cache adds. It knows a key by its hash alone, so no `Eq`
+//! of the user runs inside it. Of two keys with one hash it remembers the later one; an answer is
+//! given only after the key itself was compared.
 //!
 //! # Races with `insert` and `invalidate` (P4)
 //!
-//! A entry is written *before* the entry of its load leaves the table, and is believed only once that entry was removed by its own
-//! load. `insert` and `invalidate` change the table first and forget the entry after. So either they found the entry, and its
-//! load then cannot confirm the entry; or the entry had left already, and the entry was there to be forgotten.
+//! A negative entry is written *before* the entry of its load leaves the table, and counts only
+//! once that load has removed its entry from the table. `insert` and `invalidate` change the table
+//! first and forget the negative entry after. So either they found the entry in the table, and its
+//! load cannot commit the negative entry; or the entry had left already, and they forget the
+//! negative entry.
 
+use std::any::Any;
 use std::borrow::Borrow;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -20,23 +29,25 @@ use crate::error::Error;
 use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SetOnce};
 use crate::time::clock::Tick;
 
-/// How much longer than it says a entry of a failure is kept, so that the next failure rests longer.
+/// How much longer than its rest a failure is remembered, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
 
-/// How long a entry is kept at least and at most, by the real clock.
+/// How long an entry is kept at least and at most, by the real clock.
 const AT_LEAST: Duration = Duration::from_secs(60);
 const AT_MOST: Duration = Duration::from_secs(365 * 86_400);
 
 pub(crate) struct NegativeCache<K> {
-    /// Made for the first entry: a cache whose loader always succeeds has none, asks nothing, and pays no memory.
-    entries: SetOnce<NegativeEntries<K>>,
+    /// By the hash of the key. Made for the first entry: a cache whose loader always succeeds pays
+    /// no memory and no look-up.
+    entries: SetOnce<Box<dyn NegativeEntries>>,
     capacity: u64,
+    hasher: RandomState,
+    keys: PhantomData<fn(K)>,
 }
 
-type NegativeEntries<K> = BoundedCache<K, Arc<NegativeEntry>, RandomState>;
-
-/// Why a key has no value, and until when that is believed.
-pub(crate) struct NegativeEntry {
+/// Why a key has no value, and how long that counts.
+struct NegativeEntry {
+    key: Box<dyn Any + Send + Sync>,
     error: Error,
     until: Tick,
     lasts: Duration,
@@ -57,22 +68,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         NegativeCache {
             entries: SetOnce::new(),
             capacity,
+            hasher: RandomState::default(),
+            keys: PhantomData,
         }
-    }
-
-    /// The entries, if there ever was one.
-    ///
-    /// Who comes too early misses a entry that nobody believes yet; and a write whose entry somebody removed from the table is forgotten
-    /// by its writer.
-    fn entries(&self) -> Option<&NegativeEntries<K>> {
-        self.entries.get()
-    }
-
-    fn make_entries(&self) -> NegativeEntries<K> {
-        BoundedCache::builder()
-            .max_capacity(self.capacity)
-            .expire_after(Lasting)
-            .build_with_hasher(RandomState::default())
     }
 
     pub(crate) fn known<Q>(&self, key: &Q, now: Tick) -> Known
@@ -80,16 +78,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.entries().and_then(|entries| entries.get(key)) {
-            // Acquire pairs with the confirmation: who believes the entry also sees its entry gone.
-            Some(entry) if entry.committed.load(Ordering::Acquire) == 0 => Known::Failures(0),
-            Some(entry) if now < entry.until => Known::NotFound(entry.error.clone()),
-            Some(entry) => Known::Failures(entry.failures),
-            None => Known::Failures(0),
+        // A reader that runs before the first entry is written sees none. That is safe: it is not
+        // committed yet.
+        let Some(entries) = self.entries.get() else {
+            return Known::Failures(0);
+        };
+        match entries.find(self.hasher.hash_one(key)) {
+            Some(entry) if entry.is_of::<K, Q>(key) => entry.known(now),
+            _ => Known::Failures(0),
         }
     }
 
-    /// Writes a entry that nobody believes yet.
+    /// Writes an entry that does not count yet.
     pub(crate) fn write(
         &self,
         key: K,
@@ -97,71 +97,134 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         until: Tick,
         now: Tick,
         failures: u32,
-    ) -> Uncommitted<'_, K> {
+    ) -> Uncommitted<'_> {
+        let hash = self.hasher.hash_one(&key);
+        let rest = Duration::from_nanos(until.saturating_sub(now));
         let entry = Arc::new(NegativeEntry {
+            key: Box::new(key),
             error,
             until,
-            lasts: (Duration::from_nanos(until.saturating_sub(now)) * REMEMBER)
-                .clamp(AT_LEAST, AT_MOST),
+            lasts: (rest * REMEMBER).clamp(AT_LEAST, AT_MOST),
             failures,
             committed: AtomicU8::new(0),
         });
-        let entries = self.entries.get_or_init(|| self.make_entries());
-        entries.insert(key.clone(), entry.clone());
+        let entries = &**(self.entries).get_or_init(|| make_entries(self.capacity));
+        entries.write(hash, entry.clone());
         Uncommitted {
             entries,
-            key,
+            hash,
             entry,
         }
     }
 
+    /// Forgets the key, and with it a key that has the same hash.
     pub(crate) fn forget<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if let Some(entries) = self.entries() {
-            entries.invalidate(key);
-        }
-    }
-
-    pub(crate) fn forget_all(&self) {
-        if let Some(entries) = self.entries() {
-            entries.invalidate_all();
+        // A load whose entry the caller has removed from the table forgets its own negative entry.
+        if let Some(entries) = self.entries.get() {
+            entries.forget(self.hasher.hash_one(key));
         }
     }
 }
 
-/// A entry that waits for its entry to leave the table.
-pub(crate) struct Uncommitted<'a, K> {
-    entries: &'a NegativeEntries<K>,
-    key: K,
+impl<K> NegativeCache<K> {
+    pub(crate) fn forget_all(&self) {
+        if let Some(entries) = self.entries.get() {
+            entries.forget_all();
+        }
+    }
+}
+
+/// The entries by hash, behind a vtable of this crate: not only the calls but also the drop of a
+/// `moka` cache would be compiled again in every program that names its type.
+trait NegativeEntries: Send + Sync {
+    fn find(&self, hash: u64) -> Option<Arc<NegativeEntry>>;
+    fn write(&self, hash: u64, entry: Arc<NegativeEntry>);
+    fn forget(&self, hash: u64);
+    fn forget_all(&self);
+}
+
+impl NegativeEntries for BoundedCache<u64, Arc<NegativeEntry>, RandomState> {
+    fn find(&self, hash: u64) -> Option<Arc<NegativeEntry>> {
+        self.get(&hash)
+    }
+
+    fn write(&self, hash: u64, entry: Arc<NegativeEntry>) {
+        self.insert(hash, entry);
+    }
+
+    fn forget(&self, hash: u64) {
+        self.invalidate(&hash);
+    }
+
+    fn forget_all(&self) {
+        self.invalidate_all();
+    }
+}
+
+fn make_entries(capacity: u64) -> Box<dyn NegativeEntries> {
+    let entries = BoundedCache::builder()
+        .max_capacity(capacity)
+        .expire_after(Lasting)
+        .build_with_hasher(RandomState::default());
+    Box::new(entries)
+}
+
+impl NegativeEntry {
+    fn is_of<K, Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q> + 'static,
+        Q: Eq + ?Sized,
+    {
+        (self.key.downcast_ref::<K>()).is_some_and(|known| known.borrow() == key)
+    }
+
+    fn known(&self, now: Tick) -> Known {
+        // Acquire pairs with `commit`: a reader that sees the entry committed also sees that its
+        // load has left the table.
+        if self.committed.load(Ordering::Acquire) == 0 {
+            return Known::Failures(0);
+        }
+        match now < self.until {
+            true => Known::NotFound(self.error.clone()),
+            false => Known::Failures(self.failures),
+        }
+    }
+}
+
+/// A negative entry whose load has not left the table yet.
+pub(crate) struct Uncommitted<'a> {
+    entries: &'a dyn NegativeEntries,
+    hash: u64,
     entry: Arc<NegativeEntry>,
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static> Uncommitted<'_, K> {
-    /// Confirms the entry if its own load removed the entry; otherwise it is worth nothing, and goes.
+impl Uncommitted<'_> {
+    /// Makes the entry count if its own load removed its entry from the table; else forgets it.
     pub(crate) fn commit(self, removed: bool) {
         if removed {
             // Release: see `known`.
             self.entry.committed.store(1, Ordering::Release);
-        } else if self
-            .entries
-            .get(&self.key)
-            .is_some_and(|now| Arc::ptr_eq(&now, &self.entry))
-        {
-            self.entries.invalidate(&self.key);
+            return;
+        }
+        let present = self.entries.find(self.hash);
+        if present.is_some_and(|present| Arc::ptr_eq(&present, &self.entry)) {
+            self.entries.forget(self.hash);
         }
     }
 }
 
-/// Each entry has its own time, by the real clock: only memory depends on it, what is believed goes by the cache's clock.
+/// Each entry has its own time, by the real clock. Only memory depends on it; how long an answer
+/// counts goes by the clock of the cache.
 struct Lasting;
 
-impl<K> Expiry<K, Arc<NegativeEntry>> for Lasting {
+impl Expiry<u64, Arc<NegativeEntry>> for Lasting {
     fn expire_after_create(
         &self,
-        _: &K,
+        _: &u64,
         entry: &Arc<NegativeEntry>,
         _: Instant,
     ) -> Option<Duration> {
@@ -170,7 +233,7 @@ impl<K> Expiry<K, Arc<NegativeEntry>> for Lasting {
 
     fn expire_after_update(
         &self,
-        _: &K,
+        _: &u64,
         entry: &Arc<NegativeEntry>,
         _: Instant,
         _: Option<Duration>,

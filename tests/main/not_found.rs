@@ -3,6 +3,7 @@
 //! The clock of the cache decides how long an answer is *valid*. The real clock decides how long it
 //! takes memory. The windows here are so long that memory is not freed during a test.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
@@ -207,4 +208,82 @@ fn a_flood_of_bad_keys_evicts_no_good_value_and_costs_one_load_each() {
         assert!((0..GOOD).all(|key| cache.contains(&key)));
         clock.advance(secs(WINDOW));
     }
+}
+
+/// A key that has the same hash as every other key, under any hasher.
+#[derive(Clone, PartialEq, Eq)]
+struct Colliding(u64);
+
+impl Hash for Colliding {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// A cache of which each key up to 9 has a value, each up to 99 has none, and all others fail; and
+/// the number of its loads.
+fn colliding(clock: &ManualClock) -> (Cache<Colliding, u64>, Arc<AtomicU64>) {
+    let loads = Arc::new(AtomicU64::new(0));
+    let started = loads.clone();
+    let cache = Cache::builder()
+        .clock(clock)
+        .capacity(100)
+        .beta(0.0)
+        .not_found_for(secs(WINDOW))
+        .backoff(secs(WINDOW), secs(WINDOW * 100))
+        .compute_with(move |request: &Request<Colliding, u64>| {
+            started.fetch_add(1, Ordering::Relaxed);
+            match request.key().0 {
+                value @ 0..10 => Ok(Loaded::new(value)),
+                10..100 => Ok(Loaded::not_found()),
+                _ => Err(InjectedFailure),
+            }
+        })
+        .build()
+        .unwrap();
+    (cache, loads)
+}
+
+/// Reads a key, checks the answer, and returns how many loads that took.
+fn loads_of(cache: &Cache<Colliding, u64>, loads: &AtomicU64, key: u64) -> u64 {
+    let before = loads.load(Ordering::Relaxed);
+    match (key, cache.get_blocking(&Colliding(key))) {
+        (0..10, Ok(value)) => assert_eq!(*value, key),
+        (10..100, Err(error)) => assert!(error.is_not_found(), "{key}: {error}"),
+        (100.., Err(error)) => assert!(error.is_load_failure(), "{key}: {error}"),
+        (_, answer) => panic!("{key}: {:?}", answer.map(|value| *value)),
+    }
+    loads.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn an_answer_is_never_given_for_another_key_of_the_same_hash() {
+    let (cache, loads) = colliding(&ManualClock::new());
+    let read = |key| loads_of(&cache, &loads, key);
+    assert_eq!((read(10), read(10)), (1, 0));
+    // Neither for a key that has a value, nor for one that fails, nor for one that has no value.
+    assert_eq!((read(1), read(10)), (1, 0));
+    assert_eq!((read(100), read(100)), (1, 0));
+    assert_eq!((read(20), read(20)), (1, 0));
+    // The later key has taken the place of the earlier ones, which are only forgotten.
+    assert_eq!((read(10), read(10)), (1, 0));
+    assert_eq!((read(100), read(100)), (1, 0));
+    // A write forgets the answers of all keys of its hash.
+    cache.insert(Colliding(2), 2);
+    assert_eq!((read(2), read(100), read(100)), (0, 1, 0));
+    cache.invalidate(&Colliding(2));
+    assert_eq!((read(100), read(2)), (1, 1));
+}
+
+#[test]
+fn failures_of_a_key_are_never_counted_for_another_key_of_the_same_hash() {
+    let clock = ManualClock::new();
+    let (cache, loads) = colliding(&clock);
+    let read = |key| loads_of(&cache, &loads, key);
+    for failures in 0..4 {
+        assert_eq!((read(100), read(100)), (1, 0));
+        clock.advance(secs(WINDOW << failures));
+    }
+    // The first failure of another key rests for as long as a first failure.
+    assert_eq!((read(101), read(101)), (1, 0));
+    clock.advance(secs(WINDOW));
+    assert_eq!((read(101), read(101)), (1, 0));
 }

@@ -1,0 +1,105 @@
+//! The second level as the cache sees it: a trait object, so that a program whose caches have no
+//! store compiles nothing of the fleet.
+
+use std::hash::Hash;
+
+use super::{Fleet, FleetStats, SecondLevel};
+use crate::load::job::{CacheState, RunJob};
+use crate::protocol::entries::Entries;
+use crate::protocol::entry::Entry;
+use crate::store::{Reply, StoreError};
+use crate::sync::Arc;
+
+/// A write on its way to the store. Ready once the store knows it; an error says that the store
+/// does not know it yet, and is tried again, or that the write was given up.
+pub(crate) type PendingWrite = Reply<'static, Result<(), StoreError>>;
+
+/// The second level of one cache.
+pub(crate) trait Level<K, V>: Send + Sync {
+    /// Enqueues that a key is set to this value; to be called before the value is resident.
+    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite>;
+
+    /// Enqueues that a key is invalidated; to be called before it leaves the table.
+    fn invalidate(&self, key: &K, set: usize) -> Option<PendingWrite>;
+
+    /// Invalidates every key that this process knows.
+    fn invalidate_all(&self);
+
+    /// Only collects the jobs that start from now on, until [`resume`](Self::resume).
+    fn pause(&self);
+
+    fn resume(&self);
+
+    fn stats(&self) -> FleetStats;
+}
+
+/// Jobs that start while this lives travel to the store together.
+pub(crate) struct Paused<'a, K, V>(&'a dyn Level<K, V>);
+
+impl<'a, K, V> Paused<'a, K, V> {
+    pub(crate) fn new(level: &'a dyn Level<K, V>) -> Self {
+        level.pause();
+        Paused(level)
+    }
+}
+
+impl<K, V> Drop for Paused<'_, K, V> {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
+/// Puts a second level between a cache and its loader: given the capacity, the parts and the loader
+/// of the cache, returns what runs its jobs instead, and the level.
+pub(crate) type Connect<K, V> = Box<
+    dyn FnOnce(
+        usize,
+        &Arc<Entries<K, V>>,
+        &Arc<CacheState<K, V>>,
+        RunJob<K, V>,
+    ) -> (RunJob<K, V>, Box<dyn Level<K, V>>),
+>;
+
+impl<K, V> SecondLevel<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn connect(self) -> Connect<K, V> {
+        Box::new(move |capacity, entries, state, load| {
+            let fleet = Fleet::new(self, capacity, entries, state.clone(), load);
+            let starts = fleet.clone();
+            (Box::new(move |job| starts.start(job)), Box::new(fleet))
+        })
+    }
+}
+
+impl<K, V> Level<K, V> for Arc<Fleet<K, V>>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
+        Fleet::set(self, entry, set)
+    }
+
+    fn invalidate(&self, key: &K, set: usize) -> Option<PendingWrite> {
+        Fleet::invalidate(self, key, set)
+    }
+
+    fn invalidate_all(&self) {
+        Fleet::invalidate_all(self);
+    }
+
+    fn pause(&self) {
+        self.asking.pause();
+    }
+
+    fn resume(&self) {
+        Fleet::resume(self);
+    }
+
+    fn stats(&self) -> FleetStats {
+        Fleet::stats(self)
+    }
+}
