@@ -87,6 +87,7 @@
 //! | `tokio` | `load` finds the current tokio runtime by itself; without it, [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; brings `tokio` and `postcard`, needs Rust 1.88. `redis-tls`: encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
+//! | `serde` | `Cached` serializes as its value |
 //! | `metrics`, `tracing` | what is counted and what happens, for the recorder and the subscriber that the program has |
 //! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails as it is told |
 //!
@@ -148,6 +149,7 @@ pub use cache::Cache;
 pub use cache::builder::Builder;
 pub use cache::cached::{Cached, Freshness, Source};
 pub use cache::fresh::Fresh;
+pub use cache::lookup::Lookup;
 pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};

@@ -15,7 +15,9 @@ fn an_invalidation_is_seen_by_all_and_nothing_older_comes_back() {
     a.published(1);
     b.get(1);
     assert!(block_on(a.cache.invalidate_everywhere(&1)).unwrap());
-    until("the other heard of it", || b.cache.peek(&1).is_none());
+    until("the other heard of it", || {
+        b.cache.get_if_present(&1).is_none()
+    });
     assert_eq!(b.get(1), 1);
     b.published(1);
     assert_eq!(a.get(1), 1);
@@ -49,7 +51,7 @@ fn a_load_that_began_before_an_invalidation_elsewhere_is_not_stored_and_leaves_i
         assert_eq!(load.join().unwrap(), 0, "who waited gets the old answer");
     });
     until("refused", || a.stats().refused == 1);
-    until("gone", || a.cache.peek(&1).is_none());
+    until("gone", || a.cache.get_if_present(&1).is_none());
     assert_eq!(a.get(1), 1);
 }
 
@@ -80,7 +82,10 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
     b.get(1);
     a.chaos.disconnect();
     assert!(block_on(a.cache.invalidate_everywhere(&1)).is_err());
-    assert!(a.cache.peek(&1).is_none(), "here it is gone at once");
+    assert!(
+        a.cache.get_if_present(&1).is_none(),
+        "here it is gone at once"
+    );
     // Loaded without the store, which still has the old value.
     assert_eq!(a.get(1), 1);
     assert_eq!((a.stats().unleased, a.stats().pending), (1, 1));
@@ -90,7 +95,7 @@ fn a_write_that_cannot_be_told_says_so_and_is_told_later() {
         a.stats().pending == 0
     });
     until("the other heard of it", || {
-        b.cache.peek(&1).is_none_or(|value| *value != 0)
+        b.cache.get_if_present(&1).is_none_or(|value| *value != 0)
     });
 }
 

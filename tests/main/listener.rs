@@ -49,7 +49,7 @@ fn a_listener_may_call_the_cache() {
     cache.invalidate(&0);
     assert_eq!(told.count(0, Cause::Invalidated), 1);
     assert_eq!(told.count(20, Cause::Invalidated), 1);
-    assert!(cache.contains(&10));
+    assert!(cache.contains_key(&10));
     cache.insert(1, 1);
     cache.insert(1, 1);
     assert_eq!(told.count(1, Cause::Replaced), 1);
@@ -59,7 +59,7 @@ fn a_listener_may_call_the_cache() {
     until("the worker has told of the refresh", || {
         told.count(2, Cause::Replaced) == 1 && told.count(22, Cause::Invalidated) == 1
     });
-    assert!(cache.contains(&12));
+    assert!(cache.contains_key(&12));
     for key in 100..110 {
         cache.insert(key, key);
     }
@@ -226,7 +226,7 @@ fn a_listener_may_call_another_cache_with_a_listener() {
     }
     // Nothing happens to the second cache after that.
     assert_eq!(told.take(), [(0, 0, Cause::Size), (1, 10, Cause::Size)]);
-    assert_eq!(*second.peek(&2).unwrap(), 20);
+    assert_eq!(*second.get_if_present(&2).unwrap(), 20);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_panic_in_a_listener_is_harmless() {
     assert!(cache.invalidate(&1));
     assert!(cache.invalidate(&2));
     cache.insert(3, 11);
-    assert_eq!(*cache.peek(&3).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&3).unwrap(), 11);
     // On the worker, too.
     clock.advance(secs(12));
     assert!(cache.get_blocking(&3).is_ok());

@@ -111,7 +111,7 @@ fn a_refresh_that_is_dropped_rests_from_its_end_for_as_long_as_its_failures_earn
 }
 
 #[test]
-fn a_peek_says_of_a_value_what_a_get_says() {
+fn reads_that_never_load_say_of_a_value_what_a_get_says() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
         .stale_if_error_for(secs(1_000))
@@ -120,6 +120,8 @@ fn a_peek_says_of_a_value_what_a_get_says() {
     cache.insert(1, 10);
     let both = || {
         let peeked = cache.peek(&1).map(|read| read.source());
+        let present = cache.get_if_present(&1).map(|read| read.source());
+        assert_eq!(present, peeked);
         let read = ready(get(&cache, 1)).map(|read| read.source()).ok();
         assert_eq!(peeked, read);
         peeked
@@ -146,7 +148,7 @@ fn past_the_hard_limit_nothing_is_served_whatever_failed() {
     assert!(ready(read).unwrap_err().is_load_failure());
     // The failure rests: everybody gets it at once, and the loader is left alone.
     assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
-    assert!(cache.peek(&1).is_none());
+    assert!(cache.get_if_present(&1).is_none());
     assert_eq!(tasks.spawned(), 1);
     clock.advance(secs(2));
     assert!(is_pending(&mut get(&cache, 1)));
@@ -297,7 +299,7 @@ fn a_refresh_by_name_does_not_wait_for_the_rest_to_end() {
     end(&tasks, &gates, 1, End::Value(11));
     let new = ready(refreshing).unwrap();
     assert_eq!((*new, new.source()), (11, Source::Loaded));
-    assert_eq!(*cache.peek(&1).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn a_reader_and_a_pin_kept_by_a_thread_go_with_it() {
             let cache = cache.clone();
             let thread = thread::spawn(move || {
                 if before {
-                    assert!(cache.peek(&1).is_some());
+                    assert!(cache.get_if_present(&1).is_some());
                 }
                 read_by_what_is_kept(&cache);
             });
@@ -127,8 +127,8 @@ fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
     assert_eq!(*cache.get_blocking(&key).unwrap(), key * 2, "a hit");
     assert_eq!(*wait(get(cache, key + 1)).unwrap(), key * 2 + 2);
     assert_eq!(*ready(get(cache, key)).unwrap(), key * 2);
-    assert_eq!(*cache.peek(&key).unwrap(), key * 2);
-    assert!(cache.peek(&(key + 9)).is_none());
+    assert_eq!(*cache.get_if_present(&key).unwrap(), key * 2);
+    assert!(cache.get_if_present(&(key + 9)).is_none());
     cache.insert(key, 5);
     assert_eq!(told.count(key, Cause::Replaced), 1);
     assert_eq!(*wait(refresh(cache, key)).unwrap(), key * 2);
@@ -140,7 +140,7 @@ fn use_all_of(cache: &Cache<u64, u64>, told: &Told, next: &AtomicU64) {
     drop((reader, pin));
     assert!(cache.invalidate(&key));
     assert_eq!(told.count(key, Cause::Invalidated), 1);
-    assert!(cache.contains(&(key + 1)));
+    assert!(cache.contains_key(&(key + 1)));
     cache.sweep();
     cache.invalidate_all();
     assert_eq!(told.count(key + 1, Cause::Invalidated), 1);
@@ -167,7 +167,7 @@ fn a_destructor_may_make_every_call() {
         live_and_end(|| {}, end);
         let stats = cache.stats();
         assert_eq!(next.load(Ordering::Relaxed), 50);
-        // Each time: 11 hits, and 3 misses, one of them of `peek`.
+        // Each time: 11 hits, and 3 misses, one of them of `get_if_present`.
         assert_eq!((stats.fresh, stats.misses), (5 * 9, 5 * 3), "{stats}");
     });
 }

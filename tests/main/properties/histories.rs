@@ -161,11 +161,11 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
                 (0..KEYS, Deed::RemoveAll)
             }
             Call::Peek(key) => {
-                let seen = cache.peek(&Key(key)).map(|read| *read);
+                let seen = cache.get_if_present(&Key(key)).map(|read| *read);
                 (key..key + 1, Deed::Peek(seen))
             }
             Call::Contains(key) => {
-                let seen = cache.contains(&Key(key));
+                let seen = cache.contains_key(&Key(key));
                 (key..key + 1, Deed::Contains(seen))
             }
         };
