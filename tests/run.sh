@@ -42,7 +42,7 @@ watched() { # cargo test ARGUMENTS...
     "$@" --no-run && bash tests/watched.sh "$@"
 }
 
-all=tokio,test-util,redis-tls,json,msgpack,lz4,metrics,tracing
+all=tokio,test-util,redis-tls,json,msgpack,lz4,serde,metrics,tracing
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -83,7 +83,7 @@ minimum_version() {
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
     cp -r Cargo.toml README.md src tests examples benches loom-tests "$copy/tree" || return 1
-    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,metrics,tracing"; do
+    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
     done
 }
@@ -181,7 +181,7 @@ compiles_for() { # TARGET
         echo "no standard library for $1 can be had"
         return $SKIP
     fi
-    for features in "" tokio "tokio,test-util,json,msgpack,lz4,metrics,tracing"; do
+    for features in "" tokio "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
         cargo check --lib --target "$1" --features "$features" --target-dir target/other || return 1
     done
 }

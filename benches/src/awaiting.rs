@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::callers::{self, Loader, Windows};
 use crate::contender::{Config, Contender, per_operation};
-use crate::ours::{self, Peek};
+use crate::ours::{self, Present};
 use crate::pairing;
 use crate::report::{Figure, Report};
 use crate::runtime;
@@ -28,7 +28,7 @@ pub fn run(report: &mut Report, quick: bool) {
         fresh: HOUR,
         stale: HOUR,
     };
-    let peek = Peek::<callers::Bytes>(cache);
+    let present = Present::<callers::Bytes>(cache);
     let callers = callers::all();
     let built: Vec<_> = callers
         .iter()
@@ -36,7 +36,7 @@ pub fn run(report: &mut Report, quick: bool) {
         .collect();
     runtime.block_on(async {
         for n in 0..KEYS {
-            peek.insert(&n, crate::contender::Value::make(n));
+            present.insert(&n, crate::contender::Value::make(n));
             for caller in &built {
                 caller.clone().call(n).await;
             }
@@ -50,12 +50,12 @@ pub fn run(report: &mut Report, quick: bool) {
         }
         None => {
             let since = std::time::Instant::now();
-            let reads = keys.iter().filter_map(|key| peek.get(key));
+            let reads = keys.iter().filter_map(|key| present.get(key));
             reads.for_each(|byte| _ = std::hint::black_box(byte));
             [per_operation(since, keys.len()), 0.0]
         }
     });
-    let ([peek, _], ours) = (medians[0], medians[1][0]);
+    let ([present, _], ours) = (medians[0], medians[1][0]);
     let row = |contender: &str, tier: &str, ns: f64| {
         Figure::new("async")
             .text("contender", contender)
@@ -65,7 +65,7 @@ pub fn run(report: &mut Report, quick: bool) {
             .number("ns", ns)
             .number("ratio", ours / ns)
     };
-    report.add(row(ours::NAME, "peek", peek).at_most("", ours / peek, 1.15));
+    report.add(row(ours::NAME, "get_if_present", present).at_most("", ours / present, 1.15));
     for (peer, [ns, not_ready]) in callers.iter().zip(&medians[1..]) {
         if *not_ready > 0.0 {
             report.note(&format!(

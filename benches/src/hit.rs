@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contender::{Config, Reads, Subject, Value, typed};
-use crate::ours::{self, Get, One, Peek, Pin, Reader};
+use crate::ours::{self, Get, One, Pin, Present, Reader};
 use crate::pairing::{self, Lane};
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
@@ -55,7 +55,7 @@ pub fn tiers<V: Value>(config: &Config, keys: u64) -> Vec<Lane<dyn Reads>> {
     typed(Get(cache.clone())).fill(keys);
     vec![
         Lane::new("get", typed(Get(cache.clone()))),
-        Lane::new("peek", typed(Peek(cache.clone()))),
+        Lane::new("get_if_present", typed(Present(cache.clone()))),
         Lane::new("reader", Box::new(Reader(cache.clone()))),
         Lane::new("pin", Box::new(Pin(cache))),
         Lane::new("Fresh", Box::new(One(ours::build_one::<V>(config)))),

@@ -73,7 +73,7 @@ fn dropped(report: &mut Report, quick: bool) {
         for _ in 0..threads {
             scope.spawn(|| {
                 // Read before all of them are there, so that each has a place of its own.
-                other.peek(&0);
+                other.get_if_present(&0);
                 gate.wait();
             });
         }

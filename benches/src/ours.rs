@@ -47,8 +47,8 @@ pub fn build_one<V: Value>(config: &Config) -> Fresh<V> {
 /// The tier `cache.get`.
 pub struct Get<V>(pub Cache<u64, V>);
 
-/// The tier `cache.peek`.
-pub struct Peek<V>(pub Cache<u64, V>);
+/// The tier `cache.get_if_present`.
+pub struct Present<V>(pub Cache<u64, V>);
 
 /// The tier `cache.reader()`, one for each thread.
 pub struct Reader<V>(pub Cache<u64, V>);
@@ -84,7 +84,7 @@ impl<V: Value> Contender<V> for Get<V> {
     }
 }
 
-impl<V: Value> Contender<V> for Peek<V> {
+impl<V: Value> Contender<V> for Present<V> {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -93,7 +93,7 @@ impl<V: Value> Contender<V> for Peek<V> {
 
     #[inline]
     fn get(&self, key: &u64) -> Option<u8> {
-        Some(self.0.peek(key)?.first())
+        Some(self.0.get_if_present(key)?.first())
     }
 
     fn insert(&self, key: &u64, value: V) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::contender::{Config, Subject, typed};
-use crate::ours::{self, Peek};
+use crate::ours::{self, Present};
 use crate::peers;
 use crate::policies::{Lru, S3Fifo};
 use crate::report::{Figure, Report};
@@ -109,11 +109,11 @@ fn outcomes(trace: &Trace, capacity: usize) -> Vec<Outcome> {
             load_time: load_ms as f64 / 1e3,
         });
     };
-    let cache: Box<dyn Subject> = typed::<u64, _>(Peek(ours::build(&config)));
+    let cache: Box<dyn Subject> = typed::<u64, _>(Present(ours::build(&config)));
     add(ours::NAME, &mut |missed| {
         cache.replay(&trace.accesses, missed)
     });
-    let weighed = typed::<u64, _>(Peek(ours::build_weighed(&config)));
+    let weighed = typed::<u64, _>(Present(ours::build_weighed(&config)));
     add(ours::WEIGHED, &mut |missed| {
         weighed.replay(&trace.accesses, missed)
     });

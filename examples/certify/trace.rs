@@ -235,7 +235,7 @@ impl Replay {
 
     fn access(&self, key: u32) -> Met {
         if self.policy == Policy::Ttl {
-            if self.cache.peek(&key).is_some() {
+            if self.cache.get_if_present(&key).is_some() {
                 return Met::Fresh;
             }
             self.cache.insert(key, load(key, &self.loads));

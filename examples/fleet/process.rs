@@ -116,7 +116,11 @@ impl Process {
         say(&"watching");
         let process = self.clone();
         thread::spawn(move || {
-            while process.cache.peek(&key).is_some_and(|value| *value == id) {
+            while process
+                .cache
+                .get_if_present(&key)
+                .is_some_and(|value| *value == id)
+            {
                 thread::sleep(Duration::from_micros(100));
             }
             say(&format!("gone {}", micros()));

@@ -21,9 +21,9 @@ fn after_an_invalidation() {
         assert!(cached_slot.look(&cache, |key| *key == KEY).is_some());
         let other = spawn({
             let cache = cache.clone();
-            move || cache.invalidate(hash(KEY), |key| *key == KEY)
+            move || drop(cache.remove(hash(KEY), |key| *key == KEY))
         });
-        cache.invalidate(hash(KEY), |key| *key == KEY);
+        cache.remove(hash(KEY), |key| *key == KEY);
         assert!(
             cached_slot.look(&cache, |key| *key == KEY).is_none(),
             "a cached slot returned an invalidated value"
@@ -43,7 +43,7 @@ fn against_remove_and_insert() {
         let other = spawn({
             let cache = cache.clone();
             move || {
-                cache.invalidate(hash(KEY), |key| *key == KEY);
+                cache.remove(hash(KEY), |key| *key == KEY);
                 put(&cache, KEY, 200, CREATED)
             }
         });

@@ -143,7 +143,7 @@ pub fn evict(cache: &Cache, now: u64) -> bool {
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
-    cache.invalidate(hash(key), |other| *other == key)
+    cache.remove(hash(key), |other| *other == key).is_some()
 }
 
 pub fn find(cache: &Cache, key: u8) -> Option<(Place, Held<Item>)> {

@@ -12,13 +12,26 @@ use crate::time::clock::Tick;
 
 /// A cached value, read in place: it derefs to the value and neither clones nor copies it.
 ///
-/// It may be sent to another thread and held across an `.await`. What it shows stays as it was
-/// at the read: a later refresh or `invalidate` does not change it. It keeps its value alive, and only that one.
+/// It may be sent to another thread and held across an `.await`. A later refresh or `invalidate`
+/// does not change it. It keeps its entry alive, the key and the value, and no other.
 ///
-/// A thread that holds more than eight at once pays a shared reference count for each further one; to keep many for long,
-/// clone the value.
+/// `K` and `V` stand in the order of [`Cache<K, V>`](crate::Cache): the types of the key and of the
+/// value. For [`Fresh<V>`](crate::Fresh) `K` is `()`.
 ///
-/// `K` is the key type of the cache it came from, `()` for a value without one.
+/// # Cost
+///
+/// A thread that holds more than eight at once pays a shared reference count for each further one.
+/// To keep many for a long time, clone the values.
+///
+/// # To clone the value
+///
+/// `cached.clone()` clones the handle, not the value. For the value write `V::clone(&cached)` or
+/// `(*cached).clone()`.
+///
+/// # Comparing and serializing
+///
+/// Two of them are equal if their values are; keys, ages and sources do not count. With the feature
+/// `serde` it serializes as its value.
 ///
 /// # Example
 ///
@@ -31,7 +44,10 @@ use crate::time::clock::Tick;
 /// assert_eq!(lengths.get_blocking("hello")?.source(), Source::Loaded);
 /// let again = lengths.get_blocking("hello")?;
 /// assert_eq!(*again, 5);
+/// assert_eq!(again.key(), "hello");
 /// assert_eq!(again.source(), Source::Fresh);
+/// let kept: usize = usize::clone(&again); // again.clone() is a second handle
+/// assert_eq!(kept, 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Cached<K, V> {
@@ -39,7 +55,8 @@ pub struct Cached<K, V> {
     stamp: Stamp,
 }
 
-/// When a value was read and where it came from, in one word: a hit that is moved about has no padding to copy.
+/// The time and the source of a read, in one word, so that a hit that is moved has no padding to
+/// copy.
 #[derive(Clone, Copy)]
 pub(crate) struct Stamp(u64);
 
@@ -75,8 +92,9 @@ impl Stamp {
 
 /// A [`Cached`] as the slow half of a read returns it.
 ///
-/// Of another shape on purpose: what a call returns lies in memory, and a hit that could share that memory would be written
-/// there and read back at once, which stalls the processor for as long as the look-up takes.
+/// Of another shape on purpose. The result of a call lies in memory, and a hit that could share that
+/// memory would be written there and read back at once, which stalls the processor for as long as
+/// the look-up takes.
 pub(crate) struct Kept<K, V> {
     entry: Arc<Entry<K, V>>,
     stamp: Stamp,
@@ -105,7 +123,7 @@ impl<K, V> From<Kept<K, V>> for Cached<K, V> {
     }
 }
 
-/// Whether a value was fresh or stale when it was read; past its hard limit it is never served.
+/// Whether a value was fresh or stale when it was read. Past its hard limit it is never served.
 ///
 /// # Example
 ///
@@ -127,7 +145,7 @@ pub enum Freshness {
     Fresh,
     /// Between the soft and the hard limit.
     Stale {
-        /// How far past the soft limit.
+        /// The time since the soft limit.
         by: Duration,
     },
 }
@@ -142,34 +160,34 @@ impl Freshness {
         }
     }
 
-    /// Before the soft limit.
+    /// Whether the value was before its soft limit.
     pub fn is_fresh(self) -> bool {
         self == Freshness::Fresh
     }
 
-    /// Past the soft limit.
+    /// Whether the value was past its soft limit.
     pub fn is_stale(self) -> bool {
         !self.is_fresh()
     }
 }
 
-/// Where a value came from.
+/// The way by which a read got its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// It was here and fresh.
+    /// It was resident and fresh.
     Fresh,
-    /// It was here and fresh, and this read started an early refresh.
+    /// It was resident and fresh, and this read started an early refresh.
     Early,
-    /// It was here and stale; a refresh is running, or this read started one.
+    /// It was resident and stale. A refresh is running, or this read started one.
     Stale,
-    /// It was here and stale, and the last refresh failed (stale-if-error).
+    /// It was resident and stale, and the last refresh failed (stale-if-error).
     AfterFailure,
     /// This read loaded it.
     Loaded,
-    /// This read waited while another caller loaded or refreshed it.
+    /// This read waited for the load or refresh of another caller.
     Coalesced,
-    /// This read waited for the store, where another process, or an earlier one, had put it.
+    /// This read waited for the store, which had it from another or an earlier process.
     Store,
 }
 
@@ -195,6 +213,11 @@ impl<K, V> Cached<K, V> {
         }
     }
 
+    /// `entry` has a value.
+    pub(crate) fn owned(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+        Self::new(Held::owned(entry), read_at, source)
+    }
+
     /// The same with a counted reference.
     pub(crate) fn kept(self) -> Kept<K, V> {
         Kept {
@@ -203,22 +226,48 @@ impl<K, V> Cached<K, V> {
         }
     }
 
-    /// Whether it was fresh when it was read.
+    /// The key, as it was when the value was loaded or inserted.
+    pub fn key(&self) -> &K {
+        &self.entry.key
+    }
+
+    /// Whether the value was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
         Freshness::of(&self.entry.times, self.stamp.read_at())
     }
 
-    /// How old it was when it was read, counted from the end of its load.
+    /// How much longer the value stays fresh, counted from the read; zero for a stale value.
+    ///
+    /// The value may be replaced before that time is over, by an early refresh or by a write.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use everfresh::{Cache, Loaded};
+    /// # let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// cache.insert(3, Loaded::new(9).fresh_for(Duration::from_secs(60)));
+    /// let seconds = cache.get_blocking(&3)?.fresh_remaining().as_secs();
+    /// let header = format!("Cache-Control: max-age={seconds}");
+    /// # assert!(seconds <= 60 && header.len() > 23);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fresh_remaining(&self) -> Duration {
+        fresh_remaining(&self.entry.times, self.stamp.read_at())
+    }
+
+    /// The age of the value when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
         self.entry.times.age(self.stamp.read_at())
     }
 
-    /// How long its load takes: the moving average that X-Fetch goes by, zero for a value that was inserted.
+    /// The time that a load of the value takes: the moving average that X-Fetch uses. Zero for a
+    /// value that was inserted.
     pub fn cost(&self) -> Duration {
         Duration::from_nanos(self.entry.times.cost())
     }
 
-    /// Where it came from.
+    /// The way by which the read got the value.
     pub fn source(&self) -> Source {
         self.stamp.source()
     }
@@ -226,6 +275,11 @@ impl<K, V> Cached<K, V> {
     pub(crate) fn parts(&self) -> (&Entry<K, V>, Stamp) {
         (&self.entry, self.stamp)
     }
+}
+
+/// How much longer a value stays fresh.
+pub(crate) fn fresh_remaining(times: &Times, read_at: Tick) -> Duration {
+    Duration::from_nanos(times.fresh_until().saturating_sub(read_at))
 }
 
 impl<K, V> Deref for Cached<K, V> {
@@ -247,12 +301,30 @@ impl<K, V> AsRef<V> for Cached<K, V> {
 }
 
 impl<K, V> Clone for Cached<K, V> {
-    /// Counts a reference; the value is not cloned.
+    /// Clones the handle, by one shared reference count. For the value write `V::clone(&cached)` or
+    /// `(*cached).clone()`.
     fn clone(&self) -> Self {
         Cached {
             entry: Held::owned(self.entry.arc().clone()),
             stamp: self.stamp,
         }
+    }
+}
+
+impl<K, V: PartialEq> PartialEq for Cached<K, V> {
+    /// Compares the values.
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<K, V: Eq> Eq for Cached<K, V> {}
+
+#[cfg(feature = "serde")]
+impl<K, V: serde::Serialize> serde::Serialize for Cached<K, V> {
+    /// Serializes the value.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
     }
 }
 

@@ -14,8 +14,10 @@ use crate::observe::stats::Stats;
 
 /// One value kept fresh: signing keys, a configuration, feature flags.
 ///
-/// A cheap handle, like [`Cache`], with the same promises: it is a cache of one key, `()`. Made by [`Fresh::builder`] and
-/// [`Builder::build_fresh`]. Where it is read all the time, let each thread hold a [`pin`](Self::pin).
+/// A cheap handle like [`Cache`], with the same promises: it is a cache of one key, `()`, and
+/// [`cache`](Self::cache) gives that cache for everything that has no method here. Made by
+/// [`Fresh::builder`] and [`Builder::build_fresh`]. A thread or task that reads it all the time
+/// holds a [`pin`](Self::pin).
 ///
 /// # Example
 ///
@@ -36,12 +38,13 @@ use crate::observe::stats::Stats;
 pub struct Fresh<V>(Cache<(), V>);
 
 impl<V: Send + Sync + 'static> Fresh<V> {
-    /// Starts to configure a value; the settings are those of a cache, and its loader is given the key `()`.
+    /// Starts to configure a value. The settings are those of a cache, and the loader gets the key
+    /// `()`.
     pub fn builder() -> Builder<(), V> {
         Cache::builder().capacity(1)
     }
 
-    /// Reads the value from a task; the same as [`Cache::get`].
+    /// Reads the value from a task, loading it if it is missing; the same as [`Cache::get`].
     ///
     /// # Errors
     ///
@@ -55,7 +58,8 @@ impl<V: Send + Sync + 'static> Fresh<V> {
         self.0.get(&()).await
     }
 
-    /// Reads the value from a thread; the same as [`Cache::get_blocking`].
+    /// Reads the value from a thread, loading it if it is missing; the same as
+    /// [`Cache::get_blocking`].
     ///
     /// # Errors
     ///
@@ -65,10 +69,20 @@ impl<V: Send + Sync + 'static> Fresh<V> {
         self.0.get_blocking(&())
     }
 
-    /// The value, if there is one that may be served; never loads, refreshes or waits.
+    /// Reads the value if there is one that may be served; the same as [`Cache::get_if_present`].
     #[inline]
+    pub fn get_if_present(&self) -> Option<Cached<(), V>> {
+        self.0.get_if_present(&())
+    }
+
+    /// Looks at the value without counting a read; the same as [`Cache::peek`].
     pub fn peek(&self) -> Option<Cached<(), V>> {
         self.0.peek(&())
+    }
+
+    /// Whether there is a value that may be served; the same as [`Cache::contains_key`].
+    pub fn is_set(&self) -> bool {
+        self.0.contains_key(&())
     }
 
     /// A handle for one thread or task, with the cheapest read there is.
@@ -83,7 +97,7 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     /// ```
     /// # use everfresh::Fresh;
     /// let level: Fresh<u8> = Fresh::builder().compute(|&()| 1).build_fresh()?;
-    /// level.set(2); // told by somebody else, before the next refresh
+    /// level.set(2); // a message said so, before the next refresh
     /// assert_eq!(*level.get_blocking()?, 2);
     /// level.invalidate();
     /// assert_eq!(*level.get_blocking()?, 1);
@@ -98,7 +112,7 @@ impl<V: Send + Sync + 'static> Fresh<V> {
         self.0.invalidate(&())
     }
 
-    /// Replaces the value now; the same as [`Cache::refresh`].
+    /// Replaces the value now, from a task; the same as [`Cache::refresh`].
     ///
     /// # Errors
     ///
@@ -111,7 +125,40 @@ impl<V: Send + Sync + 'static> Fresh<V> {
         self.0.refresh(&()).await
     }
 
-    /// What it has done so far.
+    /// Replaces the value now, from a thread; the same as [`Cache::refresh_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::refresh`].
+    pub fn refresh_blocking(&self) -> Result<Cached<(), V>, Error> {
+        self.0.refresh_blocking(&())
+    }
+}
+
+impl<V> Fresh<V> {
+    /// The cache behind it, whose only key is `()`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Fresh;
+    /// # futures_lite::future::block_on(async {
+    /// let level: Fresh<u8> = Fresh::builder().compute(|&()| 1).build_fresh()?;
+    /// level.cache().insert_everywhere((), 2).await?; // for the whole fleet, with a store
+    /// assert_eq!(*level.get().await?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn cache(&self) -> &Cache<(), V> {
+        &self.0
+    }
+
+    /// The name given to the builder, for metrics and threads. Default: "everfresh".
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The statistics of the reads and loads so far; the same as [`Cache::stats`].
     pub fn stats(&self) -> Stats {
         self.0.stats()
     }

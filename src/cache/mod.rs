@@ -1,42 +1,45 @@
-//! The faces of the cache: threads and tasks share one core.
+//! The types that users hold: threads and tasks share one core.
 
 mod build;
 pub mod builder;
 pub mod cached;
-mod everywhere;
 pub mod fresh;
+pub mod lookup;
+mod many;
 mod read;
 pub mod reader;
 #[cfg(feature = "metrics")]
 mod record_metrics;
+mod write;
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::quality::RandomState;
 
 use crate::cache::cached::{Cached, Source};
+use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed, Unserved};
 use crate::cache::reader::{Pinned, Reader};
 use crate::error::Error;
-use crate::fleet::PendingWrite;
-use crate::load::loader::Loaded;
+use crate::fleet::FleetStats;
 use crate::observe::stats::Stats;
 use crate::protocol::entries::Claimed;
-use crate::protocol::entry::{Entry, EvictionState};
-use crate::protocol::fifo::generation;
-use crate::rng::with_rng;
 use crate::sync::Arc;
+use crate::sync::future::block_on;
 
 /// A cache that keeps computed values fresh without stampedes.
 ///
-/// A cheap handle: clones share one cache, and it ends with the last of them, whether or not loads are still
-/// running. Made by [`Cache::builder`](crate::Cache::builder).
+/// A cheap handle: clones share one cache, and it ends with the last of them, even while loads are
+/// still running. Made by [`Cache::builder`](crate::Cache::builder).
 ///
 /// Every method may be called from any thread or task at the same time. A read of a resident value
-/// never waits, whether it is fresh, early or stale: it takes no lock, makes no system call, allocates nothing and writes no memory that other cores'
-/// reads write.
+/// never waits, whether it is fresh, early or stale: it takes no lock, makes no system call,
+/// allocates nothing, and writes no memory that reads of other cores write.
+///
+/// Methods that wait have two forms: a plain name for tasks, and one that ends in `_blocking` for
+/// threads. Keys are looked up by any form of them that [`Lookup`] allows: `&str` for `String`,
+/// `Arc<str>` and `Box<str>`, for example.
 ///
 /// # Example
 ///
@@ -66,20 +69,23 @@ where
         Cache(Arc::new(core))
     }
 
-    /// Reads a key from a task, loading it if it is absent.
+    /// Reads a key from a task, loading it if it is missing.
     ///
-    /// A fresh or stale value is there at the first poll. Concurrent callers of an absent key share one load, which
-    /// runs on its own: a caller that stops waiting does not stop it. A caller that comes after an
-    /// [`invalidate`](Self::invalidate) never gets a value whose load began before it.
+    /// A fresh or stale value is there at the first poll. Concurrent callers of a missing key share
+    /// one load, which runs on its own: a caller that stops waiting does not stop it. A caller that
+    /// comes after an [`invalidate`](Self::invalidate) never gets a value whose load began before
+    /// it.
     ///
     /// # Cost
     ///
-    /// A hit: one hash, one look at two cache lines of the table, the entry, one reading of the clock.
+    /// A hit: one hash, one look at two cache lines of the table, the entry, one reading of the
+    /// clock.
     ///
     /// # Errors
     ///
-    /// Only without a value that may be served: the loader failed or panicked, did not finish in time, was dropped by its
-    /// runtime, there was no room to queue it, or this call is part of the load of the same key.
+    /// Only without a value that may be served: the loader failed or panicked, found no value, did
+    /// not finish in time, or was dropped by its runtime; there was no room to queue it; or this
+    /// call is part of the load of the same key.
     ///
     /// # Panics
     ///
@@ -104,25 +110,24 @@ where
     #[inline]
     pub async fn get<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let hash = self.0.hasher.hash_one(key);
-        let miss = |missed| self.0.classify(missed).map(Cached::from);
-        match self.0.lookup(key, hash, Ok, miss) {
+        // Not by way of `Core::get`: the hit of a future inside a future is moved once more.
+        match self.0.read(key, hash) {
             Ok(cached) => Ok(cached),
-            Err(looked) => {
-                let kept = self.0.finish_boxed(key, hash, looked).await;
+            Err(unserved) => {
+                let kept = self.0.finish_boxed(key, hash, unserved).await;
                 kept.map(Cached::from)
             }
         }
     }
 
-    /// Reads a key from a thread, loading it if it is absent.
+    /// Reads a key from a thread, loading it if it is missing.
     ///
-    /// The same as [`get`](Self::get), for threads. In a load that runs on the pool it helps: a load that
-    /// is still queued is run by the waiting worker itself, so a pool of one is enough. Not for
-    /// tasks: on a miss it blocks the runtime's thread.
+    /// The same as [`get`](Self::get), for threads. Inside a load that runs on the pool it helps: the
+    /// waiting worker itself runs a load that is still queued, so a pool of one thread is enough.
+    /// Not for tasks: on a miss it blocks the runtime's thread.
     ///
     /// # Errors
     ///
@@ -145,17 +150,23 @@ where
     #[inline]
     pub fn get_blocking<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        let hash = self.0.hasher.hash_one(key);
-        let miss = |missed| self.0.finish_blocking(key, hash, missed).map(Cached::from);
-        self.0.lookup(key, hash, Ok, miss)
+        self.0.get_blocking(key, self.0.hasher.hash_one(key))
     }
 
     /// Reads a key if it has a value that may be served; never loads, refreshes or waits.
     ///
-    /// Counted, and seen by eviction, like any other read.
+    /// A read like any other for the statistics and for eviction. `None` counts as a miss. To look
+    /// without a trace use [`peek`](Self::peek).
+    ///
+    /// # Cost
+    ///
+    /// As a hit of [`get`](Self::get).
+    ///
+    /// # Panics
+    ///
+    /// Only if the key's `Hash` or `Eq` does; the cache stays usable.
     ///
     /// # Example
     ///
@@ -164,29 +175,22 @@ where
     /// let lengths: Cache<String, usize> = Cache::builder()
     ///     .compute(|text: &String| text.len())
     ///     .build()?;
-    /// assert!(lengths.peek("hello").is_none());
+    /// assert!(lengths.get_if_present("hello").is_none());
     /// lengths.insert("hello".to_owned(), 5);
-    /// assert_eq!(*lengths.peek("hello").unwrap(), 5);
+    /// assert_eq!(*lengths.get_if_present("hello").unwrap(), 5);
+    /// assert_eq!((lengths.stats().misses, lengths.stats().fresh), (1, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn peek<Q>(&self, key: &Q) -> Option<Cached<K, V>>
+    pub fn get_if_present<Q>(&self, key: &Q) -> Option<Cached<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let core = &*self.0;
         let now = core.state.clock.now();
         let found = core.find(key, core.hasher.hash_one(key));
         let served = found.and_then(|(_, entry)| {
-            let source = match now < entry.times.early_from() {
-                true => {
-                    core.state.counters.fresh(1);
-                    Source::Fresh
-                }
-                false => core.peek_state(&entry, now)?.into(),
-            };
-            entry.touch();
+            let source = core.take_present(&entry, now)?;
             Some(Cached::new(entry, now, source))
         });
         if served.is_none() {
@@ -195,13 +199,14 @@ where
         served
     }
 
-    /// Puts a value in, with the cache's times, over whatever is there.
+    /// Looks at a key if it has a value that may be served; changes nothing.
     ///
-    /// It wins against every load and refresh that began before it: their results are discarded. Callers that were already
-    /// waiting for one still get its result. The value counts as free to recompute until it was refreshed once.
+    /// Unlike [`get_if_present`](Self::get_if_present) it is not a read: the statistics do not count
+    /// it, and eviction does not take it for a use of the value.
     ///
-    /// A store is flushed in the background, again and again until it knows; [`insert_everywhere`](Self::insert_everywhere) waits for
-    /// that.
+    /// # Panics
+    ///
+    /// As [`get_if_present`](Self::get_if_present).
     ///
     /// # Example
     ///
@@ -209,107 +214,65 @@ where
     /// # use everfresh::Cache;
     /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
     /// cache.insert(3, 10);
-    /// assert_eq!(*cache.get_blocking(&3)?, 10);
+    /// assert_eq!(cache.peek(&3).as_deref(), Some(&10));
+    /// assert_eq!(cache.stats().reads(), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn insert(&self, key: K, value: impl Into<Loaded<V>>) {
-        self.put(key, value.into());
-    }
-
-    fn put(&self, key: K, mut loaded: Loaded<V>) -> Option<PendingWrite> {
+    pub fn peek<Q>(&self, key: &Q) -> Option<Cached<K, V>>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
         let core = &*self.0;
-        let hash = core.hasher.hash_one(&key);
         let now = core.state.clock.now();
-        let Some(value) = loaded.value.take() else {
-            return self.remove(&key).1;
-        };
-        let policy = &core.state.policy;
-        let eviction_state = EvictionState {
-            uses: 0,
-            promoted: false,
-            generation: generation(hash, now),
-            weight: core.state.weigh(&key, &value),
-        };
-        let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
-        let mut entry = Arc::new(Entry::ready(key, value, times, eviction_state));
-        // Before the table: see `fleet::outbox`.
-        let set = core.entries.table.set_of(hash);
-        let flushed = (core.fleet.as_ref()).and_then(|fleet| fleet.set(&entry, set));
-        core.entries.insert(hash, &mut entry, now);
-        // After the table: see `load::negative`.
-        core.state.negative.forget(&entry.key);
-        flushed
+        let (_, entry) = core.find(key, core.hasher.hash_one(key))?;
+        let condition = core.peek_state(&entry, now)?;
+        Some(Cached::new(entry, now, condition.into()))
     }
 
-    /// Removes a key; returns whether it had a value.
+    /// Whether a key has a value that may be served; changes nothing, like [`peek`](Self::peek).
     ///
-    /// It wins against every load and refresh that began before it: their results are discarded, whether the key was
-    /// resident or absent. Callers that were already waiting get the old answer, callers that come later start a new load.
+    /// Under races the answer may be out of date when the caller gets it. To use the value, read it.
     ///
-    /// A store is flushed in the background, as by [`insert`](Self::insert); [`invalidate_everywhere`](Self::invalidate_everywhere) waits
-    /// for that.
+    /// # Panics
+    ///
+    /// As [`get_if_present`](Self::get_if_present).
     ///
     /// # Example
     ///
     /// ```
     /// # use everfresh::Cache;
     /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
-    /// cache.insert(3, 10);
-    /// assert!(cache.invalidate(&3));
-    /// assert_eq!(*cache.get_blocking(&3)?, 9);
+    /// cache.insert(3, 9);
+    /// assert!(cache.contains_key(&3));
+    /// cache.invalidate_all();
+    /// assert!(!cache.contains_key(&3) && cache.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn invalidate<Q>(&self, key: &Q) -> bool
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        self.remove(key).0
+        let found = self.0.find(key, self.0.hasher.hash_one(key));
+        found.is_some_and(|(_, entry)| entry.is_servable(self.0.state.clock.now()))
     }
 
-    fn remove<Q>(&self, key: &Q) -> (bool, Option<PendingWrite>)
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        let core = &*self.0;
-        let hash = core.hasher.hash_one(key);
-        // Before the table: see `fleet::outbox`.
-        let set = core.entries.table.set_of(hash);
-        let flushed =
-            (core.fleet.as_ref()).and_then(|fleet| fleet.invalidate(&key.to_owned(), set));
-        let had_a_value = core.entries.invalidate(hash, |other| other.borrow() == key);
-        // After the table: see `load::negative`.
-        core.state.negative.forget(key);
-        (had_a_value, flushed)
-    }
-
-    /// Removes every key; for each of them the same as [`invalidate`](Self::invalidate).
+    /// Replaces the value of a key now, from a task, and returns the new one; loads a missing key.
     ///
-    /// Not one moment for all: a key that is inserted meanwhile may stay or be removed, also when the
-    /// call has removed it once before. Cost: one look at every set. With a store, every key that this
-    /// process knows is removed there too, in the background; for all others take a new namespace.
-    pub fn invalidate_all(&self) {
-        if let Some(fleet) = &self.0.fleet {
-            fleet.invalidate_all();
-        }
-        self.0.entries.invalidate_all();
-        self.0.state.negative.forget_all();
-    }
-
-    /// Replaces the value of a key now and returns the new one; loads an absent key.
-    ///
-    /// Joins the refresh that is running, if one is. Other callers keep reading the old value
-    /// meanwhile. A failure is returned, and the old value stays. It starts at once, also when the
-    /// last refresh failed and rests.
+    /// It joins the refresh that is running, if there is one. Other callers read the old value
+    /// meanwhile. A failure is returned, and the old value stays. It starts at once, even if the
+    /// last refresh failed and the next one would have to wait.
     ///
     /// A refresh that it joins may have begun before this call, and may have read the origin before
     /// a write that this caller has just made there. After a write use
-    /// [`invalidate`](Self::invalidate), which no load from before it outlives.
+    /// [`invalidate`](Self::invalidate), because no load from before it outlives it.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), also when there is an old value.
+    /// As [`get`](Self::get), and also when there is an old value.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
     ///
     /// # Cancel safety
     ///
@@ -328,15 +291,14 @@ where
     /// ```
     pub async fn refresh<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let core = &*self.0;
         let hash = core.hasher.hash_one(key);
         loop {
             let now = core.state.clock.now();
-            let looked = match core.find(key, hash) {
-                // An expired value too: its refresh need not wait for the rest after a failure either.
+            let unserved = match core.find(key, hash) {
+                // An expired value too: its refresh need not wait after a failure either.
                 Some((place, entry)) if !entry.is_loading() => {
                     match core.entries.claim_now(place, &entry, now) {
                         Claimed::Ours(claim) => core.lead(claim, None),
@@ -346,68 +308,78 @@ where
                 }
                 found @ Some(_) => match core.classify(Missed { found, now }) {
                     Ok(_) => continue,
-                    Err(looked) => looked,
+                    Err(unserved) => unserved,
                 },
                 None => {
-                    // Asked for by name, so what is remembered of it does not count.
-                    core.state.negative.forget(key);
+                    // The caller asks for a new answer, so a remembered one does not count.
+                    core.forget(key);
                     Unserved::Missing
                 }
             };
-            return core.load_or_wait(key, hash, looked).await.map(Cached::from);
+            let kept = core.load_or_wait(key, hash, unserved).await;
+            return kept.map(Cached::from);
         }
     }
 
-    /// A reader for one thread that reads a lot. It holds some hundred kilobytes of memory.
-    pub fn reader(&self) -> Reader<K, V, S> {
-        Reader::new(self.0.clone())
-    }
-
-    /// A handle to one key, for a thread or task that reads it all the time. Nothing is loaded before its first read.
-    pub fn pin(&self, key: K) -> Pinned<K, V, S> {
-        Pinned::new(self.0.clone(), key)
-    }
-
-    /// Whether a key has a value that may be served. Not counted as a read, not even by eviction.
+    /// Replaces the value of a key now, from a thread; the same as [`refresh`](Self::refresh).
+    ///
+    /// Not for tasks: it blocks the runtime's thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`refresh`](Self::refresh).
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
     ///
     /// # Example
     ///
     /// ```
     /// # use everfresh::Cache;
     /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
-    /// cache.insert(3, 9);
-    /// assert!(cache.contains(&3));
-    /// cache.invalidate_all();
-    /// assert!(!cache.contains(&3) && cache.is_empty());
+    /// cache.insert(3, 10);
+    /// assert_eq!(*cache.refresh_blocking(&3)?, 9);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn contains<Q>(&self, key: &Q) -> bool
+    pub fn refresh_blocking<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        let found = self.0.find(key, self.0.hasher.hash_one(key));
-        found.is_some_and(|(_, entry)| entry.is_servable(self.0.state.clock.now()))
+        block_on(self.refresh(key))
+    }
+
+    /// A reader for one thread or task that reads many keys all the time.
+    ///
+    /// # Cost
+    ///
+    /// It allocates some hundred kilobytes.
+    pub fn reader(&self) -> Reader<K, V, S> {
+        Reader::new(self.0.clone())
+    }
+
+    /// A handle to one key, for a thread or task that reads it all the time. Its first read loads
+    /// the key, if it is missing.
+    pub fn pin(&self, key: K) -> Pinned<K, V, S> {
+        Pinned::new(self.0.clone(), key)
+    }
+
+    /// The statistics of the second level; `None` without one.
+    pub fn store_stats(&self) -> Option<FleetStats> {
+        self.0.fleet.as_ref().map(|fleet| fleet.stats())
     }
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    /// How many values are resident, expired ones that nobody has touched since included; never more than the capacity.
+    /// The name given to the builder, for metrics and threads. Default: "everfresh".
+    pub fn name(&self) -> &str {
+        &self.0.state.name
+    }
+
+    /// The number of resident values, at most the capacity. An expired value counts until a load
+    /// replaces it, or an eviction or [`sweep`](Self::sweep) removes it.
     pub fn len(&self) -> usize {
         self.0.entries.limit.entries()
-    }
-
-    /// The weight of all resident values, by the cache's weigher; 0 without one.
-    pub fn weight(&self) -> u64 {
-        self.0.entries.limit.weight()
-    }
-
-    /// Removes every value past its hard limit; returns how many.
-    ///
-    /// Expired values are never served, and make room for others first, so only a cache whose keys are no longer
-    /// used needs this to shrink. Cost: one look at every way of the table.
-    pub fn sweep(&self) -> usize {
-        self.0.entries.sweep(self.0.state.clock.now())
     }
 
     /// Whether no value is resident.
@@ -415,9 +387,28 @@ impl<K, V, S> Cache<K, V, S> {
         self.len() == 0
     }
 
-    /// What the cache has done so far.
+    /// The weight of all resident values, by the cache's weigher; 0 without one.
+    pub fn weight(&self) -> u64 {
+        self.0.entries.limit.weight()
+    }
+
+    /// Removes every value past its hard limit; returns their number.
     ///
-    /// Cost: a walk over one block of counters for each thread that ever read.
+    /// Expired values are never served, and are the first to make room for others. A cache needs
+    /// this only to become smaller when its keys are no longer used.
+    ///
+    /// # Cost
+    ///
+    /// One look at every way of the table.
+    pub fn sweep(&self) -> usize {
+        self.0.entries.sweep(self.0.state.clock.now())
+    }
+
+    /// The statistics of the reads and loads so far.
+    ///
+    /// # Cost
+    ///
+    /// A walk over one block of counters for each thread that ever read.
     ///
     /// # Example
     ///
@@ -439,24 +430,33 @@ impl<K, V, S> Cache<K, V, S> {
         self.0.state.counters.reset();
     }
 
-    /// Hands everything the cache and its store have counted to the recorder of the `metrics` facade.
+    /// Hands all numbers of the cache and its store to the recorder of the `metrics` facade.
     ///
-    /// Call it when somebody is about to read the recorder (in the handler of `/metrics`), or every few seconds; hits pay nothing. Only how
-    /// long loads and the store's answers take is recorded as it happens. Counters start when the cache is built, and never
-    /// fall: [`reset_stats`](Self::reset_stats) does not reach them. Each metric has the label `cache`, so give caches different
-    /// [names](crate::Builder::name). All metrics, and what to watch: [`docs::watching`](crate::docs::watching).
+    /// Call it before the recorder is read (in the handler of `/metrics`), or every few seconds; hits
+    /// pay nothing. Only the times that loads and the store's answers take are recorded when they
+    /// happen. Counters start when the cache is built, and never fall:
+    /// [`reset_stats`](Self::reset_stats) does not affect them. Each metric has the label `cache`,
+    /// so give caches different [names](crate::Builder::name). All metrics, and the ones to watch:
+    /// [`docs::watching`](crate::docs::watching).
     ///
-    /// Without a recorder it does nothing; one that is installed later is used from then on. Cost: [`stats`](Self::stats), and a look-up
-    /// in the recorder for each of about twenty numbers, or seventy with a store.
+    /// Without a recorder it does nothing; one that is installed later is used from then on.
+    ///
+    /// # Cost
+    ///
+    /// That of [`stats`](Self::stats), and a look-up in the recorder for each of about twenty
+    /// numbers, or seventy with a store.
     ///
     /// # Example
     ///
     /// ```
     /// # use everfresh::Cache;
-    /// let cache: Cache<u64, u64> = Cache::builder().name("squares").compute(|n: &u64| n * n).build()?;
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .name("squares")
+    ///     .compute(|n: &u64| n * n)
+    ///     .build()?;
     /// let metrics = move || {
     ///     cache.record_metrics();
-    ///     // and then what the recorder prints
+    ///     // and then return the text of the recorder
     /// };
     /// # metrics();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -467,11 +467,6 @@ impl<K, V, S> Cache<K, V, S> {
         K: Clone,
     {
         self.0.record_metrics();
-    }
-
-    /// The name it was given.
-    pub fn name(&self) -> &str {
-        &self.0.state.name
     }
 }
 

@@ -1,9 +1,9 @@
-//! The path of a read: look, classify, and, only without a value, load or wait.
+//! The path of a read: look-up, classification, and, only without a value, a load or a wait.
 
-use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
 use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::lookup::Lookup;
 use crate::error::Error;
 use crate::fleet::Level;
 use crate::load::job::{CacheState, Job, RunJob};
@@ -22,21 +22,22 @@ use crate::sync::future::block_on;
 use crate::sync::{Arc, Held};
 use crate::time::clock::Tick;
 
-/// One cache, state by its handles.
+/// One cache, shared by its handles.
 pub(crate) struct Core<K, V, S> {
     pub(crate) hasher: S,
     pub(crate) entries: Arc<Entries<K, V>>,
     pub(crate) state: Arc<CacheState<K, V>>,
     pub(crate) start: RunJob<K, V>,
-    /// The second level, which `start` goes through if there is one.
+    /// The second level; with one, `start` goes through it.
     pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
 }
 
-/// Callers that waited for a load get its value for this long after the load ended, also when its
-/// own life is shorter: without it they could read a value of some microseconds again for ever.
+/// Callers that waited for a load get its value for this long after the load ended, even if the
+/// value's own life is shorter. Without it they could go on for ever to load a value that lives for
+/// some microseconds.
 const HANDING_OVER: Tick = 100_000_000;
 
-/// What a read found that no value could be just taken from.
+/// The state in which a read found its key, when it could not just take a value.
 pub(crate) struct Missed<K, V> {
     pub(crate) found: Option<(Place, Held<Entry<K, V>>)>,
     pub(crate) now: Tick,
@@ -44,7 +45,8 @@ pub(crate) struct Missed<K, V> {
 
 /// Why a read was not served at once.
 pub(crate) enum Unserved<K, V> {
-    /// Wait for this; it was started by this read, or by another.
+    /// Wait for this flight, which this read or another one started. If it fails, the entry may be
+    /// served instead.
     Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
     Failed(Error),
     Missing,
@@ -59,16 +61,16 @@ where
     #[inline(always)]
     pub(crate) fn find<Q>(&self, key: &Q, hash: u64) -> Option<(Place, Held<Entry<K, V>>)>
     where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        self.entries.find(hash, |other| other.borrow() == key)
+        self.entries.find(hash, |other| key.is_key(other))
     }
 
-    /// Reads a key: goes on with the hit, or with what was found instead of one.
+    /// Reads a key: continues with `hit`, or with `miss` if no value could just be taken.
     ///
-    /// Inlined, and going on instead of returning: a hit is then built where it is wanted. A copy of what was just written
-    /// part by part stalls the processor for as long as the look-up takes.
+    /// Inlined, with continuations in place of a result, so that a hit is built where it is wanted.
+    /// To copy what was just written part by part would stall the processor for as long as the whole
+    /// look-up takes.
     #[inline(always)]
     pub(crate) fn lookup<Q, R>(
         &self,
@@ -78,8 +80,7 @@ where
         miss: impl FnOnce(Missed<K, V>) -> R,
     ) -> R
     where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let now = self.state.clock.now();
         let Some((place, entry)) = self.find(key, hash) else {
@@ -94,8 +95,43 @@ where
         }
     }
 
-    /// Where a value comes from that a read can just take, which is counted as a use of it; `None`
-    /// if something has to be done first. `count_fresh` counts a fresh one.
+    /// Reads a key, and begins its refresh or load; the error says what the caller has to wait for.
+    #[inline(always)]
+    pub(crate) fn read<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Unserved<K, V>>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let miss = |missed| self.classify(missed).map(Cached::from);
+        self.lookup(key, hash, Ok, miss)
+    }
+
+    /// [`Cache::get`](crate::Cache::get) of a key whose hash is known.
+    #[inline]
+    pub(crate) async fn get<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        match self.read(key, hash) {
+            Ok(cached) => Ok(cached),
+            Err(unserved) => {
+                let kept = self.finish_boxed(key, hash, unserved).await;
+                kept.map(Cached::from)
+            }
+        }
+    }
+
+    /// [`Cache::get_blocking`](crate::Cache::get_blocking) of a key whose hash is known.
+    #[inline(always)]
+    pub(crate) fn get_blocking<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let miss = |missed| self.finish_blocking(key, hash, missed).map(Cached::from);
+        self.lookup(key, hash, Ok, miss)
+    }
+
+    /// The source of a value that a read can just take, which is counted as a use; `None` if
+    /// something has to be done first. `count_fresh` counts a fresh one.
     #[inline(always)]
     pub(crate) fn take(
         &self,
@@ -103,18 +139,37 @@ where
         now: Tick,
         count_fresh: impl FnOnce(),
     ) -> Option<Source> {
+        self.take_or(entry, now, count_fresh, || self.fast_state(entry, now))
+    }
+
+    /// The same for a read that never loads; `None` if the value may not be served.
+    #[inline(always)]
+    pub(crate) fn take_present(&self, entry: &Entry<K, V>, now: Tick) -> Option<Source> {
+        let count_fresh = || self.state.counters.fresh(1);
+        self.take_or(entry, now, count_fresh, || self.late_state(entry, now))
+    }
+
+    #[inline(always)]
+    fn take_or(
+        &self,
+        entry: &Entry<K, V>,
+        now: Tick,
+        count_fresh: impl FnOnce(),
+        late: impl FnOnce() -> Option<Condition>,
+    ) -> Option<Source> {
         let source = match now < entry.times.early_from() {
             true => {
                 count_fresh();
                 Source::Fresh
             }
-            false => self.fast_state(entry, now)?.into(),
+            false => late()?.into(),
         };
         entry.touch();
         Some(source)
     }
 
-    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be done first.
+    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be
+    /// done first.
     #[inline(always)]
     fn fast_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let draw = |times: &Times| self.draws_early(times, now);
@@ -145,15 +200,21 @@ where
         Kept::new(entry.into_arc(), now, condition.into())
     }
 
-    /// How a value past its `early_from` is served by a read that never loads, and counts it; `None` if it is not.
-    #[inline(never)]
+    /// How a value is shown by a call that never loads; `None` if it may not be served. Counts
+    /// nothing.
     pub(crate) fn peek_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         if !entry.is_servable(now) {
             return None;
         }
-        // Between the two stale windows `get` would wait for a refresh, which this read does not.
+        // Between the two stale windows `get` would wait for a refresh, and this call does not.
         let known = entries::condition(&entry.times, entry.claim_word.state(), now);
-        let condition = known.unwrap_or(Condition::Stale);
+        Some(known.unwrap_or(Condition::Stale))
+    }
+
+    /// How an entry past its `early_from` is served by a read that never loads, and counts it.
+    #[inline(never)]
+    fn late_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
+        let condition = self.peek_state(entry, now)?;
         self.count(condition, now, entry.times.fresh_until());
         Some(condition)
     }
@@ -165,7 +226,7 @@ where
         let Some((place, entry)) = found else {
             return Err(Unserved::Missing);
         };
-        let looked = match self.entries.classify(place, entry, now) {
+        let unserved = match self.entries.classify(place, entry, now) {
             Read::Serve {
                 entry,
                 condition,
@@ -187,7 +248,7 @@ where
             Read::Failed(error) => Unserved::Failed(error),
             Read::Missing => Unserved::Missing,
         };
-        Err(looked)
+        Err(unserved)
     }
 
     /// Starts the load of a claim whose caller will wait for it.
@@ -210,21 +271,19 @@ where
         &self,
         key: &Q,
         hash: u64,
-        looked: Unserved<K, V>,
+        unserved: Unserved<K, V>,
     ) -> Result<Kept<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        let joined = matches!(looked, Unserved::Wait(_, _, Source::Coalesced));
-        let mut result = self.load_or_wait(key, hash, looked).await;
+        let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
+        let mut result = self.load_or_wait(key, hash, unserved).await;
         if joined && result.as_ref().is_err_and(Error::is_overloaded) {
-            // The value expired while its refresh was under way, and that was put off then. There
-            // may be room for a load, so this caller tries for itself, once.
-            let hit = |cached: Cached<K, V>| Ok(cached.kept());
-            result = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+            // The value expired during its refresh, which was then put off. There may be room for a
+            // load by now, so this caller tries for itself, once.
+            result = match self.read_kept(key, hash) {
                 Ok(kept) => Ok(kept),
-                Err(looked) => self.load_or_wait(key, hash, looked).await,
+                Err(unserved) => self.load_or_wait(key, hash, unserved).await,
             };
         }
         let waited = |kept: &Kept<K, V>| {
@@ -239,21 +298,29 @@ where
         result
     }
 
+    /// [`read`](Self::read) for a caller off the path of a hit.
+    fn read_kept<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let hit = |cached: Cached<K, V>| Ok(cached.kept());
+        self.lookup(key, hash, hit, |missed| self.classify(missed))
+    }
+
     /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a wait.
     #[inline(never)]
-    pub(crate) fn finish_blocking<Q>(
+    fn finish_blocking<Q>(
         &self,
         key: &Q,
         hash: u64,
         missed: Missed<K, V>,
     ) -> Result<Kept<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         match self.classify(missed) {
             Ok(kept) => Ok(kept),
-            Err(looked) => block_on(self.finish(key, hash, looked)),
+            Err(unserved) => block_on(self.finish(key, hash, unserved)),
         }
     }
 
@@ -263,13 +330,12 @@ where
         &'a self,
         key: &'a Q,
         hash: u64,
-        looked: Unserved<K, V>,
+        unserved: Unserved<K, V>,
     ) -> impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
-        Box::pin(self.finish(key, hash, looked))
+        Box::pin(self.finish(key, hash, unserved))
     }
 
     /// Loads or waits until there is a value or an error.
@@ -277,14 +343,13 @@ where
         &self,
         key: &Q,
         hash: u64,
-        mut looked: Unserved<K, V>,
+        mut unserved: Unserved<K, V>,
     ) -> Result<Kept<K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         loop {
-            match looked {
+            match unserved {
                 Unserved::Failed(error) => return Err(error),
                 Unserved::Wait(flight, fallback, source) => match self.wait(&flight, source).await?
                 {
@@ -298,27 +363,27 @@ where
                         if entry.is_servable(now) || now < handed_until {
                             return Ok(Kept::new(entry, now, source));
                         }
-                        // Polled only after the hard limit, so as late as a caller that comes now.
+                        // This future was polled only after the hard limit, so it reads again, like
+                        // a caller that comes now.
                     }
                     Outcome::Failed(error) => return self.fall_back(fallback, error),
                     Outcome::Superseded => {}
                 },
                 Unserved::Missing => {
                     if let Some(ours) = self.begin(key, hash).await? {
-                        looked = ours;
+                        unserved = ours;
                         continue;
                     }
                 }
             }
-            let hit = |cached: Cached<K, V>| Ok(cached.kept());
-            looked = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+            unserved = match self.read_kept(key, hash) {
                 Ok(kept) => return Ok(kept),
-                Err(looked) => looked,
+                Err(unserved) => unserved,
             };
         }
     }
 
-    /// The load failed: serve the value inside its stale-if-error window after all, if there is one.
+    /// The load failed: serves the value inside its stale-if-error window, if there is one.
     fn fall_back(
         &self,
         fallback: Option<Held<Entry<K, V>>>,
@@ -334,24 +399,25 @@ where
         }
     }
 
-    /// Starts the load of an absent key; `None` to read again.
+    /// Starts the load of a missing key; `None` to read again.
     async fn begin<Q>(&self, key: &Q, hash: u64) -> Result<Option<Unserved<K, V>>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let now = self.state.clock.now();
-        let failures = match self.state.negative.known(key, now) {
+        let key = key.to_key();
+        let failures = match self.known(&key, now) {
             Known::NotFound(error) => return Err(error),
             Known::Failures(failures) => failures,
         };
         let mut drop_later = DropLater::new();
-        let begun = (self.entries).begin(key.to_owned(), hash, failures, now, &mut drop_later);
+        let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
         let full = match begun {
             Begun::Ours(claim) => {
-                // Another load may have begun and ended between the two steps above. Those who joined this one since read
-                // again: what is known may be forgotten before they came.
-                let started = match self.state.negative.known(key, now) {
+                // Another load may have begun and ended between the two steps above, so the negative
+                // entries are asked again. Callers that have joined this load meanwhile read again,
+                // because a write that came before them may have forgotten the negative entry.
+                let started = match self.known(&claim.entry().key, now) {
                     Known::NotFound(error) => {
                         claim.abandon();
                         Err(error)
@@ -368,14 +434,27 @@ where
         drop(drop_later);
         match full {
             None => {}
-            // Every way of the set holds a load. A caller from outside waits for one of them to end. A
-            // load must not: the one it waits for might be waiting for it.
+            // Every way of the set holds a load. A caller from outside waits for one of them to end.
+            // A load must not, because the load that it waits for might wait for it.
             Some(_) if WaitNode::current().is_some() => return Err(Error::overloaded()),
             Some(flight) => {
                 self.wait(&flight, Source::Coalesced).await?;
             }
         }
         Ok(None)
+    }
+
+    /// The negative entry of a key.
+    fn known(&self, key: &K, now: Tick) -> Known {
+        self.state.negative.known(key, now)
+    }
+
+    /// Forgets the negative entry of a key.
+    pub(crate) fn forget<Q>(&self, key: &Q)
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        self.state.negative.forget(key);
     }
 
     /// Waits for a flight, at most until its claim's deadline.

@@ -1,6 +1,5 @@
 //! Readers and pins: reads for threads that read a lot.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
@@ -8,24 +7,31 @@ use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
-use crate::cache::cached::{Cached, Freshness, Source, Stamp};
+use crate::cache::cached::{Cached, Freshness, Source, Stamp, fresh_remaining};
+use crate::cache::lookup::Lookup;
 use crate::cache::read::Core;
 use crate::error::Error;
 use crate::protocol::cached_slot::CachedSlot;
 use crate::protocol::entry::Entry;
-use crate::sync::{Arc, Held};
+use crate::protocol::table::Place;
+use crate::sync::Arc;
 use crate::time::clock::Tick;
 
-/// Cells of a reader. With its watches it fits a core's second-level cache.
+/// Cells of a reader. With their slots they fit a core's second-level cache.
 const CELLS: usize = 4_096;
 
-/// Reads of one thread, with a small memory of where its hot keys live: made by [`Cache::reader`](crate::Cache::reader).
+/// Reads of one thread or task, with a small memory of where its hot keys live: made by
+/// [`Cache::reader`](crate::Cache::reader).
 ///
-/// A read of a remembered key compares what it remembers with the table, and takes no guard. It sees what
-/// [`Cache::get`](crate::Cache::get) would see: nothing that was invalidated, overwritten or past its hard limit before the read.
-/// It holds the values of up to 4 096 keys, beyond the limits of the cache: a value is released when
-/// another key takes its place, or when the reader is dropped. For large values use `Cache::get`. Its
-/// hits are counted 64 at a time, and the rest when it is dropped.
+/// A read of a remembered key compares the remembered entry with the table, without the guard that
+/// other reads take. It sees what [`Cache::get`](crate::Cache::get) would see: no value that was
+/// invalidated, overwritten or past its hard limit before the read.
+///
+/// # Cost
+///
+/// It holds the values of up to 4 096 keys, beyond the limits of the cache. It releases a value when
+/// another key takes its place, or when the reader is dropped. For large values use `Cache::get`.
+/// Its hits are counted 64 at a time, and the rest when it is dropped.
 ///
 /// # Example
 ///
@@ -46,14 +52,16 @@ pub struct Reader<K, V, S = RandomState> {
 
 struct Cell<K, V> {
     hash: u64,
-    /// A key has to come twice in a row to be remembered, so that one-time keys cost no replacement.
+    /// A key is remembered only when it comes twice in a row, so that a key that is read once costs
+    /// no replacement.
     candidate: u64,
     cached_slot: Option<CachedSlot<K, V>>,
 }
 
 /// A value read in place by a [`Reader`] or a [`Pinned`], until its next read.
 ///
-/// Derefs to the value. To keep it longer, clone the value, or read with [`Cache::get`](crate::Cache::get).
+/// It derefs to the value. To keep the value longer, clone it, or read with
+/// [`Cache::get`](crate::Cache::get).
 pub struct ValueRef<'a, K, V> {
     entry: &'a Entry<K, V>,
     stamp: Stamp,
@@ -79,65 +87,137 @@ where
         }
     }
 
-    /// Reads a key, loading it if it is absent; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    /// Reads a key from a task, loading it if it is missing; the same as
+    /// [`Cache::get`](crate::Cache::get).
     ///
     /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Panics
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// # futures_lite::future::block_on(async {
+    /// let squares: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
+    /// let mut reader = squares.reader();
+    /// assert_eq!(*reader.get(&12).await?, 144);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[inline]
+    pub async fn get<Q>(&mut self, key: &Q) -> Result<ValueRef<'_, K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let hash = self.core.hasher.hash_one(key);
+        let now = self.core.state.clock.now();
+        match self.look(key, hash, now) {
+            Some(source) => Ok(ValueRef::cached_slot(self.slot(hash), now, source)),
+            None => {
+                // First, so that the old value's guard is free for this read.
+                self.last = None;
+                let cached = self.core.get(key, hash).await?;
+                Ok(self.keep(key, hash, cached))
+            }
+        }
+    }
+
+    /// Reads a key from a thread, loading it if it is missing; the same as
+    /// [`Cache::get_blocking`](crate::Cache::get_blocking).
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Panics
     ///
     /// As [`Cache::get`](crate::Cache::get).
     #[inline]
     pub fn get_blocking<Q>(&mut self, key: &Q) -> Result<ValueRef<'_, K, V>, Error>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
     {
         let hash = self.core.hasher.hash_one(key);
         let now = self.core.state.clock.now();
-        let at = hash as usize % CELLS;
-        let cell = &mut self.cells[at];
-        let cached_slot = cell.cached_slot.as_mut().filter(|_| cell.hash == hash);
-        let source = cached_slot.and_then(|cached_slot| {
-            let entry = cached_slot.look(&self.core.entries, |other| other.borrow() == key)?;
-            let count = || self.core.state.counters.hit_in_batch(&mut self.hits);
-            self.core.take(entry, now, count)
-        });
-        match source {
-            Some(source) => Ok(ValueRef::cached_slot(
-                self.cells[at].cached_slot.as_ref(),
-                now,
-                source,
-            )),
-            None => self.read(key, hash, at),
+        match self.look(key, hash, now) {
+            Some(source) => Ok(ValueRef::cached_slot(self.slot(hash), now, source)),
+            None => self.read_blocking(key, hash),
         }
     }
 
-    /// Reads by the table, and remembers where.
-    #[inline(never)]
-    fn read<Q>(&mut self, key: &Q, hash: u64, at: usize) -> Result<ValueRef<'_, K, V>, Error>
+    /// Reads by what the key's cell remembers; `None` if it remembers another key, or if something
+    /// has to be done first.
+    #[inline(always)]
+    fn look<Q>(&mut self, key: &Q, hash: u64, now: Tick) -> Option<Source>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Lookup<K> + ?Sized,
+    {
+        let cell = &mut self.cells[cell_of(hash)];
+        let cached_slot = cell.cached_slot.as_mut().filter(|_| cell.hash == hash)?;
+        let entry = cached_slot.look(&self.core.entries, |other| key.is_key(other))?;
+        let count = || self.core.state.counters.hit_in_batch(&mut self.hits);
+        self.core.take(entry, now, count)
+    }
+
+    #[inline(always)]
+    fn slot(&self, hash: u64) -> Option<&CachedSlot<K, V>> {
+        self.cells[cell_of(hash)].cached_slot.as_ref()
+    }
+
+    /// Reads by the table, out of line.
+    #[inline(never)]
+    fn read_blocking<Q>(&mut self, key: &Q, hash: u64) -> Result<ValueRef<'_, K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
     {
         // First, so that the old value's guard is free for this read.
         self.last = None;
-        let miss = |missed| {
-            self.core
-                .finish_blocking(key, hash, missed)
-                .map(Cached::from)
-        };
-        let cached = self.core.lookup(key, hash, Ok, miss)?;
-        let cell = &mut self.cells[at];
+        let cached = self.core.get_blocking(key, hash)?;
+        Ok(self.keep(key, hash, cached))
+    }
+
+    /// Holds a value until the next read, and remembers where its key lives.
+    fn keep<Q>(&mut self, key: &Q, hash: u64, cached: Cached<K, V>) -> ValueRef<'_, K, V>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let cell = &mut self.cells[cell_of(hash)];
         let known = cell.hash == hash;
         if known || std::mem::replace(&mut cell.candidate, hash) == hash {
-            let found = self.core.find(key, hash);
-            let place = found.map(|(place, _): (_, Held<Entry<K, V>>)| place);
-            // A watch stays as long as its key lives where it did, whatever became of the value.
+            let place = place(&self.core, key, hash);
+            // A slot stays as long as its key lives there, whatever happened to the value.
             if !known || place != cell.cached_slot.as_ref().map(CachedSlot::place) {
                 cell.cached_slot = place.map(|place| CachedSlot::new(&self.core.entries, place));
                 cell.hash = hash;
             }
         }
-        Ok(ValueRef::of(self.last.insert(cached)))
+        ValueRef::of(self.last.insert(cached))
     }
+}
+
+#[inline(always)]
+fn cell_of(hash: u64) -> usize {
+    hash as usize % CELLS
+}
+
+/// Where a key lives now.
+fn place<K, V, S, Q>(core: &Core<K, V, S>, key: &Q, hash: u64) -> Option<Place>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+    Q: Lookup<K> + ?Sized,
+{
+    core.find(key, hash).map(|(place, _)| place)
 }
 
 impl<K, V, S> Drop for Reader<K, V, S> {
@@ -148,8 +228,9 @@ impl<K, V, S> Drop for Reader<K, V, S> {
 
 /// One key, held by one thread or task: made by [`Cache::pin`](crate::Cache::pin).
 ///
-/// The cheapest read of a key that is used all the time, such as a configuration. It stays right when the
-/// key is invalidated, evicted or overwritten, and loads it again when it is read.
+/// The cheapest read of a key that is used all the time, such as a configuration. It sees what
+/// [`Cache::get`](crate::Cache::get) would see. After the key was invalidated or evicted, the next
+/// read loads it again. It holds the value of its last read until the next one.
 ///
 /// # Example
 ///
@@ -191,33 +272,13 @@ where
         &self.key
     }
 
-    /// Reads the key from a thread; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    /// Reads the key from a task; the same as [`Cache::get`](crate::Cache::get).
     ///
     /// # Errors
     ///
     /// As [`Cache::get`](crate::Cache::get).
-    #[inline]
-    pub fn get_blocking(&mut self) -> Result<ValueRef<'_, K, V>, Error> {
-        let now = self.core.state.clock.now();
-        if let Some(source) = self.look(now) {
-            return Ok(ValueRef::cached_slot(
-                self.cached_slot.as_ref(),
-                now,
-                source,
-            ));
-        }
-        let miss = |missed| {
-            self.core
-                .finish_blocking(&self.key, self.hash, missed)
-                .map(Cached::from)
-        };
-        let cached = self.core.lookup(&self.key, self.hash, Ok, miss)?;
-        Ok(self.keep(cached))
-    }
-
-    /// Reads the key from a task; the same as [`Cache::get`](crate::Cache::get).
     ///
-    /// # Errors
+    /// # Panics
     ///
     /// As [`Cache::get`](crate::Cache::get).
     ///
@@ -234,14 +295,30 @@ where
                 source,
             ));
         }
-        let miss = |missed| self.core.classify(missed).map(Cached::from);
-        let cached = match self.core.lookup(&self.key, self.hash, Ok, miss) {
-            Ok(cached) => cached,
-            Err(looked) => (self.core)
-                .finish_boxed(&self.key, self.hash, looked)
-                .await?
-                .into(),
-        };
+        let cached = self.core.get(&self.key, self.hash).await?;
+        Ok(self.keep(cached))
+    }
+
+    /// Reads the key from a thread; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// # Panics
+    ///
+    /// As [`Cache::get`](crate::Cache::get).
+    #[inline]
+    pub fn get_blocking(&mut self) -> Result<ValueRef<'_, K, V>, Error> {
+        let now = self.core.state.clock.now();
+        if let Some(source) = self.look(now) {
+            return Ok(ValueRef::cached_slot(
+                self.cached_slot.as_ref(),
+                now,
+                source,
+            ));
+        }
+        let cached = self.core.get_blocking(&self.key, self.hash)?;
         Ok(self.keep(cached))
     }
 
@@ -254,8 +331,7 @@ where
     }
 
     fn keep(&mut self, cached: Cached<K, V>) -> ValueRef<'_, K, V> {
-        let found = self.core.find(&self.key, self.hash);
-        let place = found.map(|(place, _): (_, Held<Entry<K, V>>)| place);
+        let place = place(&self.core, &self.key, self.hash);
         if place != self.cached_slot.as_ref().map(CachedSlot::place) {
             self.cached_slot = place.map(|place| CachedSlot::new(&self.core.entries, place));
         }
@@ -270,7 +346,7 @@ impl<K, V, S> Drop for Pinned<K, V, S> {
 }
 
 impl<'a, K, V> ValueRef<'a, K, V> {
-    /// The value that a watch just saw.
+    /// The value that a slot just saw.
     #[inline]
     fn cached_slot(cached_slot: Option<&'a CachedSlot<K, V>>, now: Tick, source: Source) -> Self {
         match cached_slot.and_then(CachedSlot::seen) {
@@ -278,7 +354,7 @@ impl<'a, K, V> ValueRef<'a, K, V> {
                 entry,
                 stamp: Stamp::new(now, source),
             },
-            None => unreachable!("a watch that saw a value holds it"),
+            None => unreachable!("a slot that saw a value holds it"),
         }
     }
 
@@ -287,17 +363,32 @@ impl<'a, K, V> ValueRef<'a, K, V> {
         ValueRef { entry, stamp }
     }
 
-    /// Whether it was fresh when it was read.
+    /// The key, as it was when the value was loaded or inserted.
+    pub fn key(&self) -> &'a K {
+        &self.entry.key
+    }
+
+    /// Whether the value was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
         Freshness::of(&self.entry.times, self.stamp.read_at())
     }
 
-    /// How old it was when it was read, counted from the end of its load.
+    /// How much longer the value stays fresh, counted from the read; zero for a stale value.
+    pub fn fresh_remaining(&self) -> Duration {
+        fresh_remaining(&self.entry.times, self.stamp.read_at())
+    }
+
+    /// The age of the value when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
         self.entry.times.age(self.stamp.read_at())
     }
 
-    /// Where it came from.
+    /// The time that a load of the value takes; as [`Cached::cost`].
+    pub fn cost(&self) -> Duration {
+        Duration::from_nanos(self.entry.times.cost())
+    }
+
+    /// The way by which the read got the value.
     pub fn source(&self) -> Source {
         self.stamp.source()
     }

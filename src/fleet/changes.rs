@@ -63,6 +63,8 @@ where
             return;
         };
         match change.kind {
+            // The order of every write: the versions, the table, the negative entries (see
+            // `cache::write`).
             ChangeKind::Invalidated | ChangeKind::Set => {
                 if let Some(entries) = self.entries.upgrade() {
                     entries.invalidate_in(set, &key);
@@ -167,7 +169,7 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.items(set).find(|(_, entry)| entry.key == *key)
     }
 
-    /// [`Entries::invalidate`] of a key whose set is known.
+    /// [`Entries::remove`] of a key whose set is known.
     fn invalidate_in(&self, set: usize, key: &K) {
         while let Some((place, entry)) = self.find_in(set, key) {
             if self

@@ -17,7 +17,6 @@
 //! negative entry.
 
 use std::any::Any;
-use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -73,18 +72,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         }
     }
 
-    pub(crate) fn known<Q>(&self, key: &Q, now: Tick) -> Known
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    pub(crate) fn known(&self, key: &K, now: Tick) -> Known {
         // A reader that runs before the first entry is written sees none. That is safe: it is not
         // committed yet.
         let Some(entries) = self.entries.get() else {
             return Known::Failures(0);
         };
         match entries.find(self.hasher.hash_one(key)) {
-            Some(entry) if entry.is_of::<K, Q>(key) => entry.known(now),
+            Some(entry) if entry.is_of(key) => entry.known(now),
             _ => Known::Failures(0),
         }
     }
@@ -117,12 +112,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         }
     }
 
-    /// Forgets the key, and with it a key that has the same hash.
-    pub(crate) fn forget<Q>(&self, key: &Q)
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    /// Forgets the key, given in any form that hashes like it, and with it a key that has the same
+    /// hash.
+    pub(crate) fn forget(&self, key: &(impl Hash + ?Sized)) {
         // A load whose entry the caller has removed from the table forgets its own negative entry.
         if let Some(entries) = self.entries.get() {
             entries.forget(self.hasher.hash_one(key));
@@ -174,12 +166,8 @@ fn make_entries(capacity: u64) -> Box<dyn NegativeEntries> {
 }
 
 impl NegativeEntry {
-    fn is_of<K, Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q> + 'static,
-        Q: Eq + ?Sized,
-    {
-        (self.key.downcast_ref::<K>()).is_some_and(|known| known.borrow() == key)
+    fn is_of<K: Eq + 'static>(&self, key: &K) -> bool {
+        (self.key.downcast_ref::<K>()).is_some_and(|known| known == key)
     }
 
     fn known(&self, now: Tick) -> Known {

@@ -16,7 +16,7 @@ fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
     b.get(1);
     assert!(block_on(a.cache.invalidate_everywhere(&1)).unwrap());
     until("the other process sees the invalidation", || {
-        b.cache.peek(&1).is_none()
+        b.cache.get_if_present(&1).is_none()
     });
     assert_eq!(b.get(1), 1);
     b.published(1);
@@ -55,7 +55,9 @@ fn a_load_begun_before_an_invalidation_elsewhere_is_neither_stored_nor_kept() {
         );
     });
     until("the result is refused", || a.stats().refused == 1);
-    until("the value is removed", || a.cache.peek(&1).is_none());
+    until("the value is removed", || {
+        a.cache.get_if_present(&1).is_none()
+    });
     assert_eq!(a.get(1), 1);
 }
 
@@ -87,7 +89,7 @@ fn a_write_that_does_not_reach_the_store_is_an_error_and_is_flushed_later() {
     a.chaos.disconnect();
     assert!(block_on(a.cache.invalidate_everywhere(&1)).is_err());
     assert!(
-        a.cache.peek(&1).is_none(),
+        a.cache.get_if_present(&1).is_none(),
         "the value is removed from this process at once"
     );
     // The value is loaded without the store, which still has the old value.
@@ -99,7 +101,7 @@ fn a_write_that_does_not_reach_the_store_is_an_error_and_is_flushed_later() {
         a.stats().pending == 0
     });
     until("the other process sees the invalidation", || {
-        b.cache.peek(&1).is_none_or(|value| *value != 0)
+        b.cache.get_if_present(&1).is_none_or(|value| *value != 0)
     });
 }
 

@@ -56,9 +56,9 @@ fn the_limit_holds_at_every_moment() {
         // The count matches the resident values, and the limit can be reached.
         for key in 0..40 {
             cache.insert(key, key);
-            assert!(cache.contains(&key), "an inserted value is resident");
+            assert!(cache.contains_key(&key), "an inserted value is resident");
         }
-        let resident = (0..40).filter(|key| cache.contains(key)).count();
+        let resident = (0..40).filter(|key| cache.contains_key(key)).count();
         assert_eq!((resident, cache.len()), (capacity, capacity));
         cache.invalidate_all();
         assert_eq!(cache.len(), 0);
@@ -77,11 +77,11 @@ fn an_expired_value_is_evicted_before_one_that_can_be_served() {
     );
     cache.insert(2, 2);
     for _ in 0..3 {
-        assert!(cache.peek(&1).is_some());
+        assert!(cache.get_if_present(&1).is_some());
     }
     clock.advance(secs(2));
     cache.insert(3, 3);
-    assert!(cache.contains(&2) && cache.contains(&3));
+    assert!(cache.contains_key(&2) && cache.contains_key(&3));
 }
 
 /// A cache of one entry, whose set of 13 ways is full of loads.
@@ -174,7 +174,7 @@ fn an_insert_into_a_set_full_of_loads_keeps_nothing_older() {
     let (cache, tasks, gates, reads) = full_of_loads(&clock);
     // A new key has no room. A key that is being loaded takes the room of its load.
     cache.insert(100, 5);
-    assert!(!cache.contains(&100));
+    assert!(!cache.contains_key(&100));
     cache.insert(3, 33);
     assert_eq!(ready(get(&cache, 3)).unwrap().source(), Source::Fresh);
     for call in 0..13 {
@@ -184,6 +184,6 @@ fn an_insert_into_a_set_full_of_loads_keeps_nothing_older() {
     for (key, read) in reads.into_iter().enumerate() {
         assert_eq!(*ready(read).unwrap(), key as u64);
     }
-    assert!(cache.peek(&3).is_none_or(|read| *read == 33));
+    assert!(cache.get_if_present(&3).is_none_or(|read| *read == 33));
     assert_eq!(cache.len(), 1);
 }

@@ -96,7 +96,7 @@ impl Kept {
             28..30 => scene.loader.fail_next(1),
             30..36 => self.begin(refresh(&cache, key)),
             36..42 => self.begin(get(&cache, key)),
-            42..52 => keep(&mut self.values, cache.peek(&key)),
+            42..52 => keep(&mut self.values, cache.get_if_present(&key)),
             52..54 => keep(&mut self.readers, [cache.reader()]),
             54..60 => keep(&mut self.pins, [cache.pin(key)]),
             60..70 => {

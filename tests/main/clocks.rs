@@ -17,10 +17,10 @@ fn a_manual_clock_stops_at_its_end_and_never_goes_back() {
     clock.advance(secs(1));
     for _ in 0..3 {
         clock.advance(Duration::MAX);
-        let for_ever = cache.peek(&1).unwrap();
+        let for_ever = cache.get_if_present(&1).unwrap();
         assert!(for_ever.freshness().is_fresh());
         assert!(for_ever.age() > 70 * year);
-        assert!(cache.peek(&2).is_none());
+        assert!(cache.get_if_present(&2).is_none());
     }
     // At the end of the clock, loads are shared and end as usual.
     let mut reads = [get(&cache, 3), get(&cache, 3)];
@@ -47,7 +47,7 @@ fn a_clock_that_counts_suspensions_advances_and_ends_waits() {
     cache.insert(1, 10);
     until("the value is stale", || {
         cache
-            .peek(&1)
+            .get_if_present(&1)
             .is_some_and(|read| read.freshness().is_stale())
     });
     assert!(cache.get_blocking(&2).unwrap_err().is_timeout());

@@ -44,7 +44,7 @@ fn random_programs_on_many_threads_drop_every_value_once() {
                             5 => clock.advance(secs(rng.below(8))),
                             6 => loader.fail_next(1),
                             7 => drop(ready_or_drop(refresh(cache, key))),
-                            8..11 => kept.extend(cache.peek(&key)),
+                            8..11 => kept.extend(cache.get_if_present(&key)),
                             11 => kept.clear(),
                             _ => kept.extend(cache.get_blocking(&key)),
                         }
@@ -102,7 +102,7 @@ fn a_kept_newest_value_does_not_keep_its_predecessors() {
         assert!(cache.get_blocking(&1).is_ok());
         loader.wait_for_calls(calls + 1);
         until("the refresh is published", || {
-            cache.peek(&1).unwrap().freshness().is_fresh()
+            cache.get_if_present(&1).unwrap().freshness().is_fresh()
         });
     }
     let newest = cache.get_blocking(&1).unwrap();

@@ -84,12 +84,16 @@ fn beta_zero_never_refreshes_early() {
 }
 
 #[test]
-fn peek_never_refreshes() {
+fn reads_that_never_load_never_refresh() {
     let clock = ManualClock::new();
     let (cache, tasks) = slow(&clock, 1.0);
     clock.advance(secs(100) - HARDLY_FRESH);
-    assert_eq!(cache.peek(&1).unwrap().source(), Source::Fresh);
+    for read in [Cache::get_if_present::<u64>, Cache::peek::<u64>] {
+        assert_eq!(read(&cache, &1).unwrap().source(), Source::Fresh);
+    }
     clock.advance(secs(1));
-    assert_eq!(cache.peek(&1).unwrap().source(), Source::Stale);
+    for read in [Cache::get_if_present::<u64>, Cache::peek::<u64>] {
+        assert_eq!(read(&cache, &1).unwrap().source(), Source::Stale);
+    }
     assert_eq!(tasks.spawned(), 1);
 }

@@ -23,7 +23,7 @@ fn small(clock: &ManualClock) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
 fn scan(cache: &Cache<u64, u64>, from: u64, keys: u64) {
     for key in from..from + keys {
         cache.insert(key, key);
-        assert!(cache.contains(&key), "an inserted value is resident");
+        assert!(cache.contains_key(&key), "an inserted value is resident");
         assert!(cache.len() <= CAPACITY as usize);
     }
 }
@@ -34,11 +34,15 @@ fn used_values_survive_a_scan_and_unused_values_do_not() {
     let (cache, ..) = small(&clock);
     scan(&cache, 0, 6);
     for _ in 0..3 {
-        assert!([0, 2, 4].iter().all(|key| cache.peek(key).is_some()));
+        assert!(
+            [0, 2, 4]
+                .iter()
+                .all(|key| cache.get_if_present(key).is_some())
+        );
     }
     scan(&cache, 1_000, 100);
-    assert!([0, 2, 4].iter().all(|key| cache.contains(key)));
-    assert!([1, 3, 5].iter().all(|key| !cache.contains(key)));
+    assert!([0, 2, 4].iter().all(|key| cache.contains_key(key)));
+    assert!([1, 3, 5].iter().all(|key| !cache.contains_key(key)));
     assert_eq!(cache.len(), CAPACITY as usize);
 }
 
@@ -53,11 +57,11 @@ fn values_that_are_no_longer_used_are_evicted_at_last() {
         for key in round * CAPACITY..(round + 1) * CAPACITY {
             cache.insert(key, key);
             for _ in 0..3 {
-                assert!(cache.peek(&key).is_some());
+                assert!(cache.get_if_present(&key).is_some());
             }
         }
     }
-    assert!((0..CAPACITY).all(|key| !cache.contains(&key)));
+    assert!((0..CAPACITY).all(|key| !cache.contains_key(&key)));
 }
 
 #[test]
@@ -66,7 +70,7 @@ fn uses_survive_a_refresh_and_an_overwrite() {
     let (cache, tasks, gates) = small(&clock);
     scan(&cache, 0, 2);
     for _ in 0..3 {
-        assert!([0, 1].iter().all(|key| cache.peek(key).is_some()));
+        assert!([0, 1].iter().all(|key| cache.get_if_present(key).is_some()));
     }
     let mut refreshing = refresh(&cache, 0);
     assert!(is_pending(&mut refreshing));
@@ -77,8 +81,8 @@ fn uses_survive_a_refresh_and_an_overwrite() {
     cache.insert(1, 101);
     scan(&cache, 1_000, 100);
     // No read since then: the current value itself was never used.
-    assert_eq!(cache.peek(&0).map(|read| *read), Some(100));
-    assert_eq!(cache.peek(&1).map(|read| *read), Some(101));
+    assert_eq!(cache.get_if_present(&0).map(|read| *read), Some(100));
+    assert_eq!(cache.get_if_present(&1).map(|read| *read), Some(101));
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn a_value_that_was_refreshed_or_overwritten_can_still_be_evicted() {
         assert!(ready(refreshing).is_ok());
     }
     scan(&cache, 1_000, 3 * CAPACITY);
-    let left = (0..CAPACITY).filter(|key| cache.contains(key)).count();
+    let left = (0..CAPACITY).filter(|key| cache.contains_key(key)).count();
     assert_eq!(
         left, 0,
         "a value is lost from the queues and stays for ever"
@@ -116,13 +120,13 @@ fn a_key_that_returns_soon_survives_a_scan() {
             if returns {
                 cache.insert(7, 7);
                 scan(&cache, 100, CAPACITY);
-                assert!(!cache.contains(&7));
+                assert!(!cache.contains_key(&7));
             } else {
                 scan(&cache, 100, CAPACITY + 1);
             }
             cache.insert(7, 8);
             scan(&cache, 1_000, 2 * CAPACITY);
-            *survivors += u64::from(cache.contains(&7));
+            *survivors += u64::from(cache.contains_key(&7));
         }
     }
     assert!(ghosts >= 50, "{ghosts} of 60 keys that returned stayed");
@@ -195,7 +199,9 @@ fn both_limits_hold_at_every_moment() {
     // Once the last refresh has ended, the counts match the resident values.
     cache.sweep();
     until("the counts are right", || {
-        let values: Vec<u64> = (0..20).filter_map(|key| Some(*cache.peek(&key)?)).collect();
+        let values: Vec<u64> = (0..20)
+            .filter_map(|key| Some(*cache.get_if_present(&key)?))
+            .collect();
         let weight: u64 = values.iter().map(|value| value % 128).sum();
         (values.len(), weight) == (cache.len(), cache.weight())
     });
@@ -214,7 +220,7 @@ fn the_weight_limit_evicts_as_the_entry_limit_does() {
     }
     assert_eq!((cache.len(), cache.weight()), (10, 100));
     cache.insert(10, 95);
-    assert_eq!(*cache.peek(&10).unwrap(), 95);
+    assert_eq!(*cache.get_if_present(&10).unwrap(), 95);
     assert_eq!((cache.len(), cache.weight()), (1, 95));
     // A value that becomes heavier makes room for itself, and one that becomes lighter frees room.
     cache.insert(11, 5);
@@ -235,7 +241,7 @@ fn a_refresh_with_a_heavier_value_evicts_others() {
     cache.insert(2, 40);
     // Used, so that it is not the first to be evicted.
     for _ in 0..3 {
-        assert!(cache.peek(&2).is_some());
+        assert!(cache.get_if_present(&2).is_some());
     }
     let mut refreshing = refresh(&cache, 2);
     assert!(is_pending(&mut refreshing));
@@ -243,8 +249,8 @@ fn a_refresh_with_a_heavier_value_evicts_others() {
     gates.end(0, End::Value(90));
     tasks.poll_all();
     assert_eq!(*ready(refreshing).unwrap(), 90);
-    assert_eq!(cache.peek(&2).map(|read| *read), Some(90));
-    assert!(!cache.contains(&1));
+    assert_eq!(cache.get_if_present(&2).map(|read| *read), Some(90));
+    assert!(!cache.contains_key(&1));
     assert_eq!((cache.len(), cache.weight()), (1, 90));
 }
 
@@ -265,13 +271,13 @@ fn a_value_heavier_than_the_cache_is_served_and_not_kept() {
             read.source()
         });
         assert_eq!(sources, [Source::Loaded, Source::Coalesced]);
-        assert!(!cache.contains(&1));
+        assert!(!cache.contains_key(&1));
         assert_eq!(cache.stats().not_kept, call as u64 + 1);
     }
     cache.insert(1, 127);
-    assert!(!cache.contains(&1));
+    assert!(!cache.contains_key(&1));
     // No value was evicted for one that is not kept.
-    assert!(cache.contains(&0));
+    assert!(cache.contains_key(&0));
     assert_eq!((cache.len(), cache.weight()), (1, 50));
 }
 
@@ -287,7 +293,7 @@ fn a_value_too_heavy_to_keep_removes_the_old_value() {
     gates.end(0, End::Value(120));
     tasks.poll_all();
     assert!(
-        cache.peek(&1).is_none(),
+        cache.get_if_present(&1).is_none(),
         "the old value outlived its successor"
     );
     assert!(
@@ -295,7 +301,7 @@ fn a_value_too_heavy_to_keep_removes_the_old_value() {
         "the next read loads the key"
     );
     cache.insert(2, 110);
-    assert!(cache.peek(&2).is_none());
+    assert!(cache.get_if_present(&2).is_none());
     assert_eq!((cache.len(), cache.weight()), (0, 0));
 }
 
@@ -325,7 +331,7 @@ fn hits(capacity: usize, values: Option<u64>, once: bool) -> u64 {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let drawn = (state >> 11) as f64 / (1_u64 << 53) as f64 * shares[shares.len() - 1];
         let key = shares.partition_point(|sum| *sum < drawn) as u64;
-        let hit = cache.peek(&key).is_some();
+        let hit = cache.get_if_present(&key).is_some();
         if !hit {
             cache.insert(key, key);
         }
@@ -380,12 +386,12 @@ fn a_sweep_removes_exactly_what_has_expired() {
     assert!(is_pending(&mut loading));
     tasks.poll_all();
     assert_eq!(cache.sweep(), 4);
-    assert!((0..10).all(|key| cache.contains(&key) == (key % 2 == 1)));
+    assert!((0..10).all(|key| cache.contains_key(&key) == (key % 2 == 1)));
     assert_eq!(cache.len(), 6);
     gates.end(0, End::Value(44));
     tasks.poll_all();
     assert_eq!(*ready(loading).unwrap(), 44);
-    assert_eq!(*cache.peek(&4).unwrap(), 44);
+    assert_eq!(*cache.get_if_present(&4).unwrap(), 44);
     assert_eq!((cache.sweep(), cache.len()), (0, 6));
     assert_eq!(cache.stats().published, 1);
 }

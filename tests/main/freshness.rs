@@ -31,16 +31,16 @@ fn fresh_up_to_the_soft_limit_then_stale_with_its_age() {
     let by = secs(20) - NANO;
     assert_eq!(stale.freshness(), Freshness::Stale { by });
     assert_eq!(stale.age(), secs(30) - NANO);
-    assert_eq!(cache.peek(&1).unwrap().source(), Source::Stale);
-    assert!(cache.contains(&1));
+    assert_eq!(cache.get_if_present(&1).unwrap().source(), Source::Stale);
+    assert!(cache.contains_key(&1));
 
     clock.advance(NANO);
     assert!(
         is_pending(&mut get(&cache, 1)),
         "an expired value is never served"
     );
-    assert!(cache.peek(&1).is_none());
-    assert!(!cache.contains(&1));
+    assert!(cache.get_if_present(&1).is_none());
+    assert!(!cache.contains_key(&1));
     assert_eq!(
         tasks.spawned(),
         1,
@@ -82,19 +82,19 @@ fn an_insert_has_the_lifetime_of_a_load_or_its_own() {
     cache.insert(2, Loaded::new(2).fresh_for(secs(5)));
     cache.insert(3, Loaded::new(3).fresh_for(secs(15)).stale_for(secs(0)));
     cache.insert(4, Loaded::new(4).stale_if_error_for(secs(100)));
-    let is_fresh = |key: u64| cache.peek(&key).unwrap().freshness().is_fresh();
+    let is_fresh = |key: u64| cache.get_if_present(&key).unwrap().freshness().is_fresh();
     clock.advance(secs(5));
     assert!(is_fresh(1) && !is_fresh(2) && is_fresh(3) && is_fresh(4));
     clock.advance(secs(5));
     assert!(!is_fresh(1) && is_fresh(3) && !is_fresh(4));
     clock.advance(secs(5));
-    assert!(cache.contains(&1) && cache.contains(&2) && !cache.contains(&3));
+    assert!(cache.contains_key(&1) && cache.contains_key(&2) && !cache.contains_key(&3));
     clock.advance(secs(15));
-    assert!(!cache.contains(&1) && !cache.contains(&2) && cache.contains(&4));
+    assert!(!cache.contains_key(&1) && !cache.contains_key(&2) && cache.contains_key(&4));
     clock.advance(secs(80) - NANO);
-    assert!(cache.contains(&4));
+    assert!(cache.contains_key(&4));
     clock.advance(NANO);
-    assert!(!cache.contains(&4));
+    assert!(!cache.contains_key(&4));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_value_without_any_lifetime_still_reaches_the_callers_that_waited_for_it() {
         tasks.poll_all();
         assert!(waiting.into_iter().all(|read| *ready(read).unwrap() == 5));
         assert_eq!(tasks.spawned(), loads);
-        assert!(cache.peek(&1).is_none());
+        assert!(cache.get_if_present(&1).is_none());
     }
 }
 
@@ -196,7 +196,7 @@ fn a_caller_polled_after_the_hard_limit_does_not_get_the_expired_result() {
     tasks.poll_all();
     gates.end(0, End::Value(10));
     tasks.poll_all();
-    assert_eq!(*cache.peek(&1).unwrap(), 10);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
     // The load has succeeded, but this caller is polled again only long after the value has
     // expired.
     clock.advance(secs(31));
@@ -238,7 +238,7 @@ fn jitter_spreads_values_that_were_inserted_together() {
     }
     let fresh = || {
         (0..200)
-            .filter(|key| cache.peek(key).unwrap().freshness().is_fresh())
+            .filter(|key| cache.get_if_present(key).unwrap().freshness().is_fresh())
             .count()
     };
     clock.advance(secs(5) - millis(1));

@@ -43,13 +43,13 @@ fn the_next_caller_takes_over_and_the_late_result_is_discarded() {
     assert!(ready(hung).unwrap_err().is_timeout());
     end(&tasks, &gates, 0, End::Value(10));
     assert!(
-        cache.peek(&1).is_none(),
+        cache.get_if_present(&1).is_none(),
         "the late result reaches no caller"
     );
     assert!(is_pending(&mut next));
     end(&tasks, &gates, 1, End::Value(11));
     assert_eq!(*ready(next).unwrap(), 11);
-    assert_eq!(*cache.peek(&1).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
     let stats = cache.stats();
     assert_eq!((stats.discarded_taken_over, stats.published), (1, 1));
     assert_eq!((stats.loads, cache.len()), (2, 1));
@@ -67,7 +67,7 @@ fn a_late_result_after_its_successor_is_discarded_too() {
     end(&tasks, &gates, 1, End::Value(11));
     for late in [End::Value(10), End::Fail, End::Panic] {
         end(&tasks, &gates, 0, late);
-        assert_eq!(*cache.peek(&1).unwrap(), 11);
+        assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
     }
     assert_eq!(cache.stats().discarded_taken_over, 1);
 }
@@ -82,7 +82,7 @@ fn a_late_result_is_published_if_no_caller_took_over() {
     clock.advance(secs(7));
     assert!(ready(&mut hung).unwrap_err().is_timeout());
     end(&tasks, &gates, 0, End::Value(10));
-    assert_eq!(*cache.peek(&1).unwrap(), 10);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn a_hung_refresh_is_taken_over_while_the_stale_value_is_served() {
     tasks.poll_all();
     assert_eq!(gates.calls(), 2);
     end(&tasks, &gates, 0, End::Value(10));
-    assert_eq!(*cache.peek(&1).unwrap(), 9);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 9);
     end(&tasks, &gates, 1, End::Value(11));
-    assert_eq!(*cache.peek(&1).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
     let stats = cache.stats();
     assert_eq!((stats.discarded_taken_over, stats.published), (1, 1));
 }

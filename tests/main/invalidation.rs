@@ -37,10 +37,10 @@ fn a_write_during_a_load_wins_and_earlier_waiters_get_the_old_result() {
         assert!(is_pending(&mut earlier));
         tasks.poll_all();
         write(&cache);
-        assert_eq!(cache.peek(&1).map(|read| *read), after, "{name}");
+        assert_eq!(cache.get_if_present(&1).map(|read| *read), after, "{name}");
         end(&tasks, &gates, 0, End::Value(10));
         assert_eq!(*ready(earlier).unwrap(), 10, "{name}");
-        assert_eq!(cache.peek(&1).map(|read| *read), after, "{name}");
+        assert_eq!(cache.get_if_present(&1).map(|read| *read), after, "{name}");
         assert_eq!(cache.len(), after.iter().count());
         let stats = cache.stats();
         assert_eq!((stats.discarded_overtaken, stats.published), (1, 0));
@@ -73,7 +73,7 @@ fn a_caller_after_the_write_starts_its_own_load() {
             for read in later {
                 assert_eq!(*ready(read).unwrap(), 11, "{name}");
             }
-            assert_eq!(*cache.peek(&1).unwrap(), 11, "{name}");
+            assert_eq!(*cache.get_if_present(&1).unwrap(), 11, "{name}");
             assert_eq!(cache.len(), 1);
         }
     }
@@ -90,7 +90,7 @@ fn a_load_that_fails_after_a_write_removes_nothing() {
         write(&cache);
         end(&tasks, &gates, 0, End::Fail);
         assert!(ready(earlier).unwrap_err().is_load_failure(), "{name}");
-        assert_eq!(cache.peek(&1).map(|read| *read), after, "{name}");
+        assert_eq!(cache.get_if_present(&1).map(|read| *read), after, "{name}");
     }
 }
 
@@ -109,7 +109,7 @@ fn a_write_during_a_refresh_wins() {
             write(&cache);
             end(&tasks, &gates, 0, how);
             assert_eq!(
-                cache.peek(&1).map(|read| *read),
+                cache.get_if_present(&1).map(|read| *read),
                 after,
                 "{name} during {how:?}"
             );
@@ -140,7 +140,7 @@ fn a_write_while_callers_wait_in_the_second_stale_window_wins() {
         end(&tasks, &gates, 0, End::Fail);
         // This caller asked before the write, so the old value is a correct result.
         assert_eq!(*ready(earlier).unwrap(), 5, "{name}");
-        assert_eq!(cache.peek(&1).map(|read| *read), after, "{name}");
+        assert_eq!(cache.get_if_present(&1).map(|read| *read), after, "{name}");
         if after.is_none() {
             assert!(is_pending(&mut get(&cache, 1)), "{name}");
         }
@@ -157,8 +157,8 @@ fn an_eviction_during_a_refresh_discards_its_result() {
     tasks.poll_all();
     cache.insert(2, 6);
     end(&tasks, &gates, 0, End::Value(10));
-    assert!(cache.peek(&1).is_none());
-    assert_eq!((*cache.peek(&2).unwrap(), cache.len()), (6, 1));
+    assert!(cache.get_if_present(&1).is_none());
+    assert_eq!((*cache.get_if_present(&2).unwrap(), cache.len()), (6, 1));
     assert_eq!(cache.stats().discarded_overtaken, 1);
 }
 
@@ -187,7 +187,7 @@ fn invalidate_all_removes_every_key() {
     assert_eq!(cache.len(), 1_000);
     cache.invalidate_all();
     assert_eq!(cache.len(), 0);
-    assert!((0..1_010).all(|key| !cache.contains(&key)));
+    assert!((0..1_010).all(|key| !cache.contains_key(&key)));
     assert!(is_pending(&mut get(&cache, 1_000)));
     assert_eq!(
         tasks.spawned(),

@@ -50,7 +50,7 @@ fn a_listener_may_call_the_cache() {
     cache.invalidate(&0);
     assert_eq!(removals.count(0, Cause::Invalidated), 1);
     assert_eq!(removals.count(20, Cause::Invalidated), 1);
-    assert!(cache.contains(&10));
+    assert!(cache.contains_key(&10));
     cache.insert(1, 1);
     cache.insert(1, 1);
     assert_eq!(removals.count(1, Cause::Replaced), 1);
@@ -60,7 +60,7 @@ fn a_listener_may_call_the_cache() {
     until("the worker has notified of the refresh", || {
         removals.count(2, Cause::Replaced) == 1 && removals.count(22, Cause::Invalidated) == 1
     });
-    assert!(cache.contains(&12));
+    assert!(cache.contains_key(&12));
     for key in 100..110 {
         cache.insert(key, key);
     }
@@ -229,7 +229,7 @@ fn a_listener_may_call_another_cache_with_a_listener() {
     }
     // The second cache is not called again.
     assert_eq!(removals.take(), [(0, 0, Cause::Size), (1, 10, Cause::Size)]);
-    assert_eq!(*second.peek(&2).unwrap(), 20);
+    assert_eq!(*second.get_if_present(&2).unwrap(), 20);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_panic_in_a_listener_is_harmless() {
     assert!(cache.invalidate(&1));
     assert!(cache.invalidate(&2));
     cache.insert(3, 11);
-    assert_eq!(*cache.peek(&3).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&3).unwrap(), 11);
     // The worker is not harmed either.
     clock.advance(secs(12));
     assert!(cache.get_blocking(&3).is_ok());

@@ -70,14 +70,14 @@ fn no_read_is_older_than_the_last_write() {
         for key in 1_000..1_100 {
             cache.insert(key, 0);
         }
-        let (mut evicted, before) = (!cache.contains(&1), loader.calls());
+        let (mut evicted, before) = (!cache.contains_key(&1), loader.calls());
         while !evicted {
             // Used often, so it is evicted only when others are used more recently.
             for key in 2_000..2_012 {
                 cache.insert(key, 0);
-                (0..3).for_each(|_| drop(cache.peek(&key)));
+                (0..3).for_each(|_| drop(cache.get_if_present(&key)));
             }
-            evicted = !cache.contains(&1);
+            evicted = !cache.contains_key(&1);
         }
         assert_eq!(tier.read().unwrap(), (5, Source::Loaded));
         assert_eq!(loader.calls(), before + 1);

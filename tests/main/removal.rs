@@ -81,7 +81,7 @@ fn an_expired_value_has_the_cause_expired() {
     cache.insert(2, short(20));
     clock.advance(secs(2));
     // A read removes nothing.
-    assert!(cache.peek(&1).is_none());
+    assert!(cache.get_if_present(&1).is_none());
     assert!(removals.take().is_empty());
     cache.insert(3, 30);
     assert_eq!(removals.take(), [(1, 10, Cause::Expired)]);
@@ -215,7 +215,7 @@ fn every_removal_is_notified_once_by_many_threads() {
                             2 => clock.advance(secs(4)),
                             3 => drop(cache.sweep()),
                             4 if rng.below(20) == 0 => cache.invalidate_all(),
-                            4..7 => seen.extend(cache.peek(&key).map(|read| *read)),
+                            4..7 => seen.extend(cache.get_if_present(&key).map(|read| *read)),
                             _ => drop(cache.get_blocking(&key)),
                         }
                     }

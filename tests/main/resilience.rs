@@ -113,7 +113,7 @@ fn a_load_ends_although_every_caller_has_stopped_waiting() {
     tasks.poll_all();
     gates.end(0, End::Value(10));
     tasks.poll_all();
-    assert_eq!(*cache.peek(&1).unwrap(), 10);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
 }
 
 #[test]

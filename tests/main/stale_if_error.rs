@@ -112,7 +112,7 @@ fn the_backoff_of_a_dropped_refresh_starts_at_its_end_and_counts_earlier_failure
 }
 
 #[test]
-fn a_peek_reports_the_same_state_as_a_get() {
+fn reads_that_never_load_report_the_same_state_as_a_get() {
     let clock = ManualClock::new();
     let limits = builder(&clock)
         .stale_if_error_for(secs(1_000))
@@ -121,6 +121,8 @@ fn a_peek_reports_the_same_state_as_a_get() {
     cache.insert(1, 10);
     let both = || {
         let peeked = cache.peek(&1).map(|read| read.source());
+        let present = cache.get_if_present(&1).map(|read| read.source());
+        assert_eq!(present, peeked);
         let read = ready(get(&cache, 1)).map(|read| read.source()).ok();
         assert_eq!(peeked, read);
         peeked
@@ -147,7 +149,7 @@ fn no_value_is_served_past_the_hard_limit_even_after_a_failure() {
     assert!(ready(read).unwrap_err().is_load_failure());
     // During the backoff every caller gets the error at once, and the loader is not called.
     assert!(ready(get(&cache, 1)).unwrap_err().is_load_failure());
-    assert!(cache.peek(&1).is_none());
+    assert!(cache.get_if_present(&1).is_none());
     assert_eq!(tasks.spawned(), 1);
     clock.advance(secs(2));
     assert!(is_pending(&mut get(&cache, 1)));
@@ -299,7 +301,7 @@ fn an_explicit_refresh_does_not_wait_for_the_backoff_to_end() {
     end(&tasks, &gates, 1, End::Value(11));
     let new = ready(refreshing).unwrap();
     assert_eq!((*new, new.source()), (11, Source::Loaded));
-    assert_eq!(*cache.peek(&1).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
 }
 
 #[test]

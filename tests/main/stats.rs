@@ -167,7 +167,7 @@ fn ages() -> Histogram {
     for power in 0..10 {
         cache.insert(1, 1);
         clock.advance(secs(10) + secs(1 << power));
-        cache.peek(&1).unwrap();
+        cache.get_if_present(&1).unwrap();
     }
     cache.stats().stale_age
 }

@@ -92,7 +92,7 @@ fn a_reader_and_a_pin_kept_by_a_thread_are_dropped_with_it() {
                 let cache = cache.clone();
                 let thread = thread::spawn(move || {
                     if before {
-                        assert!(cache.peek(&1).is_some());
+                        assert!(cache.get_if_present(&1).is_some());
                     }
                     read_by_kept_handles(&cache);
                 });
@@ -130,8 +130,8 @@ fn use_all_of(cache: &Cache<u64, u64>, removals: &Removals, next: &AtomicU64) {
     assert_eq!(*cache.get_blocking(&key).unwrap(), key * 2, "a hit");
     assert_eq!(*wait(get(cache, key + 1)).unwrap(), key * 2 + 2);
     assert_eq!(*ready(get(cache, key)).unwrap(), key * 2);
-    assert_eq!(*cache.peek(&key).unwrap(), key * 2);
-    assert!(cache.peek(&(key + 9)).is_none());
+    assert_eq!(*cache.get_if_present(&key).unwrap(), key * 2);
+    assert!(cache.get_if_present(&(key + 9)).is_none());
     cache.insert(key, 5);
     assert_eq!(removals.count(key, Cause::Replaced), 1);
     assert_eq!(*wait(refresh(cache, key)).unwrap(), key * 2);
@@ -143,7 +143,7 @@ fn use_all_of(cache: &Cache<u64, u64>, removals: &Removals, next: &AtomicU64) {
     drop((reader, pin));
     assert!(cache.invalidate(&key));
     assert_eq!(removals.count(key, Cause::Invalidated), 1);
-    assert!(cache.contains(&(key + 1)));
+    assert!(cache.contains_key(&(key + 1)));
     cache.sweep();
     cache.invalidate_all();
     assert_eq!(removals.count(key + 1, Cause::Invalidated), 1);

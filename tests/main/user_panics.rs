@@ -72,11 +72,11 @@ fn a_key_may_panic_anywhere_on_its_callers_thread() {
     let operations: [Operation; 7] = [
         |cache| drop(cache.get_blocking(&Key(1))),
         |cache| drop(cache.get_blocking(&Key(9))),
-        |cache| drop(cache.peek(&Key(1))),
+        |cache| drop(cache.get_if_present(&Key(1))),
         |cache| cache.insert(Key(1), 1),
         |cache| cache.insert(Key(8), 8),
         |cache| assert!(cache.invalidate(&Key(2))),
-        |cache| assert!(cache.contains(&Key(3))),
+        |cache| assert!(cache.contains_key(&Key(3))),
     ];
     let mut panics = 0;
     for operation in operations {
@@ -100,7 +100,7 @@ fn a_key_may_panic_anywhere_on_its_callers_thread() {
                 for key in 0..11 {
                     assert_eq!(*cache.get_blocking(&Key(key)).unwrap(), key);
                 }
-                let resident = (0..20).filter(|key| cache.contains(&Key(*key))).count();
+                let resident = (0..20).filter(|key| cache.contains_key(&Key(*key))).count();
                 assert_eq!((resident, cache.len()), (11, 11));
                 cache.invalidate_all();
                 assert!(cache.is_empty());
@@ -225,7 +225,7 @@ fn a_weigher_that_panics_on_insert_leaves_nothing_behind() {
         assert!(unwound);
     }
     assert_eq!((cache.len(), cache.weight()), (1, 2));
-    assert_eq!(*cache.peek(&1).unwrap(), 5);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 5);
     assert_eq!(*cache.get_blocking(&2).unwrap(), 2);
 }
 
@@ -292,7 +292,7 @@ fn a_value_may_panic_when_it_is_dropped() {
             assert!(cache.get_blocking(&key).is_ok(), "operation {number}");
             assert!(cache.len() <= 3);
         }
-        let resident = (0..200).filter(|key| cache.contains(key)).count();
+        let resident = (0..200).filter(|key| cache.contains_key(key)).count();
         assert_eq!((resident, cache.len()), (3, 3), "operation {number}");
         cache.invalidate_all();
         assert_eq!(cache.len(), 0, "operation {number}");

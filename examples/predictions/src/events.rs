@@ -56,7 +56,7 @@ fn snapshot(service: &Arc<Service>, watched: &Pairing) -> Value {
     let tally = &service.tally;
     let answers = KINDS.into_iter().zip(tally.answers());
     // A read of the cache, but not a request: the tally does not count it.
-    let value = service.cache.peek(watched);
+    let value = service.cache.get_if_present(watched);
     let state = match value.as_ref().map(|value| value.freshness()) {
         None => "none",
         Some(Freshness::Fresh) => "fresh",

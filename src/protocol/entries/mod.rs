@@ -425,15 +425,15 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// Removes a key, whether it has a value or is being loaded; returns whether it had a value.
-    pub fn invalidate(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> bool {
+    /// Removes a key, whether it has a value or is being loaded; returns the value that it had.
+    pub fn remove(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Option<Arc<Entry<K, V>>> {
         while let Some((place, entry)) = self.find(hash, &is_key) {
             if let Some(removed) = self.remove_entry(place, entry.arc(), Cause::Invalidated) {
                 self.removals.deliver();
-                return !removed.is_loading();
+                return (!removed.is_loading()).then_some(removed);
             }
         }
-        false
+        None
     }
 
     /// Removes every key that was resident when the call began.

@@ -113,7 +113,7 @@ impl Run {
                 self.last.insert(key, value);
             }
             Step::Read(key) => {
-                if let Some(read) = self.cache.peek(&key) {
+                if let Some(read) = self.cache.get_if_present(&key) {
                     assert_eq!(Some(&*read), self.last.get(&key));
                 }
             }
@@ -132,7 +132,7 @@ impl Run {
             Step::NotFound(which) => self.end(which, End::NotFound, None),
             Step::Fail(which) => self.end(which, End::Fail, None),
             Step::Invalidate(key) => {
-                let resident = self.cache.contains(&key);
+                let resident = self.cache.contains_key(&key);
                 assert_eq!(self.cache.invalidate(&key), resident);
             }
             Step::InvalidateAll => self.cache.invalidate_all(),
@@ -147,7 +147,7 @@ impl Run {
         let (load, key) = self.loads.swap_remove(which % self.loads.len());
         self.gates.end(load, end);
         assert!(self.tasks.poll(load), "the load ends at this poll");
-        if let Some(read) = self.cache.peek(&key) {
+        if let Some(read) = self.cache.get_if_present(&key) {
             assert!(Some(*read) == value || Some(&*read) == self.last.get(&key));
             self.last.insert(key, *read);
         }
@@ -161,7 +161,7 @@ impl Run {
                 "{value} was removed twice ({cause:?})"
             );
         }
-        let is_resident = |key: &u64| self.cache.contains(key);
+        let is_resident = |key: &u64| self.cache.contains_key(key);
         let resident: HashSet<u64> = (self.last.iter())
             .filter(|(key, _)| is_resident(key))
             .map(|(_, value)| *value)

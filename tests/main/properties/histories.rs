@@ -165,11 +165,11 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
                 (0..KEYS, Effect::RemoveAll)
             }
             Call::Peek(key) => {
-                let seen = cache.peek(&Key(key)).map(|read| *read);
+                let seen = cache.get_if_present(&Key(key)).map(|read| *read);
                 (key..key + 1, Effect::Peek(seen))
             }
             Call::Contains(key) => {
-                let seen = cache.contains(&Key(key));
+                let seen = cache.contains_key(&Key(key));
                 (key..key + 1, Effect::Contains(seen))
             }
         };

@@ -152,7 +152,11 @@ fn perform(cache: &Cache<u64, u64>, recorder: &Recorder, op: Op) -> Vec<Event> {
             let had = cache.invalidate(&key);
             (key, Done::Invalidate { had }, None)
         }
-        Op::Peek(key) => (key, Done::Read(cache.peek(&key).map(|read| *read)), None),
+        Op::Peek(key) => (
+            key,
+            Done::Read(cache.get_if_present(&key).map(|read| *read)),
+            None,
+        ),
         Op::Get(key) => {
             let read = cache.get_blocking(&key).unwrap();
             match read.source() {

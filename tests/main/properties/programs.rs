@@ -223,10 +223,10 @@ impl Run {
     }
 
     fn peek(&mut self, key: Key) {
-        let read = self.cache.peek(&key);
+        let read = self.cache.get_if_present(&key);
         let number = read.as_ref().map(|read| read.number);
         assert_eq!(number, self.model.peek(key));
-        assert_eq!(self.cache.contains(&key), read.is_some());
+        assert_eq!(self.cache.contains_key(&key), read.is_some());
         if let Some(read) = &read {
             let (began, now) = (self.promises.step(), self.model.now);
             self.promises.served(read.number, key, began, now);
@@ -294,7 +294,7 @@ impl Run {
         match ending {
             Ending::Value(number) => {
                 let key = self.script.lock().unwrap().called[&load].0;
-                let resident = self.cache.peek(&key).map(|read| read.number);
+                let resident = self.cache.get_if_present(&key).map(|read| read.number);
                 assert_eq!(resident, self.model.peek(key));
                 self.promises
                     .returned(load, number, resident == Some(number), now);

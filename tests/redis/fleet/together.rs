@@ -102,7 +102,9 @@ fn an_invalidation_reaches_the_others() {
     }
     assert!(block_on(fleet[0].cache.invalidate_everywhere(&1)).unwrap());
     for process in &fleet {
-        until("nobody serves it", || process.cache.peek(&1).is_none());
+        until("nobody serves it", || {
+            process.cache.get_if_present(&1).is_none()
+        });
     }
     for process in &fleet {
         assert_eq!(process.get(1), 1);
@@ -137,6 +139,6 @@ fn a_refused_result_leaves_the_process() {
     server.ask(&["DEL", &lease(&name(1)), &data(&name(1))]);
     origin.open();
     until("refused", || process.stats().refused == 1);
-    until("gone", || process.cache.peek(&1).is_none());
+    until("gone", || process.cache.get_if_present(&1).is_none());
     assert_eq!(process.get(1), 2);
 }

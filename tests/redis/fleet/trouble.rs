@@ -195,7 +195,7 @@ fn an_invalidation_while_the_server_is_away() {
     server.signal("STOP");
     let told = block_on(first.cache.invalidate_everywhere(&1));
     assert!(told.is_err());
-    assert_eq!(first.cache.peek(&1).map(|value| *value), None);
+    assert_eq!(first.cache.get_if_present(&1).map(|value| *value), None);
     assert_eq!(first.get(1), 1);
     server.signal("CONT");
     until("told", || {
