@@ -151,7 +151,7 @@ pub use cache::fresh::Fresh;
 pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
-pub use load::loader::{LoadFn, Loaded, Request};
+pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
 pub use observe::stats::{Histogram, Stats};
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;

@@ -5,6 +5,7 @@ pub mod builder;
 pub mod cached;
 mod everywhere;
 pub mod fresh;
+mod loaders;
 mod read;
 pub mod reader;
 #[cfg(feature = "metrics")]

@@ -3,10 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::error::Error;
 use crate::protocol::entry::Entry;
 use crate::sync::Arc;
 
@@ -152,16 +150,125 @@ impl<V> From<V> for Loaded<V> {
     }
 }
 
-/// An async function of a reference, whose future may be sent to another thread.
+impl<V> From<Option<V>> for Loaded<V> {
+    fn from(value: Option<V>) -> Self {
+        Loaded::of(value)
+    }
+}
+
+/// A loader as a type of its own, for [`Builder::loader`](crate::Builder::loader).
 ///
-/// You never implement it: async functions, async closures and closures that return a future do. It exists because the
-/// standard [`AsyncFn`] cannot say that its future is `Send`. A closure that captures something its
-/// future needs clones it first: `move |key: &Key| { let db = db.clone(); async move { .. } }`.
+/// Implement it where a function is not enough: the loader has fields, sees the whole [`Request`]
+/// with the previous value, or is named in another type. `load` may be written as an `async fn`,
+/// which borrows `self` and the request for as long as it runs.
+///
+/// The cache calls `load` once for each load or refresh, from its runtime, and at most once at a
+/// time for one key within [`load_timeout`](crate::Builder::load_timeout). Loads of different keys
+/// run at the same time.
+///
+/// # Example
+///
+/// ```
+/// # use std::sync::Arc;
+/// use everfresh::{Cache, Loader, Request};
+///
+/// # struct Page { etag: u64, body: String }
+/// # struct Client;
+/// # impl Client {
+/// #     async fn get_if_changed(
+/// #         &self, path: &str, etag: Option<u64>,
+/// #     ) -> Result<Option<Page>, std::io::Error> {
+/// #         Ok(etag.is_none().then(|| Page { etag: 1, body: format!("the page {path}") }))
+/// #     }
+/// # }
+/// struct Pages {
+///     client: Client,
+/// }
+///
+/// impl Loader<String, Arc<Page>> for Pages {
+///     type Value = Option<Arc<Page>>;
+///     type Error = std::io::Error;
+///
+///     // Keeps the previous page unless the server has another.
+///     async fn load(&self, request: &Request<String, Arc<Page>>) -> Result<Self::Value, Self::Error> {
+///         let previous = request.previous();
+///         let etag = previous.map(|page| page.etag);
+///         let changed = self.client.get_if_changed(request.key(), etag).await?;
+///         Ok(changed.map(Arc::new).or(previous.cloned()))
+///     }
+/// }
+///
+/// # #[cfg(feature = "tokio")]
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # let client = Client;
+/// let pages: Cache<String, Arc<Page>> = Cache::builder().loader(Pages { client }).build()?;
+/// assert_eq!(pages.get("/").await?.body, "the page /");
+/// assert_eq!(pages.refresh("/").await?.body, "the page /");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not load values of type `{V}` for keys of type `{K}`",
+    label = "this type does not implement `Loader<{K}, {V}>`",
+    note = "a function of the key is given with `load` or `try_load`; a function of some state and \
+            the key with `load_on` or `try_load_on`"
+)]
+pub trait Loader<K, V>: Send + Sync + 'static {
+    /// What a load gives: a `V`, an `Option<V>` whose `None` says that the key has no value, or a
+    /// [`Loaded<V>`](Loaded) with its own times.
+    type Value: Into<Loaded<V>>;
+
+    /// Why a load fails; [`Infallible`](std::convert::Infallible) if it never does. Callers get it
+    /// as the source of an [`Error`](crate::Error).
+    type Error: Into<Box<dyn StdError + Send + Sync>>;
+
+    /// Loads the value of `request`'s key.
+    ///
+    /// # Errors
+    ///
+    /// All callers that wait for this load get its error. The key then rests for
+    /// [`backoff`](crate::Builder::backoff), and a stale value is served meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// A panic is caught and becomes an error ([`Error::is_panic`](crate::Error::is_panic)).
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when its runtime shuts down. It is not dropped at the
+    /// [`load_timeout`](crate::Builder::load_timeout): it then runs on, and its result is
+    /// discarded.
+    fn load(
+        &self,
+        request: &Request<K, V>,
+    ) -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+}
+
+/// An async function of a key, whose future may be sent to another thread.
+///
+/// Never implemented by hand: async functions, async closures that capture nothing, and closures
+/// that return a future implement it. It exists because the standard [`AsyncFn`] cannot say that
+/// its future is `Send`.
+///
+/// An async closure that captures something does not implement it, because its future borrows what
+/// the closure captured. Give that to [`Builder::load_on`](crate::Builder::load_on) or
+/// [`Builder::try_load_on`](crate::Builder::try_load_on) instead, which lend it to the closure.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an async function of `&{A}` whose future is `Send` and owns what it \
+               uses",
+    label = "captures something that its future borrows, or has a future that is not `Send`",
+    note = "give what an async closure captures to `try_load_on` or `load_on` instead, which lend \
+            it to the closure: `.try_load_on(db, async |db: &Db, key: &Key| db.find(key).await)`",
+    note = "a loader with several fields, or one that needs the previous value, implements \
+            `Loader` and is given with `loader`"
+)]
 pub trait LoadFn<'a, A: 'a, R>: Send + Sync + Fn(&'a A) -> Self::Future {
     /// The future that loads.
     type Future: Future<Output = R> + Send + 'a;
 }
 
+#[diagnostic::do_not_recommend]
 impl<'a, A: 'a, R, F, Fut> LoadFn<'a, A, R> for F
 where
     F: Send + Sync + Fn(&'a A) -> Fut,
@@ -170,58 +277,86 @@ where
     type Future = Fut;
 }
 
+/// An async function of some state and a key, whose future may be sent to another thread.
+///
+/// Never implemented by hand: async functions, async closures that capture nothing, and closures
+/// that return a future implement it. The state is lent to each call and never cloned.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an async function of `&{T}` and `&{A}` whose future is `Send`",
+    label = "captures something that its future borrows, or has a future that is not `Send`",
+    note = "all that the closure uses is part of the state that it is given; several things make a \
+            tuple: `.try_load_on((db, config), async |(db, config): &(Db, Config), key: &Key| ..)`",
+    note = "a loader with several fields, or one that needs the previous value, implements \
+            `Loader` and is given with `loader`"
+)]
+pub trait LoadOnFn<'a, T: 'a, A: 'a, R>: Send + Sync + Fn(&'a T, &'a A) -> Self::Future {
+    /// The future that loads.
+    type Future: Future<Output = R> + Send + 'a;
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: 'a, A: 'a, R, F, Fut> LoadOnFn<'a, T, A, R> for F
+where
+    F: Send + Sync + Fn(&'a T, &'a A) -> Fut,
+    Fut: Future<Output = R> + Send + 'a,
+{
+    type Future = Fut;
+}
+
 /// What every loader comes down to.
-pub(crate) type Returned<V> = Result<Loaded<V>, Error>;
+pub(crate) type Returned<V> = Result<Loaded<V>, Boxed>;
 
-/// The three shapes of an async loader.
-pub(crate) trait AsyncLoader<K, V>: Send + Sync + 'static {
-    fn load<'a>(
-        &'a self,
-        request: &'a Request<K, V>,
-    ) -> impl Future<Output = Returned<V>> + Send + 'a;
+type Boxed = Box<dyn StdError + Send + Sync>;
+
+/// The result of a function that may fail.
+pub(crate) fn fallible<V, L, E>(result: Result<L, E>) -> Returned<V>
+where
+    L: Into<Loaded<V>>,
+    E: Into<Boxed>,
+{
+    result.map(Into::into).map_err(Into::into)
 }
 
-/// Given the key, always succeeds.
-pub(crate) struct Infallible<F>(pub(crate) F);
+/// The result of a function that always succeeds.
+pub(crate) fn infallible<V>(value: impl Into<Loaded<V>>) -> Returned<V> {
+    Ok(value.into())
+}
 
-/// Given the key, may fail.
-pub(crate) struct Fallible<F, E>(pub(crate) F, pub(crate) PhantomData<fn() -> E>);
+/// An async function of the key, and how its result is read.
+pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-/// Given the request, may fail, may set times.
-pub(crate) struct Full<F, E>(pub(crate) F, pub(crate) PhantomData<fn() -> E>);
-
-impl<K, V, F> AsyncLoader<K, V> for Infallible<F>
+impl<K, V, F, R> Loader<K, V> for OnKey<F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, K, V> + 'static,
+    R: 'static,
+    F: for<'a> LoadFn<'a, K, R> + 'static,
 {
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        Ok(Loaded::new((self.0)(request.key()).await))
+    type Value = Loaded<V>;
+    type Error = Boxed;
+
+    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+        let OnKey(f, read) = self;
+        read(f(request.key()).await)
     }
 }
 
-impl<K, V, F, E> AsyncLoader<K, V> for Fallible<F, E>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
-{
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        let loaded = (self.0)(request.key()).await;
-        loaded.map(Loaded::new).map_err(Error::failed)
-    }
-}
+/// Some state, an async function of it and the key, and how its result is read.
+pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-impl<K, V, F, E> AsyncLoader<K, V> for Full<F, E>
+impl<K, V, T, F, R> Loader<K, V> for OnState<T, F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, Request<K, V>, Result<Loaded<V>, E>> + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    T: Send + Sync + 'static,
+    R: 'static,
+    F: for<'a> LoadOnFn<'a, T, K, R> + 'static,
 {
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        (self.0)(request).await.map_err(Error::failed)
+    type Value = Loaded<V>;
+    type Error = Boxed;
+
+    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+        let OnState(state, f, read) = self;
+        read(f(state, request.key()).await)
     }
 }

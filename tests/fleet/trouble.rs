@@ -237,7 +237,7 @@ fn what_panics_for_one_key_concerns_no_other() {
             _ => 1,
         })
         .store(level)
-        .compute(|_: &u64| unreachable!("all keys are stored"))
+        .compute(|_: &u64| -> u64 { unreachable!("all keys are stored") })
         .build()
         .unwrap();
     let keys: Vec<u64> = (0..10).collect();
