@@ -179,7 +179,7 @@ where
     /// ```
     pub fn load<F, L>(self, f: F) -> Self
     where
-        F: AsyncFn(&K) -> L + for<'a> LoadFn<'a, K, L> + 'static,
+        F: AsyncFn(&K) -> L + for<'a> LoadFn<'a, K, L, Future: Send> + Send + Sync + 'static,
         L: Into<Loaded<V>> + 'static,
     {
         self.loader(OnKey(f, infallible))
@@ -210,7 +210,11 @@ where
     /// ```
     pub fn try_load<F, L, E>(self, f: F) -> Self
     where
-        F: AsyncFn(&K) -> Result<L, E> + for<'a> LoadFn<'a, K, Result<L, E>> + 'static,
+        F: AsyncFn(&K) -> Result<L, E>
+            + for<'a> LoadFn<'a, K, Result<L, E>, Future: Send>
+            + Send
+            + Sync
+            + 'static,
         L: Into<Loaded<V>> + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
@@ -244,7 +248,11 @@ where
     pub fn load_on<T, F, L>(self, state: T, f: F) -> Self
     where
         T: Send + Sync + 'static,
-        F: AsyncFn(&T, &K) -> L + for<'a> LoadOnFn<'a, T, K, L> + 'static,
+        F: AsyncFn(&T, &K) -> L
+            + for<'a> LoadOnFn<'a, T, K, L, Future: Send>
+            + Send
+            + Sync
+            + 'static,
         L: Into<Loaded<V>> + 'static,
     {
         self.loader(OnState(state, f, infallible))
@@ -287,7 +295,11 @@ where
     pub fn try_load_on<T, F, L, E>(self, state: T, f: F) -> Self
     where
         T: Send + Sync + 'static,
-        F: AsyncFn(&T, &K) -> Result<L, E> + for<'a> LoadOnFn<'a, T, K, Result<L, E>> + 'static,
+        F: AsyncFn(&T, &K) -> Result<L, E>
+            + for<'a> LoadOnFn<'a, T, K, Result<L, E>, Future: Send>
+            + Send
+            + Sync
+            + 'static,
         L: Into<Loaded<V>> + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {

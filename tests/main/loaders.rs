@@ -24,7 +24,7 @@ fn rig(method: &'static str, give: impl FnOnce(Unloaded) -> Unloaded) -> Rig {
     let clock = ManualClock::new();
     let mut builder = builder(&clock);
     if !method.contains("compute") {
-        builder = builder.spawner(|load| block_on(load));
+        builder = builder.spawner(block_on);
     }
     let cache = give(builder).build().unwrap();
     Rig {
