@@ -2,11 +2,10 @@
 //!
 //! `cargo run --example adaptive_ttl`; in your `Cargo.toml`: `everfresh = "0.1"`.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use everfresh::{Cache, Loaded, Request};
+use everfresh::{Cache, Loaded};
 
 static FETCHES: AtomicU32 = AtomicU32::new(0);
 
@@ -28,21 +27,23 @@ fn seconds(header: &str, directive: &str) -> Option<Duration> {
     value.parse().ok().map(Duration::from_secs)
 }
 
-fn load(request: &Request<String, &'static str>) -> Result<Loaded<&'static str>, Infallible> {
-    let Some((body, header)) = fetch(request.key()) else {
+fn load(path: &str) -> Loaded<&'static str> {
+    let Some((body, header)) = fetch(path) else {
         // Remembered for so long, apart from the values; `not_found_for` sets the time for all.
-        return Ok(Loaded::not_found().fresh_for(Duration::from_secs(5)));
+        return Loaded::not_found().fresh_for(Duration::from_secs(5));
     };
     let an_hour = Duration::from_secs(3_600); // what the origin gets wrong is wrong no longer here
     let fresh = seconds(header, "max-age").unwrap_or_default();
     let stale = seconds(header, "stale-while-revalidate").unwrap_or_default();
     let page = Loaded::new(body).fresh_for(fresh.min(an_hour));
-    Ok(page.stale_for(stale.min(an_hour)))
+    page.stale_for(stale.min(an_hour))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The limits of the builder are for values whose loader sets none.
-    let pages: Cache<String, &'static str> = Cache::builder().compute_with(load).build()?;
+    let pages: Cache<String, &'static str> = Cache::builder()
+        .compute(|path: &String| load(path))
+        .build()?;
 
     pages.get_blocking("/logo")?;
     assert!(pages.get_blocking("/logo")?.freshness().is_fresh());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use everfresh::{Cache, Loaded, Request, Source};
+use everfresh::{Cache, Loaded, Source};
 use tokio::task::JoinSet;
 
 /// Stands for a connection pool.
@@ -30,18 +30,13 @@ impl Database {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let database = Arc::new(Database::default());
-    let db = database.clone();
     let users: Cache<u64, String> = Cache::builder()
         .fresh_for(Duration::from_secs(30))
         .stale_for(Duration::from_secs(600)) // the longest outage to ride out
         .load_timeout(Duration::from_secs(5))
-        // `try_load` is given just the key; this one may also answer that there is no value.
-        .load_with(move |request: &Request<u64, String>| {
-            let (db, id) = (db.clone(), *request.key());
-            async move {
-                let user = db.user(id).await?;
-                Ok::<_, std::io::Error>(user.map_or_else(Loaded::not_found, Loaded::new))
-            }
+        // The cache lends the database to each load. `None` says that there is no such user.
+        .try_load_on(database.clone(), async |db: &Arc<Database>, id: &u64| {
+            db.user(*id).await
         })
         .build()?; // inside of the runtime on which the loads are to run
 

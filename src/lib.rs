@@ -187,7 +187,7 @@ pub use cache::lookup::Lookup;
 pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
-pub use load::loader::{LoadFn, Loaded, Request};
+pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
 pub use observe::stats::{Histogram, Stats};
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;

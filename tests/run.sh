@@ -186,6 +186,17 @@ compiles_for() { # TARGET
     done
 }
 
+# What the compiler says of the usual mistakes. The expected texts are those of one compiler, because
+# each version words them anew.
+compile_errors() {
+    local compiler=1.95
+    if ! [[ $(rustc -V) == "rustc $compiler."* ]]; then
+        echo "the texts in tests/ui/cases are those of rustc $compiler, and this is $(rustc -V)"
+        return $SKIP
+    fi
+    watched cargo test -p compile-errors
+}
+
 # Each asserts what it says, in a second or two; one that waits for what never comes is stopped. The one that takes a server is
 # given one as well.
 examples() {
@@ -216,6 +227,7 @@ lints() {
     cargo clippy --all-targets -- -D warnings &&
         cargo clippy -p everfresh-benches -- -D warnings &&
         cargo clippy -p predictions --all-targets -- -D warnings &&
+        cargo clippy -p compile-errors --all-targets -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
         cargo clippy --lib --features redis -- -D warnings &&
@@ -245,6 +257,7 @@ step "AddressSanitizer" address_sanitizer 50000
 step "examples" examples
 step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
 step "the reference application" watched cargo test -p predictions
+step "compile errors" compile_errors
 step "documentation tests" bash tests/watched.sh cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh

@@ -141,9 +141,8 @@ fn everfresh(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
         .fresh_for(windows.fresh)
         .stale_for(windows.stale)
         .beta(0.0)
-        .load(move |_: &u64| {
-            let loader = loader.clone();
-            async move { loader.load().await }
+        .load_on(loader, async |loader: &Arc<Loader>, _: &u64| {
+            loader.load().await
         })
         .build();
     Arc::new(Ours(cache.expect("the settings are valid")))

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use everfresh::{BoxFuture, Cache, Cached, Error, InjectedFailure, Loaded, ManualClock, Request};
+use everfresh::{BoxFuture, Cache, Cached, Error, ManualClock};
 use loom::thread::spawn;
 
 use crate::Threads::{Two, TwoBusy};
@@ -71,7 +71,7 @@ fn cache() -> (Whole, Loads, ManualClock) {
             spawned.0 += 1;
             spawned.1.push(load);
         })
-        .load_with(async |_: &Request<u8, u64>| Ok::<_, InjectedFailure>(Loaded::not_found()))
+        .load(async |_: &u8| None)
         .build()
         .unwrap();
     (cache, loads, clock)

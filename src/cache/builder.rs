@@ -1,19 +1,14 @@
 //! The settings of a cache, checked once, by `build`.
 
-use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hash};
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
 use crate::cache::Cache;
-use crate::error::{BuildError, Error};
+use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
-use crate::load::job::{RunJob, Weigher, computing, loading};
-use crate::load::loader::{
-    AsyncLoader, Fallible, Full, Infallible, LoadFn, Loaded, Request, Returned,
-};
+use crate::load::job::{RunJob, Weigher};
 use crate::load::runner::Runner;
 use crate::protocol::removal::{Cause, Listener};
 use crate::sync::future::BoxFuture;
@@ -23,10 +18,18 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
-/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required:
-/// one of `compute`, `try_compute`, `compute_with` for CPU-bound work on a private pool, or one of
-/// `load`, `try_load`, `load_with` for I/O-bound work on an async runtime. The last one given
-/// counts.
+/// Nothing is checked before [`build`](Self::build), and nothing panics. One loader is required. If
+/// several are given, the last one counts.
+///
+/// | the loader | given with |
+/// |---|---|
+/// | computes | [`compute`](Self::compute), [`try_compute`](Self::try_compute) if it may fail |
+/// | computes, with the previous value | [`compute_with`](Self::compute_with) |
+/// | waits for I/O | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
+/// | waits for I/O, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
+/// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
+///
+/// The first two run on a pool of threads that belongs to the cache, the others on an async runtime.
 ///
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
@@ -358,133 +361,6 @@ where
     /// not given. See [`docs::store`](crate::docs::store).
     pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
         self.level = Some(level.connect());
-        self
-    }
-
-    /// Loads values by a CPU-bound function that always succeeds. A panic is caught and becomes an error.
-    pub fn compute<F>(self, f: F) -> Self
-    where
-        F: Fn(&K) -> V + Send + Sync + 'static,
-    {
-        self.computing(move |request| Ok(Loaded::new(f(request.key()))))
-    }
-
-    /// Loads values by a CPU-bound function that may fail. Its error is given to all who wait, and
-    /// [`Error::downcast_ref`](crate::Error::downcast_ref) gives it back.
-    pub fn try_compute<F, E>(self, f: F) -> Self
-    where
-        F: Fn(&K) -> Result<V, E> + Send + Sync + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        self.computing(move |request| f(request.key()).map(Loaded::new).map_err(Error::failed))
-    }
-
-    /// Loads values by a CPU-bound function that sees the previous value and may set the new one's times.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use everfresh::{Cache, Loaded, Request};
-    ///
-    /// // A value that did not change is fresh for longer.
-    /// let cache: Cache<u64, u64> = Cache::builder()
-    ///     .compute_with(|request: &Request<u64, u64>| {
-    ///         let value = request.key() / 10;
-    ///         let steady = request.previous() == Some(&value);
-    ///         let fresh_for = Duration::from_secs(if steady { 600 } else { 60 });
-    ///         Ok::<_, std::convert::Infallible>(Loaded::new(value).fresh_for(fresh_for))
-    ///     })
-    ///     .build()?;
-    /// assert_eq!(*cache.get_blocking(&42)?, 4);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn compute_with<F, E>(self, f: F) -> Self
-    where
-        F: Fn(&Request<K, V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        self.computing(move |request| f(request).map_err(Error::failed))
-    }
-
-    /// Loads values by an I/O-bound function that always succeeds, on an async runtime.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use everfresh::Cache;
-    ///
-    /// # #[cfg(feature = "tokio")]
-    /// # tokio::runtime::Runtime::new()?.block_on(async {
-    /// let cache: Cache<u64, String> = Cache::builder()
-    ///     .load(async |id: &u64| format!("user {id}"))
-    ///     .build()?;
-    /// assert_eq!(*cache.get(&7).await?, "user 7");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn load<F>(self, f: F) -> Self
-    where
-        F: AsyncFn(&K) -> V + for<'a> LoadFn<'a, K, V> + 'static,
-    {
-        self.loading(Infallible(f))
-    }
-
-    /// Loads values by an I/O-bound function that may fail, on an async runtime.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use everfresh::Cache;
-    ///
-    /// # struct Database;
-    /// # impl Database { async fn name(&self, id: u64) -> Result<String, std::io::Error> { Ok(format!("user {id}")) } }
-    /// # #[cfg(feature = "tokio")]
-    /// # tokio::runtime::Runtime::new()?.block_on(async {
-    /// let database = Arc::new(Database);
-    /// let names: Cache<u64, String> = Cache::builder()
-    ///     .try_load(move |id: &u64| {
-    ///         let (database, id) = (database.clone(), *id); // the future owns what it needs
-    ///         async move { database.name(id).await }
-    ///     })
-    ///     .build()?;
-    /// assert_eq!(*names.get(&7).await?, "user 7");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn try_load<F, E>(self, f: F) -> Self
-    where
-        F: AsyncFn(&K) -> Result<V, E> + for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
-    {
-        self.loading(Fallible(f, PhantomData))
-    }
-
-    /// Loads values by an I/O-bound function that sees the previous value and may set the new one's times; the same as
-    /// [`compute_with`](Self::compute_with), on an async runtime.
-    pub fn load_with<F, E>(self, f: F) -> Self
-    where
-        F: AsyncFn(&Request<K, V>) -> Result<Loaded<V>, E>
-            + for<'a> LoadFn<'a, Request<K, V>, Result<Loaded<V>, E>>
-            + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
-    {
-        self.loading(Full(f, PhantomData))
-    }
-
-    fn computing(
-        mut self,
-        f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
-    ) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(computing(runner.pool()?, f))));
-        self
-    }
-
-    fn loading(mut self, loader: impl AsyncLoader<K, V>) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
         self
     }
 }

@@ -4,6 +4,7 @@ mod build;
 pub mod builder;
 pub mod cached;
 pub mod fresh;
+mod loaders;
 pub mod lookup;
 mod many;
 mod read;

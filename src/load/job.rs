@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::load::loader::{AsyncLoader, Loaded, Request, Returned};
+use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::pool::{Pool, Task};
@@ -297,11 +297,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Runs a function that waits. Dropping this future gives the claim back.
-    async fn load(self, loader: Arc<impl AsyncLoader<K, V>>) {
+    async fn load(self, loader: Arc<impl Loader<K, V>>) {
         if let Some(running) = self.begin() {
             let returned = {
                 // In a block of its own, so that calling the function is caught like polling it.
-                let mut future = pin!(async { loader.load(&running.request).await });
+                let mut future = pin!(async { fallible(loader.load(&running.request).await) });
                 poll_fn(|cx| {
                     let _entered = running.job.claim.flight().wait_node().enter();
                     let poll = || running.span.within(|| future.as_mut().poll(cx));
@@ -357,7 +357,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     fn ending(&self, returned: Result<Returned<V>, Panic>, took: Tick, now: Tick) -> Ending<K, V> {
         let mut loaded = match returned {
             Ok(Ok(loaded)) => loaded,
-            Ok(Err(error)) => return Ending::Failed(error),
+            Ok(Err(error)) => return Ending::Failed(Error::failed(error)),
             Err(panic) => return Ending::Panicked(panic),
         };
         let Some(value) = loaded.value.take() else {
@@ -477,7 +477,7 @@ where
 /// A loader for I/O-bound work, on a runtime.
 pub(crate) fn loading<K, V>(
     spawn: impl Fn(BoxFuture) + Send + Sync + 'static,
-    loader: impl AsyncLoader<K, V>,
+    loader: impl Loader<K, V>,
 ) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,

@@ -1,29 +1,27 @@
-//! The user's function: what it is given, and what it returns.
+//! The loader: what it is given, what it returns, and the shapes that it may have.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::error::Error;
 use crate::protocol::entry::Entry;
 use crate::sync::Arc;
 
-/// What a loader is asked for: the key, and the value it had.
+/// What a loader is asked for: the key, and the value that the result will replace.
 ///
-/// Loaders that want more than the key take it with [`Builder::compute_with`](crate::Builder::compute_with) or
-/// [`Builder::load_with`](crate::Builder::load_with).
+/// Given to the function of [`Builder::compute_with`](crate::Builder::compute_with) and to a
+/// [`Loader`]. The other loaders get only the key.
 ///
 /// # Example
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use everfresh::{Cache, Loaded, Request};
+/// use everfresh::{Cache, Request};
 ///
 /// // Counts its own refreshes: each load sees what it replaces.
-/// fn next(request: &Request<(), u64>) -> Result<Loaded<u64>, Infallible> {
-///     Ok(Loaded::new(request.previous().map_or(0, |before| before + 1)))
+/// fn next(request: &Request<(), u64>) -> Result<u64, Infallible> {
+///     Ok(request.previous().map_or(0, |before| before + 1))
 /// }
 ///
 /// let cache: Cache<(), u64> = Cache::builder().compute_with(next).build()?;
@@ -46,7 +44,8 @@ impl<K, V> Request<K, V> {
 
     /// The value that the result will replace, for a conditional or incremental load.
     ///
-    /// `None` when the key was absent. It may be past its hard limit, then nobody is served it.
+    /// `None` for a key that was missing. A value past its hard limit is shown here as well, though
+    /// no reader gets it any more.
     pub fn previous(&self) -> Option<&V> {
         self.entry.value()
     }
@@ -61,7 +60,10 @@ impl<K: fmt::Debug, V> fmt::Debug for Request<K, V> {
     }
 }
 
-/// What a loader returns: a value, and its own times if they differ from the cache's.
+/// What a loader returns: a value or none, with times of its own if they differ from the cache's.
+///
+/// Loaders return anything that becomes a `Loaded` by [`Into`]: a value, an `Option` of one whose
+/// `None` is [`not_found`](Self::not_found), or a `Loaded`.
 ///
 /// # Example
 ///
@@ -70,8 +72,11 @@ impl<K: fmt::Debug, V> fmt::Debug for Request<K, V> {
 /// use everfresh::Loaded;
 ///
 /// // A token that says itself how long it is valid.
-/// let token = Loaded::new("token").fresh_for(Duration::from_secs(50)).stale_for(Duration::from_secs(10));
+/// let token = Loaded::new("token")
+///     .fresh_for(Duration::from_secs(50))
+///     .stale_for(Duration::from_secs(10));
 /// assert_eq!(token.value(), Some(&"token"));
+/// assert!(Loaded::<&str>::from(None).value().is_none());
 /// ```
 #[derive(Clone, Debug)]
 pub struct Loaded<V> {
@@ -87,21 +92,24 @@ impl<V> Loaded<V> {
         Loaded::of(Some(value))
     }
 
-    /// No value: the key does not exist at the origin. Callers get [`Error::is_not_found`], and the loader is not asked
-    /// again for the cache's [`not_found_for`](crate::Builder::not_found_for), or for `fresh_for` of this answer.
+    /// No value: the key does not exist at the origin.
+    ///
+    /// Callers get an error that [`is_not_found`](crate::Error::is_not_found). The loader is not
+    /// asked again for the cache's [`not_found_for`](crate::Builder::not_found_for), or for the
+    /// [`fresh_for`](Self::fresh_for) of this answer.
     ///
     /// Inserted, it is the same as an `invalidate`.
     ///
     /// # Example
     ///
     /// ```
-    /// use std::convert::Infallible;
-    /// use everfresh::{Cache, Loaded, Request};
+    /// use std::time::Duration;
+    /// use everfresh::{Cache, Loaded};
     ///
     /// let names: Cache<u64, &str> = Cache::builder()
-    ///     .compute_with(|request: &Request<u64, &str>| match request.key() {
-    ///         1 => Ok::<_, Infallible>(Loaded::new("one")),
-    ///         _ => Ok(Loaded::not_found()),
+    ///     .compute(|id: &u64| match id {
+    ///         1 => Loaded::new("one"),
+    ///         _ => Loaded::not_found().fresh_for(Duration::from_secs(600)),
     ///     })
     ///     .build()?;
     /// assert!(names.get_blocking(&2).unwrap_err().is_not_found());
@@ -120,21 +128,30 @@ impl<V> Loaded<V> {
         }
     }
 
-    /// Fresh for this long instead. Zero is allowed: stale at once. [`Duration::MAX`] is for ever.
+    /// How long this value is fresh, instead of the cache's
+    /// [`fresh_for`](crate::Builder::fresh_for).
+    ///
+    /// A value with zero is stale at once, one with [`Duration::MAX`] never.
     pub fn fresh_for(mut self, duration: Duration) -> Self {
         self.fresh_for = Some(duration);
         self
     }
 
-    /// After that, served while a refresh runs for this long instead (both stale windows).
-    /// [`Duration::MAX`] is for ever.
+    /// How long this value is served after its fresh time, both while a refresh runs and after one
+    /// failed, instead of the cache's [`stale_for`](crate::Builder::stale_for) and
+    /// [`stale_if_error_for`](crate::Builder::stale_if_error_for).
+    ///
+    /// A value with [`Duration::MAX`] is served for ever.
     pub fn stale_for(mut self, duration: Duration) -> Self {
         self.stale_for = Some(duration);
         self.stale_if_error_for = Some(duration);
         self
     }
 
-    /// After the fresh time, served when refreshing fails for this long instead.
+    /// How long this value is served after its fresh time when refreshing fails, instead of the
+    /// cache's [`stale_if_error_for`](crate::Builder::stale_if_error_for).
+    ///
+    /// Give it after [`stale_for`](Self::stale_for), which sets it as well.
     pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
         self.stale_if_error_for = Some(duration);
         self
@@ -152,76 +169,214 @@ impl<V> From<V> for Loaded<V> {
     }
 }
 
-/// An async function of a reference, whose future may be sent to another thread.
-///
-/// You never implement it: async functions, async closures and closures that return a future do. It exists because the
-/// standard [`AsyncFn`] cannot say that its future is `Send`. A closure that captures something its
-/// future needs clones it first: `move |key: &Key| { let db = db.clone(); async move { .. } }`.
-pub trait LoadFn<'a, A: 'a, R>: Send + Sync + Fn(&'a A) -> Self::Future {
-    /// The future that loads.
-    type Future: Future<Output = R> + Send + 'a;
+impl<V> From<Option<V>> for Loaded<V> {
+    fn from(value: Option<V>) -> Self {
+        Loaded::of(value)
+    }
 }
 
+/// A loader as a type of its own, for [`Builder::loader`](crate::Builder::loader).
+///
+/// Implement it where a function is not enough: the loader has fields, sees the whole [`Request`]
+/// with the previous value, or is named in another type. `load` may be written as an `async fn`,
+/// which borrows `self` and the request for as long as it runs.
+///
+/// The cache calls `load` once for each load or refresh, from its runtime, and at most once at a
+/// time for one key within [`load_timeout`](crate::Builder::load_timeout). Loads of different keys
+/// run at the same time.
+///
+/// # Example
+///
+/// ```
+/// # use std::sync::Arc;
+/// use everfresh::{Cache, Loader, Request};
+///
+/// # struct Page { etag: u64, body: String }
+/// # struct Client;
+/// # impl Client {
+/// #     async fn get_if_changed(
+/// #         &self, path: &str, etag: Option<u64>,
+/// #     ) -> Result<Option<Page>, std::io::Error> {
+/// #         Ok(etag.is_none().then(|| Page { etag: 1, body: format!("the page {path}") }))
+/// #     }
+/// # }
+/// struct Pages {
+///     client: Client,
+/// }
+///
+/// impl Loader<String, Arc<Page>> for Pages {
+///     type Value = Option<Arc<Page>>;
+///     type Error = std::io::Error;
+///
+///     // Keeps the previous page unless the server has another.
+///     async fn load(
+///         &self,
+///         request: &Request<String, Arc<Page>>,
+///     ) -> Result<Self::Value, Self::Error> {
+///         let previous = request.previous();
+///         let etag = previous.map(|page| page.etag);
+///         let changed = self.client.get_if_changed(request.key(), etag).await?;
+///         Ok(changed.map(Arc::new).or(previous.cloned()))
+///     }
+/// }
+///
+/// # #[cfg(feature = "tokio")]
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # let client = Client;
+/// let pages: Cache<String, Arc<Page>> = Cache::builder().loader(Pages { client }).build()?;
+/// assert_eq!(pages.get("/").await?.body, "the page /");
+/// assert_eq!(pages.refresh("/").await?.body, "the page /");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Loader` for keys `{K}` and values `{V}`",
+    label = "does not implement `Loader<{K}, {V}>`",
+    note = "a function of the key is given with `load` or `try_load`, and one of some state and \
+            the key with `load_on` or `try_load_on`"
+)]
+pub trait Loader<K, V>: Send + Sync + 'static {
+    /// What a load gives: a `V`, an `Option<V>` whose `None` says that the key has no value, or a
+    /// [`Loaded<V>`](Loaded) with its own times.
+    type Value: Into<Loaded<V>>;
+
+    /// Why a load fails; [`Infallible`](std::convert::Infallible) if it never does. Callers get it
+    /// as the source of an [`Error`](crate::Error).
+    type Error: Into<Box<dyn StdError + Send + Sync>>;
+
+    /// Loads the value of `request`'s key.
+    ///
+    /// # Errors
+    ///
+    /// All callers that wait for this load get its error. The key then rests for
+    /// [`backoff`](crate::Builder::backoff), and a stale value is served meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// A panic is caught and becomes an error ([`Error::is_panic`](crate::Error::is_panic)).
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when its runtime shuts down. It is not dropped at the
+    /// [`load_timeout`](crate::Builder::load_timeout): it then runs on, and its result is
+    /// discarded.
+    fn load(
+        &self,
+        request: &Request<K, V>,
+    ) -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+}
+
+/// An async function of a reference, whose future borrows from nothing but that reference.
+///
+/// Never implemented by hand: async functions, async closures that capture nothing, and closures
+/// that return a future implement it. It exists because the standard [`AsyncFn`] gives no name to
+/// its future, so that a caller cannot demand that it is `Send`.
+///
+/// An async closure that captures something does not implement it, because its future borrows what
+/// the closure captured. Give that to [`Builder::load_on`](crate::Builder::load_on) or
+/// [`Builder::try_load_on`](crate::Builder::try_load_on) instead, which lend it to the closure.
+#[diagnostic::on_unimplemented(
+    message = "the future of this loader borrows what the closure captures",
+    label = "an async closure that captures something",
+    note = "let the cache lend it to the closure, with `load_on` or `try_load_on`: \
+            `.try_load_on(db, async |db: &Db, key: &Key| db.find(key).await)`",
+    note = "or implement `Loader` for a type that has it as a field, and give it with `loader`"
+)]
+pub trait LoadFn<'a, A: 'a, R>: Fn(&'a A) -> Self::Future {
+    /// The future that loads.
+    type Future: Future<Output = R> + 'a;
+}
+
+// Without this attribute the compiler complains about this impl's `Fn` instead, and names no cure.
+#[diagnostic::do_not_recommend]
 impl<'a, A: 'a, R, F, Fut> LoadFn<'a, A, R> for F
 where
-    F: Send + Sync + Fn(&'a A) -> Fut,
-    Fut: Future<Output = R> + Send + 'a,
+    F: Fn(&'a A) -> Fut,
+    Fut: Future<Output = R> + 'a,
+{
+    type Future = Fut;
+}
+
+/// An async function of two references, whose future borrows from nothing but those.
+///
+/// Never implemented by hand. It is to [`Builder::load_on`](crate::Builder::load_on) what
+/// [`LoadFn`] is to [`Builder::load`](crate::Builder::load).
+#[diagnostic::on_unimplemented(
+    message = "the future of this loader borrows what the closure captures",
+    label = "an async closure that captures something beside its state `{T}`",
+    note = "make it a part of the state that the cache lends to the closure: \
+            `.try_load_on((db, config), async |(db, config): &(Db, Config), key: &Key| ..)`",
+    note = "or implement `Loader` for a type that has it as a field, and give it with `loader`"
+)]
+pub trait LoadOnFn<'a, T: 'a, A: 'a, R>: Fn(&'a T, &'a A) -> Self::Future {
+    /// The future that loads.
+    type Future: Future<Output = R> + 'a;
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: 'a, A: 'a, R, F, Fut> LoadOnFn<'a, T, A, R> for F
+where
+    F: Fn(&'a T, &'a A) -> Fut,
+    Fut: Future<Output = R> + 'a,
 {
     type Future = Fut;
 }
 
 /// What every loader comes down to.
-pub(crate) type Returned<V> = Result<Loaded<V>, Error>;
+pub(crate) type Returned<V> = Result<Loaded<V>, Boxed>;
 
-/// The three shapes of an async loader.
-pub(crate) trait AsyncLoader<K, V>: Send + Sync + 'static {
-    fn load<'a>(
-        &'a self,
-        request: &'a Request<K, V>,
-    ) -> impl Future<Output = Returned<V>> + Send + 'a;
+type Boxed = Box<dyn StdError + Send + Sync>;
+
+/// The result of a function that may fail.
+pub(crate) fn fallible<V, L, E>(result: Result<L, E>) -> Returned<V>
+where
+    L: Into<Loaded<V>>,
+    E: Into<Boxed>,
+{
+    result.map(Into::into).map_err(Into::into)
 }
 
-/// Given the key, always succeeds.
-pub(crate) struct Infallible<F>(pub(crate) F);
+/// The result of a function that always succeeds.
+pub(crate) fn infallible<V>(value: impl Into<Loaded<V>>) -> Returned<V> {
+    Ok(value.into())
+}
 
-/// Given the key, may fail.
-pub(crate) struct Fallible<F, E>(pub(crate) F, pub(crate) PhantomData<fn() -> E>);
+/// An async function of the key, and how its result is read.
+pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-/// Given the request, may fail, may set times.
-pub(crate) struct Full<F, E>(pub(crate) F, pub(crate) PhantomData<fn() -> E>);
-
-impl<K, V, F> AsyncLoader<K, V> for Infallible<F>
+impl<K, V, F, R> Loader<K, V> for OnKey<F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, K, V> + 'static,
+    R: 'static,
+    F: for<'a> LoadFn<'a, K, R, Future: Send> + Send + Sync + 'static,
 {
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        Ok(Loaded::new((self.0)(request.key()).await))
+    type Value = Loaded<V>;
+    type Error = Boxed;
+
+    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+        let OnKey(f, read) = self;
+        read(f(request.key()).await)
     }
 }
 
-impl<K, V, F, E> AsyncLoader<K, V> for Fallible<F, E>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, K, Result<V, E>> + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
-{
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        let loaded = (self.0)(request.key()).await;
-        loaded.map(Loaded::new).map_err(Error::failed)
-    }
-}
+/// Some state, an async function of it and the key, and how its result is read.
+pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-impl<K, V, F, E> AsyncLoader<K, V> for Full<F, E>
+impl<K, V, T, F, R> Loader<K, V> for OnState<T, F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
-    F: for<'a> LoadFn<'a, Request<K, V>, Result<Loaded<V>, E>> + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    T: Send + Sync + 'static,
+    R: 'static,
+    F: for<'a> LoadOnFn<'a, T, K, R, Future: Send> + Send + Sync + 'static,
 {
-    async fn load<'a>(&'a self, request: &'a Request<K, V>) -> Returned<V> {
-        (self.0)(request).await.map_err(Error::failed)
+    type Value = Loaded<V>;
+    type Error = Boxed;
+
+    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+        let OnState(state, f, read) = self;
+        read(f(state, request.key()).await)
     }
 }

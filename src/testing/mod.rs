@@ -117,7 +117,8 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         block_on(self.load(key))
     }
 
-    /// One call, for [`Builder::try_load`](crate::Builder::try_load); waits while the loader is held.
+    /// One call, for [`Builder::try_load_on`](crate::Builder::try_load_on); waits while the loader
+    /// is held.
     ///
     /// # Errors
     ///
@@ -140,12 +141,8 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     /// # tokio::runtime::Runtime::new()?.block_on(async {
     /// let loader = CountingLoader::new(|n: &u64| n * n);
     /// let cache: Cache<u64, u64> = Cache::builder()
-    ///     .try_load({
-    ///         let loader = loader.clone();
-    ///         move |n: &u64| {
-    ///             let (loader, n) = (loader.clone(), *n);
-    ///             async move { loader.load(&n).await }
-    ///         }
+    ///     .try_load_on(loader.clone(), async |loader: &CountingLoader<u64, u64>, n: &u64| {
+    ///         loader.load(n).await
     ///     })
     ///     .build()?;
     /// assert_eq!(*cache.get(&7).await?, 49);

@@ -241,7 +241,7 @@ fn a_panic_for_one_key_does_not_affect_the_others() {
             _ => 1,
         })
         .store(level)
-        .compute(|_: &u64| unreachable!("all keys are stored"))
+        .compute(|_: &u64| -> u64 { unreachable!("all keys are stored") })
         .build()
         .unwrap();
     let keys: Vec<u64> = (0..10).collect();

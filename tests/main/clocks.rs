@@ -41,7 +41,7 @@ fn a_clock_that_counts_suspensions_advances_and_ends_waits() {
         .stale_for(secs(3_600))
         .load_timeout(millis(1))
         .spawner(tasks.spawner())
-        .load(async |_: &u64| std::future::pending().await)
+        .load(async |_: &u64| std::future::pending::<u64>().await)
         .build()
         .unwrap();
     cache.insert(1, 10);
@@ -62,7 +62,7 @@ fn a_load_never_ends_before_its_timeout_on_any_clock() {
             .clock(clock.clone())
             .load_timeout(timeout)
             .spawner(tasks.spawner())
-            .load(async |_: &u64| std::future::pending().await)
+            .load(async |_: &u64| std::future::pending::<u64>().await)
             .build()
             .unwrap();
         // Each iteration starts at another moment between two steps of the clock.

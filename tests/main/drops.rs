@@ -164,7 +164,7 @@ fn several_values_that_panic_when_dropped_are_all_dropped() {
         let dropped = Arc::new(AtomicU64::new(0));
         let cache: Cache<u64, Bomb> = builder(&clock)
             .max_weight(10, |key, _| if *key == 10 { 10 } else { 1 })
-            .compute(|_: &u64| unreachable!("nothing is loaded"))
+            .compute(|_: &u64| -> Bomb { unreachable!("nothing is loaded") })
             .build()
             .unwrap();
         for key in 0..10 {

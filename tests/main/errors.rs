@@ -171,7 +171,7 @@ fn predicates_hold_for_the_error_of_a_read_that_a_loader_passes_on() {
 #[test]
 fn a_string_is_an_error_too() {
     let cache: Cache<u64, u64> = Cache::builder()
-        .try_compute(|_: &u64| Err("out of paper"))
+        .try_compute(|_: &u64| Err::<u64, _>("out of paper"))
         .build()
         .unwrap();
     let error = cache.get_blocking(&1).unwrap_err();

@@ -1,6 +1,8 @@
 //! Fresh, stale and expired, to the nanosecond.
 
-use everfresh::{Cache, Freshness, Loaded, ManualClock, Request, Source};
+use std::convert::Infallible;
+
+use everfresh::{Cache, Freshness, Loaded, Loader, ManualClock, Request, Source};
 
 use crate::support::gates::{End, numbering};
 use crate::support::*;
@@ -129,16 +131,26 @@ fn a_computing_loader_sets_the_times_and_sees_the_previous_value() {
     assert_eq!(*cache.get_blocking(&7).unwrap(), 1);
 }
 
+/// Counts the loads of a key; the value is fresh for as many seconds.
+struct Next;
+
+impl Loader<u64, u64> for Next {
+    type Value = Loaded<u64>;
+    type Error = Infallible;
+
+    async fn load(&self, request: &Request<u64, u64>) -> Result<Loaded<u64>, Infallible> {
+        let value = request.previous().map_or(1, |previous| previous + 1);
+        Ok(Loaded::new(value).fresh_for(secs(value)))
+    }
+}
+
 #[test]
 fn an_async_loader_sets_the_times_and_sees_the_previous_value() {
     let clock = ManualClock::new();
     let tasks = Tasks::default();
     let cache: Cache<u64, u64> = builder(&clock)
         .spawner(tasks.spawner())
-        .load_with(async |request: &Request<u64, u64>| {
-            let value = request.previous().map_or(1, |previous| previous + 1);
-            Ok::<_, std::convert::Infallible>(Loaded::new(value).fresh_for(secs(value)))
-        })
+        .loader(Next)
         .build()
         .unwrap();
     let mut first = get(&cache, 7);
@@ -171,10 +183,7 @@ fn a_value_without_any_lifetime_still_reaches_the_callers_that_waited_for_it() {
     let tasks = Tasks::default();
     let cache: Cache<u64, u64> = builder(&clock)
         .spawner(tasks.spawner())
-        .load_with(async |_: &Request<u64, u64>| {
-            let loaded = Loaded::new(5).fresh_for(secs(0)).stale_for(secs(0));
-            Ok::<_, std::convert::Infallible>(loaded)
-        })
+        .load(async |_: &u64| Loaded::new(5).fresh_for(secs(0)).stale_for(secs(0)))
         .build()
         .unwrap();
     for loads in 1..4 {

@@ -246,7 +246,7 @@ fn system_clocks_end_a_wait() {
             .clock(clock)
             .load_timeout(std::time::Duration::from_millis(1))
             .spawner(tasks.spawner())
-            .load(async |_: &u64| std::future::pending().await)
+            .load(async |_: &u64| std::future::pending::<u64>().await)
             .build()
             .unwrap();
         for key in 0..3 {

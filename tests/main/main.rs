@@ -23,6 +23,7 @@ mod hangs;
 mod invalidation;
 mod lifetime;
 mod listener;
+mod loaders;
 mod not_found;
 mod not_found_race;
 mod pool;

@@ -180,15 +180,12 @@ fn a_flood_of_bad_keys_evicts_no_good_value_and_costs_one_load_each() {
         // Good values stay fresh through two windows.
         .fresh_for(secs(10 * WINDOW))
         .spawner(inline)
-        .load_with(move |request: &Request<u64, u64>| {
+        .try_load_on(counted, async |counted: &Arc<AtomicU64>, key: &u64| {
             counted.fetch_add(1, Ordering::Relaxed);
-            let key = *request.key();
-            async move {
-                match key {
-                    ..GOOD => Ok(Loaded::new(key)),
-                    _ if key % 2 == 0 => Ok(Loaded::not_found()),
-                    _ => Err(InjectedFailure),
-                }
+            match *key {
+                ..GOOD => Ok(Some(*key)),
+                _ if key % 2 == 0 => Ok(None),
+                _ => Err(InjectedFailure),
             }
         })
         .build()

@@ -118,7 +118,7 @@ fn a_heavy_value_finds_room_although_the_values_it_evicts_insert_others() {
     let handle = Arc::new(Handle::new());
     let cache: Cache<u64, Phoenix> = builder(&clock)
         .max_weight(10, |key: &u64, _| if *key == 100 { 10 } else { 1 })
-        .compute(|_: &u64| unreachable!("nothing is loaded"))
+        .compute(|_: &u64| -> Phoenix { unreachable!("nothing is loaded") })
         .build()
         .unwrap();
     for key in 0..10 {
@@ -183,7 +183,7 @@ fn a_key_may_insert_when_it_is_compared() {
             .clock(ManualClock::new())
             .capacity(1)
             .spawner(tasks.spawner())
-            .load(|_: &Key| std::future::pending())
+            .load(|_: &Key| std::future::pending::<u64>())
             .build()
             .unwrap();
         // A running load, whose key is compared; it has no permit.
@@ -227,7 +227,7 @@ fn a_load_starts_before_the_values_it_evicts_are_notified_and_dropped() {
         .capacity(1)
         .on_removal(move |_, _, _| notified.send(started.spawned()).unwrap())
         .spawner(tasks.spawner())
-        .load(async |_: &u64| std::future::pending().await)
+        .load(async |_: &u64| std::future::pending::<Tells>().await)
         .build()
         .unwrap();
     cache.insert(0, Tells(dropped, tasks.clone()));

@@ -240,7 +240,7 @@ fn a_loader_whose_panic_payload_panics_when_dropped_fails_the_load() {
     let clock = ManualClock::new();
     let cache: Cache<u64, u64> = builder(&clock)
         .backoff(secs(4), secs(4))
-        .compute(|_: &u64| std::panic::panic_any(Payload))
+        .compute(|_: &u64| -> u64 { std::panic::panic_any(Payload) })
         .build()
         .unwrap();
     assert_failed_once(&cache, &1, &clock, "the loader panicked");

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use everfresh::{Cache, CountingLoader, InjectedFailure, Loaded, ManualClock, Request};
+use everfresh::{Cache, CountingLoader, InjectedFailure, ManualClock};
 use tracing::{Level, Span};
 
 use crate::subscriber::{Said, TRACED};
@@ -68,14 +68,14 @@ fn an_async_load_is_in_its_span_only_while_it_is_polled() {
     let cache = builder(&clock)
         .name("polls")
         .spawner(tasks.spawner())
-        .load_with(move |_: &Request<u64, u64>| {
+        .try_load(move |_: &u64| {
             let polled = polled.clone();
             std::future::poll_fn(move |_| {
                 let mut polls = polled.lock().unwrap();
                 polls.push(current());
                 match polls.len() < 3 {
                     true => std::task::Poll::Pending,
-                    false => std::task::Poll::Ready(Ok::<_, InjectedFailure>(Loaded::new(1))),
+                    false => std::task::Poll::Ready(Ok::<u64, InjectedFailure>(1)),
                 }
             })
         })
@@ -122,7 +122,7 @@ fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
     assert_eq!(said("failing", "the loader failed"), (Level::DEBUG, LOAD));
     let cache: Cache<u64, u64> = builder(&clock)
         .name("panicking")
-        .compute(|key: &u64| panic!("no {key}"))
+        .compute(|key: &u64| -> u64 { panic!("no {key}") })
         .build()
         .unwrap();
     cache.insert(SECRET, 1);

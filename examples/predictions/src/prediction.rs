@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use everfresh::SecondLevel;
 use everfresh::store::RedisStore;
-use everfresh::{BuildError, Cache, Loaded, Request};
+use everfresh::{BuildError, Cache, Loaded};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Args;
@@ -115,17 +115,18 @@ impl Loader {
         self.broken.load(Ordering::Relaxed)
     }
 
-    fn load(&self, pairing: &Pairing) -> Result<Loaded<Prediction>, Broken> {
+    /// `None` for teams that do not exist.
+    fn load(&self, pairing: &Pairing) -> Result<Option<Prediction>, Broken> {
         let Some(fixture) = pairing.fixture() else {
             self.tally.unknown.add();
-            return Ok(Loaded::not_found());
+            return Ok(None);
         };
         let mut computing = self.tally.begin(pairing.is_watched());
         if self.is_broken() {
             return Err(Broken);
         }
         let forecast = forecast(&fixture, self.simulations);
-        Ok(Loaded::new(Prediction {
+        Ok(Some(Prediction {
             forecast,
             computation: computing.succeed(),
             due: AtomicBool::new(false),
@@ -164,7 +165,7 @@ pub fn cache(
         .threads((cores / 2).max(1))
         // Above it a pairing that nobody asked for yet is refused (503) rather than queued for seconds.
         .queue(1_000)
-        .compute_with(move |request: &Request<Pairing, Prediction>| loader.load(request.key()));
+        .try_compute(move |pairing: &Pairing| loader.load(pairing));
     if let Some(store) = store {
         builder = builder.store(SecondLevel::new(store, NAMESPACE)?.lease(LEASE));
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use everfresh::{Cache, Cached, InjectedFailure, Loaded, ManualClock, Request, Source};
+use everfresh::{Cache, Cached, InjectedFailure, Loader, ManualClock, Request, Source};
 
 use super::model::{Answer, Call, Ending, Model, Stage};
 use super::promises::{Key, Limits, Number, Promises};
@@ -54,6 +54,38 @@ struct Run {
     seen: BTreeMap<String, u64>,
 }
 
+/// The loader of a program: it ends as the script says.
+struct Scripted(Arc<Mutex<Script>>, Tally);
+
+impl Loader<u64, Tracked> for Scripted {
+    type Value = Tracked;
+    type Error = InjectedFailure;
+
+    async fn load(&self, request: &Request<u64, Tracked>) -> Result<Tracked, InjectedFailure> {
+        let Scripted(script, tally) = self;
+        let previous = request.previous().map(|value| value.number);
+        {
+            let mut script = script.lock().unwrap();
+            let call = script.polled;
+            let again = script.called.insert(call, (*request.key(), previous));
+            assert!(again.is_none(), "one load calls the loader once");
+        }
+        let how = poll_fn(|_| match script.lock().unwrap().end.take() {
+            Some(how) => Poll::Ready(how),
+            None => Poll::Pending,
+        });
+        match how.await {
+            How::Value => {
+                let value = tally.make();
+                script.lock().unwrap().made = Some(value.number);
+                Ok(value)
+            }
+            How::Fail => Err(InjectedFailure),
+            How::Panic => panic!("the program says so"),
+        }
+    }
+}
+
 impl Run {
     fn new(draws_early: bool) -> Self {
         let (clock, tasks, tally) = (ManualClock::new(), Tasks::default(), Tally::default());
@@ -71,31 +103,7 @@ impl Run {
             // refresh early.
             .beta(if draws_early { 100.0 } else { 0.0 })
             .spawner(tasks.spawner());
-        let (instructions, making) = (script.clone(), tally.clone());
-        let cache = cache.load_with(move |request: &Request<u64, Tracked>| {
-            let (instructions, making) = (instructions.clone(), making.clone());
-            let previous = request.previous().map(|value| value.number);
-            let mut script = instructions.lock().unwrap();
-            let call = script.polled;
-            let again = script.called.insert(call, (*request.key(), previous));
-            assert!(again.is_none(), "one load calls the loader once");
-            drop(script);
-            async move {
-                let how = poll_fn(|_| match instructions.lock().unwrap().end.take() {
-                    Some(how) => Poll::Ready(how),
-                    None => Poll::Pending,
-                });
-                match how.await {
-                    How::Value => {
-                        let value = making.make();
-                        instructions.lock().unwrap().made = Some(value.number);
-                        Ok(Loaded::new(value))
-                    }
-                    How::Fail => Err(InjectedFailure),
-                    How::Panic => panic!("the program makes the loader panic"),
-                }
-            }
-        });
+        let cache = cache.loader(Scripted(script.clone(), tally.clone()));
         Run {
             cache: cache.build().unwrap(),
             clock,

@@ -2,7 +2,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use everfresh::{Builder, Cache, CountingLoader, InjectedFailure, Loaded, Request};
+use everfresh::{Builder, Cache, CountingLoader, InjectedFailure, Loaded, Loader, Request};
 
 /// How the test ends a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,38 +25,8 @@ pub struct Gates<V>(Arc<Mutex<Vec<Call<V>>>>);
 
 impl<V: Copy + Send + Sync + 'static> Gates<V> {
     /// Gives the cache this loader.
-    pub fn load(&self, builder: Builder<u64, V>) -> Cache<u64, V> {
-        let gates = self.clone();
-        builder
-            .load_with(move |request: &Request<u64, V>| {
-                let (gates, key, previous) =
-                    (gates.clone(), *request.key(), request.previous().copied());
-                async move { gates.call(key, previous).await }
-            })
-            .build()
-            .unwrap()
-    }
-
-    async fn call(self, key: u64, previous: Option<V>) -> Result<Loaded<V>, InjectedFailure> {
-        let number = {
-            let mut calls = self.0.lock().unwrap();
-            calls.push(Call {
-                key,
-                previous,
-                end: None,
-            });
-            calls.len() - 1
-        };
-        let end = poll_fn(|_| match self.0.lock().unwrap()[number].end {
-            Some(end) => Poll::Ready(end),
-            None => Poll::Pending,
-        });
-        match end.await {
-            End::Value(value) => Ok(Loaded::new(value)),
-            End::NotFound => Ok(Loaded::not_found()),
-            End::Fail => Err(InjectedFailure),
-            End::Panic => panic!("the gate was set to panic"),
-        }
+    pub fn cache(&self, builder: Builder<u64, V>) -> Cache<u64, V> {
+        builder.loader(self.clone()).build().unwrap()
     }
 
     /// The number of calls that have begun.
@@ -75,6 +45,33 @@ impl<V: Copy + Send + Sync + 'static> Gates<V> {
     /// Decides how a call ends; it ends at its next poll.
     pub fn end(&self, call: usize, end: End<V>) {
         self.0.lock().unwrap()[call].end = Some(end);
+    }
+}
+
+impl<V: Copy + Send + Sync + 'static> Loader<u64, V> for Gates<V> {
+    type Value = Loaded<V>;
+    type Error = InjectedFailure;
+
+    async fn load(&self, request: &Request<u64, V>) -> Result<Loaded<V>, InjectedFailure> {
+        let number = {
+            let mut calls = self.0.lock().unwrap();
+            calls.push(Call {
+                key: *request.key(),
+                previous: request.previous().copied(),
+                end: None,
+            });
+            calls.len() - 1
+        };
+        let end = poll_fn(|_| match self.0.lock().unwrap()[number].end {
+            Some(end) => Poll::Ready(end),
+            None => Poll::Pending,
+        });
+        match end.await {
+            End::Value(value) => Ok(Loaded::new(value)),
+            End::NotFound => Ok(Loaded::not_found()),
+            End::Fail => Err(InjectedFailure),
+            End::Panic => panic!("the gate was set to panic"),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub fn computing<V: Send + Sync + 'static>(
 /// A cache whose loads the test runs and ends, step by step.
 pub fn by_hand(builder: Builder<u64, u64>) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
     let (tasks, gates) = (Tasks::default(), Gates::default());
-    let cache = gates.load(builder.spawner(tasks.spawner()));
+    let cache = gates.cache(builder.spawner(tasks.spawner()));
     (cache, tasks, gates)
 }
 
