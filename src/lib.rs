@@ -113,6 +113,7 @@
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
+//! | `serde` | `Cached` serializes as its value |
 //! | `metrics`, `tracing` | counters and events for the recorder and subscriber of the program |
 //! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails |
 //!
