@@ -294,7 +294,8 @@ impl<K, V> Entries<K, V> {
 impl<K, V> Entries<K, V> {
     /// Removes an entry and gives its permit back if it was a value.
     ///
-    /// The removed entry may be the successor of `entry`; see [`Table::remove`].
+    /// The removed entry may be the successor of `entry`; see
+    /// [`Table::remove`](crate::protocol::table::Table::remove).
     pub fn remove_entry(
         &self,
         place: Place,
