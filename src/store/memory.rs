@@ -85,8 +85,7 @@ impl MemoryStore {
         }
     }
 
-    /// The largest payload that the store accepts or returns, in bytes. Default: room for an
-    /// encoded value of 8 MiB.
+    /// Sets the largest payload, in bytes. Default: room for an encoded value of 8 MiB.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
@@ -109,8 +108,7 @@ impl MemoryStore {
     }
 
     fn deliver(&self) {
-        // If another thread is delivering, it delivers this change as well, because it looks again
-        // after it gives up the lock.
+        // Another thread that is delivering looks again after it releases the lock.
         while !lock(&self.state).changes.is_empty() {
             let Ok(_delivery) = self.delivery.try_lock() else {
                 return;
@@ -126,8 +124,7 @@ impl MemoryStore {
         }
     }
 
-    /// Returns an epoch later than the stored one and than all before, even if the clock stands
-    /// still.
+    /// Returns an epoch later than all before, even if the clock stands still.
     fn next_epoch(&self, state: &mut State, key: &StoreKey) -> Result<Epoch, StoreError> {
         let stored = state.stored(key).map_or(0, Epoch::micros);
         let last = state.last.map_or(0, Epoch::micros);
@@ -155,10 +152,7 @@ impl MemoryStore {
             return Err(StoreError::new(ErrorClass::TooLarge, ""));
         }
         if !envelope::stamp(&mut payload, epoch) {
-            return Err(StoreError::new(
-                ErrorClass::Protocol,
-                "the payload has no envelope",
-            ));
+            return Err(StoreError::new(ErrorClass::Protocol, "no envelope"));
         }
         let data = Data { payload, expires };
         state.data.insert(key.clone(), data);
@@ -459,15 +453,13 @@ impl MemoryStore {
     /// The time left of a lease or a cool-down.
     pub fn lease_left(&self, key: &StoreKey) -> Option<Duration> {
         let state = lock(&self.state);
-        let lease = state.leases.get(key)?;
-        self.left(lease.until)
+        self.left(state.leases.get(key)?.until)
     }
 
     /// The time left until a payload expires.
     pub fn data_left(&self, key: &StoreKey) -> Option<Duration> {
         let state = lock(&self.state);
-        let data = state.data.get(key)?;
-        self.left(data.expires)
+        self.left(state.data.get(key)?.expires)
     }
 
     fn left(&self, until: Tick) -> Option<Duration> {

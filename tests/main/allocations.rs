@@ -108,8 +108,8 @@ fn fresh_hits_in_the_early_window_allocate_nothing() {
     let mut first = get(&cache, 1);
     assert!(is_pending(&mut first));
     tasks.poll_all();
-    // The window is the last 41.4 s. At its start every read draws, with a chance of one in a
-    // billion to refresh.
+    // The window is the last 41.4 s. At its start every read draws a random number, and refreshes
+    // with a chance of one in a billion.
     clock.advance(secs(59));
     assert_eq!(reads_allocate(&cache, Source::Fresh), 0);
     assert_eq!(tasks.spawned(), 1);
@@ -127,7 +127,7 @@ fn stale_hits_allocate_nothing_once_the_refresh_is_under_way() {
         allocations(|| assert_eq!(*cache.get_if_present(&1).unwrap(), 10)),
         0
     );
-    // Nor during the backoff after a failure.
+    // Hits during the backoff after a failure allocate nothing either.
     tasks.poll_all();
     gates.end(0, crate::support::gates::End::Fail);
     tasks.poll_all();
@@ -180,8 +180,8 @@ fn memory_for_the_capacity_is_allocated_when_the_cache_is_built() {
     // The documentation says 35 bytes for each entry, and the builder reserves 40.
     let each = built(builder(&clock).capacity(65_536)) / 65_536.0;
     assert!((30.0..=40.0).contains(&each), "{each} bytes for each entry");
-    // A limit on weight alone has room for one value in each 1 024 of weight, and for at least 65
-    // 536.
+    // A weight limit alone reserves room for at least 65 536 values, and for one value in each 1
+    // 024 of weight.
     for (weight, entries) in [(1, 65_536), (64 << 20, 65_536), (128 << 20, 131_072)] {
         let bytes = built(builder(&clock).max_weight(weight, |_, _| 1));
         let expected = each * f64::from(entries);

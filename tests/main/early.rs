@@ -34,8 +34,7 @@ fn slow(clock: &ManualClock, beta: f64) -> (Cache<u64, u64>, Tasks) {
     (cache, tasks)
 }
 
-/// So close to the soft limit, a read does not refresh with a chance of only one in a hundred
-/// million.
+/// So close to the soft limit, the chance that a read does not refresh is one in a hundred million.
 const HARDLY_FRESH: Duration = Duration::from_nanos(20);
 
 #[test]

@@ -1,5 +1,4 @@
-//! Errors: a predicate for each kind, a text that says what to do, and the loader's error as
-//! source.
+//! Errors: a predicate for each kind, a text with advice, and the loader's error as source.
 
 use std::error::Error as StdError;
 use std::fmt;

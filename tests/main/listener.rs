@@ -125,8 +125,7 @@ fn the_call_that_starts_a_finite_chain_of_removals_notifies_of_all_of_them() {
 
 #[test]
 fn a_call_does_not_notify_of_removals_by_other_threads() {
-    // The listener is blocked on the thread that clears, and counts the notifications on this
-    // thread.
+    // The listener blocks the thread that clears, and counts its calls on the thread of the test.
     let clock = ManualClock::new();
     let (holding, removals) = (Arc::new(Mutex::new(())), Removals::default());
     let (held, recorder) = (holding.clone(), removals.clone());

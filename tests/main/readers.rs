@@ -162,7 +162,7 @@ fn an_early_read_starts_a_refresh_in_every_tier() {
         tasks.poll_all();
         let mut tier = Tier::all(&cache).into_iter().nth(tier).unwrap();
         tier.warm(10);
-        // So late that a read does not refresh with a chance of only one in two billion.
+        // So late, the chance that a read does not refresh is one in two billion.
         clock.advance(secs(100) - NANO);
         assert_eq!(tier.read().unwrap(), (10, Source::Early));
         assert_eq!(tier.read().unwrap(), (10, Source::Fresh));

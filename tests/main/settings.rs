@@ -68,7 +68,7 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
         let text = match usize::BITS {
             64 => text,
-            // The largest number of entries is another number there.
+            // On other targets the largest number of entries is another one.
             _ => text.replace(&usize::MAX.to_string(), &u64::MAX.to_string()),
         };
         assert!(text.starts_with(&format!("{beginning}; ")), "{text}");

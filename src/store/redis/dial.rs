@@ -282,7 +282,7 @@ async fn ask_sentinel(
         .ok_or_else(|| classify::unexpected_reply().error),
         Value::Nil => Err(StoreError::new(
             ErrorClass::Unavailable,
-            "the sentinels know no master with this name",
+            "the sentinels know no master of that name",
         )),
         _ => Err(classify::unexpected_reply().error),
     }

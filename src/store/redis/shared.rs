@@ -269,7 +269,7 @@ impl Shared {
         let error = if payload.len() > self.limit {
             StoreError::new(ErrorClass::TooLarge, "")
         } else if payload.len() < envelope::HEADER || !payload.starts_with(envelope::MAGIC) {
-            StoreError::new(ErrorClass::Protocol, "the payload has no envelope")
+            StoreError::new(ErrorClass::Protocol, "no envelope")
         } else {
             return Ok(());
         };
