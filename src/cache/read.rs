@@ -94,6 +94,17 @@ where
         }
     }
 
+    /// A look after a wait. Out of line, so that the code of a hit is not repeated for each wait.
+    #[inline(never)]
+    fn lookup_again<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let hit = |cached: Cached<K, V>| Ok(cached.kept());
+        self.lookup(key, hash, hit, |missed| self.classify(missed))
+    }
+
     /// Where a value comes from that a read can just take, which is counted as a use of it; `None`
     /// if something has to be done first. `count_fresh` counts a fresh one.
     #[inline(always)]
@@ -221,8 +232,7 @@ where
         if joined && result.as_ref().is_err_and(Error::is_overloaded) {
             // The value expired while its refresh was under way, and that was put off then. There
             // may be room for a load, so this caller tries for itself, once.
-            let hit = |cached: Cached<K, V>| Ok(cached.kept());
-            result = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+            result = match self.lookup_again(key, hash) {
                 Ok(kept) => Ok(kept),
                 Err(looked) => self.load_or_wait(key, hash, looked).await,
             };
@@ -310,8 +320,7 @@ where
                     }
                 }
             }
-            let hit = |cached: Cached<K, V>| Ok(cached.kept());
-            looked = match self.lookup(key, hash, hit, |missed| self.classify(missed)) {
+            looked = match self.lookup_again(key, hash) {
                 Ok(kept) => return Ok(kept),
                 Err(looked) => looked,
             };

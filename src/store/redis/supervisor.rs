@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use futures_lite::future;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
@@ -22,6 +21,7 @@ use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::event::Event;
+use crate::sync::future::or;
 use crate::sync::{Arc, Mutex, OnceLock, Slot, lock};
 
 /// The first and the longest pause between attempts to connect.
@@ -66,7 +66,7 @@ impl Closed {
             }
             Err(self.why.get().cloned().unwrap_or_else(lost))
         };
-        future::or(async { Ok(answer.await) }, end).await
+        or(async { Ok(answer.await) }, end).await
     }
 }
 
@@ -268,7 +268,7 @@ impl Supervisor {
                 sleep(limit / 3).await;
                 Seen::Time
             };
-            let seen = future::or(future::or(ended, suspect), future::or(poked, time)).await;
+            let seen = or(or(ended, suspect), or(poked, time)).await;
             let done = match seen {
                 Seen::Ended => break lost(),
                 Seen::Suspect => {
