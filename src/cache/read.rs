@@ -298,7 +298,8 @@ where
         result
     }
 
-    /// [`read`](Self::read) for a caller off the path of a hit.
+    /// [`read`](Self::read) after a wait, out of line: the code of a hit is not repeated for it.
+    #[inline(never)]
     fn read_kept<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
     where
         Q: Lookup<K> + ?Sized,

@@ -15,8 +15,6 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use futures_lite::future;
-
 use super::lease::{Grant, Lease};
 use super::terms::restored;
 use super::version_index::WriteState;
@@ -26,6 +24,7 @@ use crate::load::job::Job;
 use crate::protocol::publish::Published;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
+use crate::sync::future::{or, yield_now};
 use crate::sync::{Arc, Ordering, lock};
 use crate::time::clock::{Tick, ticks};
 
@@ -75,7 +74,7 @@ where
     /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
     async fn batcher(self: Arc<Self>) {
         // After all that is ready on this thread, which may push more.
-        future::yield_now().await;
+        yield_now().await;
         let waiting = self.asking.waiting().min(TOGETHER);
         let mut keys = Vec::with_capacity(waiting);
         let mut asking = Vec::with_capacity(waiting);
@@ -138,7 +137,7 @@ where
         for (at, ((key, asking), answer)) in answered.enumerate() {
             // Who has an answer asks for the next key meanwhile, instead of after all the others.
             if at % IN_TURN == IN_TURN - 1 {
-                future::yield_now().await;
+                yield_now().await;
                 // Somebody may have taken long, and no age may be too low.
                 time = self.store.now();
             }
@@ -226,7 +225,7 @@ where
                     self.counters.leases_denied.add();
                     let ends = self.wait_until(left);
                     match changed {
-                        Some(changed) => future::or(changed, ends).await,
+                        Some(changed) => or(changed, ends).await,
                         None => ends.await,
                     }
                 }

@@ -1,9 +1,10 @@
-//! Waiting for a future on a thread.
+//! Waiting for a future on a thread, and for the first of two.
 //!
-//! It uses neither a thread-local nor `std::thread::park`. Both fail in a destructor of a
+//! [`block_on`] uses neither a thread-local nor `std::thread::park`. Both fail in a destructor of a
 //! thread-local, where a caller may read the cache too, and the token of `park` belongs to the
 //! user's own code.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -40,7 +41,12 @@ impl Wake for Parker {
 
 /// Blocks this thread until the future is ready.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+    block_on_pinned(pin!(future))
+}
+
+/// Behind a vtable: a future that is also awaited somewhere is then compiled once, not twice.
+#[inline(never)]
+fn block_on_pinned<T>(mut future: Pin<&mut dyn Future<Output = T>>) -> T {
     let parker = Arc::new(Parker::default());
     let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
@@ -50,4 +56,27 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         }
         parker.park();
     }
+}
+
+/// The output of the future that is ready first, or of `first` if both are.
+pub(crate) async fn or<T>(first: impl Future<Output = T>, second: impl Future<Output = T>) -> T {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|cx| match first.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(output),
+        Poll::Pending => second.as_mut().poll(cx),
+    })
+    .await
+}
+
+/// Lets the other tasks that are ready on this thread run first.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

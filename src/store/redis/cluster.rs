@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use futures_lite::future;
 use redis::{RedisConnectionInfo, Value};
 use tokio::time::{sleep, timeout};
 
@@ -17,6 +16,7 @@ use super::shared::Shared;
 use super::slots::{SlotRange, Slots};
 use super::wire;
 use crate::store::error::{ErrorClass, StoreError};
+use crate::sync::future::or;
 use crate::sync::{Arc, lock};
 
 /// How to find a cluster, and the login for it.
@@ -48,7 +48,7 @@ impl Cluster {
             }
             // A pause, because one question serves many errors.
             sleep(self.limit / 10).await;
-            future::or(sleep(self.limit), shared.recheck.notified()).await;
+            or(sleep(self.limit), shared.recheck.notified()).await;
         }
     }
 

@@ -1,6 +1,5 @@
 //! One master: the two connections to it, and the offset of its clock.
 
-use futures_lite::future::zip;
 use redis::Value;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::supervisor::{Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
 use crate::sync::event::Event;
+use crate::sync::future::or;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::time::clock::Clock;
 
@@ -126,7 +126,8 @@ impl Node {
     ) {
         let reads = Reads(shared.clone(), self.clone());
         let writes = Writes(shared, self.clone());
-        zip(
+        // Neither ends.
+        or(
             self.reads.supervise(target, limit, &reads),
             self.scripts.supervise(target, limit, &writes),
         )

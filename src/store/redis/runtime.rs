@@ -14,12 +14,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_lite::future::or;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
-use crate::sync::future::BoxFuture;
-use crate::sync::future::block_on;
+use crate::sync::future::{BoxFuture, block_on, or};
 use crate::sync::{Arc, Mutex, Weak, lock};
 
 pub(super) struct Runtime(Arc<State>);

@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use futures_lite::future;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
@@ -23,6 +22,7 @@ use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::event::Event;
+use crate::sync::future::or;
 use crate::sync::{Arc, Mutex, OnceLock, Slot, lock};
 
 /// The first and the longest pause between attempts to connect.
@@ -68,7 +68,7 @@ impl Closed {
             }
             Err(self.why.get().cloned().unwrap_or_else(lost))
         };
-        future::or(async { Ok(answer.await) }, end).await
+        or(async { Ok(answer.await) }, end).await
     }
 }
 
@@ -271,7 +271,7 @@ impl Supervisor {
                 sleep(limit / 3).await;
                 Signal::Time
             };
-            let signal = future::or(future::or(ended, failed), future::or(woken, time)).await;
+            let signal = or(or(ended, failed), or(woken, time)).await;
             let done = match signal {
                 Signal::Ended => break lost(),
                 Signal::Failed => {
