@@ -141,7 +141,7 @@ mod rng;
 pub mod store;
 mod sync;
 #[cfg(any(test, feature = "test-util"))]
-mod testing;
+pub mod testing;
 mod time;
 
 pub use cache::Cache;
@@ -156,7 +156,7 @@ pub use observe::stats::{Histogram, Stats};
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;
 #[cfg(any(test, feature = "test-util"))]
-pub use testing::{CountingLoader, InjectedFailure};
+pub use testing::counting_loader::{CountingLoader, InjectedFailure};
 pub use time::clock::Clock;
 #[cfg(any(test, feature = "test-util"))]
 pub use time::manual::ManualClock;

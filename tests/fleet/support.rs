@@ -1,27 +1,15 @@
 //! Processes of a fleet, played by caches.
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub use dev_support::until;
 use everfresh::store::{ChaosStore, MemoryStore, Store};
 use everfresh::{Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);
-/// Nothing here takes this long; it only ends a test that has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits for a condition that other threads bring about.
-pub fn until(what: &str, holds: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// A door in the loaders, to stop them at.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
