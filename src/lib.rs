@@ -76,7 +76,7 @@
 //! - [`docs::migrating`]: from other caches, and a comparison.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: what a hit costs. [`docs::watching`]: metrics, traces, and what to be woken for.
 //! - With the feature `test-util`, for your tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`.
-//! - The folder `examples` of the crate: six programs to copy.
+//! - The folder `examples` of the crate: seven programs to copy.
 //!
 //! # Features
 //!

@@ -11,3 +11,4 @@ mod hostile;
 mod memory;
 mod names;
 mod protocol;
+mod wrong;

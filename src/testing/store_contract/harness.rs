@@ -269,7 +269,7 @@ impl ChangeListener for Recording {
 }
 
 /// Waits for other threads. The limit only turns a hang into a failure.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < MINUTE, "never: {what}");

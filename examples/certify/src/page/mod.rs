@@ -71,7 +71,7 @@ fn date(seconds: u64) -> String {
     )
 }
 
-const AGAIN: &str = "<p class=\"dim\">To measure it once more: <code>cargo run --release --example certify -- --report FILE.html</code></p>\n";
+const AGAIN: &str = "<p class=\"dim\">To measure it once more: <code>cargo run --release -p certify -- --report FILE.html</code></p>\n";
 
 const WIDE: f64 = 720.0;
 const NARROW: f64 = 348.0;
