@@ -101,7 +101,7 @@
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`: `ManualClock`, `CountingLoader` and `store::ChaosStore` for
 //!   tests.
-//! - The folder `examples` of the crate: six programs to copy.
+//! - The folder `examples` of the crate: seven programs to copy.
 //!
 //! # Features
 //!
@@ -176,7 +176,7 @@ mod rng;
 pub mod store;
 mod sync;
 #[cfg(any(test, feature = "test-util"))]
-mod testing;
+pub mod testing;
 mod time;
 
 pub use cache::Cache;
@@ -192,7 +192,7 @@ pub use observe::stats::{Histogram, Stats};
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;
 #[cfg(any(test, feature = "test-util"))]
-pub use testing::{CountingLoader, InjectedFailure};
+pub use testing::counting_loader::{CountingLoader, InjectedFailure};
 pub use time::clock::Clock;
 #[cfg(any(test, feature = "test-util"))]
 pub use time::manual::ManualClock;

@@ -82,7 +82,8 @@ minimum_version() {
     # The lockfile that this version resolves may differ, so it works in a folder of its own.
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
-    cp -r Cargo.toml README.md src tests examples benches loom-tests "$copy/tree" || return 1
+    cp -r Cargo.toml README.md src tests examples benches dev-support loom-tests "$copy/tree" ||
+        return 1
     for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
     done
@@ -106,7 +107,7 @@ oldest_allowed() {
 lower_bounds() {
     local copy=target/bounds features wrong
     rm -rf "$copy/tree" && mkdir -p "$copy/tree" || return 1
-    cp -r README.md src tests "$copy/tree" || return 1
+    cp -r README.md src tests dev-support "$copy/tree" || return 1
     awk '/^\[/ { skip = /^\[(dev-dependencies|workspace)\]/ } !skip; END { print "[workspace]" }' \
         Cargo.toml >"$copy/tree/Cargo.toml"
     # An option of the nightly cargo, of which only the resolver is used.
@@ -118,7 +119,7 @@ lower_bounds() {
 
     # What tests/main needs besides the library. Cargo leaves what is in the lockfile as it is.
     echo "[dev-dependencies]" >>"$copy/tree/Cargo.toml"
-    awk '/^\[/ { ours = /^\[dev-dependencies\]/ } ours && /^(proptest|tokio) =/' \
+    awk '/^\[/ { ours = /^\[dev-dependencies\]/ } ours && /^(dev-support|proptest|tokio) =/' \
         Cargo.toml >>"$copy/tree/Cargo.toml"
     (cd "$copy/tree" && cargo tree --prefix none --depth 1 --edges normal --features "$all") \
         >"$copy/versions" || return 1
@@ -226,7 +227,7 @@ documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$al
 lints() {
     cargo clippy --all-targets -- -D warnings &&
         cargo clippy -p everfresh-benches -- -D warnings &&
-        cargo clippy -p predictions --all-targets -- -D warnings &&
+        cargo clippy -p dev-support -p certify -p fleet -p predictions --all-targets -- -D warnings &&
         cargo clippy -p compile-errors --all-targets -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&
@@ -255,7 +256,8 @@ step "a hung test" hung_test
 step "tests in release" release_tests
 step "AddressSanitizer" address_sanitizer 50000
 step "examples" examples
-step "a fleet under faults" cargo run --quiet --features "$all" --example fleet -- --soak 30
+step "programs" watched cargo test -p dev-support -p certify -p fleet
+step "a fleet under faults" cargo run --quiet -p fleet -- --soak 30
 step "the reference application" watched cargo test -p predictions
 step "compile errors" compile_errors
 step "documentation tests" bash tests/watched.sh cargo test --doc --features "$all"

@@ -1,6 +1,8 @@
 //! The command line.
-
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+use dev_support::args::Words;
 
 pub const BENCHES: [&str; 11] = [
     "hit",
@@ -40,8 +42,9 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-        let mut args = Args {
+    /// Reads the arguments after the program's name.
+    pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
+        let mut parsed = Args {
             benches: Vec::new(),
             ratio_named: false,
             store_named: false,
@@ -50,34 +53,31 @@ impl Args {
             traces: Vec::new(),
             plot: None,
         };
-        while let Some(word) = words.next() {
-            let mut path = || {
-                let path = words.next().map(PathBuf::from);
-                path.ok_or_else(|| format!("{word} needs a path"))
-            };
+        let mut words = Words::new(args);
+        while let Some(word) = words.next_word() {
             match word.as_str() {
-                "--quick" => args.quick = true,
-                "--json" => args.json = true,
-                "--trace" => args.traces.push(path()?),
-                "--plot" => args.plot = Some(path()?),
-                "all" => args.benches.extend(BENCHES),
+                "--quick" => parsed.quick = true,
+                "--json" => parsed.json = true,
+                "--trace" => parsed.traces.push(words.value()?.into()),
+                "--plot" => parsed.plot = Some(words.value()?.into()),
+                "all" => parsed.benches.extend(BENCHES),
                 name => match BENCHES.iter().find(|bench| **bench == name) {
                     Some(bench) => {
-                        args.ratio_named |= name == "ratio";
-                        args.store_named |= name == "store";
-                        args.benches.push(bench);
+                        parsed.ratio_named |= name == "ratio";
+                        parsed.store_named |= name == "store";
+                        parsed.benches.push(bench);
                     }
-                    None => return Err(format!("there is no {name}")),
+                    None => return words.unknown(),
                 },
             }
         }
-        if args.benches.is_empty() {
-            args.benches.extend(BENCHES);
+        if parsed.benches.is_empty() {
+            parsed.benches.extend(BENCHES);
         }
-        if args.traces.is_empty() {
-            args.traces
-                .extend(std::env::var_os("EVERFRESH_TRACES").map(PathBuf::from));
+        if parsed.traces.is_empty() {
+            let folder = std::env::var_os("EVERFRESH_TRACES");
+            parsed.traces.extend(folder.map(PathBuf::from));
         }
-        Ok(args)
+        Ok(parsed)
     }
 }

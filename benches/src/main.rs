@@ -17,25 +17,19 @@ mod policies;
 mod ratio;
 mod report;
 mod runtime;
-#[allow(dead_code)] // what a soak does with a server, a bench does not
-#[path = "../../examples/fleet/server.rs"]
-mod server;
 mod stale;
 mod stampede;
 mod store;
-#[allow(dead_code)] // a page has other marks, too
-#[path = "../../examples/certify/svg.rs"]
-mod svg;
 mod tail;
 mod traces;
-
 use std::process::ExitCode;
 
 use args::{Args, USAGE};
+use dev_support::allocator::Live;
 use report::Report;
 
 #[global_allocator]
-static ALLOCATOR: memory::Counting = memory::Counting;
+static ALLOCATOR: Live = Live;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -52,7 +46,7 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let args = match Args::parse(std::env::args().skip(1)) {
+    let args = match Args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
         Err(problem) => {
             eprintln!("{problem}\n\n{USAGE}");

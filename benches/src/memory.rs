@@ -1,55 +1,15 @@
 //! Bytes that each entry takes beyond its key and value, by an allocator that counts.
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use dev_support::allocator::Live;
 
 use crate::contender::{Config, typed};
 use crate::ours::{self, Get};
 use crate::pairing;
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
-
-/// The system's allocator; counts while it is told to.
-pub struct Counting;
-
-static COUNTS: AtomicBool = AtomicBool::new(false);
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-fn count(bytes: isize) {
-    if COUNTS.load(Ordering::Relaxed) {
-        LIVE.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged, which keeps the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        // SAFETY: `at` came from the system's allocator with this layout, and the caller keeps the contract.
-        unsafe { System.realloc(at, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: `at` came from the system's allocator with this layout.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
 
 /// A key and a value are a `u64` each.
 const PAYLOAD: f64 = 16.0;
@@ -126,7 +86,7 @@ pub fn child(mut words: impl Iterator<Item = String>) -> Option<f64> {
     let contender = contenders().into_iter().find(|peer| peer.name == name)?;
     let small = (contender.build)(&Config::lasting(100));
     small.fill(100);
-    COUNTS.store(true, Ordering::Relaxed);
+    Live::start();
     let bytes = bytes_per_entry(&contender, keys);
     drop(small);
     Some(bytes)
@@ -139,7 +99,7 @@ fn bytes_per_entry(contender: &Peer, keys: u64) -> f64 {
     let entries = (subject.len() as u64).clamp(1, keys) as f64;
     // What threads in the background still hold is not the cache's.
     thread::sleep(Duration::from_millis(50));
-    let live = LIVE.load(Ordering::Relaxed) as f64;
+    let live = Live::bytes() as f64;
     drop(subject);
     live / entries - PAYLOAD
 }

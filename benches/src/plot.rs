@@ -1,11 +1,11 @@
 //! Bar charts as SVG files, drawn as the report of `certify` draws them.
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
 
+use dev_support::svg::{Bar, Ink, bars};
+
 use crate::ours;
-use crate::svg::{Bar, Ink, bars};
 
 const WIDTH: f64 = 720.0;
 

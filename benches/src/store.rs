@@ -1,10 +1,10 @@
 //! Reads through the store: absent here, present in Redis. Against a bare connection of the same client that gets the same bytes, and against
 //! redis-benchmark, which gets as many keys with values as long; and what a resident hit costs with a store.
-
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dev_support::redis::Server;
 use everfresh::SecondLevel;
 use everfresh::store::{Codec, Namespace, Postcard, RedisStore, Store, StoreError, StoreKey};
 use everfresh::{Cache, Source};
@@ -16,7 +16,6 @@ use crate::ours::{self, Get};
 use crate::pairing;
 use crate::report::{Figure, Report};
 use crate::runtime;
-use crate::server::Server;
 
 const NAMESPACE: &str = "bench:v1";
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -33,7 +32,7 @@ type Values = Cache<u64, String>;
 
 pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
     let server = Server::start()?;
-    let port = server.port();
+    let port = server.port;
     let (rounds, keys) = match quick {
         true => (3, 1 << 14),
         false => (9, 1 << 16),

@@ -1,5 +1,6 @@
 //! One thread that runs futures, for stores without a runtime of their own.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -7,9 +8,26 @@ use crate::sync::future::BoxFuture;
 use crate::sync::on_demand::OnDemand;
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, SegQueue, lock};
 
-/// Runs futures on a thread that starts with the first future and ends when this value is dropped.
+/// One thread that runs the background work of caches, for implementations of
+/// [`Store`](crate::store::Store) that have no runtime.
+///
+/// A store keeps one and passes [`Store::spawn`](crate::store::Store::spawn) on to it. The thread
+/// starts with the first future and ends when this is dropped, and so do the futures.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::store::Background;
+///
+/// let background = Background::default();
+/// let (done, is_done) = std::sync::mpsc::channel();
+/// background.spawn(Box::pin(async move {
+///     let _ = done.send(12);
+/// }));
+/// assert_eq!(is_done.recv(), Ok(12));
+/// ```
 #[derive(Default)]
-pub(crate) struct Background(Arc<Queue>);
+pub struct Background(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
@@ -26,7 +44,8 @@ struct Task {
 }
 
 impl Background {
-    pub(crate) fn spawn(&self, future: BoxFuture) {
+    /// Runs a future, which must wait and not compute. A panic ends only this future.
+    pub fn spawn(&self, future: BoxFuture) {
         let queue = &self.0;
         queue.ready.push(Arc::new(Task {
             future: Mutex::new(Some(future)),
@@ -35,6 +54,12 @@ impl Background {
         let run = queue.clone();
         let thread = (queue.thread).get_or_start("everfresh-store", move || run.run());
         thread.inspect(|thread| thread.unpark());
+    }
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Background").finish_non_exhaustive()
     }
 }
 

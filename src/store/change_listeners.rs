@@ -1,40 +1,88 @@
-//! Who is told of changes.
+//! The listeners of a store.
+
+use std::fmt;
 
 use super::key::Namespace;
 use super::{Change, ChangeListener};
 use crate::sync::{Arc, Mutex, Weak, lock};
 
-/// The change_listeners of a store; those that were dropped leave when the next one comes.
+/// The [`ChangeListener`]s of a store, for implementations of [`Store`](crate::store::Store).
+///
+/// A store keeps one, [adds](Self::add) to it in
+/// [`Store::subscribe`](crate::store::Store::subscribe), and [tells](Self::tell) it each change. It
+/// keeps no listener alive. No lock is held while a listener runs, so a listener may call the store.
+///
+/// # Example
+///
+/// ```
+/// use std::sync::{Arc, Mutex, Weak};
+/// use everfresh::store::{
+///     Change, ChangeKind, ChangeListener, ChangeListeners, Namespace, Origin, StoreKey,
+/// };
+///
+/// #[derive(Default)]
+/// struct Recording(Mutex<Vec<ChangeKind>>);
+///
+/// impl ChangeListener for Recording {
+///     fn changed(&self, change: &Change) {
+///         self.0.lock().unwrap().push(change.kind);
+///     }
+///     fn reconnected(&self, _gaps: u64) {}
+/// }
+///
+/// let namespace = Namespace::new("squares:v1")?;
+/// let recording = Arc::new(Recording::default());
+/// let listener: Weak<Recording> = Arc::downgrade(&recording);
+///
+/// let listeners = ChangeListeners::default();
+/// listeners.add(&namespace, listener);
+/// listeners.greet(1, |_| true); // this store needs no connection for its changes
+/// let change = Change {
+///     kind: ChangeKind::Invalidated,
+///     epoch: None,
+///     hash: StoreKey::new(&namespace, b"12").hash(),
+///     origin: Origin::random(),
+/// };
+/// listeners.tell(namespace.as_str(), &change);
+/// assert_eq!(*recording.0.lock().unwrap(), [ChangeKind::Invalidated]);
+/// # Ok::<(), everfresh::BuildError>(())
+/// ```
 #[derive(Default)]
-pub(crate) struct ChangeListeners(Mutex<Vec<Entry>>);
+pub struct ChangeListeners(Mutex<Vec<Entry>>);
 
 struct Entry {
     namespace: Namespace,
     listener: Weak<dyn ChangeListener>,
-    /// Whether it was told that changes arrive.
+    /// Whether it knows that changes arrive.
     greeted: bool,
 }
 
 impl ChangeListeners {
-    pub(crate) fn add(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
-        let mut change_listeners = lock(&self.0);
-        change_listeners.retain(|entry| entry.listener.strong_count() > 0);
-        change_listeners.push(Entry {
+    /// Adds a listener of a namespace, and forgets those that were dropped.
+    pub fn add(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        let mut listeners = lock(&self.0);
+        listeners.retain(|entry| entry.listener.strong_count() > 0);
+        listeners.push(Entry {
             namespace: namespace.clone(),
             listener,
             greeted: false,
         });
     }
 
-    pub(crate) fn tell(&self, namespace: &str, change: &Change) {
+    /// Tells a change to the listeners of the namespace of this name.
+    ///
+    /// The store must call this in the order of the changes, for one change at a time.
+    pub fn tell(&self, namespace: &str, change: &Change) {
         for listener in self.select(|entry| entry.namespace.as_str() == namespace) {
             listener.changed(change);
         }
     }
 
-    /// Tells all whose changes arrive again that they do.
-    #[cfg(any(test, feature = "redis", feature = "test-util"))]
-    pub(crate) fn reconnected(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
+    /// Tells the listeners of each namespace whose changes arrive again that they may have missed some.
+    ///
+    /// `gaps` is the answer of [`Store::gaps`](crate::store::Store::gaps), which the store raised
+    /// before.
+    pub fn reconnected(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
         let told = self.select(|entry| {
             let arrives = arrives(&entry.namespace);
             entry.greeted |= arrives;
@@ -45,8 +93,10 @@ impl ChangeListeners {
         }
     }
 
-    /// Tells those that do not know yet that their changes arrive.
-    pub(crate) fn greet(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
+    /// Tells the listeners that do not know it yet that their changes arrive.
+    ///
+    /// A store calls this after [`add`](Self::add), once the changes of the namespace reach it.
+    pub fn greet(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
         let told = self.select(|entry| {
             let news = !entry.greeted && arrives(&entry.namespace);
             entry.greeted |= news;
@@ -57,9 +107,8 @@ impl ChangeListeners {
         }
     }
 
-    /// The namespaces that somebody follows.
-    #[cfg(feature = "redis")]
-    pub(crate) fn namespaces(&self) -> Vec<Namespace> {
+    /// The namespaces that have a listener.
+    pub fn namespaces(&self) -> Vec<Namespace> {
         let mut namespaces: Vec<Namespace> = Vec::new();
         for entry in lock(&self.0).iter() {
             if entry.listener.strong_count() > 0 && !namespaces.contains(&entry.namespace) {
@@ -69,13 +118,19 @@ impl ChangeListeners {
         namespaces
     }
 
-    /// Not told under the lock, so a listener may do what it likes.
+    /// Listeners are called without the lock, so that they may call the store.
     fn select(&self, mut wanted: impl FnMut(&mut Entry) -> bool) -> Vec<Arc<dyn ChangeListener>> {
-        let mut change_listeners = lock(&self.0);
-        let selected = change_listeners.iter_mut().filter_map(|entry| {
+        let mut listeners = lock(&self.0);
+        let selected = listeners.iter_mut().filter_map(|entry| {
             let listener = entry.listener.upgrade()?;
             wanted(entry).then_some(listener)
         });
         selected.collect()
+    }
+}
+
+impl fmt::Debug for ChangeListeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeListeners").finish_non_exhaustive()
     }
 }

@@ -315,7 +315,10 @@ fn accepted(result: std::thread::Result<Result<(), Rejected>>) -> Result<(), Pay
     }
 }
 
-/// The epoch of a payload of any version; `None` if it has none, or is no payload at all.
+/// Reads the epoch of a payload.
+///
+/// `None` if the bytes are no payload, the payload was never stored, or the epoch is damaged: a
+/// store treats all of these as if nothing were stored. The payload may be of any version.
 pub fn epoch(payload: &[u8]) -> Option<Epoch> {
     let mut prefix = Reader(payload);
     if prefix.take::<3>().ok()? != *MAGIC {
@@ -327,8 +330,26 @@ pub fn epoch(payload: &[u8]) -> Option<Epoch> {
     (Epoch::MAX - micros == inverse).then_some(epoch)
 }
 
-/// Writes the epoch into a payload, as a store does. False if the payload is too short to be one.
-pub(crate) fn stamp(payload: &mut [u8], epoch: Epoch) -> bool {
+/// Writes an epoch into a payload: what a [`Store`](crate::store::Store) does with each payload
+/// that it stores.
+///
+/// Returns false, and changes nothing, if the bytes are no payload. The store then answers with an
+/// error of class [`ErrorClass::Protocol`](crate::store::ErrorClass::Protocol).
+///
+/// # Example
+///
+/// ```
+/// use everfresh::store::{Epoch, envelope};
+///
+/// let mut payload = b"EVF\x01".to_vec();
+/// payload.resize(envelope::HEADER, 0);
+/// let epoch = Epoch::from_micros(1_700_000_000_000_000).unwrap();
+/// assert_eq!(envelope::epoch(&payload), None);
+/// assert!(envelope::stamp(&mut payload, epoch));
+/// assert_eq!(envelope::epoch(&payload), Some(epoch));
+/// assert!(!envelope::stamp(&mut [0; 200], epoch));
+/// ```
+pub fn stamp(payload: &mut [u8], epoch: Epoch) -> bool {
     if payload.len() < HEADER || !payload.starts_with(MAGIC) {
         return false;
     }

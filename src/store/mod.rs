@@ -41,6 +41,8 @@ use std::time::Duration;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBuilder, RedisStore};
+pub use background::Background;
+pub use change_listeners::ChangeListeners;
 #[cfg(any(test, feature = "test-util"))]
 pub use chaos::{ChaosStore, Fault, Op};
 #[cfg(feature = "json")]
@@ -56,7 +58,7 @@ pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 pub use memory::MemoryStore;
 pub use payload_error::PayloadError;
-pub use stats::StoreStats;
+pub use stats::{StoreCounters, StoreStats};
 
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};

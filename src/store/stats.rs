@@ -35,9 +35,28 @@ impl StoreStats {
     }
 }
 
-/// The counters behind [`StoreStats`]. Relaxed: a counter orders nothing.
+/// The counters behind [`StoreStats`], for implementations of [`Store`](crate::store::Store).
+///
+/// A store keeps one, counts in it, and answers [`Store::stats`](crate::store::Store::stats) with a
+/// [`snapshot`](Self::snapshot). Counting never blocks.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::store::{ErrorClass, StoreCounters, StoreError};
+///
+/// let counters = StoreCounters::default();
+/// counters.read(&[Ok(Some(vec![1])), Ok(None)]);
+/// let full: Result<(), _> = Err(StoreError::new(ErrorClass::Refused, "the disk is full"));
+/// assert!(counters.result(full).is_err());
+///
+/// let stats = counters.snapshot();
+/// assert_eq!((stats.reads, stats.found), (2, 1));
+/// assert_eq!(stats.errors(ErrorClass::Refused), 1);
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct StoreCounters {
+pub struct StoreCounters {
+    // Relaxed throughout: a counter orders nothing.
     reads: Counter,
     found: Counter,
     connections: Counter,
@@ -47,7 +66,8 @@ pub(crate) struct StoreCounters {
 }
 
 impl StoreCounters {
-    pub(crate) fn read(&self, answers: &[Result<Option<Vec<u8>>, StoreError>]) {
+    /// Counts the answers of one [`Store::read`](crate::store::Store::read), their errors too.
+    pub fn read(&self, answers: &[Result<Option<Vec<u8>>, StoreError>]) {
         let found = answers
             .iter()
             .filter(|answer| matches!(answer, Ok(Some(_))));
@@ -62,12 +82,13 @@ impl StoreCounters {
         }
     }
 
-    #[cfg(feature = "redis")]
-    pub(crate) fn connected(&self) {
+    /// Counts a connection that was made.
+    pub fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn changed(&self, understood: bool) {
+    /// Counts a change that was received, and whether it could be understood.
+    pub fn changed(&self, understood: bool) {
         let counter = match understood {
             true => &self.changes,
             false => &self.changes_foreign,
@@ -75,16 +96,22 @@ impl StoreCounters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn failed(&self, error: &StoreError) {
+    /// Counts an error.
+    pub fn failed(&self, error: &StoreError) {
         self.errors[error.class() as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the error of a result on its way out.
-    pub(crate) fn result<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Counts the error of a result, if it is one, and returns the result.
+    ///
+    /// # Errors
+    ///
+    /// The error of the result.
+    pub fn result<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         result.inspect_err(|error| self.failed(error))
     }
 
-    pub(crate) fn snapshot(&self) -> StoreStats {
+    /// The counts so far.
+    pub fn snapshot(&self) -> StoreStats {
         let read = |counter: &Counter| counter.load(Ordering::Relaxed);
         StoreStats {
             reads: read(&self.reads),

@@ -2,26 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub use dev_support::until;
 use everfresh::store::{ChaosStore, MemoryStore, Store};
 use everfresh::{Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);
-/// No condition takes this long. The limit only ends a test that has failed.
-const TIME_LIMIT: Duration = Duration::from_secs(30);
-
-/// Waits for a condition that other threads make true.
-pub fn until(what: &str, holds: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < TIME_LIMIT, "not within 30 s: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// A gate at which the loaders stop while it is shut.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);

@@ -1,62 +1,19 @@
 //! Hits allocate nothing, and removed values free their memory. An allocator counts for every test
 //! of this binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use dev_support::allocator::PerThread;
 use everfresh::{ManualClock, Source};
 
 use crate::support::*;
 
-struct Counting;
-
-thread_local! {
-    // Without a destructor and without a lazy initialiser, so that using it allocates nothing
-    // itself.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    // The bytes that this thread allocated less those it freed.
-    static BYTES: Cell<isize> = const { Cell::new(0) };
-}
-
-/// More than any test needs in one piece. A larger request fails, as if memory were exhausted.
-const ALL_MEMORY: usize = 1 << 30;
-
-// SAFETY: every call goes to the system's allocator unchanged or fails, which the contract allows;
-// counting touches only a thread-local cell.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > ALL_MEMORY {
-            return std::ptr::null_mut();
-        }
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        BYTES.set(BYTES.get().wrapping_add_unsigned(layout.size()));
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BYTES.set(BYTES.get().wrapping_sub_unsigned(layout.size()));
-        // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        let others = BYTES.get().wrapping_sub_unsigned(layout.size());
-        BYTES.set(others.wrapping_add_unsigned(size));
-        // SAFETY: the caller upholds the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: PerThread = PerThread;
 
 /// Counts the allocations of this thread while `work` runs.
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
+    let before = PerThread::allocations();
     work();
-    ALLOCATIONS.get() - before
+    PerThread::allocations() - before
 }
 
 #[test]
@@ -171,9 +128,9 @@ fn a_capacity_that_does_not_fit_into_memory_is_an_error() {
 fn memory_for_the_capacity_is_allocated_when_the_cache_is_built() {
     let clock = ManualClock::new();
     let built = |limits: everfresh::Builder<u64, u64>| {
-        let before = BYTES.get();
+        let before = PerThread::bytes();
         let cache = by_hand(limits).0;
-        let bytes = BYTES.get() - before;
+        let bytes = PerThread::bytes() - before;
         drop(cache);
         bytes as f64
     };
@@ -203,10 +160,10 @@ fn keys_that_come_and_go_leave_no_memory_behind() {
         }
     };
     run(2_000);
-    let before = BYTES.get();
+    let before = PerThread::bytes();
     // The smallest object that a key could leave behind is a token of 16 bytes.
     run(50_000);
-    let more = BYTES.get() - before;
+    let more = PerThread::bytes() - before;
     assert!(more < 50_000, "{more} bytes");
 }
 
@@ -216,8 +173,8 @@ fn keys_that_are_overwritten_leave_no_memory_behind() {
     let (cache, ..) = by_hand(builder(&clock).capacity(100));
     let run = |rounds: u64| (0..rounds).for_each(|round| cache.insert(round % 7, round));
     run(2_000);
-    let before = BYTES.get();
+    let before = PerThread::bytes();
     run(50_000);
-    let more = BYTES.get() - before;
+    let more = PerThread::bytes() - before;
     assert!(more < 50_000, "{more} bytes");
 }

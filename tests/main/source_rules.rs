@@ -80,20 +80,42 @@ fn the_search_finds_what_it_is_for() {
     assert!(named("use crate::sync::Arc;").is_empty());
 }
 
-#[test]
-fn no_file_is_long() {
-    let folders = ["src", "tests", "examples", "benches", "loom-tests"];
+/// Every source file of the repository.
+fn repository() -> Vec<PathBuf> {
+    let folders = [
+        "src",
+        "tests",
+        "examples",
+        "benches",
+        "dev-support",
+        "loom-tests",
+    ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = folders.iter().map(|folder| root.join(folder));
     let files: Vec<PathBuf> = folders
-        .iter()
-        .map(|folder| root.join(folder))
         .filter(|folder| folder.is_dir())
         .flat_map(|folder| sources(&folder))
         .collect();
     assert!(files.len() > 30, "{} files", files.len());
-    for path in files {
+    files
+}
+
+#[test]
+fn no_file_is_long() {
+    for path in repository() {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines < 500, "{} has {lines} lines", path.display());
+    }
+}
+
+/// Shared code is a crate, `dev-support`, so no file names another one by its path.
+#[test]
+fn modules_lie_where_their_names_say() {
+    // In two parts, or this file would have it.
+    let attribute = ["#[", "path"].concat();
+    for path in repository() {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(&attribute), "{}", path.display());
     }
 }
 

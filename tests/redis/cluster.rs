@@ -1,13 +1,14 @@
 //! A cluster: every contract on three masters, a master that dies, a slot that moves.
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use dev_support::redis::{Answer, Talk, free_port};
+use dev_support::until;
 use everfresh::store::{ErrorClass, RedisBuilder, RedisStore, Store, StoreKey};
+use everfresh::testing::store_contract::{LIMIT, Recording, StoreUnderTest, key, namespace};
 
-use crate::contract::world::{Heard, LIMIT, World, key, namespace, until};
 use crate::faults::{class, read, set, works};
-use crate::server::{Answer, Server, Talk, data, free_port, lease};
+use crate::server::{Server, data, lease};
 
 const SLOTS: usize = 16_384;
 
@@ -20,7 +21,7 @@ struct Cluster {
 /// A node, and after how long it believes that another one failed.
 fn node(patience: Duration) -> Server {
     let patience = patience.as_millis().to_string();
-    let bus = free_port().to_string();
+    let bus = free_port().unwrap().to_string();
     let mut options = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
     options.extend(["--cluster-node-timeout", &patience]);
     options.extend(["--cluster-require-full-coverage", "no"]);
@@ -97,7 +98,7 @@ impl Cluster {
 
     fn builder(&self) -> RedisBuilder {
         // The first of the URLs leads nowhere.
-        let dead = format!("redis://127.0.0.1:{}", free_port());
+        let dead = format!("redis://127.0.0.1:{}", free_port().unwrap());
         RedisStore::cluster([dead, self.masters[1].url()]).limit(LIMIT)
     }
 
@@ -168,9 +169,13 @@ impl OnCluster {
     }
 }
 
-impl World for OnCluster {
+impl StoreUnderTest for OnCluster {
     fn store(&self) -> &dyn Store {
         &self.store
+    }
+
+    fn limit(&self) -> usize {
+        LIMIT
     }
 
     fn lose_lease(&self, key: &StoreKey) {
@@ -199,7 +204,7 @@ impl World for OnCluster {
     }
 }
 
-crate::contracts!(OnCluster::new());
+everfresh::store_contract_tests!(OnCluster::new());
 
 fn hurried(cluster: &Cluster) -> RedisStore {
     let builder = cluster.builder().timeout(Duration::from_millis(600));
@@ -218,7 +223,7 @@ fn passes(class: ErrorClass) -> bool {
 fn a_masters_death_is_survived() {
     let mut cluster = Cluster::new(true);
     let store = hurried(&cluster);
-    let heard = Heard::of(&store, &namespace());
+    let heard = Recording::of(&store, &namespace());
     let (lost, kept) = (cluster.key_at(0), cluster.key_at(1));
     let before = set(&store, &lost, b"one").unwrap();
     until("the replica has it", || {
@@ -259,7 +264,7 @@ fn a_masters_death_is_survived() {
 fn a_slot_moves() {
     let cluster = Cluster::new(false);
     let store = hurried(&cluster);
-    let heard = Heard::of(&store, &namespace());
+    let heard = Recording::of(&store, &namespace());
     let moved = cluster.key_at(0);
     let before = set(&store, &moved, b"one").unwrap();
     heard.wait_for(1);
@@ -304,7 +309,10 @@ fn keys_of_all_masters_are_read_together() {
     let answers = futures_lite::future::block_on(store.read(&keys));
     for (key, answer) in keys.iter().zip(answers) {
         let payload = answer.unwrap().unwrap();
-        assert_eq!(crate::contract::world::value(key, &payload), b"value");
+        assert_eq!(
+            everfresh::testing::store_contract::value(key, &payload),
+            b"value"
+        );
     }
 }
 

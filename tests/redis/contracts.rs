@@ -2,4 +2,4 @@
 
 use crate::server::OnServer;
 
-crate::contracts!(OnServer::new());
+everfresh::store_contract_tests!(OnServer::new());

@@ -1,5 +1,4 @@
 //! The scripts on a real server against the store in memory: random programs, the same answers.
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +7,12 @@ use std::time::Duration;
 use everfresh::store::{
     Acquired, Change, ChangeKind, Epoch, MemoryStore, Store, StoreKey, Stored, envelope,
 };
+use everfresh::testing::store_contract::{
+    HOUR, LIMIT, Recording, StoreUnderTest, caller, key, namespace,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::contract::world::{HOUR, Heard, LIMIT, World, caller, key, namespace};
 use crate::server::OnServer;
 
 #[derive(Clone, Copy, Debug)]
@@ -82,18 +83,18 @@ enum Said {
 
 /// One side of the comparison.
 struct Side<'a> {
-    world: &'a dyn World,
-    heard: Arc<Heard>,
+    world: &'a dyn StoreUnderTest,
+    heard: Arc<Recording>,
     keys: Vec<StoreKey>,
     epochs: Vec<Epoch>,
     bases: HashMap<(usize, usize), Epoch>,
 }
 
 impl<'a> Side<'a> {
-    fn new(world: &'a dyn World, names: &[String]) -> Self {
+    fn new(world: &'a dyn StoreUnderTest, names: &[String]) -> Self {
         Side {
             world,
-            heard: Heard::of(world.store(), &namespace()),
+            heard: Recording::of(world.store(), &namespace()),
             keys: names.iter().map(|name| key(name)).collect(),
             epochs: vec![Epoch::from_micros(5_000).unwrap()],
             bases: HashMap::new(),
@@ -196,7 +197,7 @@ impl<'a> Side<'a> {
 }
 
 fn planted(what: Planted) -> Vec<u8> {
-    let mut payload = crate::contract::world::payload(&key("planted"), b"planted");
+    let mut payload = everfresh::testing::store_contract::payload(&key("planted"), b"planted");
     payload[4..12].copy_from_slice(&5_000_u64.to_be_bytes());
     payload[12..20].copy_from_slice(&((1_u64 << 53) - 1 - 5_000).to_be_bytes());
     match what {
@@ -213,9 +214,13 @@ fn planted(what: Planted) -> Vec<u8> {
 
 struct InMemory(MemoryStore);
 
-impl World for InMemory {
+impl StoreUnderTest for InMemory {
     fn store(&self) -> &dyn Store {
         &self.0
+    }
+
+    fn limit(&self) -> usize {
+        LIMIT
     }
 
     fn lose_lease(&self, key: &StoreKey) {

@@ -4,8 +4,6 @@
 //! and the store's own timeout, which is short here.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../store/contract/mod.rs"]
-mod contract;
 mod server;
 
 mod cluster;

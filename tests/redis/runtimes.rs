@@ -1,16 +1,16 @@
 //! Where a store works: on the runtime that it was made on, and on when that ends.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dev_support::until;
 use everfresh::SecondLevel;
 use everfresh::store::{RedisStore, Store};
+use everfresh::testing::store_contract::key;
 use everfresh::{Cache, Source};
 use futures_lite::future::block_on;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contract::world::{key, until};
 use crate::faults::works;
 use crate::server::Server;
 

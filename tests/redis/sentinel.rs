@@ -1,15 +1,16 @@
 //! A master that is found through sentinels, and its successor.
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use dev_support::redis::{Answer, Talk, free_port, temporary};
+use dev_support::until;
 use everfresh::store::{ErrorClass, RedisStore, Store, StoreState};
+use everfresh::testing::store_contract::{LIMIT, Recording, key, namespace};
 
-use crate::contract::world::{Heard, LIMIT, key, namespace, until};
 use crate::faults::{class, read, set, works};
-use crate::server::{Answer, Server, Talk, free_port, temporary};
+use crate::server::Server;
 
 struct Sentinel {
     child: Child,
@@ -28,8 +29,8 @@ impl Sentinel {
     }
 
     fn with(master: &Server, more: &str) -> Self {
-        let folder = temporary();
-        let port = free_port();
+        let folder = temporary().unwrap();
+        let port = free_port().unwrap();
         let watched = master.port;
         let settings = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n\
@@ -106,9 +107,9 @@ fn a_failover_is_followed() {
     let replica = replica_of(&master);
     let sentinel = Sentinel::of(&master);
     // Two of the three sentinels do not answer.
-    let dead = format!("redis://127.0.0.1:{}", free_port());
+    let dead = format!("redis://127.0.0.1:{}", free_port().unwrap());
     let store = through(vec![dead.clone(), sentinel.url(), dead]);
-    let heard = Heard::of(&store, &namespace());
+    let heard = Recording::of(&store, &namespace());
     let before = set(&store, &key("a"), b"one").unwrap();
     until("the replica has it", || {
         replica.ask(&["DBSIZE"]) == Answer::Number(1)

@@ -1,93 +1,24 @@
-//! A redis-server for one test, and a way to talk to it that has nothing to do with the store.
-
+//! A redis-server for one test, and the stores at it.
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
+use dev_support::redis::{Answer, Talk};
+use dev_support::until;
 use everfresh::store::{RedisBuilder, RedisStore, Store, StoreKey};
+use everfresh::testing::store_contract::{LIMIT, StoreUnderTest};
 
-use crate::contract::world::{LIMIT, World, until};
-
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
-/// A server that ends with the test.
-pub struct Server {
-    child: Child,
-    pub port: u16,
-    folder: PathBuf,
-    options: Vec<String>,
-}
-
-/// An answer of a server.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    Nil,
-    Text(String),
-    Bytes(Vec<u8>),
-    Number(i64),
-    Error(String),
-    Many(Vec<Answer>),
-}
+/// A server that ends with the test; what goes wrong with it fails the test.
+pub struct Server(dev_support::redis::Server);
 
 impl Server {
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// One with these options, as on the command line.
+    /// A server with these options, as on the command line.
     pub fn with(options: &[&str]) -> Self {
-        let folder = temporary();
-        let mut options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut tries = 0;
-        loop {
-            let port = free_port();
-            let child = spawn(port, &folder, &options);
-            let mut server = Server {
-                child,
-                port,
-                folder: folder.clone(),
-                options,
-            };
-            if server.is_up() {
-                return server;
-            }
-            tries += 1;
-            assert!(tries < 5, "no redis-server comes up");
-            // Another process took the port; the folder stays.
-            server.kill();
-            options = std::mem::take(&mut server.options);
-            server.folder = PathBuf::new();
-        }
-    }
-
-    /// Whether it answers; false if it ended.
-    fn is_up(&mut self) -> bool {
-        let started = Instant::now();
-        loop {
-            assert!(
-                started.elapsed() < Duration::from_secs(60),
-                "the server never answers"
-            );
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if let Ok(mut talk) = Talk::to(self.port) {
-                match talk.ask(&["PING"]) {
-                    Ok(Answer::Error(text)) if text.contains("LOADING") => {}
-                    Ok(_) => return true,
-                    Err(_) => {}
-                }
-            }
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        Server(dev_support::redis::Server::with(options).unwrap())
     }
 
     /// A store with short limits.
@@ -104,35 +35,16 @@ impl Server {
             .unwrap()
     }
 
-    /// Sends a signal, by its name.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        self.0.signal(name).unwrap();
     }
 
-    /// Ends it as a crash does.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Starts it again on the same port, with what it has on its disk.
     pub fn restart(&mut self) {
-        self.begin_restart();
-        assert!(self.is_up(), "the port was taken meanwhile");
+        self.0.restart().unwrap();
     }
 
-    /// The same, without waiting until it answers.
     pub fn begin_restart(&mut self) {
-        self.kill();
-        self.child = spawn(self.port, &self.folder, &self.options);
-    }
-
-    /// Where it saves.
-    pub fn dump(&self) -> PathBuf {
-        self.folder.join("dump.rdb")
+        self.0.begin_restart().unwrap();
     }
 
     /// Makes every save fail, for root too: a folder that is not empty is in the way.
@@ -142,10 +54,10 @@ impl Server {
     }
 
     pub fn talk(&self) -> Talk {
-        Talk::to(self.port).unwrap()
+        self.0.talk().unwrap()
     }
 
-    /// How many connections there are, that of who asks among them.
+    /// How many connections there are, that of this question among them.
     pub fn clients(&self) -> usize {
         match self.ask(&["CLIENT", "LIST"]) {
             Answer::Bytes(list) => String::from_utf8_lossy(&list).lines().count(),
@@ -155,103 +67,24 @@ impl Server {
 
     /// One command that must not fail.
     pub fn ask(&self, command: &[&str]) -> Answer {
-        match self.talk().ask(command).unwrap() {
+        match self.0.ask(command).unwrap() {
             Answer::Error(text) => panic!("{}: {text}", command[0]),
             answer => answer,
         }
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-        if self.folder != PathBuf::new() {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
+impl Deref for Server {
+    type Target = dev_support::redis::Server;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
-/// A folder of one's own.
-pub fn temporary() -> PathBuf {
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("everfresh-{}-{number}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn spawn(port: u16, folder: &PathBuf, options: &Vec<String>) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-        .args(["--enable-debug-command", "yes"])
-        .arg("--dir")
-        .arg(folder)
-        .args(options)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("these tests need redis-server in the path: apt-get install redis-server")
-}
-
-/// A connection that knows nothing but the protocol.
-pub struct Talk(BufReader<TcpStream>);
-
-impl Talk {
-    pub fn to(port: u16) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Talk(BufReader::new(stream)))
-    }
-
-    pub fn ask<B: AsRef<[u8]>>(&mut self, command: &[B]) -> std::io::Result<Answer> {
-        self.send(command)?;
-        self.answer()
-    }
-
-    pub fn send<B: AsRef<[u8]>>(&mut self, command: &[B]) -> std::io::Result<()> {
-        let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
-        for part in command {
-            let part = part.as_ref();
-            bytes.extend(format!("${}\r\n", part.len()).bytes());
-            bytes.extend(part);
-            bytes.extend(b"\r\n");
-        }
-        self.0.get_mut().write_all(&bytes)
-    }
-
-    pub fn answer(&mut self) -> std::io::Result<Answer> {
-        let mut line = String::new();
-        if self.0.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let (kind, rest) = line.trim_end().split_at(1);
-        Ok(match kind {
-            "+" => Answer::Text(rest.to_owned()),
-            "-" => Answer::Error(rest.to_owned()),
-            ":" => Answer::Number(rest.parse().unwrap()),
-            "$" if rest == "-1" => Answer::Nil,
-            "$" => {
-                let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
-                self.0.read_exact(&mut bytes)?;
-                bytes.truncate(bytes.len() - 2);
-                Answer::Bytes(bytes)
-            }
-            "*" if rest == "-1" => Answer::Nil,
-            "*" => {
-                let count = rest.parse::<usize>().unwrap();
-                Answer::Many(
-                    (0..count)
-                        .map(|_| self.answer())
-                        .collect::<Result<_, _>>()?,
-                )
-            }
-            other => panic!("not the protocol: {other}"),
-        })
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }
 
@@ -311,9 +144,13 @@ impl OnServer {
     }
 }
 
-impl World for OnServer {
+impl StoreUnderTest for OnServer {
     fn store(&self) -> &dyn Store {
         &self.store
+    }
+
+    fn limit(&self) -> usize {
+        LIMIT
     }
 
     fn lose_lease(&self, key: &StoreKey) {

@@ -1,15 +1,15 @@
 //! Encrypted connections.
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use dev_support::redis::{free_port, temporary};
 use everfresh::store::{ErrorClass, RedisBuilder, RedisStore};
+use everfresh::testing::store_contract::key;
 
-use crate::contract::world::key;
 use crate::faults::{class, works};
-use crate::server::{Server, free_port, temporary};
+use crate::server::Server;
 
 /// A certificate authority, and a key and a certificate for this machine; made with openssl.
 struct Certificates(PathBuf);
@@ -27,7 +27,7 @@ fn openssl(folder: &Path, arguments: &str) {
 
 impl Certificates {
     fn new() -> Self {
-        let folder = temporary();
+        let folder = temporary().unwrap();
         let elliptic = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
         openssl(
             &folder,
@@ -79,7 +79,7 @@ fn builder(host: &str, port: u16) -> RedisBuilder {
 #[test]
 fn an_encrypted_connection_is_verified() {
     let (ours, theirs) = (Certificates::new(), Certificates::new());
-    let port = free_port();
+    let port = free_port().unwrap();
     let server = ours.server(port);
     let store = builder("127.0.0.1", port)
         .authority(ours.authority())

@@ -1,5 +1,4 @@
 //! The store that fails as it is told.
-
 use std::slice::from_ref;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -8,9 +7,10 @@ use std::time::Duration;
 use everfresh::store::{
     ChangeKind, ChaosStore, ErrorClass, Fault, MemoryStore, Op, Store, StoreKey, StoreState,
 };
+use everfresh::testing::store_contract::{
+    LIMIT, Recording, StoreUnderTest, caller, key, namespace, value,
+};
 use futures_lite::future::block_on;
-
-use crate::contract::world::{Heard, LIMIT, World, caller, key, namespace, value};
 
 struct Chaotic {
     memory: Arc<MemoryStore>,
@@ -25,9 +25,13 @@ impl Chaotic {
     }
 }
 
-impl World for Chaotic {
+impl StoreUnderTest for Chaotic {
     fn store(&self) -> &dyn Store {
         &self.store
+    }
+
+    fn limit(&self) -> usize {
+        LIMIT
     }
 
     fn lose_lease(&self, key: &StoreKey) {
@@ -52,7 +56,7 @@ impl World for Chaotic {
 }
 
 // Left alone it is as good as any.
-crate::contracts!(Chaotic::new());
+everfresh::store_contract_tests!(Chaotic::new());
 
 #[test]
 fn it_fails_before_and_after() {
@@ -109,7 +113,7 @@ fn it_damages_payloads() {
     a.set(&k, b"one");
     world.store.next(Op::Read, Fault::Corrupt);
     let damaged = a.try_read(&k).unwrap().unwrap();
-    let error = crate::contract::world::raw()
+    let error = everfresh::testing::store_contract::raw()
         .open(&k, &damaged)
         .unwrap_err();
     assert_eq!(error, everfresh::store::PayloadError::Checksum);
@@ -119,7 +123,7 @@ fn it_damages_payloads() {
 #[test]
 fn it_disconnects() {
     let world = Chaotic::new();
-    let heard = Heard::of(world.store(), &namespace());
+    let heard = Recording::of(world.store(), &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     let gaps = world.store.gaps();
     world.store.disconnect();
@@ -139,7 +143,7 @@ fn it_disconnects() {
 #[test]
 fn it_holds_and_loses_changes() {
     let world = Chaotic::new();
-    let heard = Heard::of(world.store(), &namespace());
+    let heard = Recording::of(world.store(), &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     world.store.hold_changes();
     a.set(&k, b"one");

@@ -1,13 +1,11 @@
 //! What payloads say, and what is not read.
-
 use std::time::Duration;
 
 use everfresh::store::{
     Codec, Epoch, Format, Namespace, PayloadError, Postcard, Rejected, StoreKey, Terms, envelope,
 };
+use everfresh::testing::store_contract::{Raw, key, raw, terms};
 use serde::{Deserialize, Serialize};
-
-use crate::contract::world::{Raw, key, raw, terms};
 
 /// Writes an epoch as a store does.
 pub fn stamped(mut payload: Vec<u8>, epoch: u64) -> Vec<u8> {

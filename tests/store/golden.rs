@@ -1,13 +1,12 @@
 //! Payloads of every version that ever was, byte by byte. These files never change: what is in somebody's store has to be read.
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use everfresh::store::{Format, Json, MessagePack, Postcard, StoreKey, Terms};
+use everfresh::testing::store_contract::{Raw, namespace};
 use serde::{Deserialize, Serialize};
 
-use crate::contract::world::{Raw, namespace};
 use crate::envelopes::stamped;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -1,43 +1,19 @@
 //! What anybody may have put into the store: no panic, no large allocation, nothing damaged accepted.
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use dev_support::allocator::PerThread;
 use everfresh::store::{Format, Json, MessagePack, PayloadError, Postcard, envelope};
+use everfresh::testing::store_contract::{key, raw, terms};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::contract::world::{key, raw, terms};
 use crate::envelopes::{stamped, stored};
 
-/// Remembers the largest allocation of each thread.
-struct Largest;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: all of it is the system's; a number is noted on the side.
-unsafe impl GlobalAlloc for Largest {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(layout.size())));
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Largest = Largest;
+static ALLOCATOR: PerThread = PerThread;
 
 /// Reads bytes with all formats; what allocated most may not have been more than the limit and a little.
 fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
-    LARGEST.set(0);
+    PerThread::take_largest();
     let limit = 1 << 16;
     let key = key("a");
     let opened = vec![
@@ -55,7 +31,7 @@ fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
             .open(&key, bytes)
             .map(drop),
     ];
-    let largest = LARGEST.get();
+    let largest = PerThread::take_largest();
     assert!(largest <= 2 << 20, "{largest} bytes at once");
     envelope::epoch(bytes);
     opened
@@ -80,9 +56,9 @@ fn a_forgery_is_what_the_format_says() {
 
 #[test]
 fn the_allocator_is_watched() {
-    LARGEST.set(0);
+    PerThread::take_largest();
     drop(std::hint::black_box(vec![0_u8; 12_345_678]));
-    assert!(LARGEST.get() >= 12_345_678);
+    assert!(PerThread::take_largest() >= 12_345_678);
 }
 
 proptest! {

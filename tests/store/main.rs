@@ -3,8 +3,6 @@
 //! No test sleeps or depends on real time.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod contract;
-
 mod chaos;
 mod codecs;
 mod envelopes;
@@ -13,3 +11,4 @@ mod hostile;
 mod memory;
 mod names;
 mod protocol;
+mod wrong;

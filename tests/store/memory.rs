@@ -1,14 +1,15 @@
 //! The contracts on the store in memory, and its own ways.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dev_support::until;
 use everfresh::ManualClock;
 use everfresh::store::{Acquire, Acquired, MemoryStore, Origin, Store, StoreKey, Token};
+use everfresh::testing::store_contract::{
+    HOUR, LIMIT, MINUTE, Recording, StoreUnderTest, caller, key, namespace,
+};
 use futures_lite::future::block_on;
-
-use crate::contract::world::{HOUR, Heard, LIMIT, MINUTE, World, caller, key, namespace, until};
 
 struct InMemory {
     store: MemoryStore,
@@ -23,9 +24,13 @@ impl InMemory {
     }
 }
 
-impl World for InMemory {
+impl StoreUnderTest for InMemory {
     fn store(&self) -> &dyn Store {
         &self.store
+    }
+
+    fn limit(&self) -> usize {
+        LIMIT
     }
 
     fn lose_lease(&self, key: &StoreKey) {
@@ -49,7 +54,7 @@ impl World for InMemory {
     }
 }
 
-crate::contracts!(InMemory::new());
+everfresh::store_contract_tests!(InMemory::new());
 
 #[test]
 fn leases_and_payloads_expire() {
@@ -123,7 +128,7 @@ fn a_flush_loses_everything() {
 #[test]
 fn a_reconnection_is_told() {
     let world = InMemory::new();
-    let heard = Heard::of(world.store(), &namespace());
+    let heard = Recording::of(world.store(), &namespace());
     let before = world.store.gaps();
     world.store.reconnect();
     assert_eq!(world.store.gaps(), before + 1);

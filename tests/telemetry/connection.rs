@@ -1,13 +1,13 @@
 //! What is told of the connections to a Redis. Without a `redis-server` in the path this fails; it is never skipped.
-
 use std::net::TcpListener;
 
+use dev_support::caches::*;
+use dev_support::redis::Server;
+use dev_support::until;
 use everfresh::store::{RedisStore, Store};
 use tracing::Level;
 
-use crate::server::Server;
 use crate::subscriber::TRACED;
-use crate::support::*;
 
 /// A store has two: one for reads, one for everything else.
 const CONNECTIONS: usize = 2;

@@ -1,11 +1,10 @@
 //! The metrics of one cache.
-
+use dev_support::caches::gates::End;
+use dev_support::caches::*;
 use everfresh::{Cache, CountingLoader, ManualClock, Source};
 
 use crate::SECRET;
 use crate::recorder::RECORDED;
-use crate::support::gates::End;
-use crate::support::*;
 
 /// So near to the soft limit a draw of "not yet" has a chance of one in a hundred million.
 const HARDLY_FRESH: std::time::Duration = std::time::Duration::from_nanos(20);

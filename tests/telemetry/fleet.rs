@@ -1,8 +1,9 @@
 //! The metrics and the spans of the second level.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dev_support::caches::*;
+use dev_support::until;
 use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Op, PayloadError};
 use everfresh::{Builder, Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
@@ -11,7 +12,6 @@ use tracing::Level;
 
 use crate::recorder::RECORDED;
 use crate::subscriber::TRACED;
-use crate::support::*;
 use crate::{SECRET, tells};
 
 pub struct Process {

@@ -2,14 +2,6 @@
 //! apart by the names of their caches.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, unused_imports)] // what these tests share with others is more than they need
-#[path = "../main/support/mod.rs"]
-mod support;
-
-#[allow(dead_code)]
-#[path = "../../examples/fleet/server.rs"]
-mod server;
-
 mod connection;
 mod counted;
 mod fleet;

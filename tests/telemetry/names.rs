@@ -1,16 +1,15 @@
 //! What the library exports, what its documentation lists, and what the dashboard and the alerts ask for are the same.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use dev_support::caches::*;
 use everfresh::store::{ErrorClass, Fault, MemoryStore, Op, PayloadError, StoreStats};
 use futures_lite::future::block_on;
 use metrics::Unit;
 
 use crate::fleet::process_of;
 use crate::recorder::{RECORDED, Series};
-use crate::support::*;
 use crate::{SECRET, tells};
 
 /// A metric's labels besides that of the cache, each with its words.

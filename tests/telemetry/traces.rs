@@ -1,13 +1,13 @@
 //! The spans and events of one cache.
-
 use std::sync::{Arc, Mutex};
 
+use dev_support::caches::gates::{End, numbering};
+use dev_support::caches::*;
+use dev_support::until;
 use everfresh::{Cache, CountingLoader, InjectedFailure, ManualClock};
 use tracing::{Level, Span};
 
 use crate::subscriber::{Said, TRACED};
-use crate::support::gates::{End, numbering};
-use crate::support::*;
 use crate::{SECRET, tells};
 
 fn current() -> Option<&'static str> {

@@ -1,10 +1,9 @@
 //! The command line.
-
 use std::ffi::OsString;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::forecast::FULL;
+use dev_support::args::Words;
+use dev_support::forecast::FULL;
 
 pub const HELP: &str = "\
 Serves match predictions from an everfresh cache, and a page to watch it: http://127.0.0.1:8080/
@@ -36,7 +35,7 @@ pub struct Args {
 }
 
 /// Reads the arguments after the program's name.
-pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let mut parsed = Args {
         port: 8080,
         redis: None,
@@ -46,30 +45,24 @@ pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         beta: 1.0,
         help: false,
     };
-    while let Some(arg) = args.next() {
-        let name = arg.to_string_lossy().into_owned();
-        let mut value = || match args.next().map(OsString::into_string) {
-            Some(Ok(value)) => Ok(value),
-            _ => Err(format!("{name} needs a value")),
-        };
-        match name.as_str() {
-            "--port" => parsed.port = number(&name, &value()?)?,
-            "--redis" => parsed.redis = Some(value()?),
-            "--fresh" => parsed.fresh = Duration::from_millis(number(&name, &value()?)?),
-            "--stale" => parsed.stale = Duration::from_millis(number(&name, &value()?)?),
-            "--simulations" => parsed.simulations = number(&name, &value()?)?,
-            "--beta" => parsed.beta = number(&name, &value()?)?,
+    let mut words = Words::new(args);
+    while let Some(word) = words.next_word() {
+        match word.as_str() {
+            "--port" => parsed.port = words.number(.., "a port")?,
+            "--redis" => parsed.redis = Some(words.text()?),
+            "--fresh" => parsed.fresh = millis(&mut words)?,
+            "--stale" => parsed.stale = millis(&mut words)?,
+            "--simulations" => parsed.simulations = words.number(1.., "1 or more")?,
+            "--beta" => parsed.beta = words.number(.., "a number")?,
             "--help" | "-h" => parsed.help = true,
-            _ => return Err(format!("unknown argument {name}")),
+            _ => return words.unknown(),
         }
-    }
-    if parsed.simulations == 0 {
-        return Err("--simulations must be 1 or more".to_owned());
     }
     Ok(parsed)
 }
 
-fn number<N: FromStr>(name: &str, value: &str) -> Result<N, String> {
-    let wrong = |_| format!("{name} cannot be {value}");
-    value.parse().map_err(wrong)
+fn millis(words: &mut Words<impl Iterator<Item = OsString>>) -> Result<Duration, String> {
+    words
+        .number(.., "a whole number of milliseconds")
+        .map(Duration::from_millis)
 }

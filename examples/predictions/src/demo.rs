@@ -1,5 +1,4 @@
 //! The buttons of the page, and the page.
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,8 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use dev_support::quantile::quantile;
+use dev_support::report::micros;
 use everfresh::{Cached, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -224,11 +225,7 @@ async fn burst(
     let (computes, failures) = service.tally.since(begun);
     let mut took: Vec<Duration> = answers.iter().map(|(took, _)| *took).collect();
     took.sort_unstable();
-    let quantile = |part: f64| {
-        let rank = (took.len() as f64 * part).ceil() as usize;
-        let at = took.get(rank.saturating_sub(1));
-        at.map_or(0.0, |took| took.as_nanos() as f64 / 1_000.0)
-    };
+    let quantile = |part| micros(quantile(&took, part));
     let count = |wanted: &dyn Fn(Option<Source>) -> bool| {
         answers.iter().filter(|(_, source)| wanted(*source)).count()
     };

@@ -5,12 +5,6 @@
 mod args;
 mod demo;
 mod events;
-#[allow(
-    dead_code,
-    reason = "shared with the example `certify`, which uses all of it"
-)]
-#[path = "../../certify/forecast.rs"]
-mod forecast;
 mod prediction;
 mod proxy;
 mod refusal;

@@ -1,17 +1,16 @@
 //! What is cached, how it is computed, and by which limits.
-
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dev_support::forecast::{Fixture, Forecast, MATCH, TEAMS, forecast};
 use everfresh::SecondLevel;
 use everfresh::store::RedisStore;
 use everfresh::{BuildError, Cache, Loaded};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Args;
-use crate::forecast::{Fixture, Forecast, MATCH, TEAMS, forecast};
 use crate::tally::Tally;
 
 pub type Predictions = Cache<Pairing, Prediction>;

@@ -1,9 +1,9 @@
 //! Users, passwords and rights.
-
+use dev_support::until;
 use everfresh::store::{ErrorClass, RedisStore, Store, StoreState};
+use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 
 use super::{acquire, class, read, set, works};
-use crate::contract::world::{Heard, caller, key, namespace, until};
 use crate::server::{OnServer, Server};
 
 /// All that the store needs, as the documentation says.
@@ -90,12 +90,12 @@ fn the_rights_that_are_documented_are_enough() {
         .connect_blocking()
         .unwrap();
     let world = OnServer { server, store };
-    let heard = Heard::of(&world.store, &namespace());
+    let heard = Recording::of(&world.store, &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     let epoch = a.published(&k, a.granted(&k, None), b"one");
     a.granted(&k, Some(epoch));
-    assert!(a.renew(&k, crate::contract::world::HOUR));
-    assert!(a.release(&k, Some(crate::contract::world::HOUR)));
+    assert!(a.renew(&k, everfresh::testing::store_contract::HOUR));
+    assert!(a.release(&k, Some(everfresh::testing::store_contract::HOUR)));
     works(&world.store, &k);
     heard.wait_for(4);
     assert!(world.store.state().is_up());

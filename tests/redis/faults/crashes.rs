@@ -1,15 +1,16 @@
 //! Servers that end, and what they know when they are back.
-
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use dev_support::redis::Answer;
+use dev_support::until;
 use everfresh::store::{Acquired, ErrorClass, RedisStore, Store, StoreState, Stored};
+use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 use futures_lite::future::block_on;
 
 use super::{acquire, bounded, class, is_gone, read, set, works};
-use crate::contract::world::{Heard, caller, key, namespace, until};
 use crate::server::{OnServer, Server};
 
 #[test]
@@ -57,7 +58,7 @@ fn a_crash_ends_what_is_in_flight() {
 #[test]
 fn a_restart_with_nothing_is_a_new_generation() {
     let mut world = OnServer::hurried();
-    let heard = Heard::of(&world.store, &namespace());
+    let heard = Recording::of(&world.store, &namespace());
     let k = key("a");
     let epoch = set(&world.store, &k, b"one").unwrap();
     let granted = acquire(&world.store, &k, Some(epoch));
@@ -108,7 +109,7 @@ fn it_starts_before_the_server_and_joins_it() {
     let refused = bounded(|| server.builder().connect_blocking());
     assert_eq!(class(refused), ErrorClass::Unavailable);
     let store = server.builder().start().unwrap();
-    let heard = std::sync::Arc::new(Heard::default());
+    let heard = std::sync::Arc::new(Recording::default());
     let listener: std::sync::Arc<dyn everfresh::store::ChangeListener> = heard.clone();
     store.subscribe(&namespace(), std::sync::Arc::downgrade(&listener));
     until("an attempt was made", || {
@@ -158,7 +159,7 @@ fn its_thread_and_connections_end_with_it() {
     let world = OnServer::hurried();
     let OnServer { server, store } = world;
     let clients = |server: &Server| match server.ask(&["CLIENT", "LIST"]) {
-        crate::server::Answer::Bytes(list) => list
+        Answer::Bytes(list) => list
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .count(),

@@ -1,10 +1,11 @@
 //! What others leave under our keys and on our channels.
-
+use dev_support::redis::Answer;
+use dev_support::until;
 use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store, StoreKey};
+use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 
 use super::{acquire, class, invalidate, read, set, works};
-use crate::contract::world::{Heard, caller, key, namespace, until};
-use crate::server::{Answer, OnServer, data, lease};
+use crate::server::{OnServer, data, lease};
 
 #[test]
 fn another_type_is_left_alone() {
@@ -16,8 +17,11 @@ fn another_type_is_left_alone() {
     assert_eq!(class(acquire(&world.store, &k, None)), ErrorClass::Foreign);
     assert_eq!(class(set(&world.store, &k, b"no")), ErrorClass::Foreign);
     assert_eq!(class(invalidate(&world.store, &k)), ErrorClass::Foreign);
-    let publish =
-        caller(&world, 1).try_publish(&k, epoch, crate::contract::world::payload(&k, b"no"));
+    let publish = caller(&world, 1).try_publish(
+        &k,
+        epoch,
+        everfresh::testing::store_contract::payload(&k, b"no"),
+    );
     assert_eq!(class(publish), ErrorClass::Foreign);
     assert_eq!(world.server.ask(&["LLEN", &data(&k)]), Answer::Number(1));
     assert_eq!(world.store.stats().errors(ErrorClass::Foreign), 5);
@@ -102,7 +106,7 @@ fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, Error
 #[test]
 fn noise_on_the_channel_is_counted_and_passed_over() {
     let world = OnServer::hurried();
-    let heard = Heard::of(&world.store, &namespace());
+    let heard = Recording::of(&world.store, &namespace());
     let channel = format!("{}:c", namespace().as_str());
     let mut talk = world.server.talk();
     let short = [3_u8; 32];

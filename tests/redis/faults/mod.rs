@@ -8,15 +8,13 @@ mod network;
 mod pauses;
 pub mod proxy;
 mod refusals;
-
 use std::time::{Duration, Instant};
 
 use everfresh::store::{
     Acquire, Acquired, Epoch, ErrorClass, Origin, Store, StoreError, StoreKey, Token,
 };
+use everfresh::testing::store_contract::{HOUR, MINUTE, payload};
 use futures_lite::future::block_on;
-
-use crate::contract::world::{HOUR, MINUTE, payload};
 
 /// Long enough for the slowest machine, and short of "for ever". The stores' own limit is 0.3 s.
 const BOUND: Duration = Duration::from_secs(20);

@@ -1,12 +1,12 @@
 //! Networks that lose, cut, stall and damage.
-
 use std::time::Duration;
 
+use dev_support::until;
 use everfresh::store::{ErrorClass, RedisStore, Store};
+use everfresh::testing::store_contract::{LIMIT, Recording, key, namespace};
 
 use super::proxy::{Mood, Proxy};
 use super::{is_gone, read, set, works};
-use crate::contract::world::{Heard, LIMIT, key, namespace, until};
 use crate::server::Server;
 
 fn through(proxy: &Proxy) -> RedisStore {
@@ -30,7 +30,7 @@ fn a_cut_line() {
     let server = Server::start();
     let proxy = Proxy::to(server.port);
     let store = through(&proxy);
-    let heard = Heard::of(&store, &namespace());
+    let heard = Recording::of(&store, &namespace());
     set(&store, &key("a"), b"one").unwrap();
     proxy.mood(Mood::Cut);
     // On both connections.
@@ -112,7 +112,7 @@ fn a_slow_line_is_only_slow() {
 fn a_subscription_that_is_lost_is_a_gap() {
     let server = Server::start();
     let store = server.builder().connect_blocking().unwrap();
-    let heard = Heard::of(&store, &namespace());
+    let heard = Recording::of(&store, &namespace());
     let gaps = store.gaps();
     server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     until("the gap is told", || heard.gaps() == [gaps + 1]);

@@ -1,10 +1,11 @@
 //! Servers that do not answer.
-
+use dev_support::redis::Answer;
+use dev_support::until;
 use everfresh::store::{ErrorClass, Store, StoreState};
+use everfresh::testing::store_contract::key;
 
 use super::{class, is_gone, read, set, works};
-use crate::contract::world::{key, until};
-use crate::server::{Answer, OnServer};
+use crate::server::OnServer;
 
 #[test]
 fn a_server_that_hangs() {

@@ -1,12 +1,13 @@
 //! Servers that read and do not write.
-
 use std::fs;
 
+use dev_support::redis::Answer;
+use dev_support::until;
 use everfresh::store::{Acquired, Epoch, ErrorClass, Store, StoreState};
+use everfresh::testing::store_contract::{caller, key};
 
 use super::{acquire, class, invalidate, is_gone, read, set, works};
-use crate::contract::world::{caller, key, until};
-use crate::server::{Answer, OnServer, Server};
+use crate::server::{OnServer, Server};
 
 /// Reads, and says by class that it does not write. `told` is whether invalidations work.
 fn reads_only(world: &OnServer, loading: Epoch, invalidations_work: bool) {
@@ -27,7 +28,7 @@ fn reads_only(world: &OnServer, loading: Epoch, invalidations_work: bool) {
     let lease = caller(world, 7).try_publish(
         &key("loading"),
         loading,
-        crate::contract::world::payload(&key("loading"), b"no"),
+        everfresh::testing::store_contract::payload(&key("loading"), b"no"),
     );
     assert_eq!(class(lease), ErrorClass::Refused);
     match invalidations_work {
@@ -61,7 +62,7 @@ fn out_of_memory() {
     world.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     reads_only(&world, loading, true);
     // What shrinks nothing and grows nothing works as well.
-    assert!(caller(&world, 7).renew(&key("loading"), crate::contract::world::HOUR));
+    assert!(caller(&world, 7).renew(&key("loading"), everfresh::testing::store_contract::HOUR));
     assert!(caller(&world, 7).release(&key("loading"), None));
     world.server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     works(&world.store, &key("stored"));

@@ -2,16 +2,16 @@
 
 mod together;
 mod trouble;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use dev_support::until;
 use everfresh::store::{Codec, Namespace, Postcard, RedisBuilder, RedisStore, Store, StoreKey};
+use everfresh::testing::store_contract::{HOUR, MINUTE};
 use everfresh::{Cache, Loaded, ManualClock, Request, Source};
 use everfresh::{FleetStats, SecondLevel};
 
-use crate::contract::world::{HOUR, MINUTE, until};
 use crate::server::Server;
 
 const NAMESPACE: &str = "caches:v1";

@@ -1,12 +1,11 @@
 //! A server that works: what processes have from each other.
-
 use std::thread;
 
+use dev_support::until;
 use everfresh::Source;
 use futures_lite::future::block_on;
 
 use super::{Origin, Process, STALE, name};
-use crate::contract::world::until;
 use crate::server::{Server, data, lease};
 
 fn fleet(origin: &Origin, server: &Server, count: usize) -> Vec<Process> {

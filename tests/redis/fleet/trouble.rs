@@ -1,15 +1,15 @@
 //! A server in trouble: reads of what is resident go on, and everything is well again by itself (P7).
-
 use std::time::Duration;
 
+use dev_support::redis::Answer;
+use dev_support::until;
 use everfresh::Source;
 use everfresh::store::{ErrorClass, Store};
 use futures_lite::future::block_on;
 
 use super::{Origin, Process, name};
-use crate::contract::world::until;
 use crate::faults::proxy::{Mood, Proxy};
-use crate::server::{Answer, Server, data};
+use crate::server::{Server, data};
 
 const KEYS: u64 = 8;
 
@@ -97,7 +97,7 @@ const GONE: &[ErrorClass] = &[ErrorClass::Unavailable, ErrorClass::TimedOut];
 
 #[test]
 fn a_server_that_is_killed() {
-    survives(Server::kill, Server::restart, GONE);
+    survives(|server| server.kill(), Server::restart, GONE);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use crate::http::{Answer, connect, get, post, send};
-use crate::processes::{Redis, Service, eventually};
+use crate::processes::{Service, eventually, keys, redis};
 
 const PAIRING: &str = "/predict/ManCity/Liverpool";
 
@@ -167,8 +167,8 @@ fn health_tells_of_the_store_and_does_not_depend_on_it() {
         (409, "no-store")
     );
 
-    let redis = Redis::start();
-    let service = Service::start(&["--redis", &redis.url]);
+    let redis = redis();
+    let service = Service::start(&["--redis", &redis.url()]);
     let store_is = |state: &str| {
         let health = get(service.port, "/health");
         assert_eq!(health.status, 200, "{health:?}");
@@ -186,11 +186,12 @@ fn health_tells_of_the_store_and_does_not_depend_on_it() {
 
 #[test]
 fn what_is_stored_outlives_the_process() {
-    let redis = Redis::start();
-    let options = ["--redis", redis.url.as_str(), "--fresh", "600000"];
+    let redis = redis();
+    let url = redis.url();
+    let options = ["--redis", url.as_str(), "--fresh", "600000"];
     let service = Service::start(&options);
     get(service.port, PAIRING);
-    eventually("it is stored", || redis.keys("predictions:v1:d:*") == "*1");
+    eventually("it is stored", || keys(&redis, "predictions:v1:d:*") == 1);
     service.kill();
 
     let again = Service::start(&options);

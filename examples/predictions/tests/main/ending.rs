@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 
 use crate::http::{connect, get, receive};
-use crate::processes::{Redis, Service, eventually};
+use crate::processes::{Service, eventually, keys, redis};
 
 const PAIRING: &str = "/predict/ManCity/Liverpool";
 
@@ -41,9 +41,9 @@ fn requests_under_way_are_finished_and_nobody_else_is_let_in() {
 
 #[test]
 fn leases_are_given_back() {
-    let redis = Redis::start();
-    let leases = || redis.keys("predictions:v1:l:*");
-    let mut service = Service::start(&["--redis", &redis.url, "--simulations", LONG]);
+    let redis = redis();
+    let leases = || keys(&redis, "predictions:v1:l:*");
+    let mut service = Service::start(&["--redis", &redis.url(), "--simulations", LONG]);
     let port = service.port;
     // One is computed, the other queued behind it, or computed by another core.
     let asking = [PAIRING, "/predict/Arsenal/Chelsea"].map(|path| {
@@ -52,10 +52,10 @@ fn leases_are_given_back() {
         stream.write_all(request.as_bytes()).expect("a request");
         stream
     });
-    eventually("both have their leases", || leases() == "*2");
+    eventually("both have their leases", || leases() == 2);
     // Nobody waits for either any more, so there is no request to finish.
     drop(asking);
     service.terminate();
     assert!(service.ends().success());
-    assert_eq!(leases(), "*0");
+    assert_eq!(leases(), 0);
 }

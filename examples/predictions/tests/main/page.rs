@@ -1,7 +1,7 @@
 //! The page, in a browser: buttons are clicked and numbers read.
 
 use crate::browser::{Browser, ENTER, TAB};
-use crate::processes::{Redis, Service, eventually};
+use crate::processes::{Service, eventually, redis};
 
 fn open(browser: &Browser, service: &Service) {
     browser.open(&format!("http://127.0.0.1:{}/", service.port));
@@ -34,8 +34,8 @@ struct Met {
 
 #[test]
 fn the_buttons_do_what_they_say_and_the_numbers_show_it() {
-    let redis = Redis::start();
-    let service = Service::start(&["--redis", &redis.url, "--fresh", "600000"]);
+    let redis = redis();
+    let service = Service::start(&["--redis", &redis.url(), "--fresh", "600000"]);
     let browser = Browser::start("buttons");
     open(&browser, &service);
     assert_eq!(browser.text("#store"), "up");

@@ -1,12 +1,12 @@
 //! The service and a Redis, as processes that end with the test.
-
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::{PATIENCE, connect, get};
+use dev_support::redis::{Answer, Server};
+
+use crate::http::{PATIENCE, get};
 
 /// Waits until it is so.
 pub fn eventually(what: &str, mut it_is: impl FnMut() -> bool) {
@@ -91,74 +91,15 @@ impl Drop for Service {
     }
 }
 
-pub struct Redis {
-    child: Child,
-    pub url: String,
-    port: u16,
+/// A Redis that a test can ask.
+pub fn redis() -> Server {
+    Server::start().expect("a redis-server")
 }
 
-impl Redis {
-    pub fn start() -> Redis {
-        for _ in 0..5 {
-            let port = free_port();
-            let mut redis = Redis {
-                child: spawn(port),
-                url: format!("redis://127.0.0.1:{port}/"),
-                port,
-            };
-            // It ends at once if another process took the port.
-            let mut ended = false;
-            eventually("redis-server answers", || {
-                ended = !matches!(redis.child.try_wait(), Ok(None));
-                ended || redis.answers()
-            });
-            if !ended {
-                return redis;
-            }
-        }
-        panic!("no redis-server comes up");
+/// How many keys of a server have this pattern.
+pub fn keys(redis: &Server, pattern: &str) -> usize {
+    match redis.ask(&["KEYS", pattern]) {
+        Ok(Answer::Many(keys)) => keys.len(),
+        other => panic!("not a list of keys: {other:?}"),
     }
-
-    fn answers(&self) -> bool {
-        TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.ask("PING") == "+PONG"
-    }
-
-    /// Sends a command; returns the first line of the answer.
-    pub fn ask(&self, command: &str) -> String {
-        let mut stream = connect(self.port);
-        stream
-            .write_all(format!("{command}\r\n").as_bytes())
-            .expect("a command");
-        let mut answer = [0; 4_096];
-        let length = stream.read(&mut answer).expect("an answer");
-        let text = String::from_utf8_lossy(&answer[..length]).into_owned();
-        text.lines().next().unwrap_or_default().to_owned()
-    }
-
-    /// How many keys are called so, as `*N`.
-    pub fn keys(&self, pattern: &str) -> String {
-        self.ask(&format!("KEYS {pattern}"))
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("these tests need redis-server in the path: apt-get install redis-server")
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its number").port()
 }

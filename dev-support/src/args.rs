@@ -1,0 +1,66 @@
+//! The words of a command line.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeBounds;
+use std::str::FromStr;
+
+/// The arguments of a program, one after the other, with messages for wrong ones.
+pub struct Words<I> {
+    rest: I,
+    /// The argument that was taken last.
+    name: OsString,
+}
+
+impl<I: Iterator<Item = OsString>> Words<I> {
+    /// The arguments after the program's name.
+    pub fn new(rest: I) -> Self {
+        Words {
+            rest,
+            name: OsString::new(),
+        }
+    }
+
+    /// The next argument.
+    pub fn next_word(&mut self) -> Option<String> {
+        self.name = self.rest.next()?;
+        Some(self.name())
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+
+    /// The value after the argument, whatever bytes it has.
+    pub fn value(&mut self) -> Result<OsString, String> {
+        let value = self.rest.next();
+        value.ok_or_else(|| format!("{} needs a value", self.name()))
+    }
+
+    /// The value after the argument, as text.
+    pub fn text(&mut self) -> Result<String, String> {
+        let text = self.value()?.into_string();
+        text.map_err(|_| format!("{} needs a value that is text", self.name()))
+    }
+
+    /// The value after the argument, as a number within `range`, which `told` describes.
+    pub fn number<N: FromStr + PartialOrd>(
+        &mut self,
+        range: impl RangeBounds<N>,
+        told: impl Display,
+    ) -> Result<N, String> {
+        let value = self.value()?;
+        let number = value.to_str().and_then(|text| text.parse().ok());
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let value = value.to_string_lossy();
+                format!("{} must be {told}, not {value}", self.name())
+            })
+    }
+
+    /// What to say of an argument that the program does not know.
+    pub fn unknown<T>(&self) -> Result<T, String> {
+        Err(format!("unknown argument {}", self.name()))
+    }
+}

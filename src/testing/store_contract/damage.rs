@@ -1,0 +1,149 @@
+//! Damaged, foreign and oversized bytes under a key.
+
+use crate::store::{Acquired, Epoch, ErrorClass, Stored, envelope};
+use crate::sync::future::block_on;
+
+use super::StoreUnderTest;
+use super::harness::{HOUR, caller, key, payload};
+
+/// A payload with an epoch written into it, as it would be stored.
+fn stored(name: &str, epoch: u64) -> Vec<u8> {
+    let mut payload = payload(&key(name), b"planted");
+    payload[4..12].copy_from_slice(&epoch.to_be_bytes());
+    let inverse = ((1_u64 << 53) - 1).wrapping_sub(epoch);
+    payload[12..20].copy_from_slice(&inverse.to_be_bytes());
+    payload
+}
+
+/// Whether a load of the key goes on as if nothing were there.
+fn is_replaced(subject: &dyn StoreUnderTest, bytes: Vec<u8>) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    subject.plant(&k, bytes.clone());
+    assert_eq!(a.try_read(&k), Ok(Some(bytes)));
+    let base = a.granted_over_nothing(&k);
+    let epoch = a.published(&k, base, b"loaded");
+    assert_eq!(a.read(&k), Some((b"loaded".to_vec(), epoch)));
+}
+
+pub(super) fn foreign_bytes_are_replaced(subject: &dyn StoreUnderTest) {
+    is_replaced(
+        subject,
+        b"a string of somebody else, as long as a whole header and longer, for it must be".to_vec(),
+    );
+}
+
+pub(super) fn a_truncated_payload_is_replaced(subject: &dyn StoreUnderTest) {
+    is_replaced(subject, stored("a", 5_000)[..19].to_vec());
+}
+
+pub(super) fn a_future_version_is_seen_and_replaced(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    let mut future = stored("a", 5_000);
+    future[3] = 77;
+    future.truncate(20);
+    subject.plant(&k, future.clone());
+    // A newer program can read it, and every program can read its epoch, ...
+    assert_eq!(a.acquire(&k, None), Acquired::Stored(future.clone()));
+    let epoch = envelope::epoch(&future);
+    assert_eq!(epoch, Epoch::from_micros(5_000));
+    // ... so an older program replaces it as it replaces any payload.
+    let base = a.granted(&k, epoch);
+    assert_eq!(Some(base), epoch);
+    assert!(a.published(&k, base, b"loaded") > base);
+}
+
+pub(super) fn a_damaged_epoch_counts_as_nothing(subject: &dyn StoreUnderTest) {
+    for at in 4..20 {
+        let (k, a) = (key("a"), caller(subject, 1));
+        let mut damaged = stored("a", 5_000);
+        damaged[at] ^= 0x10;
+        assert_eq!(envelope::epoch(&damaged), None);
+        subject.plant(&k, damaged);
+        let planted = Epoch::from_micros(5_000).unwrap();
+        let base = a.granted(&k, Some(planted));
+        assert!(base > planted, "{at}");
+        // Its epoch is no base, and the holder of the lease replaces it.
+        let b = caller(subject, 2);
+        assert_eq!(b.publish(&k, planted, b"no"), Stored::Refused);
+        a.published(&k, base, b"loaded");
+        a.invalidate(&k);
+    }
+}
+
+pub(super) fn an_impossible_epoch_is_ignored(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    for epoch in [0, (1 << 53) - 1, 1 << 53, u64::MAX] {
+        subject.plant(&k, stored("a", epoch));
+        a.granted_over_nothing(&k);
+        let set = a.set(&k, b"set");
+        assert!(set.micros() < (1 << 52));
+        assert!(a.set(&k, b"again") > set);
+        a.invalidate(&k);
+    }
+    // An epoch in the future is possible: the clock was set back.
+    let future = 1 << 52;
+    subject.plant(&k, stored("a", future));
+    assert!(matches!(a.acquire(&k, None), Acquired::Stored(_)));
+    assert_eq!(a.set(&k, b"set").micros(), future + 1);
+    assert_eq!(a.invalidate(&k).micros(), future + 2);
+}
+
+pub(super) fn a_payload_that_is_too_large_is_not_read_but_replaced(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    for (prefix, epoch) in [
+        (stored("a", 5_000), Epoch::from_micros(5_000)),
+        (vec![7; 30], None),
+    ] {
+        let mut large = prefix;
+        large.resize(subject.limit() + 1, 0);
+        subject.plant(&k, large);
+        assert_eq!(a.try_read(&k).unwrap_err().class(), ErrorClass::TooLarge);
+        let base = match epoch {
+            Some(_) => a.granted(&k, None),
+            None => a.granted_over_nothing(&k),
+        };
+        assert!(epoch.is_none_or(|epoch| epoch == base));
+        a.published(&k, base, b"loaded");
+        assert_eq!(a.read(&k).unwrap().0, b"loaded");
+        a.invalidate(&k);
+    }
+    let mut exact = stored("a", 5_000);
+    exact.resize(subject.limit(), 0);
+    subject.plant(&k, exact.clone());
+    assert_eq!(a.try_read(&k), Ok(Some(exact.clone())));
+    assert_eq!(a.acquire(&k, None), Acquired::Stored(exact));
+    assert_eq!(subject.store().stats().errors(ErrorClass::TooLarge), 2);
+}
+
+pub(super) fn a_payload_that_is_too_large_is_not_stored(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    let set = a.set(&k, b"small");
+    let mut large = payload(&k, b"large");
+    large.resize(subject.limit() + 1, 0);
+    let base = a.granted(&k, Some(set));
+    let published = a.try_publish(&k, base, large.clone());
+    assert_eq!(published.unwrap_err().class(), ErrorClass::TooLarge);
+    let set = block_on(subject.store().set(&k, large, HOUR, a.token.origin));
+    assert_eq!(set.unwrap_err().class(), ErrorClass::TooLarge);
+    assert_eq!(a.read(&k).unwrap().0, b"small");
+    assert_eq!(subject.store().stats().errors(ErrorClass::TooLarge), 2);
+}
+
+pub(super) fn bytes_that_are_no_envelope_are_not_stored(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    let base = a.granted(&k, None);
+    for bytes in [vec![], vec![0; 200], payload(&k, b"")[..70].to_vec()] {
+        let published = a.try_publish(&k, base, bytes.clone());
+        assert_eq!(published.unwrap_err().class(), ErrorClass::Protocol);
+        let set = block_on(subject.store().set(&k, bytes, HOUR, a.token.origin));
+        assert_eq!(set.unwrap_err().class(), ErrorClass::Protocol);
+    }
+    assert_eq!(a.read(&k), None);
+}
+
+pub(super) fn an_invalidation_removes_foreign_bytes(subject: &dyn StoreUnderTest) {
+    let (k, a) = (key("a"), caller(subject, 1));
+    subject.plant(&k, b"rubbish".to_vec());
+    a.invalidate(&k);
+    assert_eq!(a.try_read(&k), Ok(None));
+}
