@@ -27,7 +27,10 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let mut looks = 0;
     while !condition() {
         let passed = started.elapsed();
-        assert!(passed < Duration::from_secs(120), "not within 120 s: {what}");
+        assert!(
+            passed < Duration::from_secs(120),
+            "not within 120 s: {what}"
+        );
         looks += 1;
         match looks < 100 {
             true => thread::yield_now(),

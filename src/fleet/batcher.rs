@@ -1,7 +1,9 @@
-//! Work that is collected and done together by one task at a time, without a lock and without a task that waits.
+//! Collects work, which one task at a time takes and does together. No lock, and no idle task.
 //!
-//! Whoever brings work starts the task if there is none; the task takes all there is, and when there is no more says that it stops, and
-//! looks once more. Either it then sees what was brought meanwhile, or who brought it sees that the task has stopped: nothing is left lying.
+//! A caller that pushes work starts the task if none is at work. The task takes all work there is.
+//! When it finds no more, it marks itself as stopped and looks once more. Either the task then sees
+//! the work that was pushed meanwhile, or the caller that pushed it sees the mark and starts a new
+//! task. So no work is left behind.
 
 use crate::sync::{AtomicU8, AtomicUsize, Ordering, SegQueue};
 
@@ -9,7 +11,7 @@ pub struct Batcher<T> {
     waiting: SegQueue<T>,
     /// 1 while a task is at work.
     busy: AtomicU8,
-    /// Callers that are about to push more.
+    /// Callers that are about to push more work.
     held: AtomicUsize,
 }
 
@@ -24,11 +26,12 @@ impl<T> Default for Batcher<T> {
 }
 
 impl<T> Batcher<T> {
-    /// Brings work; true if the caller is to start the task.
+    /// Pushes work; returns true if the caller must start the task.
     #[must_use]
     pub fn push(&self, work: T) -> bool {
         self.waiting.push(work);
-        // SeqCst, as everywhere here, because each side writes one thing and then reads another. Whoever holds sees the work when it lets go.
+        // SeqCst, as everywhere here, because each side writes one word and then reads another. A
+        // caller that pauses the batcher sees this work when it resumes it.
         self.held.load(Ordering::SeqCst) == 0 && self.wake()
     }
 
@@ -37,7 +40,7 @@ impl<T> Batcher<T> {
         self.held.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// True if the caller is to start the task: also for what others, who still pause, have collected.
+    /// Returns true if the caller must start the task, also for work of callers that still pause.
     #[must_use]
     pub fn resume(&self) -> bool {
         self.held.fetch_sub(1, Ordering::SeqCst);
@@ -48,20 +51,20 @@ impl<T> Batcher<T> {
         !self.waiting.is_empty() && self.busy.swap(1, Ordering::SeqCst) == 0
     }
 
-    /// How much waits, about.
+    /// About how much work waits.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// For the task: what is to be done.
+    /// The next piece of work, for the task.
     pub fn next(&self) -> Option<T> {
         self.waiting.pop()
     }
 
-    /// For the task that found nothing more; false if it has to go on all the same.
+    /// Called by the task when it found no more work; returns false if the task must go on.
     #[must_use]
     pub fn stops(&self) -> bool {
-        // An exchange: of this one and that in `wake` the later sees the earlier.
+        // An exchange, so that of this one and the one in `wake` the later sees the earlier.
         self.busy.swap(0, Ordering::SeqCst);
         !self.wake()
     }

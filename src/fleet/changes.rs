@@ -1,4 +1,4 @@
-//! What other processes change.
+//! Changes that other processes make.
 
 use std::hash::Hash;
 
@@ -15,7 +15,7 @@ use crate::store::envelope;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass};
 use crate::sync::{Arc, Held};
 
-/// Keys that are compared with the store in one request after a gap, and refreshed at once.
+/// After a gap, this many keys are compared with the store in one request, and refreshed at once.
 const COMPARED: usize = 64;
 
 impl<K, V> ChangeListener for Fleet<K, V>
@@ -25,7 +25,7 @@ where
 {
     fn changed(&self, change: &Change) {
         let ours = change.origin == self.origin;
-        // First what is known, then what is resident: see the versions.
+        // The version index first, then the table: see `version_index`.
         let later = change
             .epoch
             .is_some_and(|epoch| self.versions.raise(change.hash, epoch));
@@ -36,7 +36,7 @@ where
                 self.follow(change);
             }
         }
-        // Who waits for a lease tries again.
+        // A job that waits for the lease tries again.
         self.versions.notify(change.hash);
     }
 
@@ -79,12 +79,12 @@ where
         }
     }
 
-    /// Takes over what another process refreshed; the value that is here is served until then.
+    /// Takes over a value that another process refreshed. The resident value is served until then.
     fn catch_up(&self, set: usize, key: &K, reason: LoadReason) -> Option<Arc<Flight<K, V>>> {
         let entries = self.entries.upgrade()?;
         let (place, entry) = entries.find_in(set, key)?;
         if entry.is_loading() {
-            // It waits for a change, and was flushed of this one.
+            // The load waits for a change, and is notified of this one.
             return None;
         }
         match entries.claim_now(place, &entry, self.state.clock.now()) {
@@ -98,10 +98,11 @@ where
         }
     }
 
-    /// After a gap: compares what is resident with the store, and refreshes what differs. Meanwhile it is served.
+    /// After a gap in the notifications: compares the resident values with the store and refreshes
+    /// those that differ. They are served meanwhile.
     ///
-    /// What the store no longer has was invalidated, or expired, or the store lost it. None of the three can be flushed apart, so it is loaded again, a few
-    /// keys at a time.
+    /// A key that the store no longer has was invalidated, or expired, or the store lost it. The
+    /// process cannot tell which, so it loads the key again, a few keys at a time.
     async fn recheck(self: Arc<Self>) {
         let gaps = self.store.gaps();
         for hashes in self.versions.hashes().chunks(COMPARED) {
@@ -113,7 +114,8 @@ where
                 if self.compare(hashes).await {
                     break;
                 }
-                // Changes arrive again before reads do, perhaps. A key that was left out would be left out for ever.
+                // Notifications may arrive again before reads succeed. A key that is skipped now
+                // would be skipped for ever, so try again.
                 let clock = &self.state.clock;
                 clock.sleep_until(clock.now().saturating_add(pause)).await;
                 pause = (2 * pause).min(PAUSES.1);
@@ -121,11 +123,13 @@ where
         }
     }
 
-    /// Compares some keys with the store, and refreshes what differs; false if the store did not answer for all of them.
+    /// Compares some keys with the store and refreshes those that differ. Returns false if the
+    /// store did not answer for all of them.
     async fn compare(self: &Arc<Self>, hashes: &[u128]) -> bool {
         let known = |hash: &u128| {
             let (key, set) = self.versions.key(*hash)?;
-            // What was never stored cannot have changed there, and what is pending will.
+            // A value that was never stored cannot have changed there, and a pending write will
+            // change it.
             self.versions.installed(*hash)?;
             matches!(self.versions.write_state(*hash), WriteState::Flushed)
                 .then(|| Some((self.name(&key)?, key, set)))
@@ -137,7 +141,7 @@ where
         for ((name, key, set), answer) in keys.iter().zip(self.store.read(&names).await) {
             let stored = match answer {
                 Ok(stored) => stored.as_deref().and_then(envelope::epoch),
-                // Something that no cache can use is as nothing.
+                // Data that no cache can use counts as nothing.
                 Err(error)
                     if matches!(error.class(), ErrorClass::TooLarge | ErrorClass::Foreign) =>
                 {
@@ -152,7 +156,8 @@ where
                 self.versions.raise(name.hash(), epoch);
             }
             if stored.is_none() || stored != self.versions.installed(name.hash()) {
-                // Not as an early refresh, which is left out when the loader is busy: nobody would try again.
+                // Not as an early refresh, because a busy loader drops those, and no later call
+                // would try again.
                 refreshed.extend(self.catch_up(*set, key, LoadReason::Stale));
             }
         }

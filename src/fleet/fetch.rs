@@ -1,15 +1,18 @@
-//! The way of a job through the store: wait for what this process has not flushed yet, read, ask for the lease, and only then load.
+//! The way of a job through the store: wait for the pending writes of this process, read, ask for
+//! the lease, and only then load.
 //!
-//! | what it meets | what it does |
+//! | the job finds | it does |
 //! |---|---|
-//! | a write of this process that the store does not know yet | waits for it; if that fails, loads without the store (P4) |
-//! | a payload that may be served | installs it, loads nothing |
-//! | a stale payload, for a key that is resident | asks for the lease, to refresh it |
-//! | nothing, or something that cannot be read | asks for the lease |
-//! | the lease | loads, publishes, tells the fleet |
-//! | a lease of somebody else | waits for the change, at most until the lease ends (nobody waits who has a stale value) |
-//! | a fleet that cools down | fails like a load that failed, or goes on serving the stale value |
-//! | no store | loads without a lease (P7, D) |
+//! | a pending write of this process | waits for it; if that fails, loads without the store (P4) |
+//! | a payload that may be served | installs it and loads nothing |
+//! | a stale payload, and the key is resident | asks for the lease, to refresh it |
+//! | no payload, or one that cannot be read | asks for the lease |
+//! | the lease granted | loads, publishes, notifies the fleet |
+//! | the lease held by another process | waits for the change, at most until the lease ends |
+//! | a fleet that cools down | fails like a load, or leaves the stale value in place |
+//! | no store | loads without a lease (P7) |
+//!
+//! A reader of a stale value never waits for any of this.
 
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,23 +31,24 @@ use crate::sync::future::{or, yield_now};
 use crate::sync::{Arc, Ordering, lock};
 use crate::time::clock::{Tick, ticks};
 
-/// Keys that are read from the store in one request.
+/// Keys that one request reads from the store.
 const TOGETHER: usize = 64;
 
-/// After so many answers those who got them come first.
+/// After this many answers the task yields, so that their readers run first.
 const IN_TURN: usize = 16;
 
-/// One job on its way.
+/// One job that asks the store.
 struct Asking<K, V> {
     job: Job<K, V>,
     _underway: Underway<K, V>,
 }
 
-/// What a payload was good for.
+/// What became of a payload.
 enum Use<K, V> {
-    /// The job is done, with this value or by a panic of user code.
+    /// The job is done: with this value, or because user code panicked.
     Installed,
-    /// Not to be served, or not instead of a refresh; its epoch, if it has one, is what the store holds.
+    /// The payload may not be served, or may not replace a refresh. Its epoch, if it has one, is
+    /// the one that the store holds.
     Refresh(Job<K, V>, Option<Epoch>),
 }
 
@@ -53,7 +57,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Starts a job: what a cache with a store does instead of running the loader.
+    /// Starts a job. A cache with a store calls this instead of running the loader.
     pub(super) fn start(self: &Arc<Self>, job: Job<K, V>) {
         if self.asking.push(job) {
             self.start_gathering();
@@ -71,9 +75,9 @@ where
         }
     }
 
-    /// Takes the jobs that wait, then reads for them; the next batch need not wait for that.
+    /// Takes the jobs that wait, then reads for them. The next batch does not wait for that.
     async fn batcher(self: Arc<Self>) {
-        // After all that is ready on this thread, which may push more.
+        // Tasks that are ready on this thread run first, because they may push more jobs.
         yield_now().await;
         let waiting = self.asking.waiting().min(TOGETHER);
         let mut keys = Vec::with_capacity(waiting);
@@ -83,7 +87,7 @@ where
                 .then(|| self.asking.next())
                 .flatten()
             {
-                // A key's `Eq` may panic; its own job ends with that, and no other.
+                // A key's `Eq` may panic. That ends its own job and no other.
                 let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(job)));
                 if let Some((key, job)) = prepared.ok().flatten() {
                     keys.push(key);
@@ -103,7 +107,8 @@ where
         self.read(keys, asking).await;
     }
 
-    /// Names the key; a job that cannot be named, or is one too many, ends here, and one that cannot be read for asks by itself.
+    /// Encodes the name of the key. The job ends here if its key cannot be encoded, or if too many
+    /// jobs are under way. A job that must not be read for in a batch asks by itself.
     fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<(StoreKey, Asking<K, V>)> {
         let Some(key) = self.name(job.key()) else {
             self.unleased(job);
@@ -126,7 +131,7 @@ where
         None
     }
 
-    /// Reads keys that are absent here, together.
+    /// Reads missing keys together.
     async fn read(self: &Arc<Self>, keys: Vec<StoreKey>, asking: Vec<Asking<K, V>>) {
         if keys.is_empty() {
             return;
@@ -135,13 +140,15 @@ where
         let mut time = self.store.now();
         let answered = keys.into_iter().zip(asking).zip(answers);
         for (at, ((key, asking), answer)) in answered.enumerate() {
-            // Who has an answer asks for the next key meanwhile, instead of after all the others.
+            // Readers that have their answers can ask for their next keys now, instead of after all
+            // others.
             if at % IN_TURN == IN_TURN - 1 {
                 yield_now().await;
-                // Somebody may have taken long, and no age may be too low.
+                // Read the clock again: the yield may have been long, and ages must not be
+                // underestimated.
                 time = self.store.now();
             }
-            // Whatever of the user's panics, the others are answered.
+            // If user code panics here, the other jobs still get their answers.
             let answered = || self.answered(key, asking, answer, time);
             let _ = catch_unwind(AssertUnwindSafe(answered));
         }
@@ -164,7 +171,7 @@ where
                 self.counters.misses.add();
                 (job, None)
             }
-            // What is stored is not a payload, or the store cannot be asked.
+            // The stored data is no payload, or the store cannot be reached.
             Err(_) => return self.unleased(job),
         };
         let asking = Asking { job, _underway };
@@ -172,7 +179,8 @@ where
             .spawn(Box::pin(self.clone().ask(key, asking, seen)));
     }
 
-    /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is an epoch that was read and is of no use.
+    /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is the epoch
+    /// of a payload that was read and cannot be used.
     async fn ask(self: Arc<Self>, key: StoreKey, asking: Asking<K, V>, unusable: Option<Epoch>) {
         let Asking { mut job, _underway } = asking;
         let hash = key.hash();
@@ -180,7 +188,7 @@ where
             origin: self.origin,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
         };
-        // What this process has; a placeholder has nothing.
+        // The epoch that this process has; a placeholder has none.
         let resident = (!job.is_cold())
             .then(|| self.versions.installed(hash))
             .flatten();
@@ -192,7 +200,7 @@ where
             if !job.is_wanted() {
                 return;
             }
-            // Before asking, so that no change after the answer is missed.
+            // Listen before asking, so that no change after the answer is missed.
             let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
             let ask = Acquire {
@@ -249,7 +257,8 @@ where
         (self.load)(job);
     }
 
-    /// Waits until the store knows what this process wrote; false if it could not be flushed.
+    /// Waits until the store knows the writes of this process. Returns false if one could not be
+    /// flushed.
     async fn flushed(&self, hash: u128) -> bool {
         loop {
             let Some(event) = self.versions.event(hash) else {
@@ -264,7 +273,7 @@ where
         }
     }
 
-    /// Makes a payload the value of the job's key, if it may be served; `time` is that of the store.
+    /// Makes a payload the value of the job's key, if it may be served. `time` is that of the store.
     fn install(
         &self,
         job: Job<K, V>,
@@ -292,7 +301,7 @@ where
         let now = self.state.clock.now();
         let times = restored(&self.state.policy, &terms, age(epoch, time), now);
         let fresh = now < times.fresh_until();
-        // Past the hard limit; or stale, and the job is to refresh a value that is here.
+        // Past the hard limit; or stale, while the job refreshes a resident value.
         if now >= times.expires() || !(fresh || job.is_cold()) {
             return Use::Refresh(job, Some(epoch));
         }
@@ -303,7 +312,8 @@ where
         let Some((entry, published)) = job.found(value, times, now) else {
             return Use::Installed;
         };
-        // Whoever notifications of something later in the meantime found nothing to take out, perhaps.
+        // A notification of a later epoch may have come before this value was resident, and found
+        // nothing to remove.
         if published == Published::Yes && !self.versions.install(hash, epoch) {
             self.remove_entry(hash, &entry);
         }
@@ -315,7 +325,7 @@ where
     }
 }
 
-/// By the store's clock, whatever this machine's clock says.
+/// By the clock of the store, not by that of this machine.
 fn age(epoch: Epoch, time: Option<u64>) -> Tick {
     let now = time.unwrap_or(epoch.micros());
     now.saturating_sub(epoch.micros()).saturating_mul(1_000)

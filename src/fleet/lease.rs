@@ -13,7 +13,7 @@ use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::time::clock::ticks;
 
-/// The right of one job to load for the fleet.
+/// The lease of one job, which loads for the fleet.
 pub(super) struct Lease<K, V> {
     fleet: Arc<Fleet<K, V>>,
     grant: Grant,
@@ -25,29 +25,29 @@ pub(super) struct Lease<K, V> {
 pub(super) struct Grant {
     pub(super) token: Token,
     pub(super) base: Epoch,
-    /// Whether a payload is stored, which the result replaces.
+    /// Whether the store holds a payload that the result will replace.
     pub(super) replaces: bool,
 }
 
-/// A lease in the store, given back when dropped, unless it ended otherwise: its job was shed, taken over, or dropped with its
-/// runtime.
+/// A lease in the store. Unless it ended before, dropping it gives it back: its job was shed, taken
+/// over, or dropped with its runtime.
 struct Held {
     store: Arc<dyn Store>,
     key: StoreKey,
     token: Token,
-    /// Not 0 once it has.
+    /// Not 0 once the lease has ended.
     ended: Arc<AtomicU8>,
 }
 
 impl Held {
     fn give_back(&self, cool_down: Option<Duration>) {
-        // Relaxed: a renewal too many does no harm.
+        // Relaxed: one renewal too many does no harm.
         if self.ended.swap(1, Ordering::Relaxed) != 0 {
             return;
         }
         let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
         self.store.spawn(Box::pin(async move {
-            // If it cannot be flushed, the lease ends by itself.
+            // If the store cannot be reached, the lease ends by itself.
             let _ = store.release(&key, token, cool_down).await;
         }));
     }
@@ -64,7 +64,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// A lease that was just granted; renewed until it ends or nobody wants its result any more.
+    /// A lease that was just granted. It is renewed until it ends or its result is no longer
+    /// wanted.
     pub(super) fn granted(
         fleet: &Arc<Fleet<K, V>>,
         key: StoreKey,
@@ -86,7 +87,7 @@ where
         lease
     }
 
-    /// At a third of the lease, so that one lost attempt does not lose it.
+    /// Renews at a third of the lease, so that one lost attempt does not lose it.
     fn renewing(
         &self,
         interest: Interest<K, V>,
@@ -102,7 +103,8 @@ where
                     return;
                 }
                 if !interest.is_live(clock.now()) {
-                    // Past its deadline, taken over, or nobody has the cache any more. The loader may go on, but not for the fleet.
+                    // The claim is past its deadline or was taken over, or the cache is gone. The
+                    // loader may go on, but not for the fleet.
                     let _ = fleet.store.release(&key, token, None).await;
                     return;
                 }
@@ -124,7 +126,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Callers have the value already. If the store refuses it, it is out of date and leaves this process too.
+    /// The callers have the value already. If the store refuses it, the value is out of date, and
+    /// is removed from this process too.
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published) {
         if published == Published::TakenOver {
             return;
@@ -153,7 +156,8 @@ where
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
                     fleet.counters.published.add();
-                    // What is later than it may have been flushed before it was known to be resident.
+                    // A notification of a later epoch may have come before the index knew that this
+                    // value is resident.
                     if !fleet.versions.install(key.hash(), epoch) {
                         fleet.remove_entry(key.hash(), &entry);
                     }
@@ -175,7 +179,7 @@ where
         self.held.give_back(Some(rest));
     }
 
-    /// Then the store must not have one either.
+    /// The store must not keep a value for this key either.
     fn not_found(self: Box<Self>) {
         if !self.grant.replaces {
             return;

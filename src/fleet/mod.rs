@@ -1,8 +1,9 @@
-//! The second level of one cache: loads ask the store first, results go to it, and changes of other processes come from it.
+//! The second level of one cache: loads ask the store first, results go to it, and changes of other
+//! processes come from it.
 //!
-//! Nothing of this is on the path of a hit. A job that would run the loader passes through here on its way; what it does is in `fetch`, the
-//! lease under which it runs in `lease`, what this process changes in `enqueue`, what others change in `follow`, and what is known
-//! of keys in `versions`.
+//! No hit comes here. A job that would run the loader passes through `fetch` first. `lease` is the
+//! lease under which it loads, `outbox` holds the writes of this process, `changes` handles those
+//! of other processes, and `version_index` knows the epochs of the keys.
 
 mod batcher;
 mod changes;
@@ -37,13 +38,14 @@ use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 use crate::time::clock::Tick;
 
-/// Distinct keys that ask the store at once, and results that are on their way to it; more are refused, or dropped.
+/// The limit on keys that ask the store and results that go to it at one time. More keys are
+/// refused, more results are dropped.
 const IN_FLIGHT: usize = 65_536;
 
-/// Keys whose encoded bytes are no more than this are written without growing a buffer.
+/// A key of at most this many encoded bytes is written without growing a buffer.
 const SHORT: usize = 64;
 
-/// The pauses between attempts to reach the store: from, to.
+/// The pauses between attempts to reach the store: the first and the longest.
 const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 /// The second level, at work.
@@ -59,15 +61,15 @@ struct Fleet<K, V> {
     counters: Counters,
     /// For work that outlives a call.
     this: Weak<Self>,
-    /// Not the cache's life: it ends with its last handle, whatever is under way here.
+    /// Weak, because the cache ends with its last handle, whatever work is under way here.
     entries: Weak<Entries<K, V>>,
     state: Arc<CacheState<K, V>>,
     load: RunJob<K, V>,
-    /// Jobs on their way to the store, where they travel together.
+    /// Jobs that go to the store together.
     asking: Batcher<Job<K, V>>,
     in_flight: AtomicUsize,
     pending: AtomicUsize,
-    /// Payloads up to this epoch are not used: a write of this process could not be flushed.
+    /// Payloads up to this epoch are not used, because a write of this process was given up.
     distrusted: Mutex<u64>,
 }
 
@@ -107,7 +109,8 @@ where
         fleet
     }
 
-    /// The name of a key in the store; `None` if its codec cannot write it, then the key does without.
+    /// The name of a key in the store. `None` if its codec cannot encode it; the key then has no
+    /// second level.
     fn name(&self, key: &K) -> Option<StoreKey> {
         let mut encoded = Vec::with_capacity(SHORT);
         let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, &mut encoded)));
@@ -115,7 +118,8 @@ where
         written.then(|| StoreKey::new(&self.namespace, &encoded))
     }
 
-    /// Makes sure that changes of a key are followed; false if the store does not know yet what this process wrote.
+    /// Makes sure that the changes of a key are followed. Returns false if the key has a pending
+    /// write.
     fn track(&self, name: &StoreKey, key: &K, set: usize) -> bool {
         let in_use = || {
             let entries = self.entries.upgrade();
@@ -127,7 +131,7 @@ where
         self.versions.track(name.hash(), key, set, in_use)
     }
 
-    /// Takes exactly this value out, if it is still resident.
+    /// Removes exactly this value, if it is still resident.
     fn remove_entry(&self, hash: u128, entry: &Arc<Entry<K, V>>) {
         let (Some((key, set)), Some(entries)) = (self.versions.key(hash), self.entries.upgrade())
         else {
@@ -141,7 +145,7 @@ where
         entries.removals.deliver();
     }
 
-    /// Runs what nobody waits for, unless too much of it is under way.
+    /// Runs work that no caller waits for, unless too much of it is under way.
     fn in_background(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let Some(place) = self.enter() else {
             self.counters.not_stored.add();
@@ -162,9 +166,9 @@ where
         )
     }
 
-    /// One of a bounded number of things under way.
+    /// One of a bounded number of operations under way.
     fn enter(self: &Arc<Self>) -> Option<Underway<K, V>> {
-        // Relaxed: it bounds memory, it guards none.
+        // Relaxed: the count bounds memory and guards none.
         let underway = Underway(self.clone());
         (self.in_flight.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT).then_some(underway)
     }

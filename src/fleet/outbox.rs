@@ -1,11 +1,13 @@
-//! What this process writes, on its way to the store.
+//! The outbox: writes of this process that the store does not know yet.
 //!
-//! A write is put down in the versions before it changes the table, and stays there until the store knows it. From the first moment on the key is
-//! not read from the store any more: a load that begins after the write cannot push back what was stored before it (P4).
+//! A write is recorded in the version index before it changes the table, and stays there until the
+//! store knows it. Meanwhile the key is not read from the store, so that a load that begins after
+//! the write cannot bring back an older payload (P4).
 //!
-//! Writes of one key are flushed one after the other, a later one instead of an earlier one that waits. One that fails is repeated, with growing pauses,
-//! until it is flushed. If too many wait, the one that came last is given up, and from then on nothing that was stored before is used by this
-//! process.
+//! The writes of one key are flushed one after the other; a later write replaces an earlier one
+//! that waits. A write that fails is repeated with growing pauses. If too many writes wait, the
+//! newest is given up, and from then on this process uses no payload that was stored before that
+//! moment.
 
 use std::hash::Hash;
 
@@ -18,7 +20,7 @@ use crate::rng::with_rng;
 use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
 use crate::sync::{Arc, Ordering, lock};
 
-/// Writes that may wait to be flushed.
+/// The limit on pending writes.
 const WAITING: usize = 65_536;
 
 impl<K, V> Fleet<K, V>
@@ -26,7 +28,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Puts down that a key is being set to this value; to be called before the value is resident.
+    /// Records that a key is being set to this value. Called before the value is resident.
     pub(super) fn set(self: &Arc<Self>, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
         let name = self.name(&entry.key)?;
         let terms = terms(&entry.times);
@@ -38,7 +40,7 @@ where
                 payload,
                 ttl: ttl(&terms),
             },
-            // What the store cannot pause it must not pause an older value of.
+            // If the store cannot hold this value, it must not hold an older one either.
             Some(Err(reason)) => {
                 trace::not_stored(&self.state.name, &reason);
                 self.counters.payload_errors(reason);
@@ -50,13 +52,13 @@ where
         self.enqueue(name, &entry.key, set, write)
     }
 
-    /// Puts down that a key is being invalidated; to be called before it leaves the table.
+    /// Records that a key is being invalidated. Called before the key is removed from the table.
     pub(super) fn invalidate(self: &Arc<Self>, key: &K, set: usize) -> Option<PendingWrite> {
         let name = self.name(key)?;
         self.enqueue(name, key, set, Write::Invalidate)
     }
 
-    /// Every key that this process knows.
+    /// Records that every key this process knows is being invalidated.
     pub(super) fn invalidate_all(self: &Arc<Self>) {
         for hash in self.versions.hashes() {
             if let Some((key, set)) = self.versions.key(hash) {
@@ -102,7 +104,7 @@ where
         }
     }
 
-    /// Tells the writes of one key until there are none.
+    /// Flushes the writes of one key until none is left.
     async fn write_state(self: Arc<Self>, name: StoreKey) {
         let hash = name.hash();
         let mut pause = PAUSES.0;
@@ -138,7 +140,7 @@ where
         let flushed = match write {
             Write::Set { payload, ttl } => {
                 match self.store.set(name, payload, ttl, self.origin).await {
-                    // Nobody else's value stays there instead.
+                    // The value of another process must not stay there instead.
                     Err(error) if error.class() == ErrorClass::TooLarge => {
                         self.counters.not_stored.add();
                         self.store.invalidate(name, self.origin).await
@@ -150,17 +152,19 @@ where
         };
         match flushed {
             Ok(epoch) => Ok(Some(epoch)),
-            // It holds something that no cache stores, and that is left alone; there is nothing of ours to replace.
+            // The store holds data not written by everfresh, and leaves it alone. There is no
+            // payload to replace.
             Err(error) if error.class() == ErrorClass::Foreign => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// One write will never be flushed: what the store holds may be older than what this process said.
+    /// One write will never be flushed, so the payloads in the store may be older than this
+    /// process.
     fn give_up(&self) {
         trace::given_up(&self.state.name);
         self.counters.given_up.add();
-        // Without a connection so far nothing was read from it either.
+        // Before the first connection nothing was read from the store either.
         let now = self.store.now().unwrap_or(0);
         let mut distrusted = lock(&self.distrusted);
         *distrusted = now.max(*distrusted);

@@ -1,4 +1,4 @@
-//! What a user says of the second level of a cache.
+//! The settings of a second level.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::store::{Codec, Format, Namespace, Store};
 use crate::sync::Arc;
 
-/// How long a lease lasts unless it is renewed, if not given.
+/// The default duration of a lease.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A second level for one cache: the store, the part of it that is the cache's, and how keys and values are written.
+/// A second level for one cache: a store, a namespace in it, and the formats of keys and values.
 ///
 /// # Example
 ///
@@ -38,11 +38,11 @@ pub struct SecondLevel<K, V> {
 }
 
 impl<K, V> SecondLevel<K, V> {
-    /// Keys and values as [`Postcard`](crate::store::Postcard) writes them.
+    /// A second level whose keys and values are encoded by [`Postcard`](crate::store::Postcard).
     ///
     /// # Errors
     ///
-    /// If the namespace is not one: see [`Namespace::new`].
+    /// If `namespace` is not a valid namespace: see [`Namespace::new`].
     #[cfg(feature = "postcard")]
     pub fn new(store: Arc<impl Store>, namespace: &str) -> Result<Self, crate::error::BuildError>
     where
@@ -59,7 +59,9 @@ impl<K, V> SecondLevel<K, V> {
         ))
     }
 
-    /// Values in this format. Of keys only the encoded bytes count: two keys are the same if theirs are.
+    /// A second level with this format for values and this codec for keys.
+    ///
+    /// Two keys are the same key in the store if their encoded bytes are equal.
     pub fn with(
         store: Arc<impl Store>,
         namespace: Namespace,
@@ -75,9 +77,11 @@ impl<K, V> SecondLevel<K, V> {
         }
     }
 
-    /// How long the fleet waits for a process that died while it loaded a key. 3 s if not given; at least 100 ms.
+    /// How long the fleet waits for a process that died while it loaded a key. Default: 3 s. A
+    /// shorter duration than 100 ms counts as 100 ms.
     ///
-    /// A process that lives renews its lease at a third of this, however long its loader takes.
+    /// A process that lives renews its lease at a third of this duration, however long its loader
+    /// takes.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_millis(100));
         self

@@ -1,22 +1,23 @@
-//! What the second level has done for one cache.
+//! Counters of the second level of one cache.
 
 use crate::store::{PayloadError, StoreState, StoreStats};
 use crate::sync::{Counter as Word, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What the second level has done for one cache: [`Cache::store_stats`](crate::Cache::store_stats).
+        /// Counters of the second level of one cache, from
+        /// [`Cache::store_stats`](crate::Cache::store_stats).
         #[derive(Clone, Debug)]
         #[non_exhaustive]
         pub struct FleetStats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Writes that the store has not been flushed of yet.
+            /// Writes that the store does not know yet.
             pub pending: u64,
-            /// Keys of which this process follows the changes.
+            /// Keys whose changes this process follows.
             pub followed: u64,
-            /// Whether the store can be used now; while it cannot, nothing is sent to it.
+            /// Whether the store can be used now. While it cannot, nothing is sent to it.
             pub state: StoreState,
-            /// What the store itself counted, for all caches that use it.
+            /// Counters of the store itself, for all caches that use it.
             pub store: StoreStats,
             payload_errors: [u64; PayloadError::ALL.len()],
         }
@@ -49,41 +50,42 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Values taken from the store, fresh.
+    /// Fresh values taken from the store.
     hits,
-    /// Values taken from the store, stale.
+    /// Stale values taken from the store.
     stale,
-    /// Times the store had nothing for a key.
+    /// Reads for which the store had no payload.
     misses,
-    /// Payloads of the store that were not used because something later was known.
+    /// Payloads that were not used, because this process knew of a later epoch.
     outdated,
-    /// Leases granted: how often this process loads for the fleet.
+    /// Leases granted to this process, which then loads for the fleet.
     leases_granted,
-    /// Leases that another process had.
+    /// Leases denied, because another process held them.
     leases_denied,
-    /// Leases found lost when they were to be renewed.
+    /// Leases that were lost before their renewal.
     leases_lost,
-    /// Leases renewed.
+    /// Renewals of leases.
     leases_renewed,
-    /// Loads without a lease, because the store could not be asked.
+    /// Loads without a lease, because the store could not be reached.
     unleased,
-    /// Results stored.
+    /// Results that were stored.
     published,
-    /// Results that were out of date when they were to be stored, and left this process too.
+    /// Results that the store refused because they were out of date. They were removed here too.
     refused,
-    /// Results or values that could not be stored: an error of the store, or one of the codec.
+    /// Results or values that could not be stored, because the store or the codec failed.
     not_stored,
-    /// Changes made by this process and flushed to the store.
+    /// Writes of this process that reached the store.
     flushed,
-    /// Changes of other processes.
+    /// Notifications of changes by other processes.
     notifications,
-    /// Changes of other processes that concerned a key of this one.
+    /// Notifications that concerned a key of this process.
     followed_changes,
-    /// Attempts to enqueue the store of a write that failed, and were or are repeated.
+    /// Attempts to flush a write that failed and were repeated.
     retried,
-    /// Writes given up because too many waited. Nothing stored before that moment is used by this process any more.
+    /// Writes given up because too many waited. This process uses no payload that was stored
+    /// before.
     given_up,
-    /// Times the connection for changes was new and what is resident was compared with the store.
+    /// Comparisons of the resident values with the store after a gap in the notifications.
     rechecks,
 }
 

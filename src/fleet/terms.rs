@@ -1,4 +1,4 @@
-//! The times of an entry as a store knows them, whose clock is another.
+//! The times of an entry in the terms of a store, which has another clock.
 
 use std::time::Duration;
 

@@ -1,14 +1,16 @@
-//! What this process knows of keys in the store: the latest epoch, what is resident of it, and what the store has not been flushed yet.
+//! The version index: for each key the latest epoch, the epoch of the resident value, and the
+//! pending write.
 //!
-//! Never touched by a hit. Locks are held for a few instructions each, never while anything else runs.
+//! No hit touches it. Each lock is held for a few instructions, and no other code runs under it.
 //!
 //! Invariants:
 //!
-//! 1. `latest` only grows. A payload older than it is never installed; one that was installed while it grew is taken out again by whoever
-//!    installed it (P4). So a reader of a change and an installer meet in one of two orders, and the value is gone after both.
-//! 2. A key with a write that the store has not been flushed of is not read from the store, and nothing loaded before that write is
-//!    published: what the store holds is older than what this process has said.
-//! 3. A key is forgotten only when it is neither resident nor being loaded nor waiting to be flushed.
+//! 1. `latest` only grows. A payload with an earlier epoch is never installed. If `latest` grew
+//!    while a payload was being installed, the installer removes it again (P4). So a notification
+//!    and an installer meet in one of two orders, and the value is gone after both.
+//! 2. A key with a pending write is not read from the store, and no load from before that write is
+//!    published, because the payload in the store is older than the write.
+//! 3. A key is forgotten only when it is not resident, not being loaded, and has no pending write.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,10 +21,10 @@ use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
-/// Parts that are locked apart from each other.
+/// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
 
-/// What the store is to be flushed of a key.
+/// A write that the store must learn of.
 #[derive(Clone)]
 pub(super) enum Write {
     Set {
@@ -37,39 +39,39 @@ pub(super) struct Tracked<K> {
     pub(super) key: K,
     /// The set of the table in which it lives.
     pub(super) set: usize,
-    /// The latest epoch notifications of.
+    /// The latest epoch that this process knows of.
     latest: Option<Epoch>,
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
-    /// Boxed, like the next, because few keys have one: most of a key's place here would be theirs.
+    /// Boxed, like the next field, because few keys have one and both are large.
     pending: Option<Box<Pending>>,
     /// The last write that was given up, and why.
     given_up: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
-    /// Notified after every change of what is known, if somebody ever waited for one.
+    /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
 
 struct Pending {
     write: Write,
-    /// Whether a task is busy write_state it.
+    /// Why the last attempt failed; `None` while a task flushes the write.
     failed: Option<StoreError>,
 }
 
-/// How far a write of this process has come.
+/// The state of the latest write of this process.
 pub(super) enum WriteState {
     /// The store knows it, or a later one.
     Flushed,
-    /// It is on its way.
+    /// A task flushes it.
     InFlight,
-    /// It could not be flushed yet, and is tried again; or it was given up.
+    /// The last attempt failed. The write is tried again, or it was given up.
     Failed(StoreError),
 }
 
 pub(super) struct VersionIndex<K> {
     shards: Box<[Mutex<Shard<K>>]>,
-    /// How many keys a shard holds before it looks for some to forget.
+    /// How many keys a shard holds before it looks for keys to forget.
     prune_from: usize,
 }
 
@@ -101,9 +103,10 @@ impl<K: Clone> VersionIndex<K> {
         self.shard(hash).known.get_mut(&hash).map(look)
     }
 
-    /// Makes sure that a key is known; false if there is something of it that the store does not know.
+    /// Makes sure that the index has a key. Returns false if the key has a pending write.
     ///
-    /// `in_use` makes what says whether a known key, in its set, is still needed.
+    /// `in_use` makes the function that says whether a key of the index, in its set, is still
+    /// needed.
     pub(super) fn track<U: Fn(usize, &K) -> bool>(
         &self,
         hash: u128,
@@ -139,12 +142,12 @@ impl<K: Clone> VersionIndex<K> {
         }
     }
 
-    /// The key behind a hash, and its set.
+    /// The key with this hash, and its set.
     pub(super) fn key(&self, hash: u128) -> Option<(K, usize)> {
         self.with(hash, |known| (known.key.clone(), known.set))
     }
 
-    /// Every hash that is known.
+    /// The hashes of all keys.
     pub(super) fn hashes(&self) -> Vec<u128> {
         let hashes = |shard: &Mutex<Shard<K>>| lock(shard).known.keys().copied().collect();
         self.shards.iter().flat_map::<Vec<_>, _>(hashes).collect()
@@ -157,7 +160,7 @@ impl<K: Clone> VersionIndex<K> {
             .sum()
     }
 
-    /// Notified after every change of what is known of the key.
+    /// The event that is notified after every change of the key.
     pub(super) fn event(&self, hash: u128) -> Option<Arc<Event>> {
         self.with(hash, |known| known.event.get_or_insert_default().clone())
     }
@@ -172,7 +175,8 @@ impl<K: Clone> VersionIndex<K> {
         self.with(hash, |known| known.installed).flatten()
     }
 
-    /// Hears of an epoch; true if the key is known and it is later than any before.
+    /// Records an epoch. Returns true if the index has the key and the epoch is later than any
+    /// before.
     pub(super) fn raise(&self, hash: u128, epoch: Epoch) -> bool {
         let raised = self.with(hash, |known| {
             let later = known.latest.is_none_or(|latest| latest < epoch);
@@ -184,7 +188,8 @@ impl<K: Clone> VersionIndex<K> {
         raised.unwrap_or(false)
     }
 
-    /// Whether a payload of this epoch may be served: nothing later was notifications of and nothing is pending.
+    /// Whether a payload of this epoch may be served: no later epoch is known and no write is
+    /// pending.
     pub(super) fn accepts(&self, hash: u128, epoch: Epoch) -> bool {
         self.with(hash, |known| {
             known.pending.is_none() && known.latest.is_none_or(|latest| latest <= epoch)
@@ -192,7 +197,8 @@ impl<K: Clone> VersionIndex<K> {
         .unwrap_or(true)
     }
 
-    /// Notes that the value of this epoch is resident; false if something later was notifications of meanwhile.
+    /// Records that the value of this epoch is resident. Returns false if a later epoch is known,
+    /// or a write is pending.
     pub(super) fn install(&self, hash: u128, epoch: Epoch) -> bool {
         let accepted = self.with(hash, |known| {
             let current = known.latest.is_none_or(|latest| latest <= epoch);
@@ -205,7 +211,8 @@ impl<K: Clone> VersionIndex<K> {
         accepted.unwrap_or(true)
     }
 
-    /// Puts a write down, over one that is pending; returns its number, and whether nobody is write_state this key's writes yet.
+    /// Records a write over a pending one. Returns its number, and whether no task flushes the
+    /// writes of this key yet.
     pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
         self.with(hash, |known| {
             known.writes += 1;
@@ -217,7 +224,7 @@ impl<K: Clone> VersionIndex<K> {
         })
     }
 
-    /// The write to enqueue now, with its number; `None` if all is flushed.
+    /// The pending write, with its number.
     pub(super) fn next_write(&self, hash: u128) -> Option<(u64, Write)> {
         self.with(hash, |known| {
             let pending = known.pending.as_ref()?;
@@ -226,7 +233,7 @@ impl<K: Clone> VersionIndex<K> {
         .flatten()
     }
 
-    /// The store was flushed write `number`.
+    /// The store knows write `number`.
     pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
         self.with(hash, |known| {
             known.latest = known.latest.max(epoch);
@@ -240,7 +247,8 @@ impl<K: Clone> VersionIndex<K> {
         self.notify(hash);
     }
 
-    /// The store will never be flushed write `number`, unless a later one tells it.
+    /// Write `number` is given up. The store never learns of it, unless a later write of the key
+    /// succeeds.
     pub(super) fn give_up(&self, hash: u128, number: u64, error: StoreError) {
         self.with(hash, |known| {
             known.given_up = Some(Box::new((number, error)));
@@ -251,7 +259,7 @@ impl<K: Clone> VersionIndex<K> {
         self.notify(hash);
     }
 
-    /// The store could not be flushed write `number`.
+    /// An attempt to flush write `number` failed.
     pub(super) fn pending(&self, hash: u128, number: u64, error: StoreError) {
         self.with(hash, |known| {
             if let (true, Some(pending)) = (known.writes == number, &mut known.pending) {
@@ -261,7 +269,7 @@ impl<K: Clone> VersionIndex<K> {
         self.notify(hash);
     }
 
-    /// How far the latest write has come, which tells every one before it.
+    /// The state of the latest write, which replaces every write before it.
     pub(super) fn write_state(&self, hash: u128) -> WriteState {
         let write_state = self.with(hash, |known| match &known.pending {
             None => WriteState::Flushed,
