@@ -29,7 +29,7 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 /// | waits for I/O, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
 ///
-/// The first two run on a pool of threads that belongs to the cache, the others on an async runtime.
+/// Loaders that compute run on threads that belong to the cache, the others on an async runtime.
 ///
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
@@ -207,8 +207,9 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The longest time that a load or refresh may take. After it the waiting callers get a timeout
-    /// error ([`Error::is_timeout`]), and the next caller may start another load. Default: 30 s.
+    /// The longest time that a load or refresh may take. After it the waiting callers get an error
+    /// that [`is_timeout`](crate::Error::is_timeout), and the next caller may start another load.
+    /// Default: 30 s.
     ///
     /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
     /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
@@ -239,7 +240,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long the answer that a key has no value ([`Loaded::not_found`]) is believed. Default: 1 s.
+    /// How long a key is remembered for which the loader found no value, by a `None` or by
+    /// [`Loaded::not_found`](crate::Loaded::not_found). Default: 1 s.
     pub fn not_found_for(mut self, duration: Duration) -> Self {
         self.not_found_for = duration;
         self
@@ -297,9 +299,10 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many jobs may wait for a thread of the pool. Default: 65 536.
     ///
-    /// Above it, callers of an absent key get [`Error::is_overloaded`] and refreshes of stale
-    /// values are put off. Early refreshes are put off whenever no thread is idle. Has no effect on
-    /// `load`, and is refused there.
+    /// Above it, callers of a missing key get an error that
+    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
+    /// Early refreshes are put off whenever no thread is idle. Has no effect on `load`, and is
+    /// refused there.
     pub fn queue(mut self, jobs: usize) -> Self {
         self.runner.queue = Some(jobs);
         self

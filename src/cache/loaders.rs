@@ -14,8 +14,9 @@ use crate::load::loader::{
 ///
 /// Every loader returns a value, an `Option` whose `None` says that the key has no value at the
 /// origin, or a [`Loaded`] with times of its own. A key without a value is remembered for
-/// [`not_found_for`](Self::not_found_for), and its callers get
-/// [`Error::is_not_found`](crate::Error::is_not_found).
+/// [`not_found_for`](Self::not_found_for), and its callers get an error that
+/// [`is_not_found`](crate::Error::is_not_found). A closure that never returns names its type:
+/// `|_: &u64| -> u64 { todo!() }`.
 impl<K, V, S> Builder<K, V, S>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -142,8 +143,9 @@ where
     /// Loads with an async function of the key that always succeeds.
     ///
     /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime in which
-    /// [`build`](Self::build) is called. An async closure that captures something is refused by the
-    /// compiler: take [`load_on`](Self::load_on).
+    /// [`build`](Self::build) is called. The compiler refuses an async closure that captures a
+    /// value, because its future would borrow from the closure: give the value to
+    /// [`load_on`](Self::load_on).
     ///
     /// # Panics
     ///
@@ -188,7 +190,7 @@ where
     /// Loads with an async function of the key that may fail.
     ///
     /// It runs as with [`load`](Self::load), and fails as with [`try_compute`](Self::try_compute).
-    /// An async closure that captures something is refused by the compiler: take
+    /// An async closure that needs a client or another value gets it from
     /// [`try_load_on`](Self::try_load_on).
     ///
     /// # Example
@@ -223,9 +225,9 @@ where
 
     /// Loads with an async function of some state and the key that always succeeds.
     ///
-    /// The cache keeps the state and lends it to each call: nothing is cloned, and a call allocates
-    /// no more than one of [`load`](Self::load), as which it runs. The state is dropped with the
-    /// cache, or with the last load that outlives it.
+    /// The cache keeps the state and lends it to each call, so nothing is cloned. The state is
+    /// dropped with the cache, or with the last load that outlives the cache. Otherwise it runs as
+    /// with [`load`](Self::load).
     ///
     /// # Example
     ///

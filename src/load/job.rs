@@ -66,7 +66,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
         let until = now.saturating_add(rest);
         // The late answer of a load that was overtaken must not displace what a later one left.
         let effective = claim.is_effective();
-        // A key that panics is not remembered; that its load ended is told all the same.
+        // A key that panics is not remembered, but its callers still learn that the load ended.
         let key = || claim.entry().key.clone();
         let write = || {
             effective.then(|| {
@@ -105,9 +105,9 @@ pub(crate) trait Leased<K, V>: Send {
 
 /// The claim of a job.
 ///
-/// Dropped unfinished, because its runtime shut down or its future panicked, a resident value rests
-/// from that moment on, for as long as its failures have earned: the claim alone knows no clock, and
-/// could only rest from the moment at which it was made (P5).
+/// An attempt is dropped unfinished when its runtime shuts down or its future panics. A resident
+/// value then rests from that moment on, for as long as after a failure. The claim alone could not
+/// do that, because it has no clock and would count from the moment at which it was made (P5).
 struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
@@ -153,7 +153,7 @@ pub(crate) struct Job<K, V> {
     caller: Span,
 }
 
-/// What a load came to.
+/// How a load ended.
 enum Ending<K, V> {
     Made(Arc<Entry<K, V>>),
     NotFound(Loaded<V>),
@@ -189,7 +189,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
-    /// Under a lease, whose end is that of the job.
+    /// Puts the job under a lease, which ends with it.
     pub(crate) fn under(mut self, lease: Box<dyn Leased<K, V>>) -> Self {
         self.lease = Some(lease);
         self
@@ -275,7 +275,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         published
     }
 
-    /// Ends untried, because another process failed: rests like after a failure, which is not counted.
+    /// Ends untried, because another process failed. The key rests as after a failure, but none is
+    /// counted.
     pub(crate) fn cool(self, error: Error, rest: Tick) {
         let Job { claim, state, .. } = self;
         let (claim, now) = (claim.take(), state.clock.now());
@@ -300,7 +301,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     async fn load(self, loader: Arc<impl Loader<K, V>>) {
         if let Some(running) = self.begin() {
             let returned = {
-                // In a block of its own, so that calling the function is caught like polling it.
+                // The loader is called inside an async block, so that a panic of the call is caught
+                // like one of a poll.
                 let mut future = pin!(async { fallible(loader.load(&running.request).await) });
                 poll_fn(|cx| {
                     let _entered = running.job.claim.flight().wait_node().enter();
@@ -317,7 +319,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
-    /// Counts the start, unless nobody wants the result any more.
+    /// Counts the start. `None` if the result is no longer wanted.
     fn begin(self) -> Option<Running<K, V>> {
         if !self.claim.is_wanted() {
             return None;
@@ -386,7 +388,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let failures = claim.failures();
         let rest = with_rng(|rng| state.policy.backoff(failures, rng));
         let pause = Duration::from_nanos(rest);
-        // Before those who wait learn of it, and perhaps tell of it themselves.
+        // Before the waiting callers learn of it, because they may trace it as well.
         trace::load_failed(&state.name, reason, panicked, failures + 1, pause);
         let claim = claim.take();
         match claim.entry().is_loading() {
@@ -414,9 +416,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives the claim back untried, because the loader has no room.
     ///
-    /// Putting a refresh off never costs a caller its value: the rest ends where the value would no
-    /// longer be served without a load. The caller whose load that is then tries for itself, and a
-    /// load that was refused is not remembered, because there may be room for the next.
+    /// Putting a refresh off never costs a caller its value, because the rest ends when the value
+    /// would no longer be served without a load. The next caller then tries again. A load that was
+    /// refused is not remembered, because there may be room for the next.
     pub(crate) fn shed(self) {
         let Job {
             claim,
@@ -446,7 +448,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Running<K, V> {
             started,
             span,
         } = self;
-        // The entry is kept by the claim alone from here on.
+        // From here on only the claim keeps the entry.
         drop(request);
         span.within(|| job.finish(returned, started));
     }
