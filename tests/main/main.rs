@@ -22,6 +22,7 @@ mod hangs;
 mod invalidation;
 mod lifetime;
 mod listener;
+mod lookups;
 mod not_found;
 mod not_found_race;
 mod pool;
@@ -43,6 +44,7 @@ mod thread_end;
 mod traits;
 mod user_panics;
 mod wakers;
+mod writes;
 
 /// Hangs on purpose: `tests/run.sh` demands that `tests/watched.sh` ends this test and names it.
 #[test]
