@@ -98,7 +98,7 @@ fn slices_and_paths_find_the_keys_that_own_them() {
     serves(name, OsString::from(name));
     serves(name, Box::<OsStr>::from(name));
     serves(name, Arc::<OsStr>::from(name));
-    let word = CStr::from_bytes_with_nul(b"word\0").unwrap();
+    let word: &CStr = c"word";
     serves(word, CString::from(word));
     serves(word, Box::<CStr>::from(word));
     serves(word, Arc::<CStr>::from(word));
