@@ -182,7 +182,7 @@ where
     /// # #[cfg(feature = "postcard")]
     /// # futures_lite::future::block_on(async {
     /// # use std::sync::Arc;
-    /// # use everfresh::{Cache, store::{MemoryStore, SecondLevel}};
+    /// # use everfresh::{Cache, SecondLevel, store::MemoryStore};
     /// let store = Arc::new(MemoryStore::new());
     /// let cache: Cache<u64, u64> = Cache::builder()
     ///     .store(SecondLevel::new(store, "squares:v1")?)

@@ -25,6 +25,21 @@ fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
 }
 
 #[test]
+fn writes_of_threads_wait_for_the_store_too() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.cache.insert_everywhere_blocking(1, 500).unwrap();
+    assert_eq!((b.get(1), fleet.origin.loads()), (500, 0));
+    assert!(a.cache.invalidate_everywhere_blocking(&1).unwrap());
+    until("the other heard of it", || b.cache.peek(&1).is_none());
+    a.chaos.disconnect();
+    a.cache.insert_everywhere_blocking(1, 600).unwrap_err();
+    assert_eq!(a.get(1), 600, "in this process it is in");
+    a.cache.invalidate_everywhere_blocking(&1).unwrap_err();
+    assert!(a.cache.peek(&1).is_none());
+}
+
+#[test]
 fn an_inserted_value_reaches_the_others() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());

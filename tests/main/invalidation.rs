@@ -11,7 +11,7 @@ use crate::support::*;
 type Write = fn(&Cache<u64, u64>);
 
 /// Every way to overwrite key 1, and the value after it.
-const WRITES: [(&str, Write, Option<u64>); 3] = [
+const WRITES: [(&str, Write, Option<u64>); 4] = [
     (
         "invalidate",
         |cache| {
@@ -19,6 +19,7 @@ const WRITES: [(&str, Write, Option<u64>); 3] = [
         },
         None,
     ),
+    ("remove", |cache| drop(cache.remove(&1)), None),
     ("invalidate_all", |cache| cache.invalidate_all(), None),
     ("insert", |cache| cache.insert(1, 99), Some(99)),
 ];
@@ -50,7 +51,7 @@ fn a_write_during_a_load_wins_and_earlier_waiters_get_the_old_result() {
 #[test]
 fn a_caller_after_the_write_starts_its_own_load() {
     for new_first in [true, false] {
-        for (name, write, _) in &WRITES[..2] {
+        for (name, write, _) in &WRITES[..3] {
             let clock = ManualClock::new();
             let (cache, tasks, gates) = by_hand(builder(&clock));
             let mut earlier = get(&cache, 1);

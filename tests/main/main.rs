@@ -24,6 +24,7 @@ mod invalidation;
 mod lifetime;
 mod listener;
 mod loaders;
+mod lookups;
 mod not_found;
 mod not_found_race;
 mod pool;
@@ -44,6 +45,7 @@ mod thread_end;
 mod traits;
 mod user_panics;
 mod wakers;
+mod writes;
 
 /// Hangs on purpose: `tests/run.sh` checks that `tests/watched.sh` ends this test and prints its
 /// name.

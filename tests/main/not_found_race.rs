@@ -15,7 +15,7 @@ use crate::support::*;
 type Write = fn(&Cache<u64, u64>);
 
 /// Every way to overwrite key 1, and the value after it.
-const WRITES: [(&str, Write, Option<u64>); 5] = [
+const WRITES: [(&str, Write, Option<u64>); 6] = [
     (
         "invalidate",
         |cache| {
@@ -23,6 +23,7 @@ const WRITES: [(&str, Write, Option<u64>); 5] = [
         },
         None,
     ),
+    ("remove", |cache| drop(cache.remove(&1)), None),
     ("invalidate_all", |cache| cache.invalidate_all(), None),
     ("insert", |cache| cache.insert(1, 99), Some(99)),
     (

@@ -124,6 +124,63 @@ fn a_read_derefs_and_prints_as_its_value() {
 }
 
 #[test]
+fn reads_are_equal_if_their_values_are() {
+    let clock = ManualClock::new();
+    let cache: Cache<u64, Vec<u64>> = builder(&clock)
+        .compute(|key: &u64| vec![key % 10])
+        .build()
+        .unwrap();
+    let first = cache.get_blocking(&1).unwrap();
+    clock.advance(secs(15));
+    let other = cache.get_blocking(&11).unwrap();
+    assert_eq!(first, other, "keys, ages and sources do not count");
+    assert_ne!(first, cache.get_blocking(&2).unwrap());
+    assert_eq!((*first.key(), *other.key()), (1, 11));
+    // A clone is the same read; the value is cloned by name.
+    let again = first.clone();
+    assert_eq!((&again, again.age()), (&first, first.age()));
+    assert!(std::ptr::eq(&*again, &*first));
+    let value: Vec<u64> = Vec::clone(&first);
+    assert!(!std::ptr::eq(&value, &*first));
+}
+
+#[test]
+fn the_remaining_fresh_time_counts_from_the_read() {
+    let clock = ManualClock::new();
+    let cache = computing(builder(&clock), &gates::numbering());
+    cache.insert(1, 1);
+    assert_eq!(cache.peek(&1).unwrap().fresh_remaining(), secs(10));
+    clock.advance(secs(4));
+    let read = cache.peek(&1).unwrap();
+    clock.advance(secs(2));
+    assert_eq!(read.fresh_remaining(), secs(6), "as it was at the read");
+    assert_eq!(cache.peek(&1).unwrap().fresh_remaining(), secs(4));
+    clock.advance(secs(4));
+    for _ in 0..2 {
+        let stale = cache.peek(&1).unwrap();
+        assert!(stale.freshness().is_stale());
+        assert_eq!(stale.fresh_remaining(), secs(0));
+        clock.advance(secs(10));
+    }
+}
+
+#[test]
+fn a_read_serializes_as_its_value() {
+    #[derive(serde::Serialize)]
+    struct Answer {
+        score: Cached<u64, Option<f64>>,
+    }
+    let cache: Cache<u64, Option<f64>> = builder(&ManualClock::new())
+        .compute(|key: &u64| (*key > 0).then_some(0.5))
+        .build()
+        .unwrap();
+    for (key, expected) in [(0, r#"{"score":null}"#), (1, r#"{"score":0.5}"#)] {
+        let score = cache.get_blocking(&key).unwrap();
+        assert_eq!(serde_json::to_string(&Answer { score }).unwrap(), expected);
+    }
+}
+
+#[test]
 fn another_hasher_may_be_used() {
     let cache = Cache::<u64, u64>::builder()
         .hasher(std::hash::RandomState::new())
