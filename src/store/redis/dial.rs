@@ -83,7 +83,9 @@ impl Endpoint {
         }
         let parsed = plain.into_connection_info().map_err(|_| {
             // Drops the client's text, because it can contain the URL with its password.
-            setting("the URL must look like redis://user:password@host:6379/0 or unix:///path")
+            setting(
+                "the URL must be like redis://user:password@host:6379/0, rediss:// or unix:///path",
+            )
         })?;
         let host = match parsed.addr() {
             ConnectionAddr::Tcp(host, port) => Host::Tcp(host.clone(), *port),
