@@ -125,8 +125,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 type Check = (&'static str, fn(&dyn StoreUnderTest));
 
-const CHECKS: &[Check] = crate::store_contract_tests!(@each checks ());
-
 /// Writes one test for each contract of a store, in the modules `leases`, `epochs`, `damage` and
 /// `changes`.
 ///
@@ -220,3 +218,5 @@ macro_rules! store_contract_tests {
         )*)*]
     };
 }
+
+const CHECKS: &[Check] = store_contract_tests!(@each checks ());
