@@ -94,7 +94,8 @@ pub fn checks(checks: &[Check]) -> Table {
     }
 }
 
-/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the left.
+/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the
+/// left.
 #[derive(Default)]
 pub struct Table {
     pub headers: Vec<&'static str>,

@@ -19,7 +19,8 @@ struct Call<V> {
     end: Option<End<V>>,
 }
 
-/// An async loader each of whose calls waits until the test ends it; calls are numbered as they begin.
+/// An async loader each of whose calls waits until the test ends it; calls are numbered as they
+/// begin.
 pub struct Gates<V>(Arc<Mutex<Vec<Call<V>>>>);
 
 impl<V: Copy + Send + Sync + 'static> Gates<V> {

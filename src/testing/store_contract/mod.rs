@@ -65,8 +65,8 @@ use crate::store::{Store, StoreKey};
 
 /// A new, empty store, and what the checks let happen to it.
 ///
-/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) go behind the back of the
-/// store, to its server or its files, and tell no listener.
+/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) go behind the back of
+/// the store, to its server or its files, and tell no listener.
 pub trait StoreUnderTest: Sync {
     /// The store.
     fn store(&self) -> &dyn Store;
