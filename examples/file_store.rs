@@ -397,7 +397,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = squares(&folder)?;
     assert_eq!(first.get_blocking(&12)?.source(), Source::Loaded);
     while first.store_stats().is_some_and(|stats| stats.published < 1) {
-        std::thread::sleep(Duration::from_millis(1)); // the value goes to the store in the background
+        // The value goes to the store in the background.
+        std::thread::sleep(Duration::from_millis(1));
     }
     drop(first);
 

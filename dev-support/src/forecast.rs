@@ -1,8 +1,9 @@
 //! A football forecast by simulation: enough honest work to be worth caching.
 //!
-//! Goals follow two Poisson laws whose low scores are corrected for dependence (Dixon and Coles, "Modelling
-//! Association Football Scores and Inefficiencies in the Football Betting Market", 1997). How strong the teams
-//! are is itself uncertain: every simulated match draws their form anew, so there is no closed form to look up.
+//! Goals follow two Poisson laws whose low scores are corrected for dependence (Dixon and Coles,
+//! "Modelling Association Football Scores and Inefficiencies in the Football Betting Market",
+//! 1997). How strong the teams are is itself uncertain: every simulated match draws their form
+//! anew, so there is no closed form to look up.
 
 use serde::{Deserialize, Serialize};
 

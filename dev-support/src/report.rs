@@ -94,7 +94,8 @@ pub fn checks(checks: &[Check]) -> Table {
     }
 }
 
-/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the left.
+/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the
+/// left.
 #[derive(Default)]
 pub struct Table {
     pub headers: Vec<&'static str>,
@@ -154,7 +155,7 @@ pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(' ');
         }
         text.push(digit);

@@ -1,8 +1,9 @@
-//! Pictures as SVG, by hand: the marks, the colours and the bars that the reports of `certify` and of
-//! `everfresh-benches` (which includes this file) have in common.
+//! Pictures as SVG, by hand: the marks, the colours and the bars that the reports of `certify` and
+//! of `everfresh-benches` (which includes this file) have in common.
 //!
-//! The colours are from the palette of Okabe and Ito ("Color Universal Design", 2008), told apart by the colour-blind, and
-//! chosen so that their greys differ, too. Each mark also has a width or a label of its own.
+//! The colours are from the palette of Okabe and Ito ("Color Universal Design", 2008), told apart
+//! by the colour-blind, and chosen so that their greys differ, too. Each mark also has a width or a
+//! label of its own.
 
 use std::fmt::Write;
 
@@ -133,7 +134,8 @@ impl Picture {
         );
     }
 
-    /// A text on a thin border of paper, so that it can be read across lines; `more`: strong, small.
+    /// A text on a thin border of paper, so that it can be read across lines; `more`: strong,
+    /// small.
     pub fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, ink: Ink, more: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -213,7 +215,8 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// From 0 at `start` to at least `high` at `end`, with at most five steps of 1, 2 or 5 times a power of ten.
+    /// From 0 at `start` to at least `high` at `end`, with at most five steps of 1, 2 or 5 times a
+    /// power of ten.
     pub fn new(high: f64, start: f64, end: f64) -> Scale {
         let high = if high.is_finite() {
             high.max(1e-9)
@@ -261,7 +264,8 @@ pub struct Bar {
     pub ink: Ink,
 }
 
-/// Bars from zero, each with its value; their labels stand before them, or above where the picture is narrow.
+/// Bars from zero, each with its value; their labels stand before them, or above where the picture
+/// is narrow.
 pub fn bars(title: &str, unit: &str, bars: &[Bar], width: f64) -> Picture {
     const ABOVE: f64 = 500.0;
     const BAR: f64 = 14.0;

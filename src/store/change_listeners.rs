@@ -10,7 +10,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 ///
 /// A store keeps one, [adds](Self::add) to it in
 /// [`Store::subscribe`](crate::store::Store::subscribe), and [tells](Self::tell) it each change. It
-/// keeps no listener alive. No lock is held while a listener runs, so a listener may call the store.
+/// keeps no listener alive. No lock is held while a listener runs, so a listener may call the
+/// store.
 ///
 /// # Example
 ///
@@ -78,7 +79,8 @@ impl ChangeListeners {
         }
     }
 
-    /// Tells the listeners of each namespace whose changes arrive again that they may have missed some.
+    /// Tells the listeners of each namespace whose changes arrive again that they may have missed
+    /// some.
     ///
     /// `gaps` is the answer of [`Store::gaps`](crate::store::Store::gaps), which the store raised
     /// before.

@@ -1,4 +1,4 @@
-//! A store that fails as it is told, for tests of code that uses one.
+//! A store that fails on command, for tests of code that uses a store.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,30 +35,33 @@ pub enum Op {
     Invalidate,
 }
 
-/// What happens to an operation.
+/// A fault of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not done, and fails.
+    /// The operation does not run, and fails.
     Fail(ErrorClass),
-    /// It is done, and its answer is lost on the way back.
+    /// The operation runs, and fails: its answer is lost.
     Lose(ErrorClass),
-    /// It is not done, and never answered.
+    /// The operation does not run, and its reply never ends.
     Hang,
-    /// It waits until [`ChaosStore::let_go`], and is done then.
+    /// The operation waits for [`ChaosStore::let_go`], and runs then.
     Hold,
-    /// It is done; its answer waits until [`ChaosStore::let_go`].
+    /// The operation runs; its answer waits for [`ChaosStore::let_go`].
     HoldAnswer,
-    /// It is done; the payloads in its answer are damaged: one bit of their last byte.
+    /// The operation runs; one bit in the last byte of each payload in its answer is wrong.
     Corrupt,
 }
 
-/// A wrapper around any [`Store`] that fails as a test tells it to, without any waiting for time to pass.
+/// A wrapper around any [`Store`] that fails when a test tells it to. It never waits for time to
+/// pass.
 ///
 /// # Example
 ///
 /// ```
 /// use std::sync::Arc;
-/// use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Namespace, Op, Store, StoreKey};
+/// use everfresh::store::{
+///     ChaosStore, ErrorClass, Fault, MemoryStore, Namespace, Op, Store, StoreKey,
+/// };
 ///
 /// let store = ChaosStore::new(Arc::new(MemoryStore::new()));
 /// let key = StoreKey::new(&Namespace::new("squares:v1")?, b"12");
@@ -66,7 +69,7 @@ pub enum Fault {
 /// # futures_lite::future::block_on(async {
 /// let answer = store.read(std::slice::from_ref(&key)).await;
 /// assert_eq!(answer[0].as_ref().unwrap_err().class(), ErrorClass::TimedOut);
-/// assert_eq!(store.read(&[key]).await, [Ok(None)]); // it was only the next
+/// assert_eq!(store.read(&[key]).await, [Ok(None)]); // the fault was for one operation
 /// # });
 /// assert_eq!(store.calls(Op::Read), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -76,7 +79,7 @@ pub struct ChaosStore(Arc<Shared>);
 struct Shared {
     inner: Arc<dyn Store>,
     script: Mutex<Script>,
-    /// A call came in, or calls were let go.
+    /// A call began, or held calls were let go.
     moved: Event,
     change_listeners: ChangeListeners,
     counters: StoreCounters,
@@ -92,20 +95,20 @@ struct Script {
     down: Option<StoreError>,
     /// Counts the times that held calls were let go.
     releases: u64,
-    /// Changes that are held back; `None` if they are not.
+    /// Changes that are held back; `None` if changes are not held.
     held_changes: Option<Vec<(Namespace, Change)>>,
     deaf: bool,
     gaps: u64,
 }
 
-/// Hears the changes of one namespace in the inner store.
+/// Receives the changes of one namespace from the inner store.
 struct PushHandler {
     namespace: Namespace,
     store: Weak<Shared>,
 }
 
 impl ChaosStore {
-    /// Wraps a store; nothing fails yet.
+    /// Wraps a store, without faults.
     pub fn new(inner: Arc<dyn Store>) -> Self {
         ChaosStore(Arc::new(Shared {
             inner,
@@ -121,12 +124,12 @@ impl ChaosStore {
         lock(&self.0.script)
     }
 
-    /// What happens to the next operation of this kind that has no fault yet.
+    /// Adds a fault for the next operation of this kind that has none.
     pub fn next(&self, op: Op, fault: Fault) {
         self.script().next.entry(op).or_default().push(fault);
     }
 
-    /// What happens to every operation of this kind that has no other fault; `None` for nothing.
+    /// Sets the fault of every operation of this kind that has no other; `None` for no fault.
     pub fn always(&self, op: Op, fault: Option<Fault>) {
         let mut script = self.script();
         match fault {
@@ -135,18 +138,18 @@ impl ChaosStore {
         };
     }
 
-    /// Lets go everything that is held now.
+    /// Lets all held operations and answers go.
     pub fn let_go(&self) {
         self.script().releases += 1;
         self.0.moved.notify_all();
     }
 
-    /// Takes the connection away: everything fails, and no change is told.
+    /// Breaks the connection: every operation fails, and no change arrives.
     pub fn disconnect(&self) {
         self.script().down = Some(StoreError::new(ErrorClass::Unavailable, "chaos"));
     }
 
-    /// Brings the connection back: a new gaps, and changes from now on.
+    /// Restores the connection: [`Store::gaps`] rises, and changes arrive from now on.
     pub fn reconnect(&self) {
         let gaps = {
             let mut script = self.script();
@@ -157,17 +160,17 @@ impl ChaosStore {
         self.0.change_listeners.reconnected(gaps, |_| true);
     }
 
-    /// Loses changes on their way to the change_listeners, or no longer. Nobody notices.
+    /// Begins or ends to lose changes on their way to the listeners, silently.
     pub fn lose_changes(&self, lose: bool) {
         self.script().deaf = lose;
     }
 
-    /// Holds changes back on their way to the change_listeners.
+    /// Holds changes back on their way to the listeners.
     pub fn hold_changes(&self) {
         self.script().held_changes.get_or_insert_default();
     }
 
-    /// Tells the changes that were held back, in their order, and holds no more.
+    /// Tells the changes that were held back, in their order, and holds no further ones.
     pub fn let_changes_go(&self) {
         let held = self.script().held_changes.take();
         for (namespace, change) in held.into_iter().flatten() {
@@ -175,12 +178,12 @@ impl ChaosStore {
         }
     }
 
-    /// How many operations of this kind were asked for.
+    /// The number of operations of this kind so far.
     pub fn calls(&self, op: Op) -> usize {
         self.script().calls.get(&op).copied().unwrap_or(0)
     }
 
-    /// Blocks until so many operations of this kind were asked for.
+    /// Blocks until so many operations of this kind have begun.
     pub fn wait_for_calls(&self, op: Op, calls: usize) {
         while self.calls(op) < calls {
             let moved = self.0.moved.listen();
@@ -190,7 +193,7 @@ impl ChaosStore {
         }
     }
 
-    /// Does one operation with the fault that is its turn.
+    /// Runs one operation with the next fault for it.
     async fn run<R>(
         &self,
         op: Op,
@@ -357,7 +360,7 @@ impl Store for ChaosStore {
         }
     }
 
-    /// Errors and reads as its callers saw them.
+    /// Errors and reads as the callers saw them.
     fn stats(&self) -> StoreStats {
         self.0.counters.snapshot()
     }

@@ -1,4 +1,4 @@
-//! What a payload looks like: a header of fixed size, then the encoded value.
+//! The layout of a payload: a header of fixed size, then the encoded value.
 //!
 //! ```text
 //! at  bytes
@@ -19,12 +19,14 @@
 //! 78        the encoded value
 //! ```
 //!
-//! Numbers are big-endian. The first 20 bytes are the same in every version, so that a store can read the epoch of a payload that
-//! is newer than itself. The epoch is given by the store, after the checksum was made; its second copy guards it instead.
+//! Numbers are big-endian. The first 20 bytes have this meaning in every version, so that a store
+//! can read the epoch of a payload that is newer than itself. The store writes the epoch after the
+//! checksum was made, so a second copy guards the epoch instead.
 //!
-//! A payload is not trusted: sizes are checked before anything is allocated, and the checksum before the codec sees a byte. (Of payloads
-//! with random bytes changed, every codec tried accepted between 5 and 23 %.) The checksum finds accidents; it is no defence against somebody
-//! who can write to the store.
+//! A payload is not trusted. Sizes are checked before memory is allocated for them, and the
+//! checksum before the codec reads a byte. (Each codec accepted 5 to 23 % of the payloads with
+//! random bytes changed.) The checksum finds accidents. It does not protect against a program that
+//! may write to the store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -36,13 +38,13 @@ use super::key::StoreKey;
 use super::lease::Epoch;
 use super::payload_error::PayloadError;
 
-/// How many bytes a payload has at least.
+/// The size of the shortest payload, in bytes.
 pub const HEADER: usize = 78;
 
-/// How many bytes begin every payload of every version: up to the second copy of the epoch.
+/// The size of the part that is the same in every version: up to the second copy of the epoch.
 pub(crate) const PREFIX: usize = 20;
 
-/// Where the epoch and its second copy are.
+/// The offset of the epoch and its second copy.
 pub(crate) const EPOCH_AT: usize = 4;
 
 pub(crate) const MAGIC: &[u8; 3] = b"EVF";
@@ -50,33 +52,34 @@ const VERSION: u8 = 1;
 const CHECKED_FROM: usize = 28;
 const LZ4: u8 = 1;
 
-/// The longest payload that a store keeps unless told otherwise: one of a value as large as a [`Format`] allows by itself.
+/// The default limit of a store: a payload whose value is as large as the default limit of a
+/// [`Format`].
 pub(crate) const LONGEST: usize = longest(DEFAULT_LIMIT);
 
 const DEFAULT_LIMIT: u32 = 8 << 20;
 
-/// Data that cannot be compressed grows a little, by less than this.
+/// Data that cannot be compressed grows by less than this.
 const fn longest(limit: u32) -> usize {
     HEADER + limit as usize + limit as usize / 128 + 64
 }
 
-/// How long a value may be used, and what it cost: what travels with it.
+/// The times of a value, which travel with it: how long it may be used, and what it cost.
 ///
-/// In whole microseconds; [`Duration::MAX`] is for ever.
+/// In whole microseconds; [`Duration::MAX`] means for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The soft limit, from its epoch on.
+    /// The soft limit, from the epoch on.
     pub fresh_for: Duration,
-    /// After that: served while a refresh runs.
+    /// The time after the soft limit in which the value is served while a refresh runs.
     pub stale_for: Duration,
-    /// After the soft limit: served when refreshing fails.
+    /// The time after the soft limit in which the value is served when a refresh fails.
     pub stale_if_error_for: Duration,
     /// The moving average of the load time.
     pub cost: Duration,
 }
 
 impl Terms {
-    /// The hard limit, from its epoch on: how long a store keeps it.
+    /// The hard limit, from the epoch on: how long a store keeps the payload.
     pub fn ttl(&self) -> Duration {
         let longest = self.stale_for.max(self.stale_if_error_for);
         self.fresh_for.saturating_add(longest)
@@ -88,13 +91,13 @@ impl Terms {
 pub struct Opened<V> {
     /// The value.
     pub value: V,
-    /// When it was stored, by the store's clock.
+    /// The moment at which the value was stored, by the clock of the store.
     pub epoch: Epoch,
-    /// How long it may be used.
+    /// The times of the value.
     pub terms: Terms,
 }
 
-/// How the values of one cache are written and read.
+/// The way in which the values of one cache are written and read.
 ///
 /// # Example
 ///
@@ -106,9 +109,14 @@ pub struct Opened<V> {
 /// let format: Format<u64> = Format::new(Json).schema(1);
 /// let key = StoreKey::new(&Namespace::new("squares:v1").unwrap(), b"12");
 /// let second = Duration::from_secs(1);
-/// let terms = Terms { fresh_for: second, stale_for: second, stale_if_error_for: second, cost: second };
+/// let terms = Terms {
+///     fresh_for: second,
+///     stale_for: second,
+///     stale_if_error_for: second,
+///     cost: second,
+/// };
 /// let payload = format.seal(&key, &144, &terms).unwrap();
-/// // Without an epoch, which the store writes, it is not a payload yet.
+/// // The store has yet to write the epoch.
 /// assert!(format.open(&key, &payload).is_err());
 /// # }
 /// ```
@@ -121,7 +129,7 @@ pub struct Format<V> {
 }
 
 impl<V: 'static> Format<V> {
-    /// Values as this codec writes them.
+    /// A format with this codec.
     pub fn new(codec: impl Codec<V>) -> Self {
         Format {
             codec: Box::new(codec),
@@ -132,29 +140,30 @@ impl<V: 'static> Format<V> {
         }
     }
 
-    /// A number for the meaning of the value's fields. Payloads with another one are not read. 0 if not given.
+    /// Sets a number for the meaning of the fields of the value. Payloads with another number are
+    /// not read. Default: 0.
     pub fn schema(mut self, schema: u32) -> Self {
         self.schema = schema;
         self
     }
 
-    /// The largest encoded value, in bytes before compression; larger ones are neither written nor read. 8 MiB if not given;
-    /// the store has a limit of its own.
+    /// Sets the largest encoded value, in bytes before compression. Larger values are neither
+    /// written nor read. Default: 8 MiB. The store has a limit of its own.
     pub fn limit(mut self, bytes: u32) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Compresses encoded values of at least this size, about 1 KiB is sensible. Not compressed if not given.
+    /// Compresses encoded values of at least this size, for example 1 KiB. Default: no compression.
     ///
-    /// Payloads that are compressed are read whether this is set or not.
+    /// Compressed payloads are always read.
     #[cfg(feature = "lz4")]
     pub fn compress_from(mut self, bytes: usize) -> Self {
         self.compress_from = Some(bytes);
         self
     }
 
-    /// Makes a payload, whose epoch is still missing: the store writes it.
+    /// Makes a payload without an epoch, which the store writes.
     ///
     /// # Errors
     ///
@@ -198,8 +207,9 @@ impl<V: 'static> Format<V> {
     ///
     /// # Errors
     ///
-    /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into it, or the codec cannot read
-    /// it. Then it is as if nothing were stored; [`epoch`] may still tell its epoch.
+    /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into
+    /// it, or the codec cannot read it. Then it is as if nothing were stored; [`epoch`] may still
+    /// tell its epoch.
     pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, PayloadError> {
         if payload.len() > longest(self.limit) {
             return Err(PayloadError::TooLarge);

@@ -1,38 +1,38 @@
-//! What can go wrong with a store, by what it means for a cache.
+//! Errors of a store, in classes by what they mean for a cache.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why a store did not do what it was asked.
+/// The error of an operation of a store.
 ///
-/// Never has a key, a value, a password or an address in its text.
+/// Its text never contains a key, a value, a password or an address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreError {
     class: ErrorClass,
-    /// The server's own word for it (`OOM`), or the operating system's.
+    /// The word of the server (`OOM`) or of the operating system.
     detail: Cow<'static, str>,
 }
 
-/// What kind of thing went wrong; counted one by one in [`StoreStats`](crate::store::StoreStats).
+/// The kind of an error. [`StoreStats`](crate::store::StoreStats) counts each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
     /// No connection.
     Unavailable,
-    /// No answer in time. What was asked may still happen.
+    /// No answer in time. The operation may still take effect.
     TimedOut,
-    /// The server cannot do it now: it is loading its data, runs a script, or its cluster is being changed.
+    /// The server is busy: it loads its data, runs a script, or its cluster is being changed.
     Busy,
     /// The server takes no writes: out of memory, a full disk, too few replicas, not the master.
     Refused,
     /// The user, the password or the rights of the user are wrong.
     Denied,
-    /// What is stored is not of the kind that caches store. It is left alone.
+    /// The stored data was not written by everfresh. The store leaves it alone.
     Foreign,
-    /// What is stored, or was to be stored, is larger than the store's limit.
+    /// The payload, stored or to be stored, is larger than the limit of the store.
     TooLarge,
-    /// The answer makes no sense.
+    /// An answer of the server, or a payload to be stored, is malformed.
     Protocol,
     /// A setting of the store is wrong.
     Setting,
@@ -54,7 +54,7 @@ impl ErrorClass {
         ErrorClass::Other,
     ];
 
-    /// A word for it, for labels of metrics.
+    /// The name of the class, for labels of metrics.
     pub fn name(self) -> &'static str {
         match self {
             ErrorClass::Unavailable => "unavailable",
@@ -70,32 +70,38 @@ impl ErrorClass {
         }
     }
 
-    /// What it means and what to do.
+    /// The meaning of the class, and a remedy.
     fn text(self) -> &'static str {
         match self {
             ErrorClass::Unavailable => {
-                "the store cannot be reached; it is tried again until it can, check that it runs and its address"
+                "the store cannot be reached; it is tried again until it can, check that it \
+                 runs and its address"
             }
             ErrorClass::TimedOut => {
-                "the store did not answer in time; check its load and the network, or allow it more time"
+                "the store did not answer in time; check its load and the network, or allow it \
+                 more time"
             }
             ErrorClass::Busy => {
-                "the store is busy with something else (loading, a slow script, a change of its cluster); it is tried again"
+                "the store is busy (it loads its data, runs a slow script, or its cluster \
+                 changes); it is tried again"
             }
             ErrorClass::Refused => {
-                "the store takes no writes; give it memory, disk or replicas, or the address of the master"
+                "the store takes no writes; give it memory, disk or replicas, or the address of \
+                 the master"
             }
             ErrorClass::Denied => {
                 "the store denies it; check user, password and the rights of the user"
             }
             ErrorClass::Foreign => {
-                "something that is not a cache's is stored under the key; it is left alone, choose another namespace or remove it"
+                "the data under the key was not written by everfresh; it is left alone, choose \
+                 another namespace or remove it"
             }
             ErrorClass::TooLarge => {
                 "the payload is larger than the store's limit; raise the limit or store less"
             }
             ErrorClass::Protocol => {
-                "the store's answer makes no sense; check that the address is that of a store of the right kind"
+                "the answer of the store is malformed; check that the address is that of a \
+                 store of the right kind"
             }
             ErrorClass::Setting => "a setting of the store is wrong",
             ErrorClass::Other => "the store answered with an error",
@@ -106,7 +112,8 @@ impl ErrorClass {
 impl StoreError {
     /// An error of this class, for implementations of [`Store`](crate::store::Store).
     ///
-    /// `detail` is shown to people and written to logs: no keys, values, passwords or addresses.
+    /// `detail` appears in messages and logs, so it must not contain keys, values, passwords or
+    /// addresses.
     pub fn new(class: ErrorClass, detail: impl Into<Cow<'static, str>>) -> Self {
         StoreError {
             class,
@@ -114,7 +121,7 @@ impl StoreError {
         }
     }
 
-    /// What kind of thing went wrong.
+    /// The kind of the error.
     pub fn class(&self) -> ErrorClass {
         self.class
     }

@@ -1,21 +1,46 @@
 //! The second level: a store of bytes that outlives the process, shared by a fleet.
 //!
-//! A [`Store`] keeps one *payload* for each key, and one *lease*: the right to refresh it, for the whole fleet. Every payload it
-//! keeps has an [`Epoch`], given by the store, never reused, later than any before it. The contracts:
+//! For each key a [`Store`] keeps one *payload* and one *lease*. The lease is the right to load the
+//! key, for the whole fleet. Each payload has an [`Epoch`], which the store gives it. An epoch is
+//! never given twice for a key, and each is later than those before it.
 //!
-//! - **acquire** returns a payload the caller has not seen, else grants the lease if it is free or already the caller's, and
-//!   names the epoch that is stored: the base.
-//! - **publish** stores if the stored epoch is exactly the base, or if nothing usable is stored and the lease still belongs to the
-//!   publisher, with this base. "Nothing" is never a base by itself: nothing now and nothing then may have had an invalidation between
-//!   them. So a lease that is granted over nothing has the moment as its base, and remembers it: an attempt that is repeated, and arrives
-//!   once more after the invalidation, is another lease.
-//! - **set** and **invalidate** take the lease away, so that what was being loaded before them is not published after them.
-//! - Every change is told to all change_listeners, with its epoch, in the same step as the change.
+//! # The contracts
 //!
-//! What follows from them, within one history of the store: (A) at most one successor of each stored epoch; (B) nothing
-//! loaded before an `invalidate` or `set` is published after it; (C) unless a failover, a flush or eviction loses the lease, one loader in the fleet.
+//! - **acquire** returns the payload if the caller has not seen it. Otherwise it grants the lease,
+//!   if the lease is free or already belongs to this attempt. The grant names the *base*: the epoch
+//!   that is stored, or a new epoch if nothing is stored.
+//! - **publish** stores a result in two cases only: the stored epoch is exactly the base; or
+//!   nothing usable is stored, and the lease still belongs to the publisher, with this base.
+//!   Therefore a result that was loaded before an invalidation is refused, even if nothing was
+//!   stored before it and nothing is stored after it.
+//! - **set** and **invalidate** end the lease, so that a load that began before them is not
+//!   published after them.
+//! - Each change is told to every listener of its namespace, with its epoch, in the order of the
+//!   changes.
 //!
-//! Leases after Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
+//! Within one history of the store, three promises follow:
+//!
+//! - (A) Each stored epoch has at most one successor.
+//! - (B) A value whose load began before an `invalidate` or a `set` is not published after it.
+//! - (C) At most one process of the fleet loads a key at a time, unless a failover, a flush or an
+//!   eviction loses the lease.
+//!
+//! Leases follow Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
+//!
+//! # A store of your own
+//!
+//! Any database that can run a few reads and writes in one atomic step can be a store. Besides the
+//! trait [`Store`] you need:
+//!
+//! - [`envelope::stamp`] and [`envelope::epoch`], which write and read the epoch of a payload. A
+//!   store looks at no other part of it.
+//! - [`StoreCounters`], which count for [`Store::stats`].
+//! - [`ChangeListeners`], which keep the listeners for [`Store::subscribe`].
+//! - [`Background`], a thread for [`Store::spawn`], if you have no runtime.
+//! - `testing::store_contract`, with the feature `test-util`: one check for each contract. The
+//!   macro `store_contract_tests!` writes a test for each of them.
+//!
+//! `examples/file_store.rs` is a complete store over plain files.
 
 mod background;
 mod change_listeners;
@@ -67,43 +92,49 @@ use crate::time::clock::Clock;
 /// The answer of a store, on its way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A second level: payloads and leases, shared by every process that uses the same one.
+/// A second level: payloads and leases, shared by every process that uses the same store.
 ///
-/// Payloads are made and read by [`envelope`]; a store looks only at the epoch in them. No operation waits longer than the
-/// store's own time limit, whatever happens to its server. All of them may be called from any thread, on any runtime or on
-/// none.
+/// [`envelope`] makes and reads payloads; a store looks only at their epochs. No operation waits
+/// longer than the time limit of the store, even if its server hangs. All operations may be called
+/// from any thread, on any runtime or on none. An operation is one atomic step for all processes.
+///
+/// The [contracts](self#the-contracts) are those of the module. `testing::store_contract` checks an
+/// implementation.
 ///
 /// # Cancel safety
 ///
-/// A reply that is dropped may still take effect, as may one that ended with [`ErrorClass::TimedOut`] or
-/// [`ErrorClass::Unavailable`]: the caller cannot know. Every operation may be repeated.
+/// A reply that is dropped may still take effect. So may one that ended with
+/// [`ErrorClass::TimedOut`] or [`ErrorClass::Unavailable`], because the caller cannot know how far
+/// the request came. Every operation may be repeated.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// The payloads of these keys: one answer for each, in their order, read together.
+    /// Reads the payloads of these keys together: one answer for each key, in their order.
     ///
-    /// If something is stored that no cache can use, an answer is an error of class [`ErrorClass::TooLarge`] or
-    /// [`ErrorClass::Foreign`], or nothing; treat all of them as nothing.
+    /// Where a cache cannot use the stored data, the answer is an error of class
+    /// [`ErrorClass::TooLarge`] or [`ErrorClass::Foreign`], or bytes that are no payload. The
+    /// caller treats each of them as if nothing were stored.
     fn read<'a>(
         &'a self,
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>>;
 
-    /// Asks for the right to load a key, or for what somebody else loaded meanwhile.
+    /// Asks for the right to load a key, or for the payload that another caller stored meanwhile.
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>>;
 
-    /// Stores what was loaded under a lease, unless something else came first.
+    /// Stores a value that was loaded under a lease, unless another change came first.
     ///
-    /// [`Stored::Refused`] means that the value is out of date: its loader must not keep it either.
+    /// [`Stored::Refused`] means that the value is out of date, so its loader must not keep it
+    /// either. Either way the lease of this attempt ends.
     fn publish<'a>(
         &'a self,
         key: &'a StoreKey,
         publish: Publish,
     ) -> Reply<'a, Result<Stored, StoreError>>;
 
-    /// Extends a lease from now on; false if it is no longer this token's.
+    /// Extends a lease from now on; false if it no longer belongs to this token.
     fn renew<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -111,9 +142,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         lease: Duration,
     ) -> Reply<'a, Result<bool, StoreError>>;
 
-    /// Gives a lease back without a result; false if it was no longer this token's.
+    /// Gives a lease back without a result; false if it no longer belonged to this token.
     ///
-    /// With `cool_down` nobody is granted it for so long, so that a fleet does not hammer an origin that fails.
+    /// With `cool_down` no caller is granted the lease for that time, so that a fleet does not
+    /// overload an origin that fails.
     fn release<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -121,7 +153,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         cool_down: Option<Duration>,
     ) -> Reply<'a, Result<bool, StoreError>>;
 
-    /// Stores a payload whatever is there, and returns its epoch.
+    /// Replaces the payload, ends the lease, and returns the new epoch.
     fn set<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -130,39 +162,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         origin: Origin,
     ) -> Reply<'a, Result<Epoch, StoreError>>;
 
-    /// Removes a payload, and returns the epoch of the removal: later than what it removed.
+    /// Removes the payload, ends the lease, and returns the epoch of the removal, which is later
+    /// than that of the payload.
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
         origin: Origin,
     ) -> Reply<'a, Result<Epoch, StoreError>>;
 
-    /// The time by the store's clock, in microseconds, comparable with [`Epoch::micros`]; `None` before the first connection.
+    /// The time by the clock of the store, in microseconds, comparable with [`Epoch::micros`];
+    /// `None` before the first connection.
     ///
-    /// An estimate from an earlier reading and this machine's monotonic clock; costs no round trip.
+    /// Costs no round trip: a store estimates it from an earlier reading and the monotonic clock of
+    /// this machine.
     fn now(&self) -> Option<u64>;
 
-    /// How often changes may have been missed so far: raised after every reconnection, once changes arrive again.
+    /// How often changes may have been missed so far: raised after every reconnection, once changes
+    /// arrive again.
     ///
-    /// What was read before an earlier gap may be out of date without anyone having been told.
+    /// A payload that was read before a gap may be out of date although no listener was told.
     fn gaps(&self) -> u64;
 
-    /// Whether it can be used now.
+    /// Whether the store can be used now.
     fn state(&self) -> StoreState;
 
-    /// What it has done so far.
+    /// The counts so far.
     fn stats(&self) -> StoreStats;
 
-    /// Tells a listener of every change in a namespace, until the listener is dropped.
+    /// Tells a listener every change in a namespace, until the listener is dropped.
     ///
-    /// [`ChangeListener::reconnected`] is called once changes arrive, the first time as well; it may be during this call.
+    /// The store calls [`ChangeListener::reconnected`] once changes arrive, the first time as well;
+    /// it may do so during this call.
     fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>);
 
-    /// Runs background work of a cache, where the store works: work that waits, never work that computes. It goes on until it ends, or the store is dropped.
+    /// Runs background work of a cache, which waits but does not compute, until it ends or the
+    /// store is dropped.
     fn spawn(&self, work: BoxFuture);
 }
 
-/// A store as one cache is to see it: timed and traced, if a feature wants that.
+/// A store as one cache sees it: timed and traced, if the features for that are on.
 #[cfg_attr(
     not(any(feature = "metrics", feature = "tracing")),
     expect(unused_variables)
@@ -189,20 +227,21 @@ pub enum StoreState {
     Connecting,
     /// Connected.
     Up,
-    /// Not usable, and why; it goes on trying by itself.
+    /// Not usable, and why. The store keeps trying by itself.
     Down(StoreError),
 }
 
 impl StoreState {
-    /// Whether it can be used.
+    /// Whether the store can be used.
     pub fn is_up(&self) -> bool {
         matches!(self, StoreState::Up)
     }
 }
 
-/// Who is told of changes in a store.
+/// Receives the changes in a store.
 ///
-/// Called on the store's thread, in the order of the changes; must be quick and must not wait.
+/// Called on a thread of the store, in the order of the changes. It must be quick and must not
+/// wait.
 pub trait ChangeListener: Send + Sync {
     /// A key changed.
     fn changed(&self, change: &Change);
@@ -211,16 +250,17 @@ pub trait ChangeListener: Send + Sync {
     fn reconnected(&self, gaps: u64);
 }
 
-/// A change of one key, told to the fleet by whoever made it.
+/// A change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What happened.
     pub kind: ChangeKind,
-    /// The epoch it has; entries of the key with an earlier one are out of date. `None` if nothing is stored by it.
+    /// The epoch of the change: entries of the key with an earlier epoch are out of date. `None` if
+    /// the change stores and removes nothing.
     pub epoch: Option<Epoch>,
     /// The hash of the key: [`StoreKey::hash`].
     pub hash: u128,
-    /// Who did it, to know one's own echo.
+    /// The cache that made the change, so that it can ignore its own changes.
     pub origin: Origin,
 }
 
@@ -234,6 +274,6 @@ pub enum ChangeKind {
     Set,
     /// The key was invalidated.
     Invalidated,
-    /// A lease was given back without a result: who waits for it may try.
+    /// A lease was given back without a result: callers that wait for it may try.
     Released,
 }

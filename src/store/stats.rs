@@ -1,21 +1,21 @@
-//! What a store counts.
+//! The counters of a store.
 
 use super::error::{ErrorClass, StoreError};
 use crate::sync::{Counter, Ordering};
 
-/// What a store has done since it was made.
+/// The counts of a store since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Keys that were asked for.
+    /// Keys that were read.
     pub reads: u64,
-    /// Of those, how many were stored.
+    /// Of those, the keys that were stored.
     pub found: u64,
     /// Connections made, the first among them.
     pub connections: u64,
     /// Changes that were received.
     pub changes: u64,
-    /// Changes that were received and could not be understood.
+    /// Changes that were received and could not be understood, for example of a newer version.
     pub changes_foreign: u64,
     /// Errors that were returned, by class.
     errors: [u64; ErrorClass::ALL.len()],

@@ -11,8 +11,9 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// A loader that counts its calls, and can be held, told to fail, and told to panic.
 ///
-/// Clones are one loader: give one to the cache and keep one. Nothing in it sleeps or depends on time: a test holds the
-/// loader, waits until the calls it expects are there, looks at what the cache does meanwhile, and releases it.
+/// Clones are one loader: give one to the cache and keep one. Nothing in it sleeps or depends on
+/// time: a test holds the loader, waits until the calls it expects are there, looks at what the
+/// cache does meanwhile, and releases it.
 ///
 /// # Example
 ///
@@ -56,7 +57,8 @@ struct State<K> {
     calls: HashMap<K, usize>,
     running: usize,
     held: bool,
-    /// Counts the releases, so that a call held before one is free after it, also if others are held again.
+    /// Counts the releases, so that a call held before one is free after it, also if others are
+    /// held again.
     releases: u64,
     failures: usize,
     panics: usize,
@@ -104,7 +106,8 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         }))
     }
 
-    /// One call, for [`Builder::try_compute`](crate::Builder::try_compute); blocks while the loader is held.
+    /// One call, for [`Builder::try_compute`](crate::Builder::try_compute); blocks while the loader
+    /// is held.
     ///
     /// # Errors
     ///

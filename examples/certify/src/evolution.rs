@@ -105,16 +105,16 @@ impl Plain {
             return self.compute(key, caller);
         }
         let lock = self.lock_of(key);
-        if self.protection.check_before {
-            if let Some(fresh) = self.fresh(key) {
-                return fresh;
-            }
+        if self.protection.check_before
+            && let Some(fresh) = self.fresh(key)
+        {
+            return fresh;
         }
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.protection.check_inside {
-            if let Some(fresh) = self.fresh(key) {
-                return fresh;
-            }
+        if self.protection.check_inside
+            && let Some(fresh) = self.fresh(key)
+        {
+            return fresh;
         }
         self.compute(key, caller)
     }

@@ -66,11 +66,11 @@ fn main() -> ExitCode {
         true => format!("{}\n", findings.json()),
         false => findings.conclusion(),
     });
-    if let Some(report) = report {
-        if let Err(wrong) = report.write(&page(&findings, &Circumstances::here())) {
-            eprintln!("certify: {wrong}; what was measured is printed above");
-            return ExitCode::FAILURE;
-        }
+    if let Some(report) = report
+        && let Err(wrong) = report.write(&page(&findings, &Circumstances::here()))
+    {
+        eprintln!("certify: {wrong}; what was measured is printed above");
+        return ExitCode::FAILURE;
     }
     match findings.pass() {
         true => ExitCode::SUCCESS,

@@ -201,15 +201,15 @@ impl Drawn<'_> {
             }
         }
         // One publication is a moment to show; with many, each compute ends in one.
-        if let [only] = *ran {
-            if let Some(published) = only.published {
-                let x = self.x(published);
-                picture.line(
-                    &[(x, self.top + self.head - 2.0), (x, foot + 2.0)],
-                    Ink::Work,
-                    "dash",
-                );
-            }
+        if let [only] = *ran
+            && let Some(published) = only.published
+        {
+            let x = self.x(published);
+            picture.line(
+                &[(x, self.top + self.head - 2.0), (x, foot + 2.0)],
+                Ink::Work,
+                "dash",
+            );
         }
         self.labels(picture, &turns);
     }

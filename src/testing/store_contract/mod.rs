@@ -65,8 +65,8 @@ use crate::store::{Store, StoreKey};
 
 /// A new, empty store, and what the checks let happen to it.
 ///
-/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) go behind the back of the
-/// store, to its server or its files, and tell no listener.
+/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) go behind the back of
+/// the store, to its server or its files, and tell no listener.
 pub trait StoreUnderTest: Sync {
     /// The store.
     fn store(&self) -> &dyn Store;
@@ -124,8 +124,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 type Check = (&'static str, fn(&dyn StoreUnderTest));
-
-const CHECKS: &[Check] = crate::store_contract_tests!(@each checks ());
 
 /// Writes one test for each contract of a store, in the modules `leases`, `epochs`, `damage` and
 /// `changes`.
@@ -220,3 +218,5 @@ macro_rules! store_contract_tests {
         )*)*]
     };
 }
+
+const CHECKS: &[Check] = store_contract_tests!(@each checks ());
