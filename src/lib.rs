@@ -75,7 +75,8 @@
 //! - [`docs::choosing`]: limits, X-Fetch, when not to use it.
 //! - [`docs::migrating`]: from other caches, and a comparison.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: what a hit costs. [`docs::watching`]: metrics, traces, and what to be woken for.
-//! - With the feature `test-util`, for your tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`.
+//! - With the feature `test-util`, for your tests: `ManualClock`, `CountingLoader`,
+//!   `store::ChaosStore`, and `testing::store_contract` for a store of your own.
 //! - The folder `examples` of the crate: seven programs to copy.
 //!
 //! # Features
@@ -88,7 +89,7 @@
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; brings `tokio` and `postcard`, needs Rust 1.88. `redis-tls`: encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
 //! | `metrics`, `tracing` | what is counted and what happens, for the recorder and the subscriber that the program has |
-//! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails as it is told |
+//! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails as it is told, the contracts of stores |
 //!
 //! # Limits
 //!
@@ -121,6 +122,7 @@
 
 // The map. Arrows run down only; a test holds them to it.
 //
+//   testing    a loader that counts, the contracts of stores: for tests
 //   cache      what users hold: `Cache`, `Builder`, `Cached`, `Reader`, `Fresh`
 //   fleet      the second level of one cache: leases, outbox, changes of other processes
 //   load       how a value is made: loader, job, pool, policy, negative entries
