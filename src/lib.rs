@@ -99,8 +99,8 @@
 //! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
-//! - With the feature `test-util`: `ManualClock`, `CountingLoader` and `store::ChaosStore` for
-//!   tests.
+//! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
+//!   and `testing::store_contract` for a store of your own.
 //! - The folder `examples` of the crate: seven programs to copy.
 //!
 //! # Features
@@ -156,6 +156,7 @@
 
 // The map. Arrows run down only; a test holds them to it.
 //
+//   testing    a loader that counts, the contracts of stores: for tests
 //   cache      what users hold: `Cache`, `Builder`, `Cached`, `Reader`, `Fresh`
 //   fleet      the second level of one cache: leases, outbox, changes of other processes
 //   load       how a value is made: loader, job, pool, policy, negative entries

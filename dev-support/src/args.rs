@@ -64,3 +64,38 @@ impl<I: Iterator<Item = OsString>> Words<I> {
         Err(format!("unknown argument {}", self.name()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Words<impl Iterator<Item = OsString>> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        Words::new(words.into_iter())
+    }
+
+    #[test]
+    fn values_follow_their_names() {
+        let mut words = words("--runs 12 --redis here --json");
+        assert_eq!(words.next_word().as_deref(), Some("--runs"));
+        assert_eq!(words.number(1..=100, "1 to 100"), Ok(12));
+        assert_eq!(words.next_word().as_deref(), Some("--redis"));
+        assert_eq!(words.text().as_deref(), Ok("here"));
+        assert_eq!(words.next_word().as_deref(), Some("--json"));
+        assert_eq!(words.next_word(), None);
+    }
+
+    #[test]
+    fn a_message_names_the_argument_and_the_value() {
+        let mut words = words("--runs 120 --runs");
+        words.next_word();
+        let wrong = words.number(1..=100, "1 to 100").unwrap_err();
+        assert_eq!(wrong, "--runs must be 1 to 100, not 120");
+        words.next_word();
+        assert_eq!(words.value().unwrap_err(), "--runs needs a value");
+        assert_eq!(
+            words.unknown::<()>().unwrap_err(),
+            "unknown argument --runs"
+        );
+    }
+}
