@@ -92,9 +92,9 @@ impl Stamp {
 
 /// A [`Cached`] as the slow half of a read returns it.
 ///
-/// Of another shape on purpose. The result of a call lies in memory, and a hit that could share that
-/// memory would be written there and read back at once, which stalls the processor for as long as
-/// the look-up takes.
+/// Of another shape on purpose. The result of a call lies in memory, and a hit that could share
+/// that memory would be written there and read back at once, which stalls the processor for as long
+/// as the look-up takes.
 pub(crate) struct Kept<K, V> {
     entry: Arc<Entry<K, V>>,
     stamp: Stamp,

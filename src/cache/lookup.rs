@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::sync::Arc;
 
-/// A type by whose values keys of type `K` can be looked up, so that a read need not make a key.
+/// A type whose values can look up keys of type `K`, so that a read need not make a key.
 ///
-/// | Keys | Look-ups |
+/// | Keys | Look-ups, beside a reference to the key |
 /// |---|---|
-/// | any `K` | `&K` |
-/// | `String`, `Box<str>`, `Arc<str>` | `&str` too |
-/// | `Vec<T>`, `Box<[T]>`, `Arc<[T]>` | `&[T]` too |
-/// | `PathBuf`, `Box<Path>`, `Arc<Path>`; the same with `OsStr` and `CStr` | `&Path` too |
-/// | `(String, B)`, `(A, String)`, `(String, String)` | `&(&str, B)`, `&(A, &str)`, `&(&str, &str)` too |
+/// | `String`, `Box<str>`, `Arc<str>` | `&str` |
+/// | `Vec<T>`, `Box<[T]>`, `Arc<[T]>` | `&[T]` |
+/// | `PathBuf`, `Box<Path>`, `Arc<Path>` | `&Path`; the same with `OsStr` and `CStr` |
+/// | `(String, B)` | `&(&str, B)` |
+/// | `(A, String)` | `&(A, &str)` |
+/// | `(String, String)` | `&(&str, &str)` |
 ///
-/// The cache calls [`to_key`](Self::to_key) when it starts a load, and when a write concerns a
-/// store; a hit never calls it.
+/// The cache calls [`to_key`](Self::to_key) on a miss and for a write. A hit never calls it.
 ///
 /// # For your own types
 ///
@@ -70,7 +70,7 @@ use crate::sync::Arc;
     message = "`{Self}` cannot look up keys of type `{K}`",
     label = "not a form of `{K}`",
     note = "pass a reference to a `{K}`, or to a borrowed form of it, such as `str` for `String`",
-    note = "convert a number to the type of the keys first; give a literal no other suffix"
+    note = "or convert the value to a `{K}` first, or implement `Lookup<{K}>` for its type"
 )]
 pub trait Lookup<K>: Hash {
     /// Whether this is a form of `key`.
@@ -93,9 +93,9 @@ impl<K: Hash + Eq + Clone> Lookup<K> for K {
 
 /// Unsized forms of keys that own them.
 ///
-/// They are listed, because an implementation for every `K: Borrow<Q>` with `Q: ToOwned<Owned = K>`
-/// could not stand beside those for `Arc<str>` and for tuples: the compiler assumes that `std` may
-/// still make them overlap.
+/// They are listed one by one. An implementation for all pairs of `Borrow` and `ToOwned` excludes
+/// those for `Arc<str>` and for tuples, because the compiler does not rule out that a later `std`
+/// makes them overlap.
 macro_rules! unsized_forms {
     ($($form:ty => $key:ty $(where $T:ident)?;)+) => {$(
         impl$(<$T: Hash + Eq + Clone>)? Lookup<$key> for $form {

@@ -126,9 +126,9 @@ where
 
     /// Reads a key from a thread, loading it if it is missing.
     ///
-    /// The same as [`get`](Self::get), for threads. Inside a load that runs on the pool it helps: the
-    /// waiting worker itself runs a load that is still queued, so a pool of one thread is enough.
-    /// Not for tasks: on a miss it blocks the runtime's thread.
+    /// The same as [`get`](Self::get), for threads. Inside a load that runs on the pool it helps:
+    /// the waiting worker itself runs a load that is still queued, so a pool of one thread is
+    /// enough. Not for tasks: on a miss it blocks the runtime's thread.
     ///
     /// # Errors
     ///
@@ -202,8 +202,8 @@ where
 
     /// Looks at a key if it has a value that may be served; changes nothing.
     ///
-    /// Unlike [`get_if_present`](Self::get_if_present) it is not a read: the statistics do not count
-    /// it, and eviction does not take it for a use of the value.
+    /// Unlike [`get_if_present`](Self::get_if_present) it is not a read: the statistics do not
+    /// count it, and eviction does not take it for a use of the value.
     ///
     /// # Panics
     ///
@@ -232,7 +232,8 @@ where
 
     /// Whether a key has a value that may be served; changes nothing, like [`peek`](Self::peek).
     ///
-    /// Under races the answer may be out of date when the caller gets it. To use the value, read it.
+    /// Under races the answer may be out of date when the caller gets it. To use the value, read
+    /// it.
     ///
     /// # Panics
     ///
@@ -433,9 +434,9 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// Hands all numbers of the cache and its store to the recorder of the `metrics` facade.
     ///
-    /// Call it before the recorder is read (in the handler of `/metrics`), or every few seconds; hits
-    /// pay nothing. Only the times that loads and the store's answers take are recorded when they
-    /// happen. Counters start when the cache is built, and never fall:
+    /// Call it before the recorder is read (in the handler of `/metrics`), or every few seconds;
+    /// hits pay nothing. Only the times that loads and the store's answers take are recorded when
+    /// they happen. Counters start when the cache is built, and never fall:
     /// [`reset_stats`](Self::reset_stats) does not affect them. Each metric has the label `cache`,
     /// so give caches different [names](crate::Builder::name). All metrics, and the ones to watch:
     /// [`docs::watching`](crate::docs::watching).

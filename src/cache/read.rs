@@ -69,8 +69,8 @@ where
     /// Reads a key: continues with `hit`, or with `miss` if no value could just be taken.
     ///
     /// Inlined, with continuations in place of a result, so that a hit is built where it is wanted.
-    /// To copy what was just written part by part would stall the processor for as long as the whole
-    /// look-up takes.
+    /// To copy what was just written part by part would stall the processor for as long as the
+    /// whole look-up takes.
     #[inline(always)]
     pub(crate) fn lookup<Q, R>(
         &self,
@@ -308,7 +308,8 @@ where
         self.lookup(key, hash, hit, |missed| self.classify(missed))
     }
 
-    /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a wait.
+    /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
+    /// wait.
     #[inline(never)]
     fn finish_blocking<Q>(
         &self,
@@ -415,9 +416,10 @@ where
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
         let full = match begun {
             Begun::Ours(claim) => {
-                // Another load may have begun and ended between the two steps above, so the negative
-                // entries are asked again. Callers that have joined this load meanwhile read again,
-                // because a write that came before them may have forgotten the negative entry.
+                // Another load may have begun and ended between the two steps above, so the
+                // negative entries are asked again. Callers that have joined this load meanwhile
+                // read again, because a write that came before them may have forgotten the negative
+                // entry.
                 let started = match self.known(&claim.entry().key, now) {
                     Known::NotFound(error) => {
                         claim.abandon();
@@ -435,8 +437,8 @@ where
         drop(drop_later);
         match full {
             None => {}
-            // Every way of the set holds a load. A caller from outside waits for one of them to end.
-            // A load must not, because the load that it waits for might wait for it.
+            // Every way of the set holds a load. A caller from outside waits for one of them to
+            // end. A load must not, because the load that it waits for might wait for it.
             Some(_) if WaitNode::current().is_some() => return Err(Error::overloaded()),
             Some(flight) => {
                 self.wait(&flight, Source::Coalesced).await?;

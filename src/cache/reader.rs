@@ -29,9 +29,9 @@ const CELLS: usize = 4_096;
 ///
 /// # Cost
 ///
-/// It holds the values of up to 4 096 keys, beyond the limits of the cache. It releases a value when
-/// another key takes its place, or when the reader is dropped. For large values use `Cache::get`.
-/// Its hits are counted 64 at a time, and the rest when it is dropped.
+/// It holds the values of up to 4 096 keys, beyond the limits of the cache. It releases a value
+/// when another key takes its place, or when the reader is dropped. For large values use
+/// `Cache::get`. Its hits are counted 64 at a time, and the rest when it is dropped.
 ///
 /// # Example
 ///
@@ -299,7 +299,8 @@ where
         Ok(self.keep(cached))
     }
 
-    /// Reads the key from a thread; the same as [`Cache::get_blocking`](crate::Cache::get_blocking).
+    /// Reads the key from a thread; the same as
+    /// [`Cache::get_blocking`](crate::Cache::get_blocking).
     ///
     /// # Errors
     ///

@@ -54,8 +54,8 @@ where
     /// [`Change::RemoveAll`].
     ///
     /// 1. The version index. From then on no load takes an older value from the store, and none
-    ///    sends one there (see `fleet::outbox`). If the table came first, a load that begins between
-    ///    the two steps could put the old value back.
+    ///    sends one there (see `fleet::outbox`). If the table came first, a load that begins
+    ///    between the two steps could put the old value back.
     /// 2. The table. Loads and refreshes that are under way lose their entry, so their results are
     ///    discarded.
     /// 3. The negative entries. A load that ended before step 2 may have left one, and a load that
@@ -231,7 +231,7 @@ where
     ///
     /// # Panics
     ///
-    /// Only if `Hash`, `Eq` or, with a store, `Clone` of the key does; the cache stays usable.
+    /// Only if `Hash`, `Eq` or `Clone` of the key does; the cache stays usable.
     ///
     /// # Example
     ///
@@ -297,8 +297,8 @@ where
     ///
     /// The same write as [`invalidate`](Self::invalidate), with the same effect on loads and on a
     /// store. Of several calls at the same time one returns a value, and the others return `None`.
-    /// The value is the one that was resident at the moment of the removal: a refresh or an `insert`
-    /// that ended before it is in it, and the result of a load that was still running is not.
+    /// The value is the one that was resident at the moment of the removal. The result of a load or
+    /// refresh that was still running then is discarded.
     ///
     /// A stale value is returned too. `None` if the key was missing, was still being loaded, or had
     /// a value past its hard limit. Not counted as a read.
