@@ -102,8 +102,13 @@ where
                     return;
                 }
                 if !interest.is_live(clock.now()) {
-                    // Past its deadline, taken over, or nobody has the cache any more. The loader may go on, but not for the fleet.
-                    let _ = fleet.store.release(&key, token, None).await;
+                    // A job that has ended its claim is about to end its lease, perhaps with a
+                    // result that the store would refuse after a release. Else the deadline has
+                    // passed, another caller took over, or the cache was dropped: the loader may go
+                    // on, but not for the fleet.
+                    if !interest.has_ended() {
+                        let _ = fleet.store.release(&key, token, None).await;
+                    }
                     return;
                 }
                 match fleet.store.renew(&key, token, fleet.lease).await {

@@ -283,6 +283,9 @@ fn an_early_refresh_that_is_put_off_after_the_store_answered_costs_no_caller_its
         .build()
         .unwrap();
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    // Or the clock moves past the end of the lease, and the store refuses the result.
+    let published = || cache.store_stats().unwrap().published == 1;
+    until("the result is stored", published);
     // The only worker is busy. The refresh waits for the store until the value is gone, and there is
     // no room for what is early then.
     gate.shut();

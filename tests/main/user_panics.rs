@@ -175,8 +175,8 @@ fn a_key_that_cannot_be_remembered_is_told_of_all_the_same() {
 #[test]
 fn a_key_that_panics_while_its_value_leaves_ends_the_load_with_a_panic() {
     let clock = ManualClock::new();
-    // Two clones remember the answer, the third stands for the value that leaves.
-    let cache = trapped(&clock, 2, Loaded::not_found);
+    // One clone remembers the answer, the second stands for the value that leaves.
+    let cache = trapped(&clock, 1, Loaded::not_found);
     cache.insert(Key(1), 5);
     clock.advance(secs(40));
     let error = cache.get_blocking(&Key(1)).unwrap_err();
