@@ -1,8 +1,10 @@
-//! The second level of one cache: loads ask the store first, results go to it, and changes of other processes come from it.
+//! The second level of one cache: loads ask the store first, results go to it, and changes of other
+//! processes come from it.
 //!
-//! Nothing of this is on the path of a hit. A job that would run the loader passes through here on its way; what it does is in `fetch`, the
-//! lease under which it runs in `lease`, what this process changes in `enqueue`, what others change in `follow`, and what is known
-//! of keys in `versions`.
+//! Nothing of this is on the path of a hit. A job that would run the loader passes through here on
+//! its way: see `fetch`. The lease under which it runs is in `lease`, the writes of this process in
+//! `outbox`, the changes of other processes in `changes`, what is known of keys in `version_index`.
+//! The cache sees all this through the trait in `level`.
 
 mod batcher;
 mod changes;

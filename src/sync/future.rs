@@ -1,8 +1,8 @@
 //! Waiting for a future on a thread, and for the first of two.
 //!
-//! [`block_on`] does without a thread-local and without `std::thread::park`: both fail in a destructor of a
-//! thread-local, where a caller may read the cache too, and the token of `park` belongs to the
-//! user's own code.
+//! [`block_on`] does without a thread-local and without `std::thread::park`: both fail in a
+//! destructor of a thread-local, where a caller may read the cache too, and the token of `park`
+//! belongs to the user's own code.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
