@@ -103,9 +103,13 @@ where
                     return;
                 }
                 if !interest.is_live(clock.now()) {
-                    // The claim is past its deadline or was taken over, or the cache is gone. The
-                    // loader may go on, but not for the fleet.
-                    let _ = fleet.store.release(&key, token, None).await;
+                    // After the end of the claim the job ends its lease by itself, perhaps with a
+                    // result that the store would refuse after a release. Otherwise the deadline has
+                    // passed, another caller took over, or the cache is gone: the loader may go on,
+                    // but not for the fleet.
+                    if !interest.has_ended() {
+                        let _ = fleet.store.release(&key, token, None).await;
+                    }
                     return;
                 }
                 match fleet.store.renew(&key, token, fleet.lease).await {

@@ -51,6 +51,11 @@ impl<K, V> Interest<K, V> {
             && self.entries.strong_count() > 0
             && self.entry.claim_word.current() == Some(self.token)
     }
+
+    /// Whether the entry is claimed no more, because the claimant has published or given up.
+    pub fn has_ended(&self) -> bool {
+        self.entry.claims.current().is_none()
+    }
 }
 
 /// What happened to a result.

@@ -287,6 +287,9 @@ fn an_early_refresh_shed_after_the_reply_of_the_store_does_not_keep_callers_from
         .build()
         .unwrap();
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    // Otherwise the clock moves past the end of the lease, and the store refuses the result.
+    let published = || cache.store_stats().unwrap().published == 1;
+    until("the result is stored", published);
     // The only worker is busy. The refresh waits for the store until the value has expired. Then
     // the pool has no room for an early refresh.
     gate.shut();

@@ -180,8 +180,8 @@ fn the_callers_get_the_error_even_if_the_key_cannot_be_remembered() {
 #[test]
 fn a_key_that_panics_while_its_value_is_removed_ends_the_load_with_a_panic() {
     let clock = ManualClock::new();
-    // Two clones store the answer. The third is for the notification of the removed value.
-    let cache = trapped(&clock, 2, Loaded::not_found);
+    // One clone stores the answer. The second is for the notification of the removed value.
+    let cache = trapped(&clock, 1, Loaded::not_found);
     cache.insert(Key(1), 5);
     clock.advance(secs(40));
     let error = cache.get_blocking(&Key(1)).unwrap_err();
