@@ -3,8 +3,8 @@
 //!
 //! No hit comes here. A job that would run the loader passes through `fetch` first. `lease` is the
 //! lease under which it loads, `outbox` holds the writes of this process, `changes` handles those
-//! of other processes, and `version_index` knows the epochs of the keys. The
-//! cache sees all this through the trait in `level`.
+//! of other processes, and `version_index` knows the epochs of the keys. The cache sees all this
+//! through the trait in `level`.
 
 mod batcher;
 mod changes;

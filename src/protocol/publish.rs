@@ -54,7 +54,7 @@ impl<K, V> Interest<K, V> {
 
     /// Whether the entry is claimed no more, because the claimant has published or given up.
     pub fn has_ended(&self) -> bool {
-        self.entry.claims.current().is_none()
+        self.entry.claim_word.current().is_none()
     }
 }
 
