@@ -1,6 +1,6 @@
-//! What is remembered of absent keys, in whole calls of the cache itself, against whatever is written meanwhile.
+//! Models of negative entries: whole calls of the cache against writes of the same key.
 //!
-//! The origin never has a value, so every load ends with "absent".
+//! The origin never has a value, so every load ends with "not found".
 
 use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,7 +16,7 @@ use crate::Threads::{Two, TwoBusy};
 use crate::fixture::KEY;
 use crate::run_model;
 
-/// The same in every execution, and never that of an empty way.
+/// The same hash in every execution, and never the tag of an empty way.
 #[derive(Clone, Copy, Default)]
 struct Fixed(u64);
 
@@ -46,7 +46,7 @@ impl Loads {
     }
 }
 
-/// Runs a load to its end; it never waits.
+/// Runs a load to its end. The load never waits.
 fn run(mut load: BoxFuture) {
     assert!(poll(load.as_mut()).is_ready());
 }
@@ -83,7 +83,7 @@ fn get(cache: &Whole) -> Reading<'_> {
     Box::pin(cache.get(&KEY))
 }
 
-/// What a caller has now, if it need not wait: the value, or that there is none.
+/// The answer of a call that need not wait: the value, or "not found".
 fn answer(reading: &mut Reading<'_>) -> Option<Option<u64>> {
     match poll(reading.as_mut()) {
         Poll::Pending => None,
@@ -95,13 +95,13 @@ fn answer(reading: &mut Reading<'_>) -> Option<Option<u64>> {
     }
 }
 
-/// A load that has begun and has still to end.
+/// A load that has begun and has not ended.
 fn begun(cache: &Whole, loads: &Loads) -> BoxFuture {
     assert_eq!(answer(&mut get(cache)), None);
     loads.take()
 }
 
-/// P4: the answer of a load is not believed after an invalidation.
+/// P4: the answer of a load does not count after an invalidation.
 #[test]
 fn answer_against_invalidate() {
     run_model(TwoBusy, || {
@@ -116,7 +116,7 @@ fn answer_against_invalidate() {
     });
 }
 
-/// P4: nor after an invalidation of everything.
+/// P4: nor does it count after an invalidation of all keys.
 #[test]
 fn answer_against_invalidate_all() {
     run_model(TwoBusy, || {
@@ -130,7 +130,7 @@ fn answer_against_invalidate_all() {
     });
 }
 
-/// P4: nor after an insert, also when the inserted value has left.
+/// P4: nor does it count after an insert, even if the inserted value was removed since.
 #[test]
 fn answer_against_insert() {
     run_model(TwoBusy, || {
@@ -147,7 +147,7 @@ fn answer_against_insert() {
     });
 }
 
-/// P3: a caller that comes while a load ends gets its answer, or that of one more load.
+/// P3: a caller that comes while a load ends gets its answer, or the answer of one more load.
 #[test]
 fn answer_against_a_caller() {
     run_model(Two, || {
@@ -158,7 +158,7 @@ fn answer_against_a_caller() {
         let told = answer(&mut caller);
         loader.join().unwrap();
         if loads.started() == 2 {
-            // It came after the first had left the table and before that was remembered.
+            // It came after the first placeholder was removed and before its entry was committed.
             run(loads.take());
         }
         let told = told.or_else(|| answer(&mut caller));
@@ -167,7 +167,7 @@ fn answer_against_a_caller() {
     });
 }
 
-/// P3: whoever waited for a load and reads again finds what it left.
+/// P3: a caller that waited for a load and reads again finds its negative entry.
 #[test]
 fn answer_against_a_caller_that_waited() {
     run_model(Two, || {
@@ -184,7 +184,7 @@ fn answer_against_a_caller_that_waited() {
     });
 }
 
-/// P4: a refresh that finds its key gone does not take along what was inserted meanwhile.
+/// P4: a refresh that finds no value does not remove a value that was inserted meanwhile.
 #[test]
 fn answer_of_a_refresh_against_insert() {
     run_model(TwoBusy, || {

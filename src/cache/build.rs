@@ -20,33 +20,34 @@ use crate::protocol::removal::Removals;
 use crate::sync::Arc;
 use crate::time::clock::{Clock, Tick, ticks};
 
-/// Ways of the table for each entry of capacity. At three, one key in eighteen thousand finds its set full.
+/// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
+/// set full.
 const WAYS_PER_ENTRY: usize = 3;
 
-/// From limits of this length on, a clock in steps of some milliseconds is good enough.
+/// From this soft limit on, a clock in steps of some milliseconds is precise enough.
 const COARSE_FROM: Duration = Duration::from_millis(400);
 
-/// Entries of a cache that is given neither `capacity` nor `max_weight`.
+/// The entries of a cache with neither `capacity` nor `max_weight`.
 const ENTRIES: usize = 10_000;
 
-/// Without `capacity`, `max_weight` has room for one entry for each so much weight, ...
+/// Without `capacity`, there is one entry for each so much of `max_weight`, ...
 const WEIGHT_PER_ENTRY: u64 = 1_024;
 
-/// ... but at least for so many entries, ...
+/// ... but at least so many entries.
 const LEAST_ENTRIES: u64 = 1 << 16;
 
-/// ... and above this weight `capacity` must be given, because room for entries is taken at once.
+/// Above this weight `capacity` is required, because the table is allocated at once.
 const MAX_WEIGHT_ALONE: u64 = 1 << 34;
 
-/// A set of the table is named by 32 bits.
+/// The number of a set of the table has 32 bits.
 const MAX_CAPACITY: u64 = 1 << 32;
 
-/// What one entry of capacity takes at `build`, in bytes: three ways of the table, a ghost and an
-/// eighth of a token. Rounded up; a test counts what is really allocated.
+/// The bytes that `build` allocates for each entry of capacity: three ways of the table, a ghost
+/// and an eighth of a token. Rounded up; a test counts the real allocations.
 const BYTES_PER_ENTRY: usize = 40;
 
-/// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so a claim that is
-/// made after such a one can still be later.
+/// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so the deadline of a
+/// later claim can still be later.
 const LONGEST: Tick = Tick::MAX / 16;
 
 impl<K, V, S> Builder<K, V, S>
@@ -58,7 +59,12 @@ where
     ///
     /// # Errors
     ///
-    /// [`BuildError`] says which setting is wrong and what it may be.
+    /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
+    /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
+    /// `negative_capacity`, `threads` or `queue` of zero or above its limit; a `beta` or `jitter`
+    /// out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character in a name; a
+    /// setting that has no effect on the loader; a capacity for which there is not enough memory;
+    /// and an async loader without a runtime.
     ///
     /// # Example
     ///
@@ -81,7 +87,7 @@ where
                 false => Clock::coarse(),
             });
         let timing = Timing {
-            // `now` of a claim may lag by a step, and a claim must not end before its time.
+            // The `now` of a claim may lag by one step, and a claim must not end early.
             claim_for: ticks(self.load_timeout)
                 .saturating_add(clock.step())
                 .min(LONGEST),
@@ -219,7 +225,7 @@ where
         Ok(())
     }
 
-    /// How many values may be resident, for which there is memory.
+    /// The number of entries, if there is memory for them.
     fn max_entries(&self) -> Result<usize, BuildError> {
         let (entries, of) = match (self.capacity, &self.weigher) {
             (Some(capacity), _) => (capacity, format!("`capacity` is {capacity}")),
@@ -273,22 +279,22 @@ fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<
     }
 }
 
-/// The limit on entries that comes with a limit on weight alone. It does not bind while values
-/// weigh 1 024 on average; the table for it takes about a thirtieth of a weight in bytes.
+/// The limit on entries if only the weight is limited. It does not bind while values weigh 1 024 on
+/// average. Its table takes about a thirtieth of a weight in bytes.
 fn entries_for(weight: u64) -> usize {
     let entries = (weight / WEIGHT_PER_ENTRY).max(LEAST_ENTRIES);
     usize::try_from(entries).unwrap_or(usize::MAX)
 }
 
-/// Asks for the memory of table and queues in one piece and gives it back, because their own
-/// allocations end the process when they fail.
+/// Allocates the memory of table and queues in one piece and frees it, because a failure of their
+/// own allocations would end the process.
 fn has_memory_for(entries: usize) -> bool {
     let Some(bytes) = entries.checked_mul(BYTES_PER_ENTRY) else {
         return false;
     };
     let mut probe = Vec::<u8>::new();
     let reserved = probe.try_reserve_exact(bytes).is_ok();
-    // Or the compiler takes the allocation out and says that it succeeded.
+    // Without this the compiler removes the allocation and assumes that it succeeded.
     black_box(&mut probe);
     reserved
 }

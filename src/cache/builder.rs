@@ -25,8 +25,8 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 /// |---|---|
 /// | computes | [`compute`](Self::compute), [`try_compute`](Self::try_compute) if it may fail |
 /// | computes, with the previous value | [`compute_with`](Self::compute_with) |
-/// | waits for I/O | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
-/// | waits for I/O, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
+/// | waits | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
+/// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
 ///
 /// Loaders that compute run on threads that belong to the cache, the others on an async runtime.
@@ -84,19 +84,20 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K, V, S> Builder<K, V, S> {
-    /// The name of the cache, for its threads, its metrics and people. Default: `"everfresh"`.
+    /// The name of the cache in metrics, traces and thread names. Default: `"everfresh"`.
     ///
-    /// It has no NUL character, because no thread's name may have one.
+    /// It must not contain a NUL character, because the name of a thread cannot.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.runner.name = name.into();
         self
     }
 
-    /// How many values may be resident; the limit holds at every moment.
+    /// The largest number of resident values; the limit holds at every moment.
     ///
-    /// Default: 10 000, or with [`max_weight`](Self::max_weight) what is said there. Room for them
-    /// is taken at [`build`](Self::build), 35 to 40 bytes an entry; a capacity for which there is
-    /// no memory is a [`BuildError`]. At most 13 of the keys that share one hash are resident.
+    /// Default: 10 000. With [`max_weight`](Self::max_weight) the default follows the weight.
+    /// [`build`](Self::build) allocates 35 to 40 bytes for each entry; a capacity for which there
+    /// is not enough memory is a [`BuildError`]. At most 13 of the keys that share one hash are
+    /// resident.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = Some(entries);
         self
@@ -104,23 +105,23 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Limits the weight of all values together, besides their number. Default: no limit.
     ///
-    /// A value is weighed once, when it is loaded or inserted. One that is heavier than the whole
-    /// cache is given to its callers and not kept. Values that a [`Reader`](crate::Reader), a
-    /// [`Pinned`](crate::Pinned) or a [`Cached`](crate::Cached) holds do not count any more once
-    /// they have left the cache.
+    /// A value is weighed once, when it is loaded or inserted. A value that is heavier than the
+    /// whole cache goes to its callers and is not kept. A value that was removed from the cache no
+    /// longer counts, even if a [`Reader`](crate::Reader), a [`Pinned`](crate::Pinned) or a
+    /// [`Cached`](crate::Cached) still holds it.
     ///
-    /// Weights above half a million are rounded up, by at most 4 millionths, so that all values
-    /// together never pass the limit. With a limit that is a power of two, or below half a million,
-    /// this rounding never refuses a value.
+    /// Weights above half a million are rounded up by at most 4 millionths, so that all values
+    /// together never exceed the limit. With a limit that is a power of two, or below half a
+    /// million, this rounding never refuses a value.
     ///
     /// # Room for entries
     ///
-    /// The number of entries stays limited. With this limit alone there is room for one entry for
-    /// each 1 024 of weight, and for 65 536 at least. So the number limits the cache only if there
-    /// are more than 65 536 values and they weigh less than 1 024 on average. That room is taken at
-    /// [`build`](Self::build): 2.3 MB up to a weight of 64 MiB, 37 MB for 1 GiB. For many lighter
-    /// values, or for a smaller table, give [`capacity`](Self::capacity) as well. Above a weight of
-    /// 2^34 it must be given.
+    /// The number of entries stays limited. Without [`capacity`](Self::capacity) the cache holds
+    /// one entry for each 1 024 of weight, and at least 65 536. So the number limits the cache only
+    /// if there are more than 65 536 values that weigh less than 1 024 on average.
+    /// [`build`](Self::build) allocates the table: 2.3 MB up to a weight of 64 MiB, 37 MB for 1
+    /// GiB. For many lighter values, or for a smaller table, set `capacity` as well. Above a weight
+    /// of 2^34 it is required.
     ///
     /// # Example
     ///
@@ -142,16 +143,19 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Is told of every value that leaves the cache, and why; not of the values of a cache that is
-    /// dropped, so a program that ends cleanly is told of none of them.
+    /// A function that is called with each value that is removed, and the cause.
     ///
-    /// Called after the fact, once for each value, in no particular order. The call that removes a
-    /// value also runs the listener, so a slow listener slows writes down. It reports as many values
-    /// as it removed, and one that an earlier call may have left. With several threads these may be
-    /// values that another call removed. A call that removes nothing never runs the listener.
+    /// It is not called with the values that remain when the cache is dropped, for example at the
+    /// end of the program.
+    ///
+    /// The listener runs after the removal, once for each value, in no particular order. The call
+    /// that removes a value also runs the listener, so a slow listener makes writes slow. Such a
+    /// call reports as many values as it removed, and at most one that an earlier call left. With
+    /// several threads these may be values that another call removed. A call that removes no value
+    /// never runs the listener.
     ///
     /// The listener may call the cache. Values that it removes are reported after it returns: up to
-    /// 64 by the call that runs it, the rest by later calls. A panic in it is caught and dropped.
+    /// 64 by the call that runs it, the others by later calls. A panic in it is caught and dropped.
     ///
     /// # Example
     ///
@@ -186,22 +190,26 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// How long after its fresh time a value is still served while a refresh runs
-    /// (stale-while-revalidate, RFC 5861), and, unless
-    /// [`stale_if_error_for`](Self::stale_if_error_for) says otherwise, when refreshing fails.
-    /// Default: 60 s.
+    /// (stale-while-revalidate, RFC 5861). Default: 60 s.
     ///
-    /// The hard limit is the fresh time plus the longer stale window. Past it a value is never
-    /// served, with one exception: a caller that waited for a load gets its value for 100 ms after
-    /// the load ended, also when the value lives shorter than that. With [`Duration::MAX`] there is
-    /// no hard limit.
+    /// Unless [`stale_if_error_for`](Self::stale_if_error_for) is set, a value is served equally
+    /// long when its refresh fails.
+    ///
+    /// The hard limit is the fresh time plus the longer of the two windows. Past it a value is
+    /// never served, with one exception: a caller that waited for a load gets its value for 100 ms
+    /// after the load ended, even if the value expires sooner. With [`Duration::MAX`] there is no
+    /// hard limit.
     pub fn stale_for(mut self, duration: Duration) -> Self {
         self.stale_for = duration;
         self
     }
 
-    /// How long after its fresh time a value is still served when refreshing fails (stale-if-error, RFC 5861).
+    /// How long after its fresh time a value is still served when its refresh fails
+    /// (stale-if-error, RFC 5861). Default: as long as [`stale_for`](Self::stale_for), and never
+    /// shorter.
     ///
-    /// Longer than [`stale_for`](Self::stale_for): after the latter, callers wait for a refresh, and get the old value if it fails.
+    /// After `stale_for` and before the end of this window, callers wait for the refresh and get
+    /// the old value if it fails.
     pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
         self.stale_if_error_for = Some(duration);
         self
@@ -213,50 +221,52 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
     /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
-    /// thread or task, and its late result is discarded. A load that takes longer than this may
-    /// therefore run beside the next one of the same key. [`Duration::MAX`] is for ever: a load that
-    /// hangs then keeps its callers, and its key, for ever.
+    /// thread or task, and its late result is discarded. So a load that takes longer than this may
+    /// run beside the next load of the same key. With [`Duration::MAX`] a load that hangs keeps its
+    /// callers and its key for ever.
     ///
     /// # fork
     ///
     /// The timeout also bounds reads in a child process that was made by `fork` without `exec`. The
-    /// child reads the values that were resident, but it has no thread of its parent: neither the
-    /// pool nor a runtime runs a load there, so a read that needs one gets the timeout. Build a
-    /// cache after the fork instead. Fork while no other thread uses the cache: a lock that another
-    /// thread holds at that moment stays locked in the child.
+    /// child can read the values that were resident. It has no thread of its parent, so neither the
+    /// pool nor a runtime runs a load there, and a read that needs one ends with the timeout. Build
+    /// a cache after the fork instead. Fork while no other thread uses the cache, because a lock
+    /// that another thread holds at that moment stays locked in the child.
     pub fn load_timeout(mut self, duration: Duration) -> Self {
         self.load_timeout = duration;
         self
     }
 
-    /// How long a key rests after its loader failed, whether it has a value or not: from `first`,
-    /// doubling with each further failure, to `longest`, less up to a half at random. Default: 100 ms
-    /// to 30 s.
+    /// The backoff of a key after its loader failed: `first`, doubled with each further failure up
+    /// to `longest`, less a random part of up to a half. Default: 100 ms to 30 s.
     ///
-    /// Meanwhile a stale value is served, and callers of a key without a value get the remembered
-    /// error at once. A timeout does not rest. `refresh` does not wait for the rest.
+    /// During the backoff a stale value is served, and callers of a key without a value get the
+    /// error of the last attempt at once. There is no backoff after a timeout, and `refresh` does
+    /// not wait for it.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self
     }
 
-    /// How long a key is remembered for which the loader found no value, by a `None` or by
+    /// How long the cache remembers that a key was not found, after the loader returned `None` or
     /// [`Loaded::not_found`](crate::Loaded::not_found). Default: 1 s.
     pub fn not_found_for(mut self, duration: Duration) -> Self {
         self.not_found_for = duration;
         self
     }
 
-    /// How many absent and failing keys are remembered, apart from the values. Default: as many as
-    /// [`capacity`](Self::capacity), but at least 1 000.
+    /// The largest number of negative entries: keys that were not found or whose loads fail.
+    /// Default: the [`capacity`](Self::capacity), but at least 1 000.
     ///
-    /// At least 1, because the failures of a key that is not remembered do not rest.
+    /// Negative entries take no room from values. It must be at least 1, because a key without a
+    /// negative entry has no backoff.
     pub fn negative_capacity(mut self, keys: u64) -> Self {
         self.negative_capacity = Some(keys);
         self
     }
 
-    /// How eagerly X-Fetch refreshes before the soft limit: 1 is the published optimum, more is earlier, 0 is off. 1 if not given.
+    /// How early X-Fetch refreshes before the soft limit. Default: 1, the published optimum. More
+    /// is earlier, and 0 turns early refreshes off.
     ///
     /// At `r` reads a second and a load that takes `c` seconds the refresh starts on average
     /// `beta * c * (ln(r * beta * c) + 0.577)` seconds early, at most half the fresh time.
@@ -265,8 +275,9 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The part of the fresh time, 0 to 1, of which a random share is taken off each value, so that values loaded together
-    /// do not go stale together. 0 if not given.
+    /// The part of the fresh time, 0 to 1, of which a random share is subtracted from each value's
+    /// fresh time, so that values that were loaded together do not become stale together. Default:
+    /// 0.
     pub fn jitter(mut self, part: f64) -> Self {
         self.jitter = part;
         self
@@ -281,17 +292,19 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
     ///
-    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread: when as
-    /// many loads hang as there are threads, this cache computes nothing any more. Has no effect on
-    /// `load`, and is refused there.
+    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread. When as
+    /// many loads hang as there are threads, this cache computes nothing more. With `load` this
+    /// setting would have no effect, so `build` refuses it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.runner.threads = Some(threads);
         self
     }
 
-    /// How the threads of the pool are called, with a number after it. Default: the cache's name.
+    /// The name of the threads of the pool, to which a number is added. Default: the name of the
+    /// cache.
     ///
-    /// It has no NUL character. Has no effect on `load`, and is refused there.
+    /// It must not contain a NUL character. With `load` this setting would have no effect, so
+    /// `build` refuses it.
     pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
         self.runner.thread_name = Some(prefix.into());
         self
@@ -300,9 +313,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// How many jobs may wait for a thread of the pool. Default: 65 536.
     ///
     /// Above it, callers of a missing key get an error that
-    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
-    /// Early refreshes are put off whenever no thread is idle. Has no effect on `load`, and is
-    /// refused there.
+    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are postponed.
+    /// Early refreshes are postponed whenever no thread is idle. With `load` this setting would
+    /// have no effect, so `build` refuses it.
     pub fn queue(mut self, jobs: usize) -> Self {
         self.runner.queue = Some(jobs);
         self
@@ -310,8 +323,8 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
-    /// Default, with the feature `tokio`: the runtime in which [`build`](Self::build) is called.
-    /// Has no effect on `compute`, and is refused there.
+    /// Default: with the feature `tokio`, the runtime in which [`build`](Self::build) is called.
+    /// With `compute` this setting would have no effect, so `build` refuses it.
     ///
     /// # Example
     ///
@@ -331,7 +344,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How keys are hashed: randomly seeded foldhash if not given. For keys chosen by an attacker take [`std::hash::RandomState`].
+    /// The hash function of keys. Default: foldhash with a random seed. For keys that an attacker
+    /// chooses, use [`std::hash::RandomState`].
     pub fn hasher<T: BuildHasher>(self, hasher: T) -> Builder<K, V, T> {
         Builder {
             hasher,
@@ -360,8 +374,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// A second level, in which values outlive the process and which a fleet of processes shares: one refresh in all of them. None if
-    /// not given. See [`docs::store`](crate::docs::store).
+    /// A second level: values outlive the process, and a fleet of processes shares one refresh.
+    /// Default: none. See [`docs::store`](crate::docs::store).
     pub fn store(mut self, level: SecondLevel<K, V>) -> Self {
         self.level = Some(level.connect());
         self

@@ -12,7 +12,7 @@ impl Report<'_> {
         self.counts(
             metric(
                 "everfresh_store_reads_total",
-                "Times the store was asked for a value and could answer, by what it had.",
+                "Reads of the store for a missing key, by result.",
             ),
             "outcome",
             [
@@ -25,7 +25,7 @@ impl Report<'_> {
         self.counts(
             metric(
                 "everfresh_store_leases_total",
-                "Times the lease of a key was asked for, by the answer; unleased: the store could not be asked.",
+                "Requests for a lease, by answer; unleased: loads while the store was down.",
             ),
             "outcome",
             [
@@ -37,7 +37,7 @@ impl Report<'_> {
         self.counts(
             metric(
                 "everfresh_store_renewals_total",
-                "Times a lease was to be renewed, by whether it was still held.",
+                "Renewals of a lease, by whether it was still held.",
             ),
             "outcome",
             [
@@ -48,7 +48,7 @@ impl Report<'_> {
         self.counts(
             metric(
                 "everfresh_store_results_total",
-                "Results on their way to the store, by what became of them.",
+                "Results sent to the store, by outcome.",
             ),
             "outcome",
             [
@@ -60,7 +60,7 @@ impl Report<'_> {
         self.counts(
             metric(
                 "everfresh_store_changes_total",
-                "Changes of keys, by whether this process told them or heard them from others.",
+                "Changes of keys, by whether this process sent or received them.",
             ),
             "direction",
             [("sent", stats.flushed), ("received", stats.notifications)],
@@ -68,35 +68,35 @@ impl Report<'_> {
         self.count(
             metric(
                 "everfresh_store_changes_followed_total",
-                "Changes heard that concerned a key of this process.",
+                "Changes received that concerned a key of this process.",
             ),
             stats.followed_changes,
         );
         self.count(
             metric(
                 "everfresh_store_write_retries_total",
-                "Attempts to tell the store of a write that failed, and were or are repeated.",
+                "Attempts to flush a write to the store that failed and were repeated.",
             ),
             stats.retried,
         );
         self.count(
             metric(
                 "everfresh_store_given_up_total",
-                "Writes that the store will never be told of, because too many waited.",
+                "Writes given up because too many waited for the store.",
             ),
             stats.given_up,
         );
         self.count(
             metric(
                 "everfresh_store_rechecks_total",
-                "Times what is resident was compared with the store, because changes may have been missed.",
+                "Comparisons of the resident values with the store, after a gap in the changes.",
             ),
             stats.rechecks,
         );
         self.counts(
             metric(
                 "everfresh_store_payload_errors_total",
-                "Payloads that could not be read, or values that could not be written, by why.",
+                "Payloads that could not be read, or values that could not be written, by reason.",
             ),
             "reason",
             PayloadError::ALL.map(|reason| (reason.name(), stats.payload_errors(reason))),
@@ -104,14 +104,14 @@ impl Report<'_> {
         self.gauge(
             metric(
                 "everfresh_store_pending_writes",
-                "Writes that the store has not been told of yet.",
+                "Writes that the store does not know yet.",
             ),
             stats.pending,
         );
         self.gauge(
             metric(
                 "everfresh_store_followed_keys",
-                "Keys of which this process follows the changes.",
+                "Keys whose changes this process follows.",
             ),
             stats.followed,
         );
@@ -176,7 +176,7 @@ impl<K, V, S> Core<K, V, S> {
             report.gauge(
                 metric(
                     "everfresh_entries",
-                    "Values that are resident, expired ones that nobody has touched since included.",
+                    "Resident values, including expired ones that are not removed yet.",
                 ),
                 limit.entries() as u64,
             );

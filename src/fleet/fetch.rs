@@ -273,7 +273,7 @@ where
         }
     }
 
-    /// Makes a payload the value of the job's key, if it may be served. `time` is that of the store.
+    /// Makes a payload the value of the job's key, if it may be served; `time` is the store's.
     fn install(
         &self,
         job: Job<K, V>,

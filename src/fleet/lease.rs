@@ -104,9 +104,9 @@ where
                 }
                 if !interest.is_live(clock.now()) {
                     // After the end of the claim the job ends its lease by itself, perhaps with a
-                    // result that the store would refuse after a release. Otherwise the deadline has
-                    // passed, another caller took over, or the cache is gone: the loader may go on,
-                    // but not for the fleet.
+                    // result that the store would refuse after a release. Otherwise the deadline
+                    // has passed, another caller took over, or the cache is gone: the loader may go
+                    // on, but not for the fleet.
                     if !interest.has_ended() {
                         let _ = fleet.store.release(&key, token, None).await;
                     }

@@ -29,7 +29,7 @@ use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 use crate::time::clock::{Clock, Tick, ticks};
 
-/// What user code panicked with.
+/// The payload of a panic in user code.
 type Panic = Box<dyn Any + Send>;
 
 fn panicked(panic: Panic) -> Error {
@@ -41,7 +41,8 @@ fn panicked(panic: Panic) -> Error {
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
-/// What all jobs of a cache share; not the cache itself, which may be dropped while they run.
+/// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
+/// while jobs run.
 pub(crate) struct CacheState<K, V> {
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
@@ -54,7 +55,7 @@ pub(crate) struct CacheState<K, V> {
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
-    /// Ends a claim without a value, and remembers why.
+    /// Ends a claim without a value, and writes a negative entry with the cause.
     fn remember(
         &self,
         claim: ClaimGuard<K, V>,
@@ -64,7 +65,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
         failures: u32,
     ) {
         let until = now.saturating_add(rest);
-        // The late answer of a load that was overtaken must not displace what a later one left.
+        // The late answer of an overtaken load must not replace the negative entry of a later load.
         let effective = claim.is_effective();
         // A key that panics is not remembered, but its callers still learn that the load ended.
         let key = || claim.entry().key.clone();
@@ -93,11 +94,11 @@ impl<K, V> CacheState<K, V> {
     }
 }
 
-/// The right to load for a fleet, which ends with the job; dropped, it is given back.
+/// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
 pub(crate) trait Leased<K, V>: Send {
-    /// The loader made this entry, which is, or is not, resident.
+    /// The loader made this entry; `published` says whether it is resident.
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
-    /// The loader failed, and is asked again after `rest`.
+    /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
     /// The loader says that the key has no value.
     fn not_found(self: Box<Self>);
@@ -105,9 +106,9 @@ pub(crate) trait Leased<K, V>: Send {
 
 /// The claim of a job.
 ///
-/// An attempt is dropped unfinished when its runtime shuts down or its future panics. A resident
-/// value then rests from that moment on, for as long as after a failure. The claim alone could not
-/// do that, because it has no clock and would count from the moment at which it was made (P5).
+/// An attempt is dropped unfinished when its runtime shuts down or its future panics. The backoff
+/// of a resident value then starts at that moment, as after a failure. The claim alone could not do
+/// that, because it has no clock and would count from the moment at which it was made (P5).
 struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
@@ -217,8 +218,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         self.claim.interest()
     }
 
-    /// Ends with a value that another process made; `None` if that failed, because user code
-    /// panicked.
+    /// Ends the job with a value that another process made. `None` if user code panicked.
     pub(crate) fn found(
         self,
         value: V,
@@ -237,9 +237,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
-    /// The entry of a new value. The user's code that this needs, the weigher and the key's
-    /// `Clone`, runs here, while the load can still fail, and as a part of the load: a read of the
-    /// same key in it is recursive.
+    /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
+    /// can still fail here. They run as a part of the load, so a read of the same key in them is
+    /// recursive.
     fn entry(&self, value: V, times: Times) -> Result<Arc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
         let _entered = self.claim.flight().wait_node().enter();
@@ -266,7 +266,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         state.counters.published(published);
         trace::published(&state.name, reason, published);
         if failed_before && published == Published::Yes {
-            // The next failure of this key is the first again.
+            // The next failure of this key counts as the first.
             state.negative.forget(&new.key);
         }
         if let Some(lease) = lease {
@@ -275,8 +275,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         published
     }
 
-    /// Ends untried, because another process failed. The key rests as after a failure, but none is
-    /// counted.
+    /// Ends the job untried, because another process failed. The backoff is that of a failure, but
+    /// no failure is counted.
     pub(crate) fn cool(self, error: Error, rest: Tick) {
         let Job { claim, state, .. } = self;
         let (claim, now) = (claim.take(), state.clock.now());
@@ -375,7 +375,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
-    /// Ends a load that failed, or that user code made fail by a panic.
+    /// Ends a load that failed, or in which user code panicked.
     fn fail(self, error: Error, panicked: bool, now: Tick) {
         let Job {
             claim,
@@ -416,9 +416,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives the claim back untried, because the loader has no room.
     ///
-    /// Putting a refresh off never costs a caller its value, because the rest ends when the value
+    /// A postponed refresh never costs a caller its value, because the backoff ends when the value
     /// would no longer be served without a load. The next caller then tries again. A load that was
-    /// refused is not remembered, because there may be room for the next.
+    /// refused leaves no negative entry, because there may be room for the next load.
     pub(crate) fn shed(self) {
         let Job {
             claim,

@@ -3,17 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+/// The files below a folder whose names are wanted; not those of hidden folders or of `target`.
+fn found(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+            if !name.starts_with('.') && !name.starts_with("target") {
+                files.extend(found(&path, wanted));
+            }
+        } else if wanted(name) {
+            files.push(path);
         }
     }
-    found
+    files
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    found(folder, &|name| name.ends_with(".rs"))
 }
 
 fn src() -> PathBuf {
@@ -106,6 +114,42 @@ fn no_file_is_long() {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines < 500, "{} has {lines} lines", path.display());
     }
+}
+
+/// Whether a line is longer than 100 columns and could be shorter: a row of a table cannot wrap, nor
+/// can an address.
+fn is_long(line: &str) -> bool {
+    let text = line.trim_start().trim_start_matches(['/', '!', ' ']);
+    let cannot_wrap = text.starts_with('|') || !text.contains(' ');
+    line.chars().count() > 100 && !cannot_wrap
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let written = ["md", "rs", "sh"];
+    let files = found(root, &|name| {
+        let extension = Path::new(name).extension();
+        extension.is_some_and(|extension| written.iter().any(|written| extension == *written))
+    });
+    assert!(files.len() > 200, "{} files", files.len());
+    let mut long = Vec::new();
+    for path in files {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            if is_long(line) {
+                long.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn a_long_line_is_found() {
+    let words = "a word ".repeat(15);
+    assert!(is_long(&words) && is_long(&format!("/// {words}")));
+    assert!(!is_long(&words[..100]));
+    assert!(!is_long(&format!("//! | {words} |")));
 }
 
 /// Shared code is a crate, `dev-support`, so no file names another one by its path.
