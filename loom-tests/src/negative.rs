@@ -109,9 +109,9 @@ fn answer_against_invalidate() {
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
         cache.invalidate(&KEY);
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
         loader.join().unwrap();
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
         assert_eq!(loads.started(), 2, "one load after the invalidation");
     });
 }
@@ -124,9 +124,9 @@ fn answer_against_invalidate_all() {
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
         cache.invalidate_all();
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
         loader.join().unwrap();
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
     });
 }
 
@@ -143,7 +143,7 @@ fn answer_against_insert() {
         assert_eq!(answer(&mut get(&cache)), Some(Some(9)));
         clock.advance(Duration::from_secs(100));
         assert_eq!(cache.sweep(), 1);
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer is believed");
+        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
     });
 }
 
