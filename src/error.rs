@@ -39,9 +39,9 @@ use crate::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Cause>);
+pub struct Error(Arc<ErrorCause>);
 
-enum Cause {
+enum ErrorCause {
     Failed(Box<dyn StdError + Send + Sync>),
     Panicked(String),
     TimedOut(Duration),
@@ -53,7 +53,7 @@ enum Cause {
 
 impl Error {
     pub(crate) fn failed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Error(Arc::new(Cause::Failed(error.into())))
+        Error(Arc::new(ErrorCause::Failed(error.into())))
     }
 
     pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
@@ -62,70 +62,70 @@ impl Error {
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a payload that is not text".to_owned());
-        Error(Arc::new(Cause::Panicked(text)))
+        Error(Arc::new(ErrorCause::Panicked(text)))
     }
 
     pub(crate) fn timed_out(after: Duration) -> Self {
-        Error(Arc::new(Cause::TimedOut(after)))
+        Error(Arc::new(ErrorCause::TimedOut(after)))
     }
 
     pub(crate) fn overloaded() -> Self {
-        Error(Arc::new(Cause::Overloaded))
+        Error(Arc::new(ErrorCause::Overloaded))
     }
 
     pub(crate) fn recursive() -> Self {
-        Error(Arc::new(Cause::Recursive))
+        Error(Arc::new(ErrorCause::Recursive))
     }
 
     pub(crate) fn not_found() -> Self {
-        Error(Arc::new(Cause::NotFound))
+        Error(Arc::new(ErrorCause::NotFound))
     }
 
     /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
     pub(crate) fn cancelled() -> Self {
         match std::thread::panicking() {
             true => Self::panicked(&"user code panicked while the load ended"),
-            false => Error(Arc::new(Cause::Cancelled)),
+            false => Error(Arc::new(ErrorCause::Cancelled)),
         }
     }
 
     /// The loader returned an error; [`source`](StdError::source) and
     /// [`downcast_ref`](Self::downcast_ref) return it.
     pub fn is_load_failure(&self) -> bool {
-        matches!(*self.0, Cause::Failed(_))
+        matches!(*self.0, ErrorCause::Failed(_))
     }
 
     /// The loader panicked, or the weigher or the key's `Clone` did after the load. The text of the
     /// error contains the panic message.
     pub fn is_panic(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::Panicked(_)))
+        self.has(|cause| matches!(cause, ErrorCause::Panicked(_)))
     }
 
     /// The loader did not finish within the load timeout. The next caller starts another load.
     pub fn is_timeout(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::TimedOut(_)))
+        self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
     }
 
     /// Too many loads were queued or running. Try again later, or raise the queue limit.
     pub fn is_overloaded(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::Overloaded))
+        self.has(|cause| matches!(cause, ErrorCause::Overloaded))
     }
 
     /// The load of this key waits for itself, directly or through other keys.
     pub fn is_recursive(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::Recursive))
+        self.has(|cause| matches!(cause, ErrorCause::Recursive))
     }
 
     /// The load was dropped before it finished: its runtime shut down. The next caller starts
     /// another load.
     pub fn is_cancelled(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::Cancelled))
+        self.has(|cause| matches!(cause, ErrorCause::Cancelled))
     }
 
     /// The loader said that the key has no value. The cache remembers this for a while and does not
     /// call the loader again.
     pub fn is_not_found(&self) -> bool {
-        self.has(|cause| matches!(cause, Cause::NotFound))
+        self.has(|cause| matches!(cause, ErrorCause::NotFound))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
@@ -147,7 +147,7 @@ impl Error {
     }
 
     /// Whether this error, or an error of a cache below it, has such a cause.
-    fn has(&self, is: impl Fn(&Cause) -> bool) -> bool {
+    fn has(&self, is: impl Fn(&ErrorCause) -> bool) -> bool {
         let mut below = self.sources().filter_map(|source| source.downcast_ref());
         is(&self.0) || below.any(|Error(cause)| is(cause))
     }
@@ -162,20 +162,20 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             // The source says which error the loader returned.
-            Cause::Failed(_) => f.write_str("the loader failed"),
-            Cause::Panicked(text) => write!(f, "the loader panicked: {text}"),
-            Cause::TimedOut(after) => write!(
+            ErrorCause::Failed(_) => f.write_str("the loader failed"),
+            ErrorCause::Panicked(text) => write!(f, "the loader panicked: {text}"),
+            ErrorCause::TimedOut(after) => write!(
                 f,
                 "the load did not finish within {after:?}; the next caller starts another"
             ),
-            Cause::Overloaded => f.write_str(
+            ErrorCause::Overloaded => f.write_str(
                 "too many loads are queued or running; try again later or raise the queue limit",
             ),
-            Cause::Recursive => {
+            ErrorCause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
-            Cause::NotFound => f.write_str("the loader says that this key has no value"),
-            Cause::Cancelled => f.write_str(
+            ErrorCause::NotFound => f.write_str("the loader says that this key has no value"),
+            ErrorCause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
             ),
         }
@@ -185,13 +185,13 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Cause::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            Cause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
-            Cause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
-            Cause::Overloaded => f.write_str("Overloaded"),
-            Cause::Recursive => f.write_str("Recursive"),
-            Cause::Cancelled => f.write_str("Cancelled"),
-            Cause::NotFound => f.write_str("NotFound"),
+            ErrorCause::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            ErrorCause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
+            ErrorCause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
+            ErrorCause::Overloaded => f.write_str("Overloaded"),
+            ErrorCause::Recursive => f.write_str("Recursive"),
+            ErrorCause::Cancelled => f.write_str("Cancelled"),
+            ErrorCause::NotFound => f.write_str("NotFound"),
         }
     }
 }
@@ -199,7 +199,7 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            Cause::Failed(error) => Some(&**error),
+            ErrorCause::Failed(error) => Some(&**error),
             _ => None,
         }
     }

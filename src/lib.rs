@@ -227,7 +227,7 @@ pub mod model {
     pub use crate::load::pool::{Jobs, Task, all_on_worker};
     pub use crate::observe::reason::LoadReason;
     pub use crate::protocol::cached_slot::CachedSlot;
-    pub use crate::protocol::claim::{ClaimToken, ClaimWord, State};
+    pub use crate::protocol::claim::{ClaimState, ClaimToken, ClaimWord};
     pub use crate::protocol::compact::Weight;
     pub use crate::protocol::drop_later::DropLater;
     pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};

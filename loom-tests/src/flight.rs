@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use everfresh::model::{ClaimGuard, ClaimWord, Claimed, Flight, Outcome, Published, Read, State};
+use everfresh::model::{
+    ClaimGuard, ClaimState, ClaimWord, Claimed, Flight, Outcome, Published, Read,
+};
 use loom::future::block_on;
 use loom::thread::spawn;
 
@@ -116,7 +118,7 @@ fn failure_against_a_reader() {
             move || won(read(&cache, KEY, EXPIRED)).map(|claim| fail(&cache, claim, EXPIRED_LATE))
         });
         let (place, entry) = find(&cache, KEY).expect("the entry is resident");
-        let cools = matches!(entry.claim_word.state(), State::Cooling { .. });
+        let cools = matches!(entry.claim_word.state(), ClaimState::Cooling { .. });
         match classify(&cache, (place, entry), EXPIRED) {
             Read::Wait(..) => assert!(!cools, "a failure without its error"),
             Read::Missing => panic!("a resident entry was reported missing"),

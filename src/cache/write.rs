@@ -16,7 +16,7 @@ use crate::sync::Arc;
 use crate::sync::future::block_on;
 
 /// One write.
-enum Change<'a, K, V, Q: ?Sized> {
+enum WriteOp<'a, K, V, Q: ?Sized> {
     Insert(Arc<Entry<K, V>>),
     Remove(&'a Q),
     RemoveAll,
@@ -24,7 +24,7 @@ enum Change<'a, K, V, Q: ?Sized> {
 
 /// The effects of one write.
 struct Written<K, V> {
-    /// The value that [`Change::Remove`] removed, which may have expired.
+    /// The value that [`WriteOp::Remove`] removed, which may have expired.
     removed: Option<Arc<Entry<K, V>>>,
     /// The write on its way to the store, if there is a store and one key was written.
     pending: Option<PendingWrite>,
@@ -51,7 +51,7 @@ where
     S: BuildHasher,
 {
     /// Makes one write, in the order on which P4 rests. `hash` is of no use to
-    /// [`Change::RemoveAll`].
+    /// [`WriteOp::RemoveAll`].
     ///
     /// 1. The version index. From then on no load takes an older value from the store, and none
     ///    sends one there (see `fleet::outbox`). If the table came first, a load that begins
@@ -63,31 +63,31 @@ where
     ///    between the two steps would leave its entry.
     ///
     /// `fleet::changes` takes the same order for the writes of other processes.
-    fn write<Q>(&self, hash: u64, mut change: Change<'_, K, V, Q>) -> Written<K, V>
+    fn write<Q>(&self, hash: u64, mut change: WriteOp<'_, K, V, Q>) -> Written<K, V>
     where
         Q: Lookup<K> + ?Sized,
     {
         let set = self.entries.table.set_of(hash);
         let pending = self.fleet.as_ref().and_then(|fleet| match &change {
-            Change::Insert(entry) => fleet.set(entry, set),
-            Change::Remove(key) => fleet.invalidate(&key.to_key(), set),
-            Change::RemoveAll => {
+            WriteOp::Insert(entry) => fleet.set(entry, set),
+            WriteOp::Remove(key) => fleet.invalidate(&key.to_key(), set),
+            WriteOp::RemoveAll => {
                 fleet.invalidate_all();
                 None
             }
         });
         let mut removed = None;
         match &mut change {
-            Change::Insert(entry) => {
+            WriteOp::Insert(entry) => {
                 self.entries.insert(hash, entry, self.state.clock.now());
             }
-            Change::Remove(key) => removed = self.entries.remove(hash, |other| key.is_key(other)),
-            Change::RemoveAll => self.entries.invalidate_all(),
+            WriteOp::Remove(key) => removed = self.entries.remove(hash, |other| key.is_key(other)),
+            WriteOp::RemoveAll => self.entries.invalidate_all(),
         }
         match &change {
-            Change::Insert(entry) => self.forget(&entry.key),
-            Change::Remove(key) => self.forget(*key),
-            Change::RemoveAll => self.state.negative.forget_all(),
+            WriteOp::Insert(entry) => self.forget(&entry.key),
+            WriteOp::Remove(key) => self.forget(*key),
+            WriteOp::RemoveAll => self.state.negative.forget_all(),
         }
         Written { removed, pending }
     }
@@ -107,14 +107,14 @@ where
         let policy = &self.state.policy;
         let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
         let entry = Arc::new(Entry::ready(key, value, times, eviction_state));
-        self.write(hash, Change::<_, _, K>::Insert(entry))
+        self.write(hash, WriteOp::<_, _, K>::Insert(entry))
     }
 
     fn remove<Q>(&self, key: &Q) -> Written<K, V>
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.write(self.hasher.hash_one(key), Change::Remove(key))
+        self.write(self.hasher.hash_one(key), WriteOp::Remove(key))
     }
 }
 
@@ -338,6 +338,6 @@ where
     ///
     /// One look at every set of the table.
     pub fn invalidate_all(&self) {
-        self.0.write(0, Change::<_, _, K>::RemoveAll);
+        self.0.write(0, WriteOp::<_, _, K>::RemoveAll);
     }
 }

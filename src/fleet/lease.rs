@@ -17,7 +17,7 @@ use crate::time::clock::ticks;
 pub(super) struct Lease<K, V> {
     fleet: Arc<Fleet<K, V>>,
     grant: Grant,
-    held: Held,
+    held: HeldLease,
 }
 
 /// What the store granted.
@@ -31,7 +31,7 @@ pub(super) struct Grant {
 
 /// A lease in the store. Unless it ended before, dropping it gives it back: its job was shed, taken
 /// over, or dropped with its runtime.
-struct Held {
+struct HeldLease {
     store: Arc<dyn Store>,
     key: StoreKey,
     token: Token,
@@ -39,7 +39,7 @@ struct Held {
     ended: Arc<AtomicU8>,
 }
 
-impl Held {
+impl HeldLease {
     fn give_back(&self, cool_down: Option<Duration>) {
         // Relaxed: one renewal too many does no harm.
         if self.ended.swap(1, Ordering::Relaxed) != 0 {
@@ -53,7 +53,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         self.give_back(None);
     }
@@ -75,7 +75,7 @@ where
         let lease = Lease {
             fleet: fleet.clone(),
             grant,
-            held: Held {
+            held: HeldLease {
                 store: fleet.store.clone(),
                 key,
                 token: grant.token,

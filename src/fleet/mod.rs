@@ -29,7 +29,7 @@ pub use self::stats::FleetStats;
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
-use self::stats::Counters;
+use self::stats::FleetCounters;
 use self::version_index::VersionIndex;
 use crate::load::job::{CacheState, Job, RunJob};
 use crate::protocol::entries::Entries;
@@ -59,7 +59,7 @@ struct Fleet<K, V> {
     origin: Origin,
     serial: AtomicU64,
     versions: VersionIndex<K>,
-    counters: Counters,
+    counters: FleetCounters,
     /// For work that outlives a call.
     this: Weak<Self>,
     /// Weak, because the cache ends with its last handle, whatever work is under way here.
@@ -96,7 +96,7 @@ where
             origin: Origin::random(),
             serial: AtomicU64::new(0),
             versions: VersionIndex::new(capacity),
-            counters: Counters::default(),
+            counters: FleetCounters::default(),
             entries: Arc::downgrade(entries),
             state,
             load,

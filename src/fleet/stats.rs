@@ -1,11 +1,11 @@
-//! Counters of the second level of one cache.
+//! FleetCounters of the second level of one cache.
 
 use crate::store::{PayloadError, StoreState, StoreStats};
 use crate::sync::{Counter as Word, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counters of the second level of one cache, from
+        /// FleetCounters of the second level of one cache, from
         /// [`Cache::store_stats`](crate::Cache::store_stats).
         #[derive(Clone, Debug)]
         #[non_exhaustive]
@@ -17,18 +17,18 @@ macro_rules! counters {
             pub followed: u64,
             /// Whether the store can be used now. While it cannot, nothing is sent to it.
             pub state: StoreState,
-            /// Counters of the store itself, for all caches that use it.
+            /// FleetCounters of the store itself, for all caches that use it.
             pub store: StoreStats,
             payload_errors: [u64; PayloadError::ALL.len()],
         }
 
         #[derive(Default)]
-        pub(super) struct Counters {
+        pub(super) struct FleetCounters {
             $(pub(super) $name: Counter,)*
             payload_errors: [Counter; PayloadError::ALL.len()],
         }
 
-        impl Counters {
+        impl FleetCounters {
             pub(super) fn snapshot(
                 &self,
                 pending: usize,
@@ -96,7 +96,7 @@ impl FleetStats {
     }
 }
 
-impl Counters {
+impl FleetCounters {
     pub(super) fn payload_errors(&self, reason: PayloadError) {
         self.payload_errors[reason as usize].add();
     }

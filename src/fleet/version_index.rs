@@ -44,7 +44,7 @@ pub(super) struct Tracked<K> {
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
     /// Boxed, like the next field, because few keys have one and both are large.
-    pending: Option<Box<Pending>>,
+    pending: Option<Box<UnflushedWrite>>,
     /// The last write that was given up, and why.
     given_up: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
@@ -53,7 +53,7 @@ pub(super) struct Tracked<K> {
     event: Option<Arc<Event>>,
 }
 
-struct Pending {
+struct UnflushedWrite {
     write: Write,
     /// Why the last attempt failed; `None` while a task flushes the write.
     failed: Option<StoreError>,
@@ -216,7 +216,7 @@ impl<K: Clone> VersionIndex<K> {
     pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
         self.with(hash, |known| {
             known.writes += 1;
-            let before = known.pending.replace(Box::new(Pending {
+            let before = known.pending.replace(Box::new(UnflushedWrite {
                 write,
                 failed: None,
             }));

@@ -17,7 +17,7 @@ use crate::load::pool::{Pool, Task};
 use crate::observe::metrics::{self, Ended};
 use crate::observe::reason::LoadReason;
 use crate::observe::stats::Counters;
-use crate::observe::trace::{self, Span};
+use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
@@ -151,7 +151,7 @@ pub(crate) struct Job<K, V> {
     reason: LoadReason,
     state: Arc<CacheState<K, V>>,
     lease: Option<Box<dyn Leased<K, V>>>,
-    caller: Span,
+    caller: TraceSpan,
 }
 
 /// How a load ended.
@@ -163,12 +163,12 @@ enum Ending<K, V> {
 }
 
 /// A job whose loader runs.
-struct Running<K, V> {
+struct RunningJob<K, V> {
     // Dropped before the claim that it was made from.
     request: Request<K, V>,
     job: Job<K, V>,
     started: Tick,
-    span: Span,
+    span: TraceSpan,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -186,7 +186,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             reason,
             state,
             lease: None,
-            caller: Span::of_caller(reason),
+            caller: TraceSpan::of_caller(reason),
         }
     }
 
@@ -320,12 +320,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Counts the start. `None` if the result is no longer wanted.
-    fn begin(self) -> Option<Running<K, V>> {
+    fn begin(self) -> Option<RunningJob<K, V>> {
         if !self.claim.is_wanted() {
             return None;
         }
         self.state.counters.started(self.reason);
-        Some(Running {
+        Some(RunningJob {
             request: Request {
                 entry: self.claim.entry().clone(),
             },
@@ -440,9 +440,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Running<K, V> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> RunningJob<K, V> {
     fn finish(self, returned: Result<Returned<V>, Panic>) {
-        let Running {
+        let RunningJob {
             job,
             request,
             started,

@@ -162,15 +162,15 @@ impl Jobs {
         };
         self.running.fetch_add(1, Ordering::Relaxed);
         self.queued.fetch_sub(1, Ordering::Relaxed);
-        let _running = Running(&self.running);
+        let _running = RunningCount(&self.running);
         task.run();
     }
 }
 
 /// Counts a job as running until dropped, even by a panic.
-struct Running<'a>(&'a AtomicUsize);
+struct RunningCount<'a>(&'a AtomicUsize);
 
-impl Drop for Running<'_> {
+impl Drop for RunningCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

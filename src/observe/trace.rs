@@ -24,13 +24,13 @@ macro_rules! event {
 }
 
 /// A span that is entered while a function runs.
-pub(crate) struct Span(#[cfg(feature = "tracing")] ::tracing::Span);
+pub(crate) struct TraceSpan(#[cfg(feature = "tracing")] ::tracing::Span);
 
-impl Span {
+impl TraceSpan {
     /// The span of a caller that waits for a load. A caller that does not wait has none, because
     /// its span would stay open until the load ends.
     pub(crate) fn of_caller(reason: LoadReason) -> Self {
-        Span(
+        TraceSpan(
             #[cfg(feature = "tracing")]
             match reason {
                 LoadReason::Cold => ::tracing::Span::current(),
@@ -41,7 +41,7 @@ impl Span {
 
     /// The span of a load.
     pub(crate) fn load(&self, cache: &Arc<str>, reason: LoadReason) -> Self {
-        Span(
+        TraceSpan(
             #[cfg(feature = "tracing")]
             ::tracing::debug_span!(
                 target: "everfresh",
@@ -56,7 +56,7 @@ impl Span {
     /// The span of one store operation.
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     pub(crate) fn store(cache: &Arc<str>, operation: &'static str) -> Self {
-        Span(
+        TraceSpan(
             #[cfg(feature = "tracing")]
             ::tracing::debug_span!(
                 target: "everfresh",

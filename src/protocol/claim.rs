@@ -44,7 +44,7 @@ const SPENT: u64 = 3;
 
 /// The state that a claim word encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ClaimState {
     /// The entry is not claimed.
     Idle,
     /// A claimant holds the claim until the deadline. After the deadline any caller may take over.
@@ -55,15 +55,15 @@ pub enum State {
     Spent,
 }
 
-impl State {
+impl ClaimState {
     /// Whether a reader could claim the entry now.
     #[inline(always)]
     pub fn is_free(self, now: Tick) -> bool {
         match self {
-            State::Idle => true,
-            State::Claimed { deadline } => deadline <= now,
-            State::Cooling { until, .. } => until <= now,
-            State::Spent => false,
+            ClaimState::Idle => true,
+            ClaimState::Claimed { deadline } => deadline <= now,
+            ClaimState::Cooling { until, .. } => until <= now,
+            ClaimState::Spent => false,
         }
     }
 }
@@ -113,7 +113,7 @@ impl ClaimWord {
     /// Acquire: a reader that sees `Spent` or `Cooling` also sees what the claimant wrote before
     /// it, above all the outcome of the flight.
     #[inline(always)]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ClaimState {
         state(self.0.load(Ordering::Acquire))
     }
 
@@ -157,11 +157,11 @@ impl ClaimWord {
     ) -> Option<ClaimToken> {
         let word = self.0.load(Ordering::Acquire);
         let failures = match state(word) {
-            State::Idle | State::Cooling { .. } => failures(word),
-            State::Claimed { deadline } if deadline <= now => failures(word),
+            ClaimState::Idle | ClaimState::Cooling { .. } => failures(word),
+            ClaimState::Claimed { deadline } if deadline <= now => failures(word),
             // Counted here, because the old claimant no longer can.
-            State::Claimed { .. } if has_failed(ClaimToken(word)) => one_more(failures(word)),
-            State::Claimed { .. } | State::Spent => return None,
+            ClaimState::Claimed { .. } if has_failed(ClaimToken(word)) => one_more(failures(word)),
+            ClaimState::Claimed { .. } | ClaimState::Spent => return None,
         };
         self.exchange_for_claim(word, failures, now, timeout, last)
     }
@@ -251,16 +251,16 @@ fn time(word: u64) -> Tick {
 }
 
 #[inline(always)]
-fn state(word: u64) -> State {
+fn state(word: u64) -> ClaimState {
     match word >> STATE_SHIFT {
-        IDLE => State::Idle,
-        CLAIMED => State::Claimed {
+        IDLE => ClaimState::Idle,
+        CLAIMED => ClaimState::Claimed {
             deadline: time(word),
         },
-        COOLING => State::Cooling {
+        COOLING => ClaimState::Cooling {
             until: time(word),
             failures: failures(word) as u32,
         },
-        _ => State::Spent,
+        _ => ClaimState::Spent,
     }
 }

@@ -31,14 +31,14 @@ pub struct Background(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    ready: SegQueue<Arc<Task>>,
+    ready: SegQueue<Arc<BackgroundTask>>,
     /// If the system cannot start a thread, the futures wait until a later `spawn` starts one.
     thread: OnDemand,
     /// 1 once the owner is dropped and the thread must end.
     closed: AtomicU8,
 }
 
-struct Task {
+struct BackgroundTask {
     future: Mutex<Option<BoxFuture>>,
     queue: Arc<Queue>,
 }
@@ -47,7 +47,7 @@ impl Background {
     /// Runs a future, which must wait and not compute. A panic ends only this future.
     pub fn spawn(&self, future: BoxFuture) {
         let queue = &self.0;
-        queue.ready.push(Arc::new(Task {
+        queue.ready.push(Arc::new(BackgroundTask {
             future: Mutex::new(Some(future)),
             queue: queue.clone(),
         }));
@@ -85,7 +85,7 @@ impl Queue {
     }
 }
 
-impl Task {
+impl BackgroundTask {
     fn poll(self: Arc<Self>) {
         let waker = Waker::from(self.clone());
         let mut slot = lock(&self.future);
@@ -98,7 +98,7 @@ impl Task {
     }
 }
 
-impl Wake for Task {
+impl Wake for BackgroundTask {
     fn wake(self: Arc<Self>) {
         let queue = self.queue.clone();
         queue.ready.push(self);

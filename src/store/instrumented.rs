@@ -8,7 +8,7 @@ use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeListener, Reply, Store, StoreState};
 use crate::observe::metrics;
-use crate::observe::trace::{self, Span};
+use crate::observe::trace::{self, TraceSpan};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Clock;
@@ -31,7 +31,7 @@ impl Instrumented {
         failed: fn(&T) -> Option<&StoreError>,
     ) -> Reply<'a, T> {
         Box::pin(async move {
-            let span = Span::store(&self.cache, operation);
+            let span = TraceSpan::store(&self.cache, operation);
             let started = self.clock.exact();
             let answer = std::future::poll_fn(|cx| span.within(|| reply.as_mut().poll(cx))).await;
             let took = self.clock.exact().saturating_sub(started);

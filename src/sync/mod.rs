@@ -29,7 +29,7 @@ pub use side::{
     ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, BoundedCache, Emptied, Held, Mutex,
     MutexGuard, SegQueue, SetOnce, Slot, yield_now,
 };
-use side::{Kept, fence};
+use side::{LastLoad, fence};
 
 #[cfg(all(loom, feature = "loom"))]
 pub(crate) use model::thread_local;
@@ -56,11 +56,11 @@ pub(crate) mod plain {
 }
 
 /// A [`Slot`] as one thread remembers it. A read is one load and a comparison, without a guard.
-pub struct SlotCache<O, T>(Kept<O, T>);
+pub struct SlotCache<O, T>(LastLoad<O, T>);
 
 impl<O: Deref<Target = Slot<T>>, T> SlotCache<O, T> {
     pub fn new(slot: O) -> Self {
-        SlotCache(Kept::new(slot))
+        SlotCache(LastLoad::new(slot))
     }
 
     /// The value in the slot now.
@@ -182,7 +182,7 @@ mod native {
     }
 
     /// The content of a slot when it was last read; kept until the slot holds something else.
-    pub(super) struct Kept<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
+    pub(super) struct LastLoad<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
 
     struct Inner<O>(O);
 
@@ -194,9 +194,9 @@ mod native {
         }
     }
 
-    impl<O: Deref<Target = Slot<T>>, T> Kept<O, T> {
+    impl<O: Deref<Target = Slot<T>>, T> LastLoad<O, T> {
         pub(super) fn new(slot: O) -> Self {
-            Kept(Cache::new(Inner(slot)))
+            LastLoad(Cache::new(Inner(slot)))
         }
 
         /// Relaxed, if the slot still holds the same value.

@@ -21,14 +21,14 @@ const ROWS: usize = 32;
 
 /// Where the data of a thread is found in every [`PerThread`].
 #[derive(Clone, Copy)]
-struct Place {
+struct ThreadIndex {
     row: u32,
     column: u32,
 }
 
-impl Place {
+impl ThreadIndex {
     /// There is no such row.
-    const NONE: Place = Place {
+    const NONE: ThreadIndex = ThreadIndex {
         row: u32::MAX,
         column: 0,
     };
@@ -36,7 +36,7 @@ impl Place {
     fn of(number: u32) -> Self {
         let from_one = number + 1;
         let row = from_one.ilog2();
-        Place {
+        ThreadIndex {
             row,
             column: from_one - (1 << row),
         }
@@ -46,7 +46,7 @@ impl Place {
 thread_local! {
     // Separate from the guard, because it has no destructor. So it can be read until the thread's
     // very end, and costs a hit no check.
-    static PLACE: Cell<Place> = const { Cell::new(Place::NONE) };
+    static PLACE: Cell<ThreadIndex> = const { Cell::new(ThreadIndex::NONE) };
     static NUMBERED: Numbered = const { Numbered(Cell::new(None)) };
 }
 
@@ -56,7 +56,7 @@ struct Numbered(Cell<Option<u32>>);
 impl Drop for Numbered {
     fn drop(&mut self) {
         if let Some(number) = self.0.get() {
-            let _ = PLACE.try_with(|place| place.set(Place::NONE));
+            let _ = PLACE.try_with(|place| place.set(ThreadIndex::NONE));
             lock(&NUMBERS).free.push(Reverse(number));
         }
     }
@@ -84,12 +84,12 @@ impl Numbers {
 }
 
 /// Gives this thread a number; `None` if its thread-locals are gone.
-fn number() -> Option<Place> {
+fn number() -> Option<ThreadIndex> {
     let numbered = NUMBERED.try_with(|numbered| {
         // The lock makes the writes of the last thread with this number visible to this one.
         let number = lock(&NUMBERS).take();
         numbered.0.set(Some(number));
-        Place::of(number)
+        ThreadIndex::of(number)
     });
     let place = numbered.ok()?;
     PLACE.try_with(|cell| cell.set(place)).ok()?;
@@ -109,7 +109,7 @@ impl<T: Default> PerThread<T> {
     /// The data of this thread, if it exists.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
-        let place = PLACE.try_with(Cell::get).unwrap_or(Place::NONE);
+        let place = PLACE.try_with(Cell::get).unwrap_or(ThreadIndex::NONE);
         let row = self.0.get(place.row as usize)?.get()?;
         row.get(place.column as usize)
     }
@@ -133,14 +133,14 @@ impl<T: Default> PerThread<T> {
 
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests {
-    use super::{PerThread, Place};
+    use super::{PerThread, ThreadIndex};
     use crate::sync::{Counter, Ordering};
 
     #[test]
     fn no_two_numbers_have_the_same_place() {
         let mut last = (0, 0);
         for number in 1..2_000 {
-            let place = Place::of(number);
+            let place = ThreadIndex::of(number);
             assert!((place.row, place.column) > last);
             assert!(place.column < 1 << place.row);
             last = (place.row, place.column);

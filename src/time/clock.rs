@@ -35,10 +35,10 @@ pub type Tick = u64;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ClockSource {
     Coarse,
     Precise,
     Boottime,
@@ -54,14 +54,14 @@ impl Clock {
     /// early, but up to two steps late. The clock stands still while the machine is suspended: see
     /// [`Clock::boottime`]. On systems other than Linux this is [`Clock::precise`].
     pub fn coarse() -> Self {
-        Clock(Source::Coarse)
+        Clock(ClockSource::Coarse)
     }
 
     /// The exact monotonic clock of the system: about 20 ns per reading on Linux.
     ///
     /// It stands still while the machine is suspended: see [`Clock::boottime`].
     pub fn precise() -> Self {
-        Clock(Source::Precise)
+        Clock(ClockSource::Precise)
     }
 
     /// The exact clock that continues while the machine is suspended, for laptops, phones and
@@ -88,28 +88,28 @@ impl Clock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn boottime() -> Self {
-        Clock(Source::Boottime)
+        Clock(ClockSource::Boottime)
     }
 
     /// The time for hits, from the cheapest reading of this clock.
     #[inline]
     pub(crate) fn now(&self) -> Tick {
         match &self.0 {
-            Source::Coarse => system::coarse(),
-            Source::Precise => system::precise(),
-            Source::Boottime => system::boottime(),
+            ClockSource::Coarse => system::coarse(),
+            ClockSource::Precise => system::precise(),
+            ClockSource::Boottime => system::boottime(),
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(clock) => clock.now(),
+            ClockSource::Manual(clock) => clock.now(),
         }
     }
 
     /// By how much `now` may lag behind the time.
     pub(crate) fn step(&self) -> Tick {
         match &self.0 {
-            Source::Coarse => system::coarse_step(),
-            Source::Precise | Source::Boottime => 0,
+            ClockSource::Coarse => system::coarse_step(),
+            ClockSource::Precise | ClockSource::Boottime => 0,
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(_) => 0,
+            ClockSource::Manual(_) => 0,
         }
     }
 
@@ -117,25 +117,25 @@ impl Clock {
     /// as `now`.
     pub(crate) fn exact(&self) -> Tick {
         match &self.0 {
-            Source::Coarse | Source::Precise => system::precise(),
-            Source::Boottime => system::boottime(),
+            ClockSource::Coarse | ClockSource::Precise => system::precise(),
+            ClockSource::Boottime => system::boottime(),
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(clock) => clock.now(),
+            ClockSource::Manual(clock) => clock.now(),
         }
     }
 
     /// Wakes a sleeper when `now` has reached a time, or soon after.
     pub(crate) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
         match &self.0 {
-            Source::Coarse | Source::Precise => alarm::set(at, sleeper),
-            Source::Boottime => {
+            ClockSource::Coarse | ClockSource::Precise => alarm::set(at, sleeper),
+            ClockSource::Boottime => {
                 // Alarms use the monotonic clock. It is read after the boottime clock, so the alarm
                 // is slightly late and never early.
                 let left = at.saturating_sub(system::boottime());
                 alarm::set(system::precise().saturating_add(left), sleeper);
             }
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(clock) => clock.wake_at(at, sleeper),
+            ClockSource::Manual(clock) => clock.wake_at(at, sleeper),
         }
     }
 
@@ -151,7 +151,7 @@ impl Clock {
 #[cfg(any(test, feature = "test-util"))]
 impl From<ManualClock> for Clock {
     fn from(clock: ManualClock) -> Self {
-        Clock(Source::Manual(clock))
+        Clock(ClockSource::Manual(clock))
     }
 }
 

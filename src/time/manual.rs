@@ -32,9 +32,9 @@ const LATEST: Tick = Tick::MAX / 8;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct ManualClock(Arc<Shared>);
+pub struct ManualClock(Arc<SharedTime>);
 
-struct Shared {
+struct SharedTime {
     now: AtomicU64,
     alarms: Alarms,
 }
@@ -42,7 +42,7 @@ struct Shared {
 impl ManualClock {
     /// Creates a clock at an arbitrary time.
     pub fn new() -> Self {
-        ManualClock(Arc::new(Shared {
+        ManualClock(Arc::new(SharedTime {
             now: AtomicU64::new(ticks(Duration::from_secs(1_000_000))),
             alarms: Alarms::default(),
         }))

@@ -4,7 +4,7 @@
 //! argument, and the models in `loom-tests` explore it.
 
 use crate::error::Error;
-use crate::protocol::claim::{ClaimToken, State};
+use crate::protocol::claim::{ClaimState, ClaimToken};
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entry::Entry;
 use crate::protocol::eviction::{Limit, Need};
@@ -80,13 +80,13 @@ pub enum Condition {
 /// How a value of this age and with this claim is served; `None` if a reader has to wait for a
 /// refresh first. A placeholder is past all its limits.
 #[inline(always)]
-pub fn condition(times: &Times, claim: State, now: Tick) -> Option<Condition> {
+pub fn condition(times: &Times, claim: ClaimState, now: Tick) -> Option<Condition> {
     let fresh_until = times.fresh_until();
     if now < fresh_until {
         return Some(Condition::Fresh);
     }
     match claim {
-        State::Cooling { until, failures } if failures > 0 && now < until => {
+        ClaimState::Cooling { until, failures } if failures > 0 && now < until => {
             (now < times.expires()).then_some(Condition::AfterFailure)
         }
         _ => {

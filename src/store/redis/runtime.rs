@@ -20,16 +20,16 @@ use tokio::sync::{Notify, oneshot};
 use crate::sync::future::{BoxFuture, block_on, or};
 use crate::sync::{Arc, Mutex, Weak, lock};
 
-pub(super) struct Runtime(Arc<State>);
+pub(super) struct Runtime(Arc<RuntimeState>);
 
-struct State {
+struct RuntimeState {
     /// Makes the future that keeps the connections up, for ever.
     keep_up: Box<dyn Fn() -> BoxFuture + Send + Sync>,
-    place: Mutex<Place>,
+    place: Mutex<Host>,
     closed: Notify,
 }
 
-enum Place {
+enum Host {
     /// On a foreign runtime, with the work that this runtime has dropped.
     Guest(Handle, Vec<BoxFuture>),
     /// On a thread of its own.
@@ -40,14 +40,14 @@ enum Place {
 
 /// Moves the store to its own thread when a foreign runtime drops the task that keeps the
 /// connections up.
-struct Guest(Weak<State>);
+struct Guest(Weak<RuntimeState>);
 
 /// Work on a foreign runtime.
 struct GuestTask {
     /// `None` once it is done and while it is polled, so that work that panicked is not polled
     /// again.
     work: Option<BoxFuture>,
-    state: Weak<State>,
+    state: Weak<RuntimeState>,
 }
 
 impl Runtime {
@@ -55,14 +55,14 @@ impl Runtime {
     pub(super) fn start(
         keep_up: impl Fn() -> BoxFuture + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = Arc::new(State {
+        let state = Arc::new(RuntimeState {
             keep_up: Box::new(keep_up),
-            place: Mutex::new(Place::Nowhere),
+            place: Mutex::new(Host::Nowhere),
             closed: Notify::new(),
         });
         match Handle::try_current() {
             Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-                *lock(&state.place) = Place::Guest(handle.clone(), Vec::new());
+                *lock(&state.place) = Host::Guest(handle.clone(), Vec::new());
                 let guest = Guest(Arc::downgrade(&state));
                 let run = state.clone();
                 handle.spawn(async move {
@@ -80,9 +80,9 @@ impl Runtime {
         // Spawn after the lock is released: a runtime that has ended drops the work, and that can
         // run any code.
         let (handle, is_guest) = match &*lock(&self.0.place) {
-            Place::Guest(handle, _) => (handle.clone(), true),
-            Place::Own(handle) => (handle.clone(), false),
-            Place::Nowhere => return,
+            Host::Guest(handle, _) => (handle.clone(), true),
+            Host::Own(handle) => (handle.clone(), false),
+            Host::Nowhere => return,
         };
         match is_guest {
             true => {
@@ -102,7 +102,7 @@ impl Runtime {
     }
 }
 
-impl State {
+impl RuntimeState {
     async fn run(&self) {
         or((self.keep_up)(), self.closed.notified()).await;
     }
@@ -125,17 +125,17 @@ impl State {
                 },
             )?;
         let handle = block_on(receiver).map_err(io::Error::other)??;
-        for work in self.replace_place(Place::Own(handle.clone())) {
+        for work in self.replace_place(Host::Own(handle.clone())) {
             handle.spawn(work);
         }
         Ok(())
     }
 
     /// Sets the new place, and returns the work that was kept.
-    fn replace_place(&self, place: Place) -> Vec<BoxFuture> {
+    fn replace_place(&self, place: Host) -> Vec<BoxFuture> {
         match std::mem::replace(&mut *lock(&self.place), place) {
-            Place::Guest(_, kept) => kept,
-            Place::Own(_) | Place::Nowhere => Vec::new(),
+            Host::Guest(_, kept) => kept,
+            Host::Own(_) | Host::Nowhere => Vec::new(),
         }
     }
 }
@@ -154,7 +154,7 @@ impl Drop for Guest {
             // If the system cannot start a thread, the store stays disconnected and its work is
             // dropped.
             if state.move_out().is_err() {
-                drop(state.replace_place(Place::Nowhere));
+                drop(state.replace_place(Host::Nowhere));
             }
         }
     }
@@ -181,9 +181,9 @@ impl Drop for GuestTask {
             return;
         };
         let handle = match &mut *lock(&state.place) {
-            Place::Guest(_, kept) => return kept.push(work),
-            Place::Own(handle) => handle.clone(),
-            Place::Nowhere => return,
+            Host::Guest(_, kept) => return kept.push(work),
+            Host::Own(handle) => handle.clone(),
+            Host::Nowhere => return,
         };
         handle.spawn(work);
     }

@@ -224,15 +224,15 @@ impl<T> Deref for Emptied<T> {
 pub struct Held<T>(Arc<T>);
 
 /// The stand-in for `arc_swap`'s per-thread cache.
-pub(super) struct Kept<O, T> {
+pub(super) struct LastLoad<O, T> {
     slot: O,
     seen: Option<Arc<T>>,
 }
 
-impl<O: Deref<Target = Slot<T>>, T> Kept<O, T> {
+impl<O: Deref<Target = Slot<T>>, T> LastLoad<O, T> {
     pub(super) fn new(slot: O) -> Self {
         let seen = slot.load().map(Held::into_arc);
-        Kept { slot, seen }
+        LastLoad { slot, seen }
     }
 
     /// Relaxed, like the real one, if the slot still holds the same value.
