@@ -1,10 +1,16 @@
 //! A value is loaded once in the fleet.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use everfresh::Source;
+use everfresh::store::{ChaosStore, Op};
+use everfresh::{Cache, SecondLevel, Source};
+use futures_lite::future::block_on;
 
-use crate::support::{FRESH, Fleet, STALE, until};
+use crate::support::{FRESH, Fleet, Gate, STALE, until};
 
 #[test]
 fn a_value_loaded_by_one_process_is_read_from_the_store_by_the_others() {
@@ -191,4 +197,65 @@ fn an_explicit_refresh_takes_a_newer_stored_value_or_loads() {
     a.published(2);
     until("the other process has the value", || b.get(1) == 1);
     assert_eq!(fleet.origin.loads(), 2);
+}
+
+#[test]
+fn a_renewal_between_the_end_of_a_claim_and_its_result_does_not_lose_the_result() {
+    const LEASE: Duration = Duration::from_secs(3);
+    let fleet = Fleet::new();
+    let chaos = Arc::new(ChaosStore::new(fleet.memory.clone()));
+    let level = SecondLevel::new(chaos.clone(), "test:v1").unwrap();
+    let (first, second) = (Gate::default(), Gate::default());
+    let started = Arc::new(AtomicU64::new(0));
+    let (gates, loads) = ((first.clone(), second.clone()), started.clone());
+    let cache: Cache<u64, u64> = Cache::builder()
+        .capacity(1)
+        .clock(&fleet.clock)
+        .threads(2)
+        .store(level.lease(LEASE))
+        .on_removal({
+            let clock = fleet.clock.clone();
+            move |key, _, _| {
+                // The claim of key 1 has ended, and its lease has not. The renewals of both leases
+                // are due; that of key 1 is checked first, because it was granted first.
+                if *key == 9 {
+                    clock.advance(LEASE / 3);
+                    until("the other lease is renewed", || chaos.calls(Op::Renew) > 0);
+                }
+            }
+        })
+        .compute(move |key: &u64| {
+            loads.fetch_add(1, Ordering::SeqCst);
+            match key {
+                1 => gates.0.pass(),
+                _ => gates.1.pass(),
+            }
+            *key
+        })
+        .build()
+        .unwrap();
+    first.shut();
+    second.shut();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut reads = [1, 2].map(|key| {
+        let cache = cache.clone();
+        let mut read = Box::pin(async move { cache.get(&key).await });
+        assert!(read.as_mut().poll(&mut context).is_pending());
+        until("the load has started", || {
+            started.load(Ordering::SeqCst) == key
+        });
+        read
+    });
+    // One thread does the background work of this store. When it has flushed this write, it has
+    // also set the alarms of both renewals.
+    cache.insert_everywhere_blocking(9, 9).unwrap();
+    first.open();
+    assert_eq!(*block_on(reads[0].as_mut()).unwrap(), 1);
+    until("the store has the result of key 1", || {
+        let stats = cache.store_stats().unwrap();
+        assert_eq!(stats.refused, 0);
+        stats.published == 1
+    });
+    second.open();
+    assert_eq!(*block_on(reads[1].as_mut()).unwrap(), 2);
 }
