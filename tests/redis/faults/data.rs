@@ -108,7 +108,7 @@ fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, Error
 #[test]
 fn noise_on_the_channel_is_counted_and_ignored() {
     let world = OnServer::hurried();
-    let heard = Recording::of(&world.store, &namespace());
+    let recording = Recording::of(&world.store, &namespace());
     let channel = format!("{}:c", namespace().as_str());
     let mut talk = world.server.talk();
     let short = [3_u8; 32];
@@ -120,7 +120,7 @@ fn noise_on_the_channel_is_counted_and_ignored() {
             .unwrap();
     }
     invalidate(&world.store, &key("a")).unwrap();
-    let changes = heard.wait_for(1);
+    let changes = recording.wait_for(1);
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].kind, ChangeKind::Invalidated);
     assert_eq!(world.store.stats().changes_foreign, 5);
