@@ -191,7 +191,7 @@ impl FileStore {
         let namespace = key.namespace().clone();
         self.background.spawn(Box::pin(async move {
             counters.changed(true);
-            listeners.tell(namespace.as_str(), &change);
+            listeners.notify(namespace.as_str(), &change);
         }));
     }
 }

@@ -37,7 +37,7 @@ step() { # NAME COMMAND...
     esac
 }
 
-# Builds tests, then runs them. The end of a hung test is not waited for: see tests/watched.sh.
+# Builds tests, then runs them. A hung test is ended: see tests/watched.sh.
 watched() { # cargo test ARGUMENTS...
     "$@" --no-run && bash tests/watched.sh "$@"
 }
@@ -50,11 +50,15 @@ install_tools() {
     if ! command -v cc >/dev/null && command -v apt-get >/dev/null; then
         apt-get update -q && apt-get install -yq --no-install-recommends gcc libc6-dev || return 1
     fi
-    if ! { command -v redis-server && command -v openssl; } >/dev/null && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -yq --no-install-recommends redis-server openssl || return 1
+    if ! { command -v redis-server && command -v openssl; } >/dev/null &&
+        command -v apt-get >/dev/null; then
+        apt-get update -q &&
+            apt-get install -yq --no-install-recommends redis-server openssl || return 1
     fi
-    if ! { command -v chromium && command -v chromedriver; } >/dev/null && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -yq --no-install-recommends chromium chromium-driver || return 1
+    if ! { command -v chromium && command -v chromedriver; } >/dev/null &&
+        command -v apt-get >/dev/null; then
+        apt-get update -q &&
+            apt-get install -yq --no-install-recommends chromium chromium-driver || return 1
     fi
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return 1
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || return 1
@@ -69,7 +73,8 @@ minimum_cargo() {
     fi
     local version
     apt-get update -q >&2
-    version=$(apt-cache madison rustc-web | awk -v v="$minimum." 'index($3, v) == 1 { print $3; exit }')
+    version=$(apt-cache madison rustc-web |
+        awk -v v="$minimum." 'index($3, v) == 1 { print $3; exit }')
     [ -n "$version" ] || return 1
     apt-get install -yq --no-install-recommends \
         "rustc-web=$version" "cargo-web=$version" "libstd-rust-web-dev=$version" >&2 || return 1
@@ -78,14 +83,15 @@ minimum_cargo() {
 
 minimum_version() {
     local cargo
-    cargo=$(minimum_cargo) || { echo "Rust $minimum is not to be had"; return 1; }
+    cargo=$(minimum_cargo) || { echo "Rust $minimum cannot be installed"; return 1; }
     # The lockfile that this version resolves may differ, so it works in a folder of its own.
     local copy=target/minimum
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
     cp -r Cargo.toml README.md src tests examples benches dev-support loom-tests "$copy/tree" ||
         return 1
     for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
-        (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) || return 1
+        (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) ||
+            return 1
     done
 }
 
@@ -111,13 +117,14 @@ lower_bounds() {
     awk '/^\[/ { skip = /^\[(dev-dependencies|workspace)\]/ } !skip; END { print "[workspace]" }' \
         Cargo.toml >"$copy/tree/Cargo.toml"
     # An option of the nightly cargo, of which only the resolver is used.
-    (cd "$copy/tree" && RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions) || return 1
+    (cd "$copy/tree" && RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions) ||
+        return 1
     for features in "" "$all"; do
-        (cd "$copy/tree" && cargo check --locked --lib --features "$features" --target-dir ../target) ||
-            return 1
+        (cd "$copy/tree" &&
+            cargo check --locked --lib --features "$features" --target-dir ../target) || return 1
     done
 
-    # What tests/main needs besides the library. Cargo leaves what is in the lockfile as it is.
+    # The dependencies of tests/main. Cargo keeps the versions that the lockfile has already.
     echo "[dev-dependencies]" >>"$copy/tree/Cargo.toml"
     awk '/^\[/ { ours = /^\[dev-dependencies\]/ } ours && /^(dev-support|proptest|tokio) =/' \
         Cargo.toml >>"$copy/tree/Cargo.toml"
@@ -128,14 +135,15 @@ lower_bounds() {
         printf 'these are not the versions that would be tested:\n%s\n' "$wrong"
         return 1
     fi
-    CARGO_PROFILE_DEV_DEBUG=line-tables-only watched cargo test --locked --manifest-path "$copy/tree/Cargo.toml" \
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only watched cargo test --locked \
+        --manifest-path "$copy/tree/Cargo.toml" \
         --target-dir "$copy/target" --features tokio,test-util --test main
 }
 
-# The code that is shipped is the optimised one, and it runs so fast that random programs can be many.
+# Users run optimised code. It is so fast that many random programs can run.
 release_tests() { PROPTEST_CASES=20000 watched cargo test --release --test main; }
 
-# Whether a test that hangs is ended and named; one that hangs on purpose is used.
+# Whether watched.sh ends and names a test that hangs. The test for this hangs on purpose.
 hung_test() {
     local binary report
     binary=$(cargo test --test main --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
@@ -146,19 +154,19 @@ hung_test() {
     [ $status -eq 124 ] && grep -qx 'HANGS: a_test_that_hangs' <<<"$report"
 }
 
-# Dropped values that are read, and what else is wrong with memory, in the library or below it.
+# Finds reads of dropped values and other memory errors, in the library and its dependencies.
 address_sanitizer() {
     case $host in
         x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
-        *) echo "this step knows no AddressSanitizer for $host"; return $SKIP ;;
+        *) echo "there is no AddressSanitizer for $host"; return $SKIP ;;
     esac
     (
-        # The flag is one of the nightly compiler. The threads of a cache and what the process keeps
-        # until its end would count as leaks.
+        # The flag belongs to the nightly compiler. Leaks are not reported, because the threads of a
+        # cache and static values live until the process ends.
         export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
         export CARGO_PROFILE_DEV_DEBUG=line-tables-only
         mkdir -p target/asan
-        # A sanitizer that sees nothing would pass everything.
+        # The tests would pass under a sanitizer that finds nothing, so try it on a known error.
         rustc -Zsanitizer=address -o target/asan/canary - <<<'fn main() {
             let value = Box::new(7);
             let address = &*value as *const i32;
@@ -175,11 +183,11 @@ address_sanitizer() {
     )
 }
 
-# Whether the library compiles for a target, of which only the standard library is needed.
+# Whether the library compiles for a target. Only the standard library of the target is needed.
 compiles_for() { # TARGET
     local features
     if ! [ -d "$(rustc --print target-libdir --target "$1")" ] && ! rustup target add "$1"; then
-        echo "no standard library for $1 can be had"
+        echo "the standard library for $1 cannot be installed"
         return $SKIP
     fi
     for features in "" tokio "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
@@ -187,8 +195,8 @@ compiles_for() { # TARGET
     done
 }
 
-# What the compiler says of the usual mistakes. The expected texts are those of one compiler, because
-# each version words them anew.
+# The compiler's errors for usual mistakes. The expected texts are those of one version of the
+# compiler, because each version has other words.
 compile_errors() {
     local compiler=1.95
     if ! [[ $(rustc -V) == "rustc $compiler."* ]]; then
@@ -198,8 +206,8 @@ compile_errors() {
     watched cargo test -p compile-errors
 }
 
-# Each asserts what it says, in a second or two; one that waits for what never comes is stopped. The one that takes a server is
-# given one as well.
+# Runs the examples, which assert their results and end within a few seconds. One that hangs is
+# stopped. The example two_levels also runs with a server.
 examples() {
     local example folder server rc
     cargo build --quiet --features "$all" --examples || return 1
@@ -227,7 +235,8 @@ documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$al
 lints() {
     cargo clippy --all-targets -- -D warnings &&
         cargo clippy -p everfresh-benches -- -D warnings &&
-        cargo clippy -p dev-support -p certify -p fleet -p predictions --all-targets -- -D warnings &&
+        cargo clippy -p dev-support -p certify -p fleet -p predictions --all-targets -- \
+            -D warnings &&
         cargo clippy -p compile-errors --all-targets -- -D warnings &&
         cargo clippy --lib -- -D warnings &&
         cargo clippy --lib --features tokio -- -D warnings &&

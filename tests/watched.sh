@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command and ends it when it hangs: when it has printed nothing for a set time. The script
-# then names the tests that were still running, and fails.
+# Runs a command and ends it if it prints nothing for a set time. The script then names the tests
+# that were still running, and fails.
 #
 #   watched.sh COMMAND...
 #
-# A test prints a line when it ends, and one when it has run for 60 seconds, so what is limited is
-# the time in which no test ends. EVERFRESH_SILENCE is that limit in seconds. Default: 600. No test
-# is meant to come near it: it exists only to end a hang.
+# A test prints a line when it ends, and one when it has run for 60 seconds, so the limit applies to
+# the time in which no test ends. EVERFRESH_SILENCE sets the limit in seconds. Default: 600. The
+# limit only ends a hang, so no test should come near it.
 set -uo pipefail
 limit=${EVERFRESH_SILENCE:-600}
 log=$(mktemp)

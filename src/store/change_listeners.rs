@@ -9,8 +9,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 /// The [`ChangeListener`]s of a store, for implementations of [`Store`](crate::store::Store).
 ///
 /// A store keeps one, [adds](Self::add) to it in
-/// [`Store::subscribe`](crate::store::Store::subscribe), and [tells](Self::tell) it each change. It
-/// keeps no listener alive. No lock is held while a listener runs, so a listener may call the
+/// [`Store::subscribe`](crate::store::Store::subscribe), and [notifies](Self::notify) it of each
+/// change. It keeps no listener alive. No lock is held while a listener runs, so a listener may call the
 /// store.
 ///
 /// # Example
@@ -44,7 +44,7 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 ///     hash: StoreKey::new(&namespace, b"12").hash(),
 ///     origin: Origin::random(),
 /// };
-/// listeners.tell(namespace.as_str(), &change);
+/// listeners.notify(namespace.as_str(), &change);
 /// assert_eq!(*recording.0.lock().unwrap(), [ChangeKind::Invalidated]);
 /// # Ok::<(), everfresh::BuildError>(())
 /// ```
@@ -70,41 +70,41 @@ impl ChangeListeners {
         });
     }
 
-    /// Tells a change to the listeners of the namespace of this name.
+    /// Notifies the listeners of a namespace of a change.
     ///
     /// The store must call this in the order of the changes, for one change at a time.
-    pub fn tell(&self, namespace: &str, change: &Change) {
+    pub fn notify(&self, namespace: &str, change: &Change) {
         for listener in self.select(|entry| entry.namespace.as_str() == namespace) {
             listener.changed(change);
         }
     }
 
-    /// Tells the listeners of each namespace whose changes arrive again that they may have missed
+    /// Notifies the listeners of each namespace whose changes arrive again that they may have missed
     /// some.
     ///
     /// `gaps` is the answer of [`Store::gaps`](crate::store::Store::gaps), which the store raised
     /// before.
     pub fn reconnected(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
-        let told = self.select(|entry| {
+        let selected = self.select(|entry| {
             let arrives = arrives(&entry.namespace);
             entry.greeted |= arrives;
             arrives
         });
-        for listener in told {
+        for listener in selected {
             listener.reconnected(gaps);
         }
     }
 
-    /// Tells the listeners that do not know it yet that their changes arrive.
+    /// Notifies the listeners that do not know it yet that their changes arrive.
     ///
     /// A store calls this after [`add`](Self::add), once the changes of the namespace reach it.
     pub fn greet(&self, gaps: u64, arrives: impl Fn(&Namespace) -> bool) {
-        let told = self.select(|entry| {
-            let news = !entry.greeted && arrives(&entry.namespace);
-            entry.greeted |= news;
-            news
+        let selected = self.select(|entry| {
+            let newly = !entry.greeted && arrives(&entry.namespace);
+            entry.greeted |= newly;
+            newly
         });
-        for listener in told {
+        for listener in selected {
             listener.reconnected(gaps);
         }
     }

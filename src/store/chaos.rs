@@ -52,8 +52,7 @@ pub enum Fault {
     Corrupt,
 }
 
-/// A wrapper around any [`Store`] that fails when a test tells it to. It never waits for time to
-/// pass.
+/// A wrapper around any [`Store`] that fails on command. It never waits for time to pass.
 ///
 /// # Example
 ///
@@ -80,11 +79,11 @@ struct Shared {
     inner: Arc<dyn Store>,
     script: Mutex<Script>,
     /// A call began, or held calls were let go.
-    moved: Event,
+    changed: Event,
     change_listeners: ChangeListeners,
     counters: StoreCounters,
     /// Keeps the listener of each namespace in the inner store alive.
-    listening: Mutex<HashMap<Namespace, Arc<PushHandler>>>,
+    listening: Mutex<HashMap<Namespace, Arc<Forwarder>>>,
 }
 
 #[derive(Default)]
@@ -97,12 +96,12 @@ struct Script {
     releases: u64,
     /// Changes that are held back; `None` if changes are not held.
     held_changes: Option<Vec<(Namespace, Change)>>,
-    deaf: bool,
+    loses_changes: bool,
     gaps: u64,
 }
 
 /// Receives the changes of one namespace from the inner store.
-struct PushHandler {
+struct Forwarder {
     namespace: Namespace,
     store: Weak<Shared>,
 }
@@ -113,7 +112,7 @@ impl ChaosStore {
         ChaosStore(Arc::new(Shared {
             inner,
             script: Mutex::default(),
-            moved: Event::new(),
+            changed: Event::new(),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
             listening: Mutex::default(),
@@ -141,7 +140,7 @@ impl ChaosStore {
     /// Lets all held operations and answers go.
     pub fn let_go(&self) {
         self.script().releases += 1;
-        self.0.moved.notify_all();
+        self.0.changed.notify_all();
     }
 
     /// Breaks the connection: every operation fails, and no change arrives.
@@ -162,7 +161,7 @@ impl ChaosStore {
 
     /// Begins or ends to lose changes on their way to the listeners, silently.
     pub fn lose_changes(&self, lose: bool) {
-        self.script().deaf = lose;
+        self.script().loses_changes = lose;
     }
 
     /// Holds changes back on their way to the listeners.
@@ -170,11 +169,11 @@ impl ChaosStore {
         self.script().held_changes.get_or_insert_default();
     }
 
-    /// Tells the changes that were held back, in their order, and holds no further ones.
+    /// Delivers the changes that were held back, in their order, and holds no further ones.
     pub fn let_changes_go(&self) {
         let held = self.script().held_changes.take();
         for (namespace, change) in held.into_iter().flatten() {
-            self.0.change_listeners.tell(namespace.as_str(), &change);
+            self.0.change_listeners.notify(namespace.as_str(), &change);
         }
     }
 
@@ -186,9 +185,9 @@ impl ChaosStore {
     /// Blocks until so many operations of this kind have begun.
     pub fn wait_for_calls(&self, op: Op, calls: usize) {
         while self.calls(op) < calls {
-            let moved = self.0.moved.listen();
+            let changed = self.0.changed.listen();
             if self.calls(op) < calls {
-                block_on(moved);
+                block_on(changed);
             }
         }
     }
@@ -209,7 +208,7 @@ impl ChaosStore {
             let fault = next.or_else(|| script.always.get(&op).cloned());
             (fault, script.releases, script.down.clone())
         };
-        self.0.moved.notify_all();
+        self.0.changed.notify_all();
         let error = |class| StoreError::new(class, "chaos");
         if let Some(down) = down {
             return fail(down);
@@ -237,9 +236,9 @@ impl ChaosStore {
 
     async fn released(&self, seen: u64) {
         while self.script().releases == seen {
-            let moved = self.0.moved.listen();
+            let changed = self.0.changed.listen();
             if self.script().releases == seen {
-                moved.await;
+                changed.await;
             }
         }
     }
@@ -369,13 +368,13 @@ impl Store for ChaosStore {
         self.0.change_listeners.add(namespace, listener);
         let mut listening = lock(&self.0.listening);
         listening.entry(namespace.clone()).or_insert_with(|| {
-            let ear = Arc::new(PushHandler {
+            let forwarder = Arc::new(Forwarder {
                 namespace: namespace.clone(),
                 store: Arc::downgrade(&self.0),
             });
-            let listener: Arc<dyn ChangeListener> = ear.clone();
+            let listener: Arc<dyn ChangeListener> = forwarder.clone();
             self.0.inner.subscribe(namespace, Arc::downgrade(&listener));
-            ear
+            forwarder
         });
         drop(listening);
         self.0.change_listeners.greet(self.gaps(), |_| true);
@@ -386,14 +385,14 @@ impl Store for ChaosStore {
     }
 }
 
-impl ChangeListener for PushHandler {
+impl ChangeListener for Forwarder {
     fn changed(&self, change: &Change) {
         let Some(store) = self.store.upgrade() else {
             return;
         };
         {
             let mut script = lock(&store.script);
-            if script.deaf || script.down.is_some() {
+            if script.loses_changes || script.down.is_some() {
                 return;
             }
             if let Some(held) = &mut script.held_changes {
@@ -402,7 +401,9 @@ impl ChangeListener for PushHandler {
             }
         }
         store.counters.changed(true);
-        store.change_listeners.tell(self.namespace.as_str(), change);
+        store
+            .change_listeners
+            .notify(self.namespace.as_str(), change);
     }
 
     fn reconnected(&self, gaps: u64) {

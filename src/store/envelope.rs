@@ -209,7 +209,7 @@ impl<V: 'static> Format<V> {
     ///
     /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into
     /// it, or the codec cannot read it. Then it is as if nothing were stored; [`epoch`] may still
-    /// tell its epoch.
+    /// read its epoch.
     pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, PayloadError> {
         if payload.len() > longest(self.limit) {
             return Err(PayloadError::TooLarge);

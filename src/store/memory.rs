@@ -118,7 +118,7 @@ impl MemoryStore {
                 let Some((namespace, change)) = next else {
                     break;
                 };
-                self.change_listeners.tell(namespace.as_str(), &change);
+                self.change_listeners.notify(namespace.as_str(), &change);
                 self.counters.changed(true);
             }
         }

@@ -15,8 +15,8 @@
 //!   stored before it and nothing is stored after it.
 //! - **set** and **invalidate** end the lease, so that a load that began before them is not
 //!   published after them.
-//! - Each change is told to every listener of its namespace, with its epoch, in the order of the
-//!   changes.
+//! - The store notifies every listener of a namespace of each change in it, with its epoch, in the
+//!   order of the changes.
 //!
 //! Within one history of the store, three promises follow:
 //!
@@ -180,7 +180,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// How often changes may have been missed so far: raised after every reconnection, once changes
     /// arrive again.
     ///
-    /// A payload that was read before a gap may be out of date although no listener was told.
+    /// A payload that was read before a gap may be out of date although no listener was notified.
     fn gaps(&self) -> u64;
 
     /// Whether the store can be used now.
@@ -189,7 +189,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The counts so far.
     fn stats(&self) -> StoreStats;
 
-    /// Tells a listener every change in a namespace, until the listener is dropped.
+    /// Notifies a listener of every change in a namespace, until the listener is dropped.
     ///
     /// The store calls [`ChangeListener::reconnected`] once changes arrive, the first time as well;
     /// it may do so during this call.

@@ -9,11 +9,11 @@ use crate::sync::event::Event;
 use crate::sync::future::block_on;
 use crate::sync::{Arc, Mutex, lock};
 
-/// A loader that counts its calls, and can be held, told to fail, and told to panic.
+/// A loader that counts its calls, and waits, fails or panics on request.
 ///
-/// Clones are one loader: give one to the cache and keep one. Nothing in it sleeps or depends on
-/// time: a test holds the loader, waits until the calls it expects are there, looks at what the
-/// cache does meanwhile, and releases it.
+/// Clones share one state: give one clone to the cache and keep another. Nothing in it sleeps or
+/// depends on time: a test holds the loader, waits until the expected calls have begun, examines the
+/// cache, and releases the loader.
 ///
 /// # Example
 ///
@@ -57,8 +57,8 @@ struct State<K> {
     calls: HashMap<K, usize>,
     running: usize,
     held: bool,
-    /// Counts the releases, so that a call held before one is free after it, also if others are
-    /// held again.
+    /// Counts the releases, so that a release frees the calls before it even if the loader is held
+    /// again at once.
     releases: u64,
     failures: usize,
     panics: usize,
@@ -70,20 +70,20 @@ impl<K> State<K> {
     }
 }
 
-/// What a call does when it is let go.
-enum Closed {
+/// How a call ends when it is released.
+enum Outcome {
     Succeed,
     Fail,
     Panic,
 }
 
-/// The error of a [`CountingLoader`] that was told to fail.
+/// The error of a call that [`CountingLoader::fail_next`] chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectedFailure;
 
 impl fmt::Display for InjectedFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the counting loader was told to fail")
+        f.write_str("the counting loader fails on request")
     }
 }
 
@@ -111,11 +111,11 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     ///
     /// # Errors
     ///
-    /// If the loader was told to fail.
+    /// If [`fail_next`](Self::fail_next) chose this call.
     ///
     /// # Panics
     ///
-    /// If the loader was told to.
+    /// If [`panic_next`](Self::panic_next) chose this call.
     pub fn compute(&self, key: &K) -> Result<V, InjectedFailure> {
         block_on(self.load(key))
     }
@@ -125,11 +125,11 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     ///
     /// # Errors
     ///
-    /// If the loader was told to fail.
+    /// If [`fail_next`](Self::fail_next) chose this call.
     ///
     /// # Panics
     ///
-    /// If the loader was told to.
+    /// If [`panic_next`](Self::panic_next) chose this call.
     ///
     /// # Cancel safety
     ///
@@ -155,42 +155,42 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn load(&self, key: &K) -> Result<V, InjectedFailure> {
-        let (fate, releases, _running) = self.begin(key);
+        let (outcome, releases, _running) = self.begin(key);
         self.wait_until(|state| !state.held || state.releases > releases)
             .await;
-        match fate {
-            Closed::Succeed => Ok((self.0.value)(key)),
-            Closed::Fail => Err(InjectedFailure),
-            Closed::Panic => panic!("the counting loader was told to panic"),
+        match outcome {
+            Outcome::Succeed => Ok((self.0.value)(key)),
+            Outcome::Fail => Err(InjectedFailure),
+            Outcome::Panic => panic!("the counting loader panics on request"),
         }
     }
 
-    fn begin(&self, key: &K) -> (Closed, u64, Running<'_, K, V>) {
+    fn begin(&self, key: &K) -> (Outcome, u64, Running<'_, K, V>) {
         let key = key.clone();
         let mut state = lock(&self.0.state);
         *state.calls.entry(key).or_default() += 1;
         state.running += 1;
-        let fate = if state.panics > 0 {
+        let outcome = if state.panics > 0 {
             state.panics -= 1;
-            Closed::Panic
+            Outcome::Panic
         } else if state.failures > 0 {
             state.failures -= 1;
-            Closed::Fail
+            Outcome::Fail
         } else {
-            Closed::Succeed
+            Outcome::Succeed
         };
         let releases = state.releases;
         drop(state);
         self.0.changed.notify_all();
-        (fate, releases, Running(&self.0))
+        (outcome, releases, Running(&self.0))
     }
 
-    /// From now on calls do not return before [`release`](Self::release).
+    /// Makes calls wait for [`release`](Self::release) before they return.
     pub fn hold(&self) {
         lock(&self.0.state).held = true;
     }
 
-    /// Lets every held call go, and those that come.
+    /// Lets the calls that wait return, and later calls return at once.
     pub fn release(&self) {
         self.change(|state| {
             state.held = false;
@@ -198,32 +198,32 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         });
     }
 
-    /// The next so many calls fail with [`InjectedFailure`]; which ones is decided as they begin.
+    /// Makes the next `calls` calls to begin fail with [`InjectedFailure`].
     pub fn fail_next(&self, calls: usize) {
         lock(&self.0.state).failures = calls;
     }
 
-    /// The next so many calls panic, before any that fail.
+    /// Makes the next `calls` calls to begin panic. They come before those that fail.
     pub fn panic_next(&self, calls: usize) {
         lock(&self.0.state).panics = calls;
     }
 
-    /// How many calls have begun.
+    /// The number of calls that have begun.
     pub fn calls(&self) -> usize {
         lock(&self.0.state).calls()
     }
 
-    /// How many calls for this key have begun.
+    /// The number of calls for this key that have begun.
     pub fn calls_for(&self, key: &K) -> usize {
         lock(&self.0.state).calls.get(key).copied().unwrap_or(0)
     }
 
-    /// How many calls have begun and not ended.
+    /// The number of calls that have begun and not ended.
     pub fn running(&self) -> usize {
         lock(&self.0.state).running
     }
 
-    /// Blocks this thread until so many calls have begun since the loader was made.
+    /// Blocks this thread until `calls` calls have begun since the loader was made.
     pub fn wait_for_calls(&self, calls: usize) {
         block_on(self.wait_until(|state| state.calls() >= calls));
     }

@@ -46,7 +46,7 @@ fn a_failure_contains_the_error_of_the_loader() {
     assert_eq!(kind(&error), "load_failure");
     assert_eq!(
         chain(&error),
-        ["the loader failed", "the counting loader was told to fail"]
+        ["the loader failed", "the counting loader fails on request"]
     );
     assert_eq!(error.downcast_ref(), Some(&InjectedFailure));
     assert!(error.downcast_ref::<fmt::Error>().is_none());

@@ -47,7 +47,7 @@ fn a_panic_while_computing_is_an_error_and_does_not_harm_the_pool() {
             assert!(error.is_panic());
             assert_eq!(
                 error.to_string(),
-                "the loader panicked: the counting loader was told to panic"
+                "the loader panicked: the counting loader panics on request"
             );
             assert_eq!(loader.calls(), attempts);
         }

@@ -114,7 +114,7 @@ fn threads_on_a_missing_key_share_its_error_and_its_panic() {
     for read in cold(&cache, &loader) {
         let error = read.unwrap_err();
         assert!(error.is_panic());
-        assert!(error.to_string().contains("told to panic"), "{error}");
+        assert!(error.to_string().contains("panics on request"), "{error}");
     }
     assert_eq!((loader.calls(), cache.len()), (2, 0));
     clock.advance(secs(2_000));

@@ -1,4 +1,4 @@
-//! A cluster: every contract on three masters, a master that dies, a slot that moves.
+//! A cluster of three masters: all contracts, the death of a master, a slot that moves.
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::server::{Server, data, lease};
 
 const SLOTS: usize = 16_384;
 
-/// Three masters, and perhaps a replica of each.
+/// Three masters, with or without a replica of each.
 struct Cluster {
     masters: Vec<Server>,
     replicas: Vec<Server>,
 }
 
-/// A node, and after how long it believes that another one failed.
+/// A node that declares another one failed after `patience`.
 fn node(patience: Duration) -> Server {
     let patience = patience.as_millis().to_string();
     let bus = free_port().unwrap().to_string();
@@ -41,7 +41,7 @@ fn name(server: &Server) -> String {
     text(server.ask(&["CLUSTER", "MYID"]))
 }
 
-/// Whether the cluster looks complete from one of its nodes.
+/// Whether one of the nodes knows the complete cluster.
 fn knows(server: &Server, nodes: usize) -> bool {
     let info = text(server.ask(&["CLUSTER", "INFO"]));
     let assigned = "cluster_slots_ok:16384";
@@ -52,7 +52,7 @@ fn knows(server: &Server, nodes: usize) -> bool {
 
 impl Cluster {
     fn new(with_replicas: bool) -> Self {
-        // Without replicas nothing is to fail, however slow the machine.
+        // Without replicas no node must be declared failed, however slow the machine is.
         let patience = Duration::from_secs(if with_replicas { 2 } else { 60 });
         let masters: Vec<_> = (0..3).map(|_| node(patience)).collect();
         let replicas: Vec<_> = (0..if with_replicas { 3 } else { 0 })
@@ -102,7 +102,7 @@ impl Cluster {
         RedisStore::cluster([dead, self.masters[1].url()]).limit(LIMIT)
     }
 
-    /// The place of the master that has a key.
+    /// The index of the master that has a key.
     fn owner(&self, key: &StoreKey) -> usize {
         let slot = slot_number(&self.masters[0], key);
         (0..3)
@@ -124,14 +124,14 @@ fn slot_number(server: &Server, key: &StoreKey) -> usize {
     }
 }
 
-/// The cluster of all contracts; each has it for itself for a while.
+/// The cluster that the contract tests share. They run one at a time.
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 static TURN: Mutex<()> = Mutex::new(());
 
 struct OnCluster {
     store: RedisStore,
     cluster: Arc<Cluster>,
-    // The last: it ends when the others have.
+    // The last field, because the turn ends after the other fields are dropped.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -213,7 +213,7 @@ fn hurried(cluster: &Cluster) -> RedisStore {
     store
 }
 
-/// What an operation may end with while a cluster changes.
+/// Whether an operation may fail with this class while the cluster changes.
 fn passes(class: ErrorClass) -> bool {
     use ErrorClass::{Busy, TimedOut, Unavailable};
     [Busy, TimedOut, Unavailable].contains(&class)
@@ -223,13 +223,13 @@ fn passes(class: ErrorClass) -> bool {
 fn a_masters_death_is_survived() {
     let mut cluster = Cluster::new(true);
     let store = hurried(&cluster);
-    let heard = Recording::of(&store, &namespace());
+    let recording = Recording::of(&store, &namespace());
     let (lost, kept) = (cluster.key_at(0), cluster.key_at(1));
     let before = set(&store, &lost, b"one").unwrap();
     until("the replica has it", || {
         cluster.replicas[0].ask(&["DBSIZE"]) == Answer::Number(1)
     });
-    heard.wait_for(1);
+    recording.wait_for(1);
     let gaps = store.gaps();
     cluster.masters[0].kill();
     if let Err(error) = set(&store, &lost, b"two") {
@@ -241,12 +241,12 @@ fn a_masters_death_is_survived() {
     });
     assert!(read(&store, &lost).unwrap().is_some(), "it was replicated");
     assert!(set(&store, &lost, b"three").unwrap() > before);
-    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
-    let told = heard.changes().len();
+    assert_eq!(recording.gaps().last(), Some(&store.gaps()));
+    let before = recording.changes().len();
     works(&store, &lost);
-    until("changes arrive", || heard.changes().len() >= told + 2);
+    until("changes arrive", || recording.changes().len() >= before + 2);
     assert!(
-        heard
+        recording
             .changes()
             .iter()
             .any(|change| change.hash == lost.hash())
@@ -264,16 +264,16 @@ fn a_masters_death_is_survived() {
 fn a_slot_moves() {
     let cluster = Cluster::new(false);
     let store = hurried(&cluster);
-    let heard = Recording::of(&store, &namespace());
+    let recording = Recording::of(&store, &namespace());
     let moved = cluster.key_at(0);
     let before = set(&store, &moved, b"one").unwrap();
-    heard.wait_for(1);
+    recording.wait_for(1);
     let gaps = store.gaps();
     let [from, to] = [&cluster.masters[0], &cluster.masters[1]];
     let slot = slot_number(from, &moved).to_string();
     to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &name(from)]);
     from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &name(to)]);
-    // What has not left yet can be read; the lease is nowhere.
+    // A payload that has not moved yet can be read. A lease cannot be taken on either master.
     assert!(read(&store, &moved).unwrap().is_some());
     assert_eq!(class(set(&store, &moved, b"no")), ErrorClass::Busy);
     let port = to.port.to_string();
@@ -282,15 +282,15 @@ fn a_slot_moves() {
     for server in [to, from, &cluster.masters[2]] {
         server.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &name(to)]);
     }
-    until("the store knows", || read(&store, &moved).is_ok());
-    until("the others too", || store.gaps() > gaps);
+    until("the store follows", || read(&store, &moved).is_ok());
+    until("the store reconnected", || store.gaps() > gaps);
     assert!(read(&store, &moved).unwrap().is_some());
     assert!(set(&store, &moved, b"two").unwrap() > before);
     works(&store, &moved);
-    // Each change is told once, and the last of them is the removal.
-    let last = heard.wait_for(4);
+    // Each change arrives once, and the last of them is the removal.
+    let last = recording.wait_for(4);
     assert_eq!(last.len(), 4, "{last:?}");
-    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
+    assert_eq!(recording.gaps().last(), Some(&store.gaps()));
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn keys_of_all_masters_are_read_together() {
 }
 
 #[test]
-fn what_is_no_cluster_is_an_error() {
+fn a_server_outside_a_cluster_is_an_error() {
     let server = Server::start();
     let error = RedisStore::cluster([server.url()]).connect_blocking();
     assert_eq!(class(error), ErrorClass::Other);
@@ -328,7 +328,7 @@ fn what_is_no_cluster_is_an_error() {
         class(RedisStore::cluster(none).start()),
         ErrorClass::Setting
     );
-    // Slots that nobody has.
+    // A cluster whose slots no node has.
     let lonely = node(Duration::from_secs(60));
     let error = RedisStore::cluster([lonely.url()]).connect_blocking();
     assert_eq!(class(error), ErrorClass::Busy);

@@ -1,4 +1,5 @@
-//! The scripts on a real server against the store in memory: random programs, the same answers.
+//! Compares the scripts on a real server with the store in memory: random programs must have the same
+//! answers.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::server::OnServer;
 enum Step {
     Acquire(Seen),
     Publish,
-    /// Over the base of another caller.
+    /// With the base of another caller.
     PublishOverAnothers,
     Renew,
     Release {
@@ -51,7 +52,8 @@ enum Planted {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => prop_oneof![Just(Seen::Nothing), Just(Seen::Stored), Just(Seen::Something)].prop_map(Step::Acquire),
+        6 => prop_oneof![Just(Seen::Nothing), Just(Seen::Stored), Just(Seen::Something)]
+            .prop_map(Step::Acquire),
         5 => Just(Step::Publish),
         1 => Just(Step::PublishOverAnothers),
         1 => Just(Step::Renew),
@@ -68,9 +70,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a store said, with its epochs numbered in the order in which they were first seen.
+/// The answer of a store, with its epochs numbered in the order in which they first appeared.
 #[derive(Debug, PartialEq)]
-enum Said {
+enum Observed {
     Nothing,
     Yes(bool),
     Epoch(usize),
@@ -84,7 +86,7 @@ enum Said {
 /// One side of the comparison.
 struct Side<'a> {
     world: &'a dyn StoreUnderTest,
-    heard: Arc<Recording>,
+    recording: Arc<Recording>,
     keys: Vec<StoreKey>,
     epochs: Vec<Epoch>,
     bases: HashMap<(usize, usize), Epoch>,
@@ -94,14 +96,14 @@ impl<'a> Side<'a> {
     fn new(world: &'a dyn StoreUnderTest, names: &[String]) -> Self {
         Side {
             world,
-            heard: Recording::of(world.store(), &namespace()),
+            recording: Recording::of(world.store(), &namespace()),
             keys: names.iter().map(|name| key(name)).collect(),
             epochs: vec![Epoch::from_micros(5_000).unwrap()],
             bases: HashMap::new(),
         }
     }
 
-    /// The number of an epoch; a new one must be later than all that this run has seen.
+    /// The number of an epoch. A new epoch must be later than all earlier ones of this run.
     fn number(&mut self, epoch: Epoch) -> usize {
         if let Some(known) = self.epochs.iter().position(|known| *known == epoch) {
             return known;
@@ -112,14 +114,14 @@ impl<'a> Side<'a> {
         self.epochs.len() - 1
     }
 
-    /// A payload, with the number of its epoch in the place of the epoch.
-    fn payload(&mut self, mut payload: Vec<u8>) -> Said {
+    /// A payload in which the number of the epoch replaces the epoch.
+    fn payload(&mut self, mut payload: Vec<u8>) -> Observed {
         if let Some(epoch) = envelope::epoch(&payload) {
             let number = self.number(epoch) as u64;
             payload[4..12].copy_from_slice(&number.to_be_bytes());
             payload[12..20].fill(0);
         }
-        Said::Payload(payload)
+        Observed::Payload(payload)
     }
 
     fn stored(&self, key: &StoreKey) -> Option<Epoch> {
@@ -127,8 +129,8 @@ impl<'a> Side<'a> {
         envelope::epoch(&payload)
     }
 
-    fn run(&mut self, who: usize, at: usize, step: Step, turn: usize) -> Said {
-        let me = caller(self.world, who as u64);
+    fn run(&mut self, number: usize, at: usize, step: Step, turn: usize) -> Observed {
+        let me = caller(self.world, number as u64);
         let key = self.keys[at].clone();
         let value = turn.to_be_bytes();
         match step {
@@ -141,53 +143,53 @@ impl<'a> Side<'a> {
                 match me.acquire(&key, seen) {
                     Acquired::Stored(payload) => self.payload(payload),
                     Acquired::Granted { base } => {
-                        self.bases.insert((who, at), base);
-                        Said::Epoch(self.number(base))
+                        self.bases.insert((number, at), base);
+                        Observed::Epoch(self.number(base))
                     }
-                    Acquired::Held { .. } => Said::Held,
-                    Acquired::Cooling { .. } => Said::Cooling,
+                    Acquired::Held { .. } => Observed::Held,
+                    Acquired::Cooling { .. } => Observed::Cooling,
                 }
             }
             Step::Publish | Step::PublishOverAnothers => {
-                let whose = match step {
-                    Step::Publish => who,
-                    _ => (who + 1) % 3,
+                let owner = match step {
+                    Step::Publish => number,
+                    _ => (number + 1) % 3,
                 };
-                let Some(base) = self.bases.get(&(whose, at)) else {
-                    return Said::Nothing;
+                let Some(base) = self.bases.get(&(owner, at)) else {
+                    return Observed::Nothing;
                 };
                 match me.publish(&key, *base, &value) {
-                    Stored::Yes { epoch } => Said::Epoch(self.number(epoch)),
-                    Stored::Refused => Said::Refused,
+                    Stored::Yes { epoch } => Observed::Epoch(self.number(epoch)),
+                    Stored::Refused => Observed::Refused,
                 }
             }
-            Step::Renew => Said::Yes(me.renew(&key, HOUR)),
-            Step::Release { cool } => Said::Yes(me.release(&key, cool.then_some(HOUR))),
-            Step::Set => Said::Epoch(self.number(me.set(&key, &value))),
-            Step::Invalidate => Said::Epoch(self.number(me.invalidate(&key))),
+            Step::Renew => Observed::Yes(me.renew(&key, HOUR)),
+            Step::Release { cool } => Observed::Yes(me.release(&key, cool.then_some(HOUR))),
+            Step::Set => Observed::Epoch(self.number(me.set(&key, &value))),
+            Step::Invalidate => Observed::Epoch(self.number(me.invalidate(&key))),
             Step::Read => match me.try_read(&key) {
-                Ok(None) => Said::Nothing,
+                Ok(None) => Observed::Nothing,
                 Ok(Some(payload)) => self.payload(payload),
-                Err(error) => Said::Failed(error.class().name().to_owned()),
+                Err(error) => Observed::Failed(error.class().name().to_owned()),
             },
             Step::LoseLease => {
                 self.world.lose_lease(&key);
-                Said::Nothing
+                Observed::Nothing
             }
             Step::LoseData => {
                 self.world.lose_data(&key);
-                Said::Nothing
+                Observed::Nothing
             }
             Step::Plant(what) => {
                 self.world.plant(&key, planted(what));
-                Said::Nothing
+                Observed::Nothing
             }
         }
     }
 
-    /// All that was told, once as much as expected is there.
-    fn told(&mut self, expected: usize) -> Vec<(ChangeKind, Option<usize>, u128, u64)> {
-        let changes: Vec<Change> = self.heard.wait_for(expected);
+    /// All changes, once the expected number has arrived.
+    fn changes(&mut self, expected: usize) -> Vec<(ChangeKind, Option<usize>, u128, u64)> {
+        let changes: Vec<Change> = self.recording.wait_for(expected);
         let numbered = changes.into_iter().map(|change| {
             let epoch = change.epoch.map(|epoch| self.number(epoch));
             (change.kind, epoch, change.hash, change.origin.0)
@@ -251,10 +253,10 @@ fn same(world: &OnServer, program: &[(usize, usize, Step)]) -> Result<(), TestCa
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let names = [format!("{run} a"), format!("{run} b")];
     let (mut real, mut model) = (Side::new(world, &names), Side::new(&memory, &names));
-    for (turn, (who, at, step)) in program.iter().enumerate() {
-        let said = real.run(*who, *at, *step, turn);
-        let expected = model.run(*who, *at, *step, turn);
-        prop_assert_eq!(said, expected, "turn {}: {:?}", turn, step);
+    for (turn, (number, at, step)) in program.iter().enumerate() {
+        let observed = real.run(*number, *at, *step, turn);
+        let expected = model.run(*number, *at, *step, turn);
+        prop_assert_eq!(observed, expected, "turn {}: {:?}", turn, step);
         for (ours, theirs) in real.keys.iter().zip(&model.keys) {
             let (lease, expected) = (world.lease_left(ours), memory.lease_left(theirs));
             prop_assert_eq!(
@@ -265,14 +267,14 @@ fn same(world: &OnServer, program: &[(usize, usize, Step)]) -> Result<(), TestCa
             );
         }
     }
-    let expected = model.told(0);
-    prop_assert_eq!(real.told(expected.len()), expected);
+    let expected = model.changes(0);
+    prop_assert_eq!(real.changes(expected.len()), expected);
     Ok(())
 }
 
 #[test]
 fn random_programs_have_the_same_answers() {
-    // One server for all of them; it ends with the test.
+    // All programs share one server.
     let world = OnServer::new();
     let world = &world;
     let config = ProptestConfig {

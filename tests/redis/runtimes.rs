@@ -1,4 +1,4 @@
-//! Where a store works: on the runtime that it was made on, and on when that ends.
+//! The runtime of a store: the one on which it was made, and its own thread after that ends.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,7 +54,7 @@ fn a_store_works_on_the_runtime_it_was_made_on() {
     for answer in runtime.block_on(second.get_many(&keys)) {
         assert_eq!(answer.unwrap().source(), Source::Store);
     }
-    // From a thread, too.
+    // The same from a thread.
     let third = cache(&store);
     assert_eq!(third.get_blocking(&9).unwrap().source(), Source::Store);
     assert_eq!(store.stats().connections, 2);
@@ -69,7 +69,7 @@ fn a_store_outlives_the_runtime_it_was_made_on() {
     cache.get_blocking(&1).unwrap();
     published(&cache, 1);
     drop(runtime);
-    // What is resident is served whatever happens.
+    // A resident value is served all the same.
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
     until("the store is back", || {
         store.state().is_up() && store.stats().connections >= 4
@@ -100,7 +100,7 @@ fn a_caller_that_blocks_its_only_thread_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_store_that_is_dropped_closes_its_connections_whatever_it_works_on() {
+fn a_dropped_store_closes_its_connections_on_any_runtime() {
     let server = Server::start();
     let runtime = several_threads().enable_all().build().unwrap();
     let before = server.clients();
@@ -108,14 +108,14 @@ fn a_store_that_is_dropped_closes_its_connections_whatever_it_works_on() {
     assert_eq!(server.clients(), before + 2);
     drop(store);
     until("the connections are closed", || server.clients() == before);
-    // And not made again when the runtime ends after it.
+    // The end of the runtime does not open them again.
     drop(runtime);
     assert_eq!(server.clients(), before);
 }
 
-/// P4 and P5: what was under way there goes on.
+/// P4 and P5: work that was under way on the runtime goes on.
 #[test]
-fn a_write_that_waits_is_told_after_its_runtime_ended() {
+fn a_pending_write_is_flushed_after_its_runtime_ended() {
     let mut server = Server::start();
     let runtime = several_threads().enable_all().build().unwrap();
     let store = connect(&server, &runtime);
@@ -127,11 +127,13 @@ fn a_write_that_waits_is_told_after_its_runtime_ended() {
     until("it was tried", || cache.store_stats().unwrap().retried > 0);
     drop(runtime);
     server.restart();
-    until("it is told", || cache.store_stats().unwrap().pending == 0);
+    until("it is flushed", || {
+        cache.store_stats().unwrap().pending == 0
+    });
     block_on(cache.invalidate_everywhere(&1)).unwrap();
 }
 
-/// P3 and P5: loads that meet the end of the runtime end like all others.
+/// P3 and P5: loads during the end of the runtime end like all others.
 #[test]
 fn no_load_is_lost_when_the_runtime_ends() {
     let server = Server::start();
@@ -144,7 +146,7 @@ fn no_load_is_lost_when_the_runtime_ends() {
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut after = 0;
-                // So many after the end that some of them begin on the new thread.
+                // Enough reads after the end that some of their loads begin on the new thread.
                 while after < 20 {
                     let key = read.fetch_add(1, Ordering::SeqCst);
                     assert_eq!(*cache.get_blocking(&key).unwrap(), key * key);

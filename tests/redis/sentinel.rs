@@ -1,4 +1,4 @@
-//! A master that is found through sentinels, and its successor.
+//! A master that sentinels name, and its successor.
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    /// One that watches a master, and believes itself when it finds it down.
+    /// A sentinel that watches a master, and alone decides that the master is down.
     fn of(master: &Server) -> Self {
         Self::with(master, "")
     }
@@ -68,7 +68,8 @@ impl Sentinel {
     }
 
     fn knows_replicas(&self, count: usize) -> bool {
-        matches!(self.ask(&["SENTINEL", "REPLICAS", "main"]), Answer::Many(replicas) if replicas.len() == count)
+        let replicas = self.ask(&["SENTINEL", "REPLICAS", "main"]);
+        matches!(replicas, Answer::Many(replicas) if replicas.len() == count)
     }
 }
 
@@ -109,7 +110,7 @@ fn a_failover_is_followed() {
     // Two of the three sentinels do not answer.
     let dead = format!("redis://127.0.0.1:{}", free_port().unwrap());
     let store = through(vec![dead.clone(), sentinel.url(), dead]);
-    let heard = Recording::of(&store, &namespace());
+    let recording = Recording::of(&store, &namespace());
     let before = set(&store, &key("a"), b"one").unwrap();
     until("the replica has it", || {
         replica.ask(&["DBSIZE"]) == Answer::Number(1)
@@ -128,12 +129,12 @@ fn a_failover_is_followed() {
     );
     assert!(set(&store, &key("a"), b"two").unwrap() > before);
     works(&store, &key("a"));
-    assert_eq!(heard.gaps().last(), Some(&store.gaps()));
-    until("changes arrive", || heard.changes().len() >= 4);
-    // The old master comes back and must not be used, whoever still names it.
+    assert_eq!(recording.gaps().last(), Some(&store.gaps()));
+    until("changes arrive", || recording.changes().len() >= 4);
+    // The old master comes back. It must not be used, even through a URL that names it.
     let old = RedisStore::builder(master.url()).timeout(Duration::from_millis(600));
     master.restart();
-    // It drops its clients when it is demoted.
+    // The server drops its clients when it is demoted.
     until("it was demoted", || {
         let role = Talk::to(master.port).and_then(|mut talk| talk.ask(&["ROLE"]));
         matches!(role, Ok(Answer::Many(role)) if role[0] == Answer::Bytes(b"slave".to_vec()))
@@ -153,7 +154,7 @@ fn sentinels_that_know_nothing_are_an_error() {
         error.to_string().contains("no master of that name"),
         "{error}"
     );
-    // A server that is no sentinel.
+    // A server that is not a sentinel.
     let no_sentinel = RedisStore::behind_sentinels([master.url()], "main")
         .start()
         .unwrap();

@@ -8,7 +8,7 @@ use dev_support::until;
 use everfresh::store::{RedisBuilder, RedisStore, Store, StoreKey};
 use everfresh::testing::store_contract::{LIMIT, StoreUnderTest};
 
-/// A server that ends with the test; what goes wrong with it fails the test.
+/// A server that ends with the test. Its errors fail the test.
 pub struct Server(dev_support::redis::Server);
 
 impl Server {
@@ -47,7 +47,8 @@ impl Server {
         self.0.begin_restart().unwrap();
     }
 
-    /// Makes every save fail, for root too: a folder that is not empty is in the way.
+    /// Makes every save fail, also for root, because a folder that is not empty has the name of the
+    /// file.
     pub fn block_disk(&self) {
         let _ = fs::remove_file(self.dump());
         fs::create_dir_all(self.dump().join("in the way")).unwrap();
@@ -57,7 +58,7 @@ impl Server {
         self.0.talk().unwrap()
     }
 
-    /// How many connections there are, that of this question among them.
+    /// The number of connections, including the one that asks.
     pub fn clients(&self) -> usize {
         match self.ask(&["CLIENT", "LIST"]) {
             Answer::Bytes(list) => String::from_utf8_lossy(&list).lines().count(),
@@ -109,7 +110,7 @@ impl OnServer {
         OnServer { server, store }
     }
 
-    /// With short limits, so that what hangs ends soon.
+    /// A store with short limits, so that operations that hang end soon.
     pub fn hurried() -> Self {
         Self::of(Server::start())
     }

@@ -40,7 +40,8 @@ impl Certificates {
         fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
         openssl(
             &folder,
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem \
+             -days 2 -extfile names",
         );
         Certificates(folder)
     }
@@ -85,7 +86,7 @@ fn an_encrypted_connection_is_verified() {
         .authority(ours.authority())
         .connect_blocking();
     works(&store.unwrap(), &key("a"));
-    // Another authority, the system's, another name, and no TLS at all.
+    // Another authority, another name, and a server without TLS.
     let other = builder("127.0.0.1", port).authority(theirs.authority());
     assert_eq!(class(other.connect_blocking()), ErrorClass::Denied);
     let name = builder("localhost", port).authority(ours.authority());
@@ -93,6 +94,6 @@ fn an_encrypted_connection_is_verified() {
     let plain = builder("127.0.0.1", server.port).authority(ours.authority());
     let plain = plain.timeout(Duration::from_millis(500));
     assert!(plain.connect_blocking().is_err());
-    let nobody = builder("127.0.0.1", port).authority("no certificates");
-    assert_eq!(class(nobody.start()), ErrorClass::Setting);
+    let empty = builder("127.0.0.1", port).authority("no certificates");
+    assert_eq!(class(empty.start()), ErrorClass::Setting);
 }

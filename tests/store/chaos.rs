@@ -1,4 +1,4 @@
-//! The store that fails as it is told.
+//! The store that fails on command.
 use std::slice::from_ref;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -55,11 +55,11 @@ impl StoreUnderTest for Chaotic {
     }
 }
 
-// Left alone it is as good as any.
+// Without faults it keeps every contract.
 everfresh::store_contract_tests!(Chaotic::new());
 
 #[test]
-fn it_fails_before_and_after() {
+fn it_fails_before_and_after_an_operation() {
     let world = Chaotic::new();
     let (k, a) = (key("a"), caller(&world, 1));
     world
@@ -80,7 +80,7 @@ fn it_fails_before_and_after() {
 }
 
 #[test]
-fn it_hangs_and_holds() {
+fn it_hangs_and_holds_operations() {
     let world = Chaotic::new();
     let (k, a) = (key("a"), caller(&world, 1));
     a.set(&k, b"one");
@@ -123,44 +123,48 @@ fn it_damages_payloads() {
 #[test]
 fn it_disconnects() {
     let world = Chaotic::new();
-    let heard = Recording::of(world.store(), &namespace());
+    let recording = Recording::of(world.store(), &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     let gaps = world.store.gaps();
     world.store.disconnect();
     assert!(matches!(world.store.state(), StoreState::Down(_)));
     assert_eq!(a.try_read(&k).unwrap_err().class(), ErrorClass::Unavailable);
-    // Somebody else's change, which nobody here is told of.
+    // A change of another process, of which no listener here is notified.
     block_on(world.memory.invalidate(&k, a.token.origin)).unwrap();
     world.store.reconnect();
     assert!(world.store.state().is_up());
     assert_eq!(world.store.gaps(), gaps + 1);
-    assert_eq!(heard.gaps(), [gaps + 1]);
-    assert_eq!(heard.changes(), []);
+    assert_eq!(recording.gaps(), [gaps + 1]);
+    assert_eq!(recording.changes(), []);
     a.invalidate(&k);
-    assert_eq!(heard.wait_for(1)[0].kind, ChangeKind::Invalidated);
+    assert_eq!(recording.wait_for(1)[0].kind, ChangeKind::Invalidated);
 }
 
 #[test]
 fn it_holds_and_loses_changes() {
     let world = Chaotic::new();
-    let heard = Recording::of(world.store(), &namespace());
+    let recording = Recording::of(world.store(), &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     world.store.hold_changes();
     a.set(&k, b"one");
     a.invalidate(&k);
-    assert_eq!(heard.changes(), []);
+    assert_eq!(recording.changes(), []);
     world.store.let_changes_go();
-    let kinds: Vec<_> = heard.wait_for(2).iter().map(|change| change.kind).collect();
+    let kinds: Vec<_> = recording
+        .wait_for(2)
+        .iter()
+        .map(|change| change.kind)
+        .collect();
     assert_eq!(kinds, [ChangeKind::Set, ChangeKind::Invalidated]);
     world.store.lose_changes(true);
     a.set(&k, b"two");
     world.store.lose_changes(false);
     a.invalidate(&k);
-    assert_eq!(heard.wait_for(3)[2].kind, ChangeKind::Invalidated);
+    assert_eq!(recording.wait_for(3)[2].kind, ChangeKind::Invalidated);
 }
 
 #[test]
-fn one_can_wait_for_calls() {
+fn a_test_can_wait_for_calls() {
     let world = Chaotic::new();
     std::thread::scope(|scope| {
         scope.spawn(|| caller(&world, 1).read(&key("a")));

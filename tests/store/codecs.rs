@@ -1,6 +1,8 @@
-//! The codecs: what comes back, and what does not.
+//! The codecs: values survive them, and malformed bytes are errors.
 
 use everfresh::store::{Codec, Json, MessagePack, Postcard};
+use proptest::collection::vec;
+use proptest::num::f64;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,7 +31,7 @@ fn encoded<V>(codec: &impl Codec<V>, value: &V) -> Vec<u8> {
     out.split_off(6)
 }
 
-fn comes_back<V, C>(codec: &C, value: &V) -> V
+fn round_trip<V, C>(codec: &C, value: &V) -> V
 where
     C: Codec<V>,
     V: Serialize + DeserializeOwned,
@@ -41,11 +43,15 @@ proptest! {
     #[test]
     fn values_come_back_exactly(
         name in ".*",
-        odds in proptest::collection::vec(proptest::num::f64::NORMAL | proptest::num::f64::ZERO | proptest::num::f64::SUBNORMAL, 0..20),
+        odds in vec(f64::NORMAL | f64::ZERO | f64::SUBNORMAL, 0..20),
         at in proptest::option::of(any::<i64>()),
     ) {
         let value = Old { name, odds, at };
-        for back in [comes_back(&Postcard, &value), comes_back(&Json, &value), comes_back(&MessagePack, &value)] {
+        for back in [
+            round_trip(&Postcard, &value),
+            round_trip(&Json, &value),
+            round_trip(&MessagePack, &value),
+        ] {
             prop_assert_eq!(&back, &value);
             let same = back.odds.iter().zip(&value.odds).all(|(a, b)| a.to_bits() == b.to_bits());
             prop_assert!(same);
@@ -53,18 +59,22 @@ proptest! {
     }
 
     #[test]
-    fn what_is_left_over_is_an_error(number in any::<u32>(), more in proptest::collection::vec(any::<u8>(), 1..4)) {
-        let longer = |mut bytes: Vec<u8>| { bytes.extend(&more); bytes };
-        prop_assert!(Codec::<u32>::decode(&Postcard, &longer(encoded(&Postcard, &number))).is_err());
-        prop_assert!(Codec::<u32>::decode(&MessagePack, &longer(encoded(&MessagePack, &number))).is_err());
-        let spaces = vec![b'x'; more.len()];
-        let json = [encoded(&Json, &number), spaces].concat();
+    fn bytes_after_the_value_are_an_error(
+        number in any::<u32>(),
+        more in vec(any::<u8>(), 1..4),
+    ) {
+        let postcard = [encoded(&Postcard, &number), more.clone()].concat();
+        prop_assert!(Codec::<u32>::decode(&Postcard, &postcard).is_err());
+        let msgpack = [encoded(&MessagePack, &number), more.clone()].concat();
+        prop_assert!(Codec::<u32>::decode(&MessagePack, &msgpack).is_err());
+        let letters = vec![b'x'; more.len()];
+        let json = [encoded(&Json, &number), letters].concat();
         prop_assert!(Codec::<u32>::decode(&Json, &json).is_err());
     }
 }
 
 #[test]
-fn the_ones_with_names_read_the_next_version_and_the_last() {
+fn codecs_with_field_names_read_later_and_earlier_versions() {
     let old = Old {
         name: "a".to_owned(),
         odds: vec![0.1],
@@ -90,7 +100,7 @@ fn the_ones_with_names_read_the_next_version_and_the_last() {
 }
 
 #[test]
-fn deep_nesting_is_an_error_where_it_says_so() {
+fn deep_nesting_is_an_error_in_json_and_message_pack() {
     let deep = "[".repeat(100_000);
     assert!(Codec::<serde_json::Value>::decode(&Json, deep.as_bytes()).is_err());
     let deep = vec![0x91; 100_000];
@@ -98,7 +108,7 @@ fn deep_nesting_is_an_error_where_it_says_so() {
 }
 
 #[test]
-fn each_has_its_own_number() {
+fn each_codec_has_its_own_number() {
     let ids = [
         Codec::<u8>::id(&Postcard),
         Codec::<u8>::id(&Json),

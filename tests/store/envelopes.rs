@@ -1,4 +1,4 @@
-//! What payloads say, and what is not read.
+//! The contents of payloads, and the payloads that are not read.
 use std::time::Duration;
 
 use everfresh::store::{
@@ -20,7 +20,7 @@ pub fn stored(value: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_sealed_is_opened() {
+fn a_sealed_payload_can_be_opened() {
     for value in [&b""[..], b"x", &[7; 5_000]] {
         let payload = stored(value);
         assert_eq!(payload.len(), envelope::HEADER + value.len());
@@ -33,7 +33,7 @@ fn what_is_sealed_is_opened() {
 }
 
 #[test]
-fn times_are_whole_microseconds_and_for_ever_stays() {
+fn times_are_whole_microseconds_or_for_ever() {
     let given = Terms {
         fresh_for: Duration::from_nanos(1_999),
         stale_for: Duration::MAX,
@@ -51,7 +51,7 @@ fn times_are_whole_microseconds_and_for_ever_stays() {
 }
 
 #[test]
-fn it_has_no_epoch_before_it_is_stored() {
+fn a_payload_has_no_epoch_before_it_is_stored() {
     let payload = raw().seal(&key("a"), &vec![1], &terms()).unwrap();
     assert_eq!(envelope::epoch(&payload), None);
     assert_eq!(
@@ -98,7 +98,7 @@ fn another_key_schema_or_codec_is_not_read() {
         raw().open(&key("b"), &payload).unwrap_err(),
         PayloadError::Key
     );
-    // The namespace is in the name it is stored under, not in the payload.
+    // The namespace is a part of the name in the store, not of the payload.
     let elsewhere = StoreKey::new(&Namespace::new("other").unwrap(), b"a");
     raw().open(&elsewhere, &payload).unwrap();
     let schema = raw().schema(1).open(&key("a"), &payload);
@@ -116,19 +116,19 @@ fn sizes_are_limited_both_ways() {
     format.open(&key("a"), &exact).unwrap();
     let smaller = raw().limit(99).open(&key("a"), &exact);
     assert_eq!(smaller.unwrap_err(), PayloadError::TooLarge);
-    // Not even looked at.
+    // The size is checked before the contents.
     let error = format.open(&key("a"), &vec![0; 1_000]).unwrap_err();
     assert_eq!(error, PayloadError::TooLarge);
 }
 
 #[test]
-fn what_is_compressed_is_read_by_everybody() {
+fn formats_without_compression_read_compressed_payloads() {
     let text = b"again and ".repeat(1_000);
     let format = raw().compress_from(1_024);
     let payload = stamped(format.seal(&key("a"), &text, &terms()).unwrap(), 5);
     assert!(payload.len() < 500, "{}", payload.len());
     assert_eq!(raw().open(&key("a"), &payload).unwrap().value, text);
-    // Not what is short, and not what only grows.
+    // Short values and values that would grow are not compressed.
     let short = format.seal(&key("a"), &text[..1_000].to_vec(), &terms());
     assert_eq!(short.unwrap().len(), envelope::HEADER + 1_000);
     let noise: Vec<u8> = (0..4_000_u32)
@@ -136,7 +136,7 @@ fn what_is_compressed_is_read_by_everybody() {
         .collect();
     let noise = format.seal(&key("a"), &noise, &terms()).unwrap();
     assert!(noise.len() <= envelope::HEADER + 4_000);
-    // The limit is that of the value, not of what travels.
+    // The limit is for the value before compression.
     let error = raw().limit(9_999).open(&key("a"), &payload).unwrap_err();
     assert_eq!(error, PayloadError::TooLarge);
 }
@@ -150,8 +150,8 @@ impl Codec<Vec<u8>> for Moody {
 
     fn encode(&self, value: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), Rejected> {
         match value[..] {
-            [0] => panic!("told to"),
-            [1] => Err("told to".into()),
+            [0] => panic!("on request"),
+            [1] => Err("on request".into()),
             [2] => {
                 out.clear();
                 Ok(())
@@ -162,8 +162,8 @@ impl Codec<Vec<u8>> for Moody {
 
     fn decode(&self, bytes: &[u8]) -> Result<Vec<u8>, Rejected> {
         match bytes {
-            [0] => panic!("told to"),
-            [1] => Err("told to".into()),
+            [0] => panic!("on request"),
+            [1] => Err("on request".into()),
             _ => Raw.decode(bytes),
         }
     }

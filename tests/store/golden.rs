@@ -1,4 +1,5 @@
-//! Payloads of every version that ever was, byte by byte. These files never change: what is in somebody's store has to be read.
+//! Payloads of every version, byte by byte. These files never change, because payloads that are in
+//! stores must stay readable.
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -39,15 +40,15 @@ fn key() -> StoreKey {
 
 const EPOCH: u64 = 1_700_000_000_123_456;
 
-/// Compares with the file of this name, both ways.
-fn is_as_ever<V: PartialEq + std::fmt::Debug + 'static>(name: &str, format: Format<V>, value: V) {
+/// Asserts that a value is written as the file of this name, and read from it.
+fn is_unchanged<V: PartialEq + std::fmt::Debug + 'static>(name: &str, format: Format<V>, value: V) {
     let written = stamped(format.seal(&key(), &value, &terms()).unwrap(), EPOCH);
     let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(written, golden(name), "{name} is now written as {hex}");
-    is_read_as_ever(name, format, value);
+    reads_unchanged(name, format, value);
 }
 
-fn is_read_as_ever<V: PartialEq + std::fmt::Debug + 'static>(
+fn reads_unchanged<V: PartialEq + std::fmt::Debug + 'static>(
     name: &str,
     format: Format<V>,
     value: V,
@@ -72,7 +73,7 @@ fn golden(name: &str) -> Vec<u8> {
 
 #[test]
 fn version_1_raw() {
-    is_as_ever(
+    is_unchanged(
         "v1-raw.hex",
         Format::new(Raw).schema(7),
         b"the value".to_vec(),
@@ -81,28 +82,28 @@ fn version_1_raw() {
 
 #[test]
 fn version_1_postcard() {
-    is_as_ever("v1-postcard.hex", Format::new(Postcard), prediction());
+    is_unchanged("v1-postcard.hex", Format::new(Postcard), prediction());
 }
 
 #[test]
 fn version_1_json() {
-    is_as_ever("v1-json.hex", Format::new(Json), prediction());
+    is_unchanged("v1-json.hex", Format::new(Json), prediction());
 }
 
 #[test]
 fn version_1_message_pack() {
-    is_as_ever("v1-msgpack.hex", Format::new(MessagePack), prediction());
+    is_unchanged("v1-msgpack.hex", Format::new(MessagePack), prediction());
 }
 
 #[test]
 fn version_1_lz4() {
     let text = b"again and ".repeat(100);
-    // What the compressor makes of it may change.
-    is_read_as_ever("v1-lz4.hex", Format::new(Raw), text);
+    // Only read, because the output of the compressor may change.
+    reads_unchanged("v1-lz4.hex", Format::new(Raw), text);
 }
 
 #[test]
-fn keys_are_named_as_ever() {
+fn keys_have_unchanged_names() {
     assert_eq!(key().hash(), 279209068016316794664801462967849367197);
     assert_eq!(key().check(), 2382409379335623142);
 }

@@ -1,4 +1,5 @@
-//! What anybody may have put into the store: no panic, no large allocation, nothing damaged accepted.
+//! Bytes that any program may have stored: they cause no panic and no large allocation, and damaged
+//! payloads are not accepted.
 use dev_support::allocator::PerThread;
 use everfresh::store::{Format, Json, MessagePack, PayloadError, Postcard, envelope};
 use everfresh::testing::store_contract::{key, raw, terms};
@@ -11,7 +12,7 @@ use crate::envelopes::{stamped, stored};
 #[global_allocator]
 static ALLOCATOR: PerThread = PerThread;
 
-/// Reads bytes with all formats; what allocated most may not have been more than the limit and a little.
+/// Reads bytes with all formats. No allocation may be much larger than the limit.
 fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
     PerThread::take_largest();
     let limit = 1 << 16;
@@ -37,7 +38,7 @@ fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
     opened
 }
 
-/// A payload whose checksum is right, whatever is in it: what somebody makes who means harm.
+/// A payload with any contents and a correct checksum, as an attacker may make it.
 fn forged(codec: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
     let mut payload = stored(body);
     payload[72..76].copy_from_slice(&length.to_be_bytes());
@@ -50,7 +51,7 @@ fn forged(codec: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_forgery_is_what_the_format_says() {
+fn a_forgery_has_the_layout_of_a_payload() {
     assert_eq!(forged(200, 0, 5, b"value"), stored(b"value"));
 }
 
@@ -70,14 +71,17 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_after_a_true_beginning_are_no_payload(keep in 0..78_usize, bytes in vec(any::<u8>(), 0..300)) {
+    fn random_bytes_after_a_true_beginning_are_no_payload(
+        keep in 0..78_usize,
+        bytes in vec(any::<u8>(), 0..300),
+    ) {
         let mut payload = stored(b"value")[..keep].to_vec();
         payload.extend(bytes);
         prop_assert!(open_all(&payload).iter().all(Result::is_err));
     }
 
     #[test]
-    fn nothing_damaged_is_accepted(
+    fn no_damaged_payload_is_accepted(
         value in vec(any::<u8>(), 0..200),
         changes in vec((any::<Index>(), 1..=255_u8), 1..6),
         cut in proptest::option::of(any::<Index>()),
@@ -99,7 +103,11 @@ proptest! {
     }
 
     #[test]
-    fn parts_of_two_payloads_are_none(at in any::<Index>(), to in any::<Index>(), length in 1..40_usize) {
+    fn parts_of_two_payloads_are_no_payload(
+        at in any::<Index>(),
+        to in any::<Index>(),
+        length in 1..40_usize,
+    ) {
         let one = stored(b"the value of one payload");
         let other = stamped(
             raw().seal(&key("a"), &b"what the other one holds".to_vec(), &terms()).unwrap(),
@@ -110,7 +118,7 @@ proptest! {
         let length = (end - at).min(one.len() - to);
         let mut mixed = one.clone();
         mixed[to..][..length].copy_from_slice(&other[at..][..length]);
-        // The epoch is the store's to change, as a whole and alone.
+        // The store may change the epoch, so a payload that differs in its epoch alone is valid.
         let restored = [&mixed[..4], &one[4..20], &mixed[20..]].concat();
         if restored != one {
             prop_assert!(open_all(&mixed).iter().all(Result::is_err));

@@ -1,4 +1,5 @@
-//! Stores without a server: the contracts on the store in memory, envelopes, codecs, and a store that fails as it is told.
+//! Stores without a server: the contracts on the store in memory, envelopes, codecs, and a store that
+//! fails on command.
 //!
 //! No test sleeps or depends on real time.
 #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -1,4 +1,4 @@
-//! The contracts on the store in memory, and its own ways.
+//! The contracts on the store in memory, and its own behaviour.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -87,19 +87,19 @@ fn a_cool_down_passes() {
 }
 
 #[test]
-fn its_clock_is_the_time_of_its_epochs() {
+fn epochs_are_the_time_of_its_clock() {
     let world = InMemory::new();
     let (k, a) = (key("a"), caller(&world, 1));
     let first = a.set(&k, b"one");
     assert_eq!(world.store.now(), Some(first.micros()));
     world.clock.advance(Duration::from_micros(10));
     assert_eq!(a.set(&k, b"two").micros(), first.micros() + 10);
-    // A clock that stands still: the next number.
+    // If the clock stands still, the epoch is the next number.
     assert_eq!(a.set(&k, b"three").micros(), first.micros() + 11);
 }
 
 #[test]
-fn what_has_expired_is_not_kept_for_ever() {
+fn expired_payloads_are_not_kept_for_ever() {
     let world = InMemory::new();
     let a = caller(&world, 1);
     for turn in 0..10 {
@@ -126,13 +126,13 @@ fn a_flush_loses_everything() {
 }
 
 #[test]
-fn a_reconnection_is_told() {
+fn listeners_are_notified_of_a_reconnection() {
     let world = InMemory::new();
-    let heard = Recording::of(world.store(), &namespace());
+    let recording = Recording::of(world.store(), &namespace());
     let before = world.store.gaps();
     world.store.reconnect();
     assert_eq!(world.store.gaps(), before + 1);
-    assert_eq!(heard.gaps(), [before + 1]);
+    assert_eq!(recording.gaps(), [before + 1]);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn background_work_runs_to_its_end() {
         let (done, clock) = (done.clone(), world.clock.clone());
         world.store.spawn(Box::pin(async move {
             if turn == 7 {
-                panic!("a panic ends only what panics");
+                panic!("only this future ends");
             }
             for _ in 0..turn {
                 futures_lite::future::yield_now().await;

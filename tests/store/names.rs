@@ -1,4 +1,4 @@
-//! What a store and those who watch it get to see.
+//! Names, keys and errors, as a store and its operators see them.
 
 use everfresh::store::{ErrorClass, Namespace, PayloadError, StoreError, StoreKey};
 
@@ -18,17 +18,17 @@ fn namespaces_are_checked() {
 #[test]
 fn keys_are_not_shown() {
     let namespace = Namespace::new("users").unwrap();
-    let key = StoreKey::new(&namespace, b"somebody@example.org");
+    let key = StoreKey::new(&namespace, b"user@example.org");
     let shown = format!("{key:?} {key:#?}");
     assert!(
-        shown.contains("users") && !shown.contains("somebody"),
+        shown.contains("users") && !shown.contains("example"),
         "{shown}"
     );
     assert!(!shown.contains(&format!("{:x}", key.hash())), "{shown}");
 }
 
 #[test]
-fn other_bytes_are_another_key() {
+fn different_bytes_make_different_keys() {
     let namespace = Namespace::new("users").unwrap();
     let of = |bytes: &[u8]| StoreKey::new(&namespace, bytes);
     assert_eq!(of(b"a"), of(b"a"));
@@ -38,11 +38,12 @@ fn other_bytes_are_another_key() {
 }
 
 #[test]
-fn errors_say_what_to_do() {
+fn errors_name_a_remedy() {
     let error = StoreError::new(ErrorClass::Refused, "OOM");
     assert_eq!(
         error.to_string(),
-        "the store takes no writes; give it memory, disk or replicas, or the address of the master (OOM)"
+        "the store takes no writes; give it memory, disk or replicas, or the address of the \
+         master (OOM)"
     );
     assert_eq!(format!("{error:?}"), "Refused(OOM)");
     assert_eq!(error.class().name(), "refused");

@@ -1,7 +1,9 @@
-//! The lease protocol, every interleaving of it: processes, a network that delays, repeats and loses, a store that expires and evicts.
+//! All interleavings of the lease protocol: several processes, a network that delays, repeats and
+//! loses messages, and a store that expires leases and evicts payloads.
 //!
-//! The contracts of a store are modelled, not its source; `contract` and the differential test tie the two together. ClaimWord A and B of the
-//! protocol are looked at in every state that can be reached. Five protocols that look right are models that must fail.
+//! The model follows the contracts of a store, not the source of one; the contract tests and the
+//! differential test tie the two together. Claims A and B of the protocol are checked in every state
+//! that can be reached. Five protocols that look right are models that must fail.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +12,18 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 type Epoch = u8;
 type Token = u8;
 
-/// What is done differently from what the contracts say.
+/// A deviation from the contracts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Protocol {
-    /// Nothing.
+    /// None.
     AsSpecified,
-    /// Nothing stored then and nothing stored now counts as unchanged.
+    /// If no payload was stored at the grant and none is stored now, that counts as unchanged.
     NothingIsABase,
-    /// The base is what the process has seen last, not what was stored when it was granted the lease.
+    /// The base is the last epoch that the process saw, not the one stored at the grant.
     BaseSeenElsewhere,
-    /// A lease knows its holder, and not what was stored when it was granted.
+    /// A lease records its holder, but not its base.
     LeaseWithoutItsBase,
-    /// A lease that was overtaken still holds for what it was granted over.
+    /// An overtaken lease keeps its base.
     LeaseKeepsItsBase,
     /// A set or an invalidation leaves the lease to its holder.
     LeaseSurvivesInvalidation,
@@ -31,7 +33,7 @@ struct Fleet {
     protocol: Protocol,
     /// How often each process may try to load.
     attempts: Vec<u8>,
-    /// Whether it may ask twice in one try, for an answer that does not come.
+    /// Whether a process may repeat its request, if no answer comes.
     repeats: bool,
 }
 
@@ -45,13 +47,13 @@ struct World {
     evictions: u8,
     processes: Vec<Process>,
     network: BTreeSet<Message>,
-    /// The bases that were published over.
+    /// The bases that have a successor.
     succeeded: BTreeSet<Epoch>,
     /// A base had a second successor.
     twice: bool,
-    /// What was loaded before a change was published after it.
+    /// A result loaded before a change was published after it.
     late: bool,
-    /// Something was published at all.
+    /// A result was published.
     published: bool,
 }
 
@@ -73,7 +75,7 @@ enum Phase {
     Loading {
         token: Token,
         base: Option<Epoch>,
-        /// The changes there were when the load began.
+        /// The number of changes before the load began.
         since: u8,
     },
 }
@@ -84,7 +86,7 @@ enum Message {
         process: usize,
         token: Token,
         seen: Option<Epoch>,
-        /// The second of the same.
+        /// Whether this is the second request of the attempt.
         repeated: bool,
     },
     Granted {
@@ -167,7 +169,7 @@ impl Model for Fleet {
                 }
             }
         }
-        // What is never delivered is lost.
+        // A message that is never delivered models a lost message.
         for message in &world.network {
             actions.push(Action::Deliver(message.clone()));
         }
@@ -238,7 +240,7 @@ impl Model for Fleet {
                 self.fence(&mut world);
             }
         }
-        world.forget_unheard();
+        world.forget_unexpected();
         Some(world)
     }
 
@@ -264,8 +266,8 @@ impl World {
         self.clock
     }
 
-    /// An answer that nobody waits for changes nothing.
-    fn forget_unheard(&mut self) {
+    /// Removes answers that no process waits for, because they change nothing.
+    fn forget_unexpected(&mut self) {
         let processes = &self.processes;
         self.network.retain(|message| match message {
             Message::Granted { process, token, .. } | Message::Stored { process, token, .. } => {
@@ -318,7 +320,7 @@ impl Fleet {
                 }
                 let base = match self.protocol {
                     Protocol::NothingIsABase => world.data,
-                    // Nothing that is stored has a name of its own, each time it is granted.
+                    // A lease over a missing payload has a new base each time it is granted.
                     _ => {
                         let known = world.data.or(mine.and_then(|(_, base)| base));
                         Some(known.unwrap_or_else(|| world.tick()))
@@ -367,7 +369,7 @@ impl Fleet {
                 };
                 match &mut world.lease {
                     Some((holder, _)) if *holder == token => world.lease = None,
-                    // Its holder goes on loading, and will publish nothing.
+                    // The overtaken holder goes on loading, but its result will be refused.
                     Some((_, base)) if accepted && self.protocol != Protocol::LeaseKeepsItsBase => {
                         *base = None;
                     }
@@ -386,7 +388,7 @@ impl Fleet {
     }
 }
 
-/// Looks at every state, until a claim fails; says how many there were and which claim failed.
+/// Visits every state until a claim fails. Returns the number of states and the claims that failed.
 fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'static str>) {
     let attempts = attempts.to_vec();
     let fleet = Fleet {
@@ -412,7 +414,7 @@ fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'st
     (checker.unique_state_count(), failed)
 }
 
-/// That all claims hold in every state, and that there are enough of them.
+/// Asserts that all claims hold in every state, and that there are enough states.
 fn holds(attempts: &[u8], repeats: bool) {
     let (states, failed) = check(Protocol::AsSpecified, attempts, repeats);
     println!("{states} states");
@@ -424,7 +426,7 @@ fn fails(protocol: Protocol) {
     let repeats = protocol == Protocol::LeaseWithoutItsBase;
     let (states, failed) = check(protocol, &[2, 1], repeats);
     println!("{protocol:?}: {failed:?} after {states} states");
-    assert!(!failed.is_empty(), "{protocol:?} is found to be right");
+    assert!(!failed.is_empty(), "no claim fails with {protocol:?}");
 }
 
 #[test]
@@ -438,29 +440,30 @@ fn three_processes_keep_the_claims() {
 }
 
 #[test]
-fn two_processes_that_repeat_themselves_keep_the_claims() {
+fn two_processes_that_repeat_requests_keep_the_claims() {
     holds(&[1, 1], true);
 }
 
 #[test]
-fn nothing_is_no_base() {
+fn a_missing_payload_is_no_base() {
     fails(Protocol::NothingIsABase);
 }
 
 #[test]
-fn a_base_comes_from_the_grant_and_from_nowhere_else() {
+fn a_base_comes_only_from_the_grant() {
     fails(Protocol::BaseSeenElsewhere);
 }
 
 #[test]
 fn a_lease_knows_its_base() {
-    // A repeated try arrives late, after an invalidation, and gives the lease to who was loading before it.
+    // A repeated request that arrives after an invalidation gives the lease to the load that began
+    // before it.
     fails(Protocol::LeaseWithoutItsBase);
 }
 
 #[test]
 fn an_overtaken_lease_loses_its_base() {
-    // Otherwise, after an eviction, it publishes a second successor of the same epoch.
+    // Otherwise its holder, after an eviction, publishes a second successor of the same epoch.
     fails(Protocol::LeaseKeepsItsBase);
 }
 

@@ -1,4 +1,5 @@
-//! What is told of the connections to a Redis. Without a `redis-server` in the path this fails; it is never skipped.
+//! The events of connections to Redis. Without a `redis-server` in the path this test fails; it is
+//! never skipped.
 use std::net::TcpListener;
 
 use dev_support::caches::*;
@@ -9,24 +10,31 @@ use tracing::Level;
 
 use crate::subscriber::TRACED;
 
-/// A store has two: one for reads, one for everything else.
+/// The connections of a store: one for reads, and one for all other operations.
 const CONNECTIONS: usize = 2;
 
 const LOST: &str = "no connection to the store, trying again";
 
-/// How often it was said, which only the stores of this test do.
-fn said(text: &str, level: Level) -> usize {
+/// The number of events with this text, which only the stores of this test emit.
+fn count(text: &str, level: Level) -> usize {
     let events = TRACED.events_with(text);
-    assert!(events.iter().all(|said| said.level == level), "{events:?}");
-    assert!(!events.iter().any(|said| said.fields.contains("127.0.0.1")));
+    assert!(
+        events.iter().all(|event| event.level == level),
+        "{events:?}"
+    );
+    assert!(
+        !events
+            .iter()
+            .any(|event| event.fields.contains("127.0.0.1"))
+    );
     events.len()
 }
 
 #[test]
-fn a_connection_that_is_lost_is_told_once_and_again_when_it_is_back() {
+fn a_lost_connection_is_one_event_and_its_return_another() {
     let (lost, connected) = (
-        || said(LOST, Level::WARN),
-        || said("connected to the store", Level::INFO),
+        || count(LOST, Level::WARN),
+        || count("connected to the store", Level::INFO),
     );
     let _ = &*TRACED;
     let mut server = Server::start().unwrap();
@@ -42,12 +50,12 @@ fn a_connection_that_is_lost_is_told_once_and_again_when_it_is_back() {
     drop(store);
     server.kill();
     let before = lost();
-    // Somebody who hangs up on every attempt.
-    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("redis://{}/", deaf.local_addr().unwrap());
+    // A server that closes every connection.
+    let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/", closing.local_addr().unwrap());
     let _store = RedisStore::builder(url).start().unwrap();
     for _ in 0..4 * CONNECTIONS {
-        drop(deaf.accept().unwrap());
+        drop(closing.accept().unwrap());
     }
     assert_eq!(lost(), before + CONNECTIONS, "not for each attempt");
 }

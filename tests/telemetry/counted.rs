@@ -6,10 +6,10 @@ use everfresh::{Cache, CountingLoader, ManualClock, Source};
 use crate::SECRET;
 use crate::recorder::RECORDED;
 
-/// So near to the soft limit a draw of "not yet" has a chance of one in a hundred million.
+/// So near to the soft limit, an early refresh fails to begin with a probability of 1e-8.
 const HARDLY_FRESH: std::time::Duration = std::time::Duration::from_nanos(20);
 
-/// Every way a read, a load and its result can go, on a loader that never is busy.
+/// All outcomes of reads, loads and results, with a loader that is never busy.
 fn history(name: &str) -> Cache<u64, u64> {
     let clock = ManualClock::new();
     let builder = builder(&clock).name(name).capacity(50).beta(1.0);
@@ -39,7 +39,8 @@ fn history(name: &str) -> Cache<u64, u64> {
     assert_eq!(early.source(), Source::Early);
     tasks.poll_all();
     end(1, End::Value(8));
-    // Five stale hits, the refresh fails, and five more while it rests; then one that succeeds after 4 s.
+    // Five stale hits and a refresh that fails, five hits during the pause after it, and a refresh
+    // that succeeds after 4 s.
     clock.advance(secs(11));
     for _ in 0..5 {
         ready(get(&cache, SECRET)).unwrap();
@@ -54,7 +55,8 @@ fn history(name: &str) -> Cache<u64, u64> {
     tasks.poll_all();
     clock.advance(secs(4));
     end(3, End::Value(9));
-    // Two loads that an invalidation overtakes, one that is taken over, three that are too heavy, one that finds nothing.
+    // Two loads that an invalidation overtakes, one that is taken over, three whose values are too
+    // heavy, and one that finds no value.
     for call in 4..6 {
         cache.invalidate(&SECRET);
         let mut read = get(&cache, SECRET);
@@ -92,13 +94,13 @@ fn history(name: &str) -> Cache<u64, u64> {
 }
 
 #[test]
-fn every_counter_of_a_cache_is_told_and_right() {
+fn every_counter_of_a_cache_is_recorded_and_right() {
     let recorded = &*RECORDED;
     let cache = history("counted");
     cache.record_metrics();
     let stats = cache.stats();
     let number = |series: &str| recorded.number("counted", series);
-    let told = [
+    let recorded_series = [
         ("everfresh_reads_total fresh", stats.fresh),
         ("everfresh_reads_total early", stats.early),
         ("everfresh_reads_total stale", stats.stale),
@@ -120,11 +122,11 @@ fn every_counter_of_a_cache_is_told_and_right() {
         ),
         ("everfresh_results_total not_kept", stats.not_kept),
     ];
-    for (series, count) in told {
+    for (series, count) in recorded_series {
         assert!(count > 0, "{series}");
         assert_eq!(number(series), count as f64, "{series}");
     }
-    // Known without the statistics, and so that none of a metric is another.
+    // Counts known without the statistics, so that an exchange of two series is found.
     assert_eq!(number("everfresh_reads_total fresh"), 3.0);
     assert_eq!(number("everfresh_reads_total early"), 1.0);
     assert_eq!(number("everfresh_reads_total stale"), 11.0);
@@ -141,7 +143,7 @@ fn every_counter_of_a_cache_is_told_and_right() {
 }
 
 #[test]
-fn how_long_loads_took_is_recorded_as_they_end() {
+fn the_time_of_a_load_is_recorded_as_it_ends() {
     let recorded = &*RECORDED;
     let cache = history("durations");
     let durations = |series: &str| {
@@ -149,20 +151,21 @@ fn how_long_loads_took_is_recorded_as_they_end() {
         recorded.durations("durations", &name)
     };
     assert_eq!(durations("cold ok")[0], 2.0);
-    // The one that was taken over took 6 s.
+    // The load that was taken over took 6 s.
     assert_eq!(durations("cold ok").iter().sum::<f64>(), 8.0);
     assert_eq!(durations("cold not_found"), [0.0]);
     assert_eq!(durations("early ok"), [0.0]);
     assert_eq!(durations("stale failed"), [0.0]);
     assert_eq!(durations("stale ok"), [4.0]);
     let loads = cache.stats().load_time.count();
-    let told = recorded.of("durations").into_keys();
-    let told = told.flat_map(|series| recorded.durations("durations", &series));
-    assert_eq!(told.count() as u64, loads);
+    let recorded_series = recorded.of("durations").into_keys();
+    let recorded_series =
+        recorded_series.flat_map(|series| recorded.durations("durations", &series));
+    assert_eq!(recorded_series.count() as u64, loads);
 }
 
 #[test]
-fn what_a_busy_loader_leaves_out_is_told() {
+fn loads_that_a_busy_loader_leaves_out_are_counted() {
     let recorded = &*RECORDED;
     let clock = ManualClock::new();
     let moved = clock.clone();
@@ -219,7 +222,7 @@ fn counters_do_not_fall_when_the_statistics_start_from_zero() {
 }
 
 #[test]
-fn without_a_store_or_a_weigher_nothing_is_told_of_them() {
+fn a_cache_without_store_and_weigher_records_no_metrics_of_them() {
     let recorded = &*RECORDED;
     let cache: Cache<u64, u64> = Cache::builder()
         .name("alone")
@@ -227,11 +230,15 @@ fn without_a_store_or_a_weigher_nothing_is_told_of_them() {
         .build()
         .unwrap();
     cache.record_metrics();
-    let told = recorded.of("alone");
-    assert!(told.contains_key("everfresh_weight"));
-    assert!(!told.contains_key("everfresh_max_weight"));
-    assert!(!told.keys().any(|series| series.contains("store")));
-    // All there are, at zero: a rate can be made of the first thing that happens.
-    assert!(told.contains_key("everfresh_results_total taken_over"));
-    assert_eq!(told.len(), 17 + 3);
+    let recorded_series = recorded.of("alone");
+    assert!(recorded_series.contains_key("everfresh_weight"));
+    assert!(!recorded_series.contains_key("everfresh_max_weight"));
+    assert!(
+        !recorded_series
+            .keys()
+            .any(|series| series.contains("store"))
+    );
+    // All counters are recorded from the start, at zero, so that a rate includes the first event.
+    assert!(recorded_series.contains_key("everfresh_results_total taken_over"));
+    assert_eq!(recorded_series.len(), 17 + 3);
 }

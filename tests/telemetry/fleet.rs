@@ -12,14 +12,14 @@ use tracing::Level;
 
 use crate::recorder::RECORDED;
 use crate::subscriber::TRACED;
-use crate::{SECRET, tells};
+use crate::{SECRET, reveals_key};
 
 pub struct Process {
     pub cache: Cache<u64, u64>,
     pub chaos: Arc<ChaosStore>,
 }
 
-/// A process whose loader gives 0, 1, 2 and so on.
+/// A process whose loader returns 0, 1, 2 and so on.
 pub fn process_of(name: &str, builder: Builder<u64, u64>, memory: &Arc<MemoryStore>) -> Process {
     let chaos = Arc::new(ChaosStore::new(memory.clone()));
     let next = AtomicU64::new(0);
@@ -50,20 +50,20 @@ impl Process {
     }
 }
 
-/// Everything that may happen between a process, the store and another process, and then nothing more.
+/// All events between a process, the store and another process; no further ones follow.
 fn history(names: [&str; 2]) -> [Process; 2] {
     let (clock, memory) = (ManualClock::new(), Arc::default());
     let [a, b] = names.map(|name| process(name, &clock, &memory));
-    // Loaded by one, taken over by the other.
+    // One process loads the value, the other takes it over.
     a.get(SECRET);
     a.until("stored", |stats| stats.published == 1);
     b.get(SECRET);
-    // Told by one, heard by the other.
+    // One process changes a key, the other is notified.
     block_on(a.cache.insert_everywhere(1, 500)).unwrap();
-    b.until("heard", |stats| stats.notifications >= 2);
+    b.until("received", |stats| stats.notifications >= 2);
     block_on(b.cache.invalidate_everywhere(&SECRET)).unwrap();
     a.until("followed", |stats| stats.followed_changes >= 1);
-    // A load that an invalidation overtakes in the store, unheard.
+    // A load that an invalidation overtakes in the store, without a notification.
     a.chaos.lose_changes(true);
     a.chaos.next(Op::Publish, Fault::Hold);
     a.get(2);
@@ -72,7 +72,8 @@ fn history(names: [&str; 2]) -> [Process; 2] {
     a.chaos.let_go();
     a.until("refused", |stats| stats.refused == 1);
     a.chaos.lose_changes(false);
-    // A payload that cannot be read, a result that cannot be stored, a write that cannot be told at first.
+    // A payload that cannot be read, a result that cannot be stored, a write that stays pending for
+    // a while.
     a.get(3);
     a.until("stored", |stats| stats.published == 2);
     b.chaos.next(Op::Read, Fault::Corrupt);
@@ -85,7 +86,7 @@ fn history(names: [&str; 2]) -> [Process; 2] {
     assert!(block_on(a.cache.invalidate_everywhere(&SECRET)).is_err());
     a.get(5);
     a.chaos.reconnect();
-    a.until("told", |stats| {
+    a.until("flushed", |stats| {
         clock.advance(millis(50));
         stats.pending == 0 && stats.rechecks >= 1
     });
@@ -93,11 +94,12 @@ fn history(names: [&str; 2]) -> [Process; 2] {
 }
 
 #[test]
-fn every_counter_of_the_second_level_is_told_and_right() {
+fn every_counter_of_the_second_level_is_recorded_and_right() {
     let recorded = &*RECORDED;
     let processes = history(["fleet a", "fleet b"]);
     for (process, name) in processes.iter().zip(["fleet a", "fleet b"]) {
-        // What is under way in the background ends; then both are read of the same moment.
+        // Background work may still be under way. The comparison counts when the statistics are the
+        // same before and after the metrics are read.
         let series = |stats: &FleetStats| {
             let store = &stats.store;
             let mut series = vec![
@@ -140,15 +142,15 @@ fn every_counter_of_the_second_level_is_told_and_right() {
             }
             series
         };
-        let told = || {
+        let exported = || {
             process.cache.record_metrics();
-            let told = recorded.of(name).into_keys();
-            let told = told.filter_map(|series| {
+            let series = recorded.of(name).into_keys();
+            let series = series.filter_map(|series| {
                 let short = series.strip_prefix("everfresh_store_")?.to_owned();
                 let timed = short.starts_with("operation_seconds");
                 (!timed).then(|| (short, recorded.number(name, &series) as u64))
             });
-            told.collect::<Vec<_>>()
+            series.collect::<Vec<_>>()
         };
         let sorted = |mut series: Vec<(String, u64)>| {
             series.sort();
@@ -156,10 +158,10 @@ fn every_counter_of_the_second_level_is_told_and_right() {
         };
         until("nothing more happens", || {
             let before = sorted(series(&process.stats()));
-            let told = sorted(told());
+            let recorded = sorted(exported());
             let after = sorted(series(&process.stats()));
             if before == after {
-                assert_eq!(told, after);
+                assert_eq!(recorded, after);
             }
             before == after
         });
@@ -189,7 +191,7 @@ fn every_counter_of_the_second_level_is_told_and_right() {
 }
 
 #[test]
-fn a_store_that_is_down_is_told() {
+fn the_metrics_show_a_store_that_is_down() {
     let recorded = &*RECORDED;
     let (clock, memory) = (ManualClock::new(), Arc::default());
     let process = process("down", &clock, &memory);
@@ -208,7 +210,7 @@ fn a_store_that_is_down_is_told() {
 }
 
 #[test]
-fn every_question_to_the_store_is_timed_and_has_a_span() {
+fn every_operation_of_the_store_is_timed_and_has_a_span() {
     let (recorded, traced) = (&*RECORDED, &*TRACED);
     let (clock, memory) = (ManualClock::new(), Arc::default());
     let process = process("asked", &clock, &memory);
@@ -253,24 +255,26 @@ fn every_question_to_the_store_is_timed_and_has_a_span() {
     let events = traced.events("asked");
     let failed = events
         .iter()
-        .find(|said| said.fields.contains("class=\"busy\""));
+        .find(|event| event.fields.contains("class=\"busy\""));
     let failed = failed.unwrap();
     assert_eq!(
         (failed.level, failed.within),
         (Level::DEBUG, Some("everfresh.store"))
     );
-    assert!(!tells(&traced.text()));
+    assert!(!reveals_key(&traced.text()));
 }
 
 #[test]
-fn results_that_the_store_does_not_take_are_events() {
+fn results_that_the_store_refuses_are_events() {
     let traced = &*TRACED;
     let _processes = history(["traced a", "traced b"]);
-    let said = |text: &str| {
+    let has_event = |text: &str| {
         let events = traced.events("traced a");
-        events.iter().any(|said| said.fields.contains(text))
+        events.iter().any(|event| event.fields.contains(text))
     };
-    assert!(said("a result is discarded: the store has a newer write"));
-    assert!(said("the store failed: the store takes no writes"));
-    assert!(!tells(&traced.text()));
+    assert!(has_event(
+        "a result is discarded: the store has a newer write"
+    ));
+    assert!(has_event("the store failed: the store takes no writes"));
+    assert!(!reveals_key(&traced.text()));
 }

@@ -1,5 +1,5 @@
-//! What the features `metrics` and `tracing` tell, heard by a recorder and a subscriber for the whole process. Tests keep
-//! apart by the names of their caches.
+//! The output of the features `metrics` and `tracing`, as a recorder and a subscriber of the whole
+//! process receive it. Tests tell their caches apart by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod connection;
@@ -10,11 +10,11 @@ mod recorder;
 mod subscriber;
 mod traces;
 
-/// The key of every value in these tests: nowhere may it be told.
+/// The key of every value in these tests. No metric, span or event may contain it.
 const SECRET: u64 = 918_273_645;
 
-/// Whether a text has the key in it, in decimal or hexadecimal, in one piece.
-fn tells(text: &str) -> bool {
+/// Whether a text contains the key, in decimal or hexadecimal digits.
+fn reveals_key(text: &str) -> bool {
     let text = text.to_lowercase().replace('_', "");
     text.contains("918273645") || text.contains(&format!("{SECRET:x}"))
 }

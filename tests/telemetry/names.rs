@@ -1,4 +1,5 @@
-//! What the library exports, what its documentation lists, and what the dashboard and the alerts ask for are the same.
+//! The metrics that the library exports are those that its documentation lists and that the dashboard
+//! and the alerts query.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,16 +11,16 @@ use metrics::Unit;
 
 use crate::fleet::process_of;
 use crate::recorder::{RECORDED, Series};
-use crate::{SECRET, tells};
+use crate::{SECRET, reveals_key};
 
-/// A metric's labels besides that of the cache, each with its words.
+/// The labels of a metric without that of the cache, each with its values.
 type Labels = BTreeMap<String, BTreeSet<String>>;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Everything that a cache with all it can have tells.
+/// All metrics of a cache with every option.
 fn exported(name: &str) -> BTreeMap<String, Labels> {
     let recorded = &*RECORDED;
     let clock = everfresh::ManualClock::new();
@@ -45,7 +46,7 @@ fn exported(name: &str) -> BTreeMap<String, Labels> {
 }
 
 #[test]
-fn each_metric_says_what_it_is_and_none_has_a_key() {
+fn each_metric_has_a_description_and_none_has_a_key() {
     let exported = exported("described");
     let described = RECORDED.described();
     assert_eq!(exported.len(), 30, "{:?}", exported.keys());
@@ -63,7 +64,7 @@ fn each_metric_says_what_it_is_and_none_has_a_key() {
         assert!(labels.values().flatten().all(word), "{labels:?}");
     }
     for series in RECORDED.all() {
-        assert!(!tells(&format!("{series:?}")), "{series:?}");
+        assert!(!reveals_key(&format!("{series:?}")), "{series:?}");
     }
 }
 
@@ -88,7 +89,7 @@ fn the_documentation_lists_every_metric_with_every_word() {
         for part in labels.split(';').filter(|part| !part.trim().is_empty()) {
             let mut words = quoted(part).map(str::to_owned);
             let label = words.next().unwrap();
-            let told = &exported[&label];
+            let recorded = &exported[&label];
             let words: BTreeSet<String> = match &*label {
                 "class" => StoreStats::default()
                     .errors_by_class()
@@ -99,10 +100,13 @@ fn the_documentation_lists_every_metric_with_every_word() {
                     .into(),
                 _ => words.collect(),
             };
-            // Of durations only what happened is there.
+            // A series of durations exists only after its event has happened.
             match name.ends_with("_seconds") {
-                true => assert!(told.is_subset(&words), "{name}: {told:?}, {words:?}"),
-                false => assert_eq!(*told, words, "{name}"),
+                true => assert!(
+                    recorded.is_subset(&words),
+                    "{name}: {recorded:?}, {words:?}"
+                ),
+                false => assert_eq!(*recorded, words, "{name}"),
             }
         }
         assert_eq!(
@@ -116,7 +120,7 @@ fn the_documentation_lists_every_metric_with_every_word() {
     assert_eq!(documented, exported);
 }
 
-/// Each metric that a query asks for, with its matchers.
+/// The metrics in a query, each with its matchers.
 fn asked(text: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
     let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
     let mut asked = Vec::new();
@@ -138,11 +142,11 @@ fn asked(text: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
     asked
 }
 
-/// That a query asks only for what there is; returns of how many metrics.
+/// Asserts that a query names only exported metrics, and returns their number.
 fn check(queries: &str, exported: &BTreeMap<String, Labels>) -> usize {
     let asked = asked(queries);
     for (name, matchers) in &asked {
-        // A histogram as Prometheus stores it.
+        // Prometheus stores a histogram as three series.
         let parts = ["_bucket", "_sum", "_count"];
         let whole = parts.iter().find_map(|part| name.strip_suffix(part));
         let labels = match whole.filter(|whole| whole.ends_with("_seconds")) {
@@ -163,7 +167,7 @@ fn check(queries: &str, exported: &BTreeMap<String, Labels>) -> usize {
 }
 
 #[test]
-fn the_dashboard_asks_for_what_there_is() {
+fn the_dashboard_queries_only_exported_metrics() {
     let exported = exported("dashboard");
     let text = read("examples/predictions/watch/grafana.json");
     let board: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -186,7 +190,7 @@ fn the_dashboard_asks_for_what_there_is() {
 }
 
 #[test]
-fn the_alerts_ask_for_what_there_is() {
+fn the_alerts_query_only_exported_metrics() {
     let exported = exported("alerts");
     let text = read("examples/predictions/watch/alerts.yml");
     let asked = check(&text, &exported);
@@ -201,7 +205,7 @@ fn the_alerts_ask_for_what_there_is() {
 }
 
 #[test]
-fn the_check_finds_what_it_is_for() {
+fn the_check_finds_wrong_queries() {
     let labels = |label: &str, word: &str| -> Labels {
         BTreeMap::from([(label.to_owned(), BTreeSet::from([word.to_owned()]))])
     };
@@ -209,7 +213,10 @@ fn the_check_finds_what_it_is_for() {
         ("everfresh_a_total".to_owned(), labels("outcome", "fresh")),
         ("everfresh_b_seconds".to_owned(), labels("outcome", "ok")),
     ]);
-    let good = r#"rate(everfresh_a_total{outcome=~"fresh|fresh",cache="$c"}[5m]) / everfresh_b_seconds_sum"#;
+    let good = concat!(
+        r#"rate(everfresh_a_total{outcome=~"fresh|fresh",cache="$c"}[5m])"#,
+        " / everfresh_b_seconds_sum"
+    );
     assert_eq!(check(good, &exported), 2);
     for bad in [
         "everfresh_c_total",

@@ -1,4 +1,4 @@
-//! A recorder that keeps everything it is handed.
+//! A recorder that keeps all metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -8,7 +8,7 @@ use metrics::{
     SharedString, Unit,
 };
 
-/// What all caches of these tests have told.
+/// The metrics of all caches of these tests.
 pub static RECORDED: LazyLock<Recorded> = LazyLock::new(|| {
     let recorded = Recorded::default();
     metrics::set_global_recorder(recorded.clone()).unwrap();
@@ -22,7 +22,7 @@ pub struct Recorded(Arc<Mutex<Tables>>);
 struct Tables {
     described: BTreeMap<String, About>,
     series: BTreeMap<Series, Value>,
-    /// Counters that were set to less than before.
+    /// Counters that were set to a lower value than before.
     fallen: Vec<Series>,
 }
 
@@ -46,7 +46,8 @@ pub enum Value {
 }
 
 impl Recorded {
-    /// The series of one cache, each by its name and the words of its other labels, with spaces between.
+    /// The series of one cache. The key of each is its name and the values of its other labels,
+    /// separated by spaces.
     pub fn of(&self, cache: &str) -> BTreeMap<String, Value> {
         let tables = self.0.lock().unwrap();
         let mut found = BTreeMap::new();
@@ -69,7 +70,7 @@ impl Recorded {
         }
     }
 
-    /// In seconds.
+    /// The recorded durations, in seconds.
     pub fn durations(&self, cache: &str, series: &str) -> Vec<f64> {
         match self.of(cache).remove(series) {
             Some(Value::Durations(seconds)) => seconds,

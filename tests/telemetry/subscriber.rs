@@ -9,7 +9,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-/// What all caches of these tests have told.
+/// The spans and events of all caches of these tests.
 pub static TRACED: LazyLock<Traced> = LazyLock::new(|| {
     let traced = Traced::default();
     tracing::subscriber::set_global_default(traced.clone()).unwrap();
@@ -23,7 +23,7 @@ pub struct Traced(Arc<State>);
 struct State {
     /// In the order of their ids, from 1 on.
     spans: Mutex<Vec<Span>>,
-    events: Mutex<Vec<Said>>,
+    events: Mutex<Vec<LoggedEvent>>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,16 +31,16 @@ pub struct Span {
     pub metadata: &'static Metadata<'static>,
     pub parent: Option<&'static str>,
     pub fields: String,
-    /// How often it was entered and how often left.
+    /// How often the span was entered and left.
     pub entered: u64,
     pub left: u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct LoggedEvent {
     pub level: Level,
     pub fields: String,
-    /// The name of the span it was said in.
+    /// The name of the span in which the event happened.
     pub within: Option<&'static str>,
 }
 
@@ -58,18 +58,18 @@ impl Traced {
     }
 
     /// The events of one cache.
-    pub fn events(&self, cache: &str) -> Vec<Said> {
+    pub fn events(&self, cache: &str) -> Vec<LoggedEvent> {
         self.events_with(&format!("cache={cache:?} "))
     }
 
     /// The events with this text in them.
-    pub fn events_with(&self, text: &str) -> Vec<Said> {
+    pub fn events_with(&self, text: &str) -> Vec<LoggedEvent> {
         let events = self.0.events.lock().unwrap();
-        let events = events.iter().filter(|said| said.fields.contains(text));
+        let events = events.iter().filter(|event| event.fields.contains(text));
         events.cloned().collect()
     }
 
-    /// Everything that was told, as text.
+    /// All spans and events, as text.
     pub fn text(&self) -> String {
         let (spans, events) = (self.0.spans.lock().unwrap(), self.0.events.lock().unwrap());
         format!("{spans:?} {events:?}")
@@ -84,7 +84,7 @@ impl Traced {
     }
 }
 
-/// Fields as text: `name=value ` each.
+/// Fields as text, each as `name=value `.
 struct Text(String);
 
 impl Visit for Text {
@@ -124,12 +124,12 @@ impl Subscriber for Traced {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        let said = Said {
+        let logged = LoggedEvent {
             level: *event.metadata().level(),
             fields: text.0,
             within: self.current().map(|id| self.metadata(&id).name()),
         };
-        self.0.events.lock().unwrap().push(said);
+        self.0.events.lock().unwrap().push(logged);
     }
 
     fn enter(&self, id: &Id) {

@@ -7,19 +7,19 @@ use dev_support::until;
 use everfresh::{Cache, CountingLoader, InjectedFailure, ManualClock};
 use tracing::{Level, Span};
 
-use crate::subscriber::{Said, TRACED};
-use crate::{SECRET, tells};
+use crate::subscriber::{LoggedEvent, TRACED};
+use crate::{SECRET, reveals_key};
 
 fn current() -> Option<&'static str> {
     Span::current().metadata().map(|metadata| metadata.name())
 }
 
-/// That exactly one event of a cache has this text, its level and its span.
-fn said(cache: &str, text: &str) -> (Level, Option<&'static str>) {
-    let events: Vec<Said> = TRACED.events(cache);
+/// The level and the span of the only event of a cache with this text.
+fn only_event(cache: &str, text: &str) -> (Level, Option<&'static str>) {
+    let events: Vec<LoggedEvent> = TRACED.events(cache);
     let found: Vec<_> = events
         .iter()
-        .filter(|said| said.fields.contains(text))
+        .filter(|event| event.fields.contains(text))
         .collect();
     assert_eq!(found.len(), 1, "{text}: {events:?}");
     (found[0].level, found[0].within)
@@ -41,11 +41,11 @@ fn a_load_runs_in_a_span_of_its_own() {
         })
         .build()
         .unwrap();
-    // A caller who waits: its span is the parent.
+    // The span of a caller that waits is the parent.
     let span = tracing::info_span!(target: "a test", "a request");
     span.in_scope(|| cache.get_blocking(&SECRET).unwrap());
     clock.advance(secs(11));
-    // One who is served a stale value is not kept open by its refresh.
+    // The span of a caller that is served a stale value does not stay open for the refresh.
     span.in_scope(|| cache.get_blocking(&SECRET).unwrap());
     until("refreshed", || cache.stats().published == 2);
     assert_eq!(*seen.lock().unwrap(), [LOAD, LOAD]);
@@ -96,7 +96,7 @@ fn an_async_load_is_in_its_span_only_while_it_is_polled() {
 }
 
 #[test]
-fn a_read_that_is_a_hit_tells_nothing() {
+fn a_hit_has_no_spans_and_events() {
     let traced = &*TRACED;
     let clock = ManualClock::new();
     let cache = computing(builder(&clock).name("hits"), &numbering());
@@ -108,7 +108,7 @@ fn a_read_that_is_a_hit_tells_nothing() {
 }
 
 #[test]
-fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
+fn failures_are_warnings_only_if_no_caller_gets_the_error() {
     let traced = &*TRACED;
     let clock = ManualClock::new();
     let cache: Cache<u64, u64> = builder(&clock)
@@ -118,8 +118,14 @@ fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
         .unwrap();
     let error = cache.get_blocking(&SECRET).unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
-    assert!(tells(&source.to_string()), "its caller is told everything");
-    assert_eq!(said("failing", "the loader failed"), (Level::DEBUG, LOAD));
+    assert!(
+        reveals_key(&source.to_string()),
+        "the caller gets the whole error"
+    );
+    assert_eq!(
+        only_event("failing", "the loader failed"),
+        (Level::DEBUG, LOAD)
+    );
     let cache: Cache<u64, u64> = builder(&clock)
         .name("panicking")
         .compute(|key: &u64| -> u64 { panic!("no {key}") })
@@ -129,16 +135,18 @@ fn failures_are_told_loudly_only_where_no_caller_learns_of_them() {
     clock.advance(secs(11));
     cache.get_blocking(&SECRET).unwrap();
     until("failed", || cache.stats().failed == 1);
-    until("told", || !traced.events("panicking").is_empty());
+    until("the event is there", || {
+        !traced.events("panicking").is_empty()
+    });
     assert_eq!(
-        said("panicking", "the loader panicked"),
+        only_event("panicking", "the loader panicked"),
         (Level::WARN, LOAD)
     );
-    assert!(!tells(&traced.text()));
+    assert!(!reveals_key(&traced.text()));
 }
 
 #[test]
-fn results_that_are_discarded_are_told() {
+fn discarded_results_are_events() {
     let traced = &*TRACED;
     let clock = ManualClock::new();
     let builder = builder(&clock).name("discarded").load_timeout(secs(5));
@@ -151,25 +159,25 @@ fn results_that_are_discarded_are_told() {
     tasks.poll_all();
     cache.invalidate(&SECRET);
     end(0, 1);
-    let told = said("discarded", "a result is discarded: overtaken");
-    assert_eq!(told, (Level::DEBUG, LOAD));
+    let event = only_event("discarded", "a result is discarded: overtaken");
+    assert_eq!(event, (Level::DEBUG, LOAD));
     assert!(is_pending(&mut get(&cache, SECRET)));
     tasks.poll_all();
     clock.advance(secs(6));
     assert!(is_pending(&mut get(&cache, SECRET)));
     tasks.poll_all();
     end(2, 101);
-    let told = said("discarded", "a result is discarded: no room");
-    assert_eq!(told, (Level::DEBUG, LOAD));
+    let event = only_event("discarded", "a result is discarded: no room");
+    assert_eq!(event, (Level::DEBUG, LOAD));
     end(1, 1);
-    let told = said("discarded", "a result is discarded: too late");
-    assert_eq!(told, (Level::DEBUG, LOAD));
+    let event = only_event("discarded", "a result is discarded: too late");
+    assert_eq!(event, (Level::DEBUG, LOAD));
     assert_eq!(traced.events("discarded").len(), 3);
-    assert!(!tells(&traced.text()));
+    assert!(!reveals_key(&traced.text()));
 }
 
 #[test]
-fn what_a_busy_loader_leaves_out_is_told() {
+fn a_load_that_a_busy_loader_leaves_out_is_an_event() {
     let clock = ManualClock::new();
     let loader: CountingLoader<u64, u64> = numbering();
     let cache = computing(
@@ -184,8 +192,8 @@ fn what_a_busy_loader_leaves_out_is_told() {
     let mut queued = get(&cache, 2);
     assert!(is_pending(&mut queued));
     ready(get(&cache, SECRET)).unwrap_err();
-    let told = said("left out", "not tried, the loader is busy");
-    assert_eq!(told, (Level::DEBUG, None));
+    let event = only_event("left out", "not tried, the loader is busy");
+    assert_eq!(event, (Level::DEBUG, None));
     loader.release();
     wait(running).unwrap();
     wait(queued).unwrap();

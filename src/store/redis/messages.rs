@@ -80,6 +80,6 @@ pub(super) fn deliver(push: &PushInfo, shared: &Shared, from: &Node) {
     }
     shared.counters.changed(change.is_some());
     if let Some((namespace, change)) = change {
-        shared.change_listeners.tell(namespace, &change);
+        shared.change_listeners.notify(namespace, &change);
     }
 }

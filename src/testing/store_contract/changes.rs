@@ -1,4 +1,4 @@
-//! Changes: what the listeners of a namespace are told.
+//! Changes: the notifications of the listeners of a namespace.
 
 use crate::store::{Change, ChangeKind, Namespace, StoreKey, Stored};
 use crate::sync::Arc;

@@ -28,7 +28,8 @@ fn is_replaced(subject: &dyn StoreUnderTest, bytes: Vec<u8>) {
 pub(super) fn foreign_bytes_are_replaced(subject: &dyn StoreUnderTest) {
     is_replaced(
         subject,
-        b"a string of somebody else, as long as a whole header and longer, for it must be".to_vec(),
+        b"a string of another program, at least as long as the header of a payload would be"
+            .to_vec(),
     );
 }
 

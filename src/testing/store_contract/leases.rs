@@ -1,4 +1,4 @@
-//! Leases: who may load, and whose result is stored.
+//! Leases: which caller may load, and which result is stored.
 
 use std::thread;
 

@@ -3,7 +3,7 @@
 //! Describe the store to the checks by a [`StoreUnderTest`], and let
 //! [`store_contract_tests!`](crate::store_contract_tests) write one test for each contract. Or call
 //! [`check`], which runs all of them and panics with the names of those that the store breaks.
-//! The other items are those that the checks are made of: use them in tests of your own.
+//! The other items serve the checks. Use them in tests of your own.
 //!
 //! No check waits for time to pass.
 //!
@@ -63,10 +63,10 @@ pub use harness::{
 
 use crate::store::{Store, StoreKey};
 
-/// A new, empty store, and what the checks let happen to it.
+/// A new, empty store, and the losses and faults that the checks need.
 ///
-/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) go behind the back of
-/// the store, to its server or its files, and tell no listener.
+/// The methods other than [`store`](Self::store) and [`limit`](Self::limit) bypass the store: they
+/// act on its server or its files, and notify no listener.
 pub trait StoreUnderTest: Sync {
     /// The store.
     fn store(&self) -> &dyn Store;

@@ -6,8 +6,9 @@ use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 use super::{acquire, class, read, set, works};
 use crate::server::{OnServer, Server};
 
-/// All that the store needs, as the documentation says.
-const RIGHTS: &str = "-@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time +eval +evalsha +publish +subscribe";
+/// The rights that the store needs, as documented.
+const RIGHTS: &str = "-@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen \
+     +time +eval +evalsha +publish +subscribe";
 
 fn rights(server: &Server, user: &str, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", user];
@@ -90,16 +91,16 @@ fn the_rights_that_are_documented_are_enough() {
         .connect_blocking()
         .unwrap();
     let world = OnServer { server, store };
-    let heard = Recording::of(&world.store, &namespace());
+    let recording = Recording::of(&world.store, &namespace());
     let (k, a) = (key("a"), caller(&world, 1));
     let epoch = a.published(&k, a.granted(&k, None), b"one");
     a.granted(&k, Some(epoch));
     assert!(a.renew(&k, everfresh::testing::store_contract::HOUR));
     assert!(a.release(&k, Some(everfresh::testing::store_contract::HOUR)));
     works(&world.store, &k);
-    heard.wait_for(4);
+    recording.wait_for(4);
     assert!(world.store.state().is_up());
-    // And no more than that.
+    // Other keys are denied.
     let other = everfresh::store::Namespace::new("other").unwrap();
     let theirs = everfresh::store::StoreKey::new(&other, b"a");
     assert_eq!(class(read(&world.store, &theirs)), ErrorClass::Denied);
@@ -108,7 +109,7 @@ fn the_rights_that_are_documented_are_enough() {
 }
 
 #[test]
-fn missing_rights_have_their_class_and_come_later() {
+fn missing_rights_have_their_class_and_may_come_later() {
     let server = Server::start();
     rights(&server, "cache", "on >pass ~* &* +@all -eval -evalsha");
     let store = server

@@ -1,4 +1,4 @@
-//! Servers that end, and what they know when they are back.
+//! Servers that end, and their data after a restart.
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -14,7 +14,7 @@ use super::{acquire, bounded, class, is_gone, read, set, works};
 use crate::server::{OnServer, Server};
 
 #[test]
-fn a_crash_ends_what_is_in_flight() {
+fn a_crash_ends_the_operations_in_flight() {
     let mut world = OnServer::hurried();
     works(&world.store, &key("a"));
     world.server.signal("STOP");
@@ -32,7 +32,7 @@ fn a_crash_ends_what_is_in_flight() {
             }),
         });
     }
-    // All of them are on their way before the server ends.
+    // All requests are on their way before the server ends.
     block_on(poll_fn(|context| {
         for reply in &mut replies {
             assert!(reply.as_mut().poll(context).is_pending());
@@ -58,16 +58,18 @@ fn a_crash_ends_what_is_in_flight() {
 #[test]
 fn a_restart_with_nothing_is_a_new_generation() {
     let mut world = OnServer::hurried();
-    let heard = Recording::of(&world.store, &namespace());
+    let recording = Recording::of(&world.store, &namespace());
     let k = key("a");
     let epoch = set(&world.store, &k, b"one").unwrap();
     let granted = acquire(&world.store, &k, Some(epoch));
     assert_eq!(granted, Ok(Acquired::Granted { base: epoch }));
     let gaps = world.store.gaps();
     world.server.restart();
-    until("the gap is told", || !heard.gaps().is_empty());
+    until("the listener is notified of the gap", || {
+        !recording.gaps().is_empty()
+    });
     assert!(world.store.gaps() > gaps);
-    assert_eq!(heard.gaps().last(), Some(&world.store.gaps()));
+    assert_eq!(recording.gaps().last(), Some(&world.store.gaps()));
     world.wait_until_up();
     assert_eq!(read(&world.store, &k), Ok(None));
     // The server knows neither the lease nor the scripts.
@@ -76,8 +78,8 @@ fn a_restart_with_nothing_is_a_new_generation() {
         Stored::Refused
     );
     works(&world.store, &k);
-    // And changes arrive again.
-    until("changes are heard", || heard.changes().len() >= 3);
+    // Changes arrive again.
+    until("changes are received", || recording.changes().len() >= 3);
 }
 
 #[test]
@@ -91,7 +93,7 @@ fn a_restart_with_old_data_is_seen_by_its_epoch() {
     world.wait_until_down_or_new();
     let a = caller(&world, 1);
     assert_eq!(a.read(&k), Some((b"old".to_vec(), old)));
-    // Who has the newer one is told that something else is stored, and sees that it is older.
+    // A caller that has the newer payload gets the stored one, and sees that it is older.
     match acquire(&world.store, &k, Some(new)).unwrap() {
         Acquired::Stored(payload) => {
             assert_eq!(everfresh::store::envelope::epoch(&payload), Some(old));
@@ -109,8 +111,8 @@ fn it_starts_before_the_server_and_joins_it() {
     let refused = bounded(|| server.builder().connect_blocking());
     assert_eq!(class(refused), ErrorClass::Unavailable);
     let store = server.builder().start().unwrap();
-    let heard = std::sync::Arc::new(Recording::default());
-    let listener: std::sync::Arc<dyn everfresh::store::ChangeListener> = heard.clone();
+    let recording = std::sync::Arc::new(Recording::default());
+    let listener: std::sync::Arc<dyn everfresh::store::ChangeListener> = recording.clone();
     store.subscribe(&namespace(), std::sync::Arc::downgrade(&listener));
     until("an attempt was made", || {
         matches!(store.state(), StoreState::Down(_))
@@ -118,13 +120,13 @@ fn it_starts_before_the_server_and_joins_it() {
     assert_eq!(store.now(), None);
     assert_eq!(store.gaps(), 0);
     assert!(is_gone(set(&store, &key("a"), b"one")));
-    assert!(heard.gaps().is_empty());
+    assert!(recording.gaps().is_empty());
     server.restart();
     until("the store is up", || store.state().is_up());
     assert!(store.now().is_some());
-    until("it is told", || heard.gaps() == [1]);
+    until("the listener is notified", || recording.gaps() == [1]);
     works(&store, &key("a"));
-    until("changes arrive", || heard.changes().len() >= 2);
+    until("changes arrive", || recording.changes().len() >= 2);
 }
 
 #[test]
@@ -165,18 +167,18 @@ fn its_thread_and_connections_end_with_it() {
             .count(),
         other => panic!("{other:?}"),
     };
-    // With the one that asks, and with one that may still be leaving.
+    // Two of the store, and the one that asks.
     assert!(clients(&server) >= 3);
-    struct Told(std::sync::mpsc::Sender<()>);
-    impl Drop for Told {
+    struct Signal(std::sync::mpsc::Sender<()>);
+    impl Drop for Signal {
         fn drop(&mut self) {
             let _ = self.0.send(());
         }
     }
     let (sender, receiver) = std::sync::mpsc::channel();
-    let told = Told(sender);
+    let signal = Signal(sender);
     store.spawn(Box::pin(async move {
-        let _told = told;
+        let _signal = signal;
         std::future::pending::<()>().await;
     }));
     drop(store);

@@ -1,4 +1,4 @@
-//! What others leave under our keys and on our channels.
+//! Data of other programs under the keys and on the channels of a cache.
 use dev_support::redis::Answer;
 use dev_support::until;
 use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store, StoreKey};
@@ -25,11 +25,12 @@ fn another_type_is_left_alone() {
     assert_eq!(class(publish), ErrorClass::Foreign);
     assert_eq!(world.server.ask(&["LLEN", &data(&k)]), Answer::Number(1));
     assert_eq!(world.store.stats().errors(ErrorClass::Foreign), 5);
-    // Among others it is nothing, which whoever then asks for the lease learns.
+    // Read together with others, it counts as missing. A caller that asks for its lease gets the
+    // error.
     let found = read_together(&world, &[&other, &k, &other]);
     assert_eq!(found, [Ok(true), Ok(false), Ok(true)]);
     assert!(world.store.state().is_up());
-    // A lease of another type as well.
+    // The same for a lease of another type.
     world.server.ask(&["DEL", &data(&k)]);
     world.server.ask(&["RPUSH", &lease(&k), "theirs"]);
     assert_eq!(class(acquire(&world.store, &k, None)), ErrorClass::Foreign);
@@ -40,7 +41,7 @@ fn another_type_is_left_alone() {
 fn a_lease_without_an_end_is_no_lease() {
     let world = OnServer::hurried();
     let k = key("a");
-    world.server.ask(&["SET", &lease(&k), "somebody"]);
+    world.server.ask(&["SET", &lease(&k), "another program"]);
     assert!(matches!(
         acquire(&world.store, &k, None),
         Ok(Acquired::Granted { .. })
@@ -67,15 +68,16 @@ fn a_huge_value_is_not_fetched() {
 
 #[test]
 fn a_huge_value_among_others_costs_one_connection_once() {
-    let world = OnServer::hurried();
-    let (huge, small, absent) = (key("a"), key("b"), key("c"));
+    // The server may take long to send the value, and must not time out before.
+    let world = OnServer::new();
+    let (huge, small, missing) = (key("a"), key("b"), key("c"));
     let server = &world.server;
     server.ask(&["SETRANGE", &data(&huge), &(64 << 20).to_string(), "x"]);
     set(&world.store, &small, b"ours").unwrap();
-    let keys = [&small, &huge, &absent, &small, &huge];
+    let keys = [&small, &huge, &missing, &small, &huge];
     let lost = read_together(&world, &keys);
     assert_eq!(lost, [Err(ErrorClass::Unavailable); 5]);
-    // From then on sizes come first.
+    // From now on the store limits the size of each answer.
     until("it reads again", || read(&world.store, &small).is_ok());
     let connections = world.store.stats().connections;
     let expected = [
@@ -92,7 +94,7 @@ fn a_huge_value_among_others_costs_one_connection_once() {
     works(&world.store, &huge);
 }
 
-/// Whether there is something, for each key.
+/// Whether a payload is stored, for each key.
 fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, ErrorClass>> {
     let keys: Vec<_> = keys.iter().map(|key| (*key).clone()).collect();
     let answers = futures_lite::future::block_on(world.store.read(&keys));
@@ -104,9 +106,9 @@ fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, Error
 }
 
 #[test]
-fn noise_on_the_channel_is_counted_and_passed_over() {
+fn noise_on_the_channel_is_counted_and_ignored() {
     let world = OnServer::hurried();
-    let heard = Recording::of(&world.store, &namespace());
+    let recording = Recording::of(&world.store, &namespace());
     let channel = format!("{}:c", namespace().as_str());
     let mut talk = world.server.talk();
     let short = [3_u8; 32];
@@ -118,7 +120,7 @@ fn noise_on_the_channel_is_counted_and_passed_over() {
             .unwrap();
     }
     invalidate(&world.store, &key("a")).unwrap();
-    let changes = heard.wait_for(1);
+    let changes = recording.wait_for(1);
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].kind, ChangeKind::Invalidated);
     assert_eq!(world.store.stats().changes_foreign, 5);
@@ -134,7 +136,7 @@ fn scripts_that_the_server_forgot_are_sent_again() {
 }
 
 #[test]
-fn a_flush_is_only_nothing() {
+fn a_flush_loses_payloads_and_leases() {
     let world = OnServer::hurried();
     let (k, a) = (key("a"), caller(&world, 1));
     let epoch = a.set(&k, b"one");

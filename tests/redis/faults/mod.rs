@@ -1,5 +1,5 @@
-//! What happens to servers, one by one. In every case nothing waits past its limit, nothing panics, errors have their class, and the store is
-//! back by itself.
+//! Faults of servers. In every case no operation waits past its limit, nothing panics, errors have
+//! their class, and the store recovers by itself.
 
 mod access;
 mod crashes;
@@ -16,7 +16,8 @@ use everfresh::store::{
 use everfresh::testing::store_contract::{HOUR, MINUTE, payload};
 use futures_lite::future::block_on;
 
-/// Long enough for the slowest machine, and short of "for ever". The stores' own limit is 0.3 s.
+/// Ends a hang. It is far longer than the timeout of the stores, 0.3 s, so that a slow machine does
+/// not reach it.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn bounded<R>(operation: impl FnOnce() -> R) -> R {
@@ -51,13 +52,13 @@ pub fn class<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorClass {
     result.unwrap_err().class()
 }
 
-/// That the connection is gone, for one reason or the other.
+/// Whether the error says that the connection is lost.
 fn is_gone<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
     let gone = [ErrorClass::Unavailable, ErrorClass::TimedOut];
     result.is_err_and(|error| gone.contains(&error.class()))
 }
 
-/// That everything works.
+/// Asserts that all operations work.
 pub fn works(store: &dyn Store, key: &StoreKey) {
     let epoch = set(store, key, b"works").unwrap();
     assert!(read(store, key).unwrap().is_some());

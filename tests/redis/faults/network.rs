@@ -17,7 +17,7 @@ fn through(proxy: &Proxy) -> RedisStore {
         .unwrap()
 }
 
-/// After so many connections were made.
+/// Waits until `connections` connections were made and the store is up.
 fn is_up_again(store: &RedisStore, connections: u64) {
     until("the store is up", || {
         store.stats().connections >= connections && store.state().is_up()
@@ -30,7 +30,7 @@ fn a_cut_line() {
     let server = Server::start();
     let proxy = Proxy::to(server.port);
     let store = through(&proxy);
-    let heard = Recording::of(&store, &namespace());
+    let recording = Recording::of(&store, &namespace());
     set(&store, &key("a"), b"one").unwrap();
     proxy.mood(Mood::Cut);
     // On both connections.
@@ -40,7 +40,7 @@ fn a_cut_line() {
     assert!(!store.state().is_up());
     proxy.mood(Mood::Pass);
     is_up_again(&store, 4);
-    assert_eq!(heard.gaps().len() as u64, store.gaps() - 1);
+    assert_eq!(recording.gaps().len() as u64, store.gaps() - 1);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn one_of_two_connections_in_a_black_hole() {
     let proxy = Proxy::to(server.port);
     let store = through(&proxy);
     set(&store, &key("a"), b"one").unwrap();
-    // The second of the two; and it cannot be replaced.
+    // The second of the two connections stalls, and so does its replacement.
     proxy.only_from(1, Mood::Stall);
     until("it is noticed", || !store.state().is_up());
     let (reads, writes) = (read(&store, &key("a")), set(&store, &key("a"), b"two"));
@@ -84,7 +84,7 @@ fn a_wrong_byte() {
         set(&store, &key("a"), b"one").unwrap();
         let connections = store.stats().connections;
         proxy.mood(Mood::Corrupt);
-        // Whoever's answer it hits: a heartbeat's, or one of these.
+        // The damaged answer may be that of a heartbeat or of one of these reads.
         until("an answer is damaged", || {
             let _ = read(&store, &key("a"));
             proxy.corrupted() == turn
@@ -112,10 +112,12 @@ fn a_slow_line_is_only_slow() {
 fn a_subscription_that_is_lost_is_a_gap() {
     let server = Server::start();
     let store = server.builder().connect_blocking().unwrap();
-    let heard = Recording::of(&store, &namespace());
+    let recording = Recording::of(&store, &namespace());
     let gaps = store.gaps();
     server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    until("the gap is told", || heard.gaps() == [gaps + 1]);
+    until("the listener is notified of the gap", || {
+        recording.gaps() == [gaps + 1]
+    });
     set(&store, &key("a"), b"one").unwrap();
-    heard.wait_for(1);
+    recording.wait_for(1);
 }

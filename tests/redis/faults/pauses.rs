@@ -37,10 +37,10 @@ fn a_slow_script() {
     let mut slow = world.server.talk();
     slow.send(&["EVAL", "while true do end", "0"]).unwrap();
     until("it hangs", || read(&world.store, &key("a")).is_err());
-    until("it says why", || {
+    until("the error is Busy", || {
         read(&world.store, &key("a")).is_err_and(|error| error.class() == ErrorClass::Busy)
     });
-    // Whether the connection lived through it or is new: it is told the same.
+    // A new connection gets the same answer.
     let fresh = world.server.builder().connect_blocking();
     assert_eq!(class(fresh), ErrorClass::Busy);
     assert_eq!(
@@ -63,7 +63,7 @@ fn paused_writes_do_not_hold_up_reads() {
     }
     world.server.ask(&["CLIENT", "UNPAUSE"]);
     world.wait_until_up();
-    // What timed out may have happened or not; what is done now counts.
+    // The write that timed out may have taken effect. Later operations work.
     works(&world.store, &key("b"));
 }
 
@@ -71,7 +71,7 @@ fn paused_writes_do_not_hold_up_reads() {
 fn a_paused_server() {
     let world = OnServer::hurried();
     set(&world.store, &key("a"), b"one").unwrap();
-    // Nobody can end this pause: it has to pass.
+    // No command can end this pause, so the test waits until it has passed.
     world.server.ask(&["CLIENT", "PAUSE", "2000", "ALL"]);
     assert!(is_gone(read(&world.store, &key("a"))));
     assert!(is_gone(set(&world.store, &key("a"), b"two")));

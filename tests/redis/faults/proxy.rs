@@ -10,13 +10,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mood {
     Pass,
-    /// Nothing goes through, in either direction, and nobody is told.
+    /// Nothing passes in either direction, but the connections stay open.
     Stall,
     /// Connections end.
     Cut,
-    /// The next answer begins with a wrong byte; once.
+    /// The next answer begins with a wrong byte. Later answers pass.
     Corrupt,
-    /// Each piece waits so long.
+    /// Each piece of data is delayed by this time.
     Delay(Duration),
 }
 
@@ -28,7 +28,7 @@ pub struct Proxy {
 
 struct Shared {
     mood: Mutex<Mood>,
-    /// Connections of a higher number have it; the others pass.
+    /// The first connection that the mood applies to; those before it pass.
     from: AtomicUsize,
     closed: AtomicBool,
     corrupted: AtomicUsize,
@@ -117,7 +117,7 @@ impl Shared {
                 }
                 Err(_) => break,
             };
-            // What came in after the line stalled has not come in.
+            // Data that arrived during a stall waits for its end.
             while self.mood_of(number) == Mood::Stall && !self.closed.load(Ordering::SeqCst) {
                 thread::park_timeout(Duration::from_millis(5));
             }

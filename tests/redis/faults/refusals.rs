@@ -9,7 +9,7 @@ use everfresh::testing::store_contract::{caller, key};
 use super::{acquire, class, invalidate, is_gone, read, set, works};
 use crate::server::{OnServer, Server};
 
-/// Reads, and says by class that it does not write. `told` is whether invalidations work.
+/// Asserts that reads work, and that writes fail as refused. Invalidations may still work.
 fn reads_only(world: &OnServer, loading: Epoch, invalidations_work: bool) {
     let (stored, other) = (key("stored"), key("other"));
     assert!(read(&world.store, &stored).unwrap().is_some());
@@ -48,7 +48,7 @@ fn reads_only(world: &OnServer, loading: Epoch, invalidations_work: bool) {
     assert!(world.store.stats().errors(ErrorClass::Refused) >= 3);
 }
 
-/// With a payload under `stored`, and a load of `loading` under way.
+/// A store with a payload under the key `stored`, and a load of the key `loading` under way.
 fn with_something(server: Server) -> (OnServer, Epoch) {
     let world = OnServer::of(server);
     set(&world.store, &key("stored"), b"stored").unwrap();
@@ -61,7 +61,7 @@ fn out_of_memory() {
     let (world, loading) = with_something(Server::start());
     world.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     reads_only(&world, loading, true);
-    // What shrinks nothing and grows nothing works as well.
+    // Operations that need no memory work as well.
     assert!(caller(&world, 7).renew(&key("loading"), everfresh::testing::store_contract::HOUR));
     assert!(caller(&world, 7).release(&key("loading"), None));
     world.server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -82,12 +82,12 @@ fn a_disk_that_cannot_be_written() {
             other => panic!("{other:?}"),
         }
     });
-    // A server like that refuses its pings too: it must not count as dead.
+    // Such a server refuses pings too, but the store must not take it for dead.
     let ping = world.server.talk().ask(&["PING"]).unwrap();
     assert!(matches!(ping, Answer::Error(text) if text.starts_with("MISCONF")));
     let gaps = world.store.gaps();
     reads_only(&world, loading, false);
-    // Nor for who connects now.
+    // The same for a new connection.
     let other = world.server.builder().connect_blocking().unwrap();
     assert!(read(&other, &key("stored")).unwrap().is_some());
     assert_eq!(world.store.gaps(), gaps);
@@ -156,7 +156,7 @@ fn a_server_full_of_clients() {
 
 #[test]
 fn the_disk_is_blocked_by_a_folder() {
-    // What `block_disk` does is what it says, so that the test above tests something.
+    // Without the effect of `block_disk` the test above would test nothing.
     let server = Server::start();
     server.block_disk();
     let error = server.talk().ask(&["SAVE"]).unwrap();

@@ -1,4 +1,4 @@
-//! Caches on a real server: each with a store of its own is a process of a fleet.
+//! Caches on a real server. Each cache has its own store, so it stands for a process of a fleet.
 
 mod together;
 mod trouble;
@@ -16,19 +16,20 @@ use crate::server::Server;
 
 const NAMESPACE: &str = "caches:v1";
 
-/// By the clock in our hands.
-const FRESH: Duration = Duration::from_secs(10);
+/// The soft limit. Caches take it from the test's clock, and the ages of stored values from the
+/// server's clock, so it is longer than a slow machine needs for a step.
+const FRESH: Duration = MINUTE;
 
-/// Keys from here on have values that are stale from the beginning.
+/// Values of keys from this one on are stale at once.
 const STALE: u64 = 1_000;
 
-/// The origin of all values, and the clock, of all processes.
+/// The origin and the clock that all processes share.
 #[derive(Clone, Default)]
 struct Origin {
     clock: ManualClock,
     loads: Arc<AtomicU64>,
     gate: Arc<(Mutex<bool>, Condvar)>,
-    /// Leases are short, where some are lost; otherwise they outlast the test.
+    /// Whether leases are short, for tests that lose some. Other leases outlast the test.
     hurried: bool,
 }
 
@@ -42,7 +43,7 @@ impl Origin {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// Loads that have begun wait.
+    /// Makes loads wait.
     fn shut(&self) {
         *self.gate.0.lock().unwrap() = true;
     }
@@ -52,7 +53,7 @@ impl Origin {
         self.gate.1.notify_all();
     }
 
-    /// What is resident is stale now.
+    /// Makes all fresh entries stale.
     fn grow_stale(&self) {
         self.clock.advance(FRESH);
     }
@@ -76,14 +77,14 @@ impl Origin {
         let origin = self.clone();
         let lease = match self.hurried {
             true => Duration::from_millis(500),
-            false => MINUTE,
+            false => HOUR,
         };
         let level = SecondLevel::new(store.clone(), NAMESPACE).unwrap();
         let cache = Cache::builder()
             .capacity(1_000)
             .clock(&self.clock)
             .fresh_for(FRESH)
-            .stale_for(HOUR)
+            .stale_for(100 * HOUR)
             .beta(0.0)
             .threads(2)
             .store(level.lease(lease))
@@ -95,14 +96,14 @@ impl Origin {
         Process { cache, store }
     }
 
-    /// One that is connected, and hears changes.
+    /// A process that is connected and receives changes.
     fn connected(&self, server: &Server) -> Process {
         let process = self.process(server);
         process.wait_until_up();
         process
     }
 
-    /// The same where nothing fails, and so nothing need fail soon: on a busy machine an answer may take a while.
+    /// A connected process for a server that never fails, whose answers may be slow on a busy machine.
     fn patient(&self, server: &Server) -> Process {
         let process = self.process_at(server.builder().timeout(Duration::from_secs(10)));
         process.wait_until_up();
@@ -120,7 +121,7 @@ impl Process {
         *self.cache.get_blocking(&key).unwrap()
     }
 
-    /// A read that must be served at once, with what is resident.
+    /// A read that must be served at once, from the cache.
     fn resident(&self, key: u64) -> (u64, Source) {
         let value = self.cache.get_blocking(&key).unwrap();
         let at_once = [Source::Fresh, Source::Stale, Source::AfterFailure];
@@ -136,13 +137,13 @@ impl Process {
         self.cache.store_stats().unwrap()
     }
 
-    /// Waits until so many results are in the store.
+    /// Waits until this process has stored `count` results.
     fn published(&self, count: u64) {
         until("published", || self.stats().published >= count);
     }
 }
 
-/// The name that the caches give a key.
+/// The store's name of a key.
 fn name(key: u64) -> StoreKey {
     let mut encoded = Vec::new();
     Postcard.encode(&key, &mut encoded).unwrap();

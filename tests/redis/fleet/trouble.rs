@@ -1,4 +1,4 @@
-//! A server in trouble: reads of what is resident go on, and everything is well again by itself (P7).
+//! A server with faults: resident values are served, and the caches recover by themselves (P7).
 use std::time::Duration;
 
 use dev_support::redis::Answer;
@@ -13,14 +13,14 @@ use crate::server::{Server, data};
 
 const KEYS: u64 = 8;
 
-/// Waits until everything resident was loaded after that many loads.
+/// Waits until all resident values come from load number `after` or later.
 fn refreshed(origin: &Origin, process: &Process, after: u64) {
     for key in 0..KEYS {
         until("refreshed", || {
             let (value, source) = process.resident(key);
-            // What an attempt that was cut off has left behind ends by the clock in our hands.
+            // A pause after a failed attempt ends by the test's clock.
             origin.clock.advance(Duration::from_millis(1));
-            // A refresh of an earlier moment may have come in between.
+            // An earlier refresh may have ended in between.
             if value < after && source == Source::Fresh {
                 origin.grow_stale();
             }
@@ -29,14 +29,14 @@ fn refreshed(origin: &Origin, process: &Process, after: u64) {
     }
 }
 
-/// Where changes are told.
+/// The channel of the changes.
 const CHANNEL: &str = "caches:v1:c";
 
 fn is_stored(server: &Server, key: u64) -> bool {
     server.ask(&["EXISTS", &data(&name(key))]) == Answer::Number(1)
 }
 
-/// Breaks the server while values are resident, and mends it again.
+/// Breaks the server while values are resident, and repairs it.
 fn survives(
     breaks: impl FnOnce(&mut Server),
     mends: impl FnOnce(&mut Server),
@@ -54,7 +54,7 @@ fn survives(
     process.published(KEYS);
 
     breaks(&mut server);
-    // Nothing can be refreshed: each read is served what is there.
+    // No refresh can end, so each read is served the resident value.
     origin.shut();
     origin.grow_stale();
     let loads = origin.loads();
@@ -67,10 +67,10 @@ fn survives(
             );
         }
     }
-    // Whatever the server does, the values are refreshed.
+    // The values are refreshed without the server.
     origin.open();
     refreshed(&origin, &process, loads);
-    // And what is absent is loaded.
+    // A missing key is loaded.
     assert!(process.get(KEYS) >= loads);
 
     mends(&mut server);
@@ -79,7 +79,7 @@ fn survives(
         counted.is_empty() || counted.iter().any(|class| stats.errors(*class) > 0)
     });
     process.wait_until_up();
-    until("what is resident is refreshed and stored again", || {
+    until("resident values are refreshed and stored again", || {
         let loads = origin.loads();
         origin.grow_stale();
         refreshed(&origin, &process, loads);
@@ -150,7 +150,7 @@ fn a_server_that_comes_up_later() {
 }
 
 #[test]
-fn what_was_missed_takes_effect_after_the_gap() {
+fn a_missed_invalidation_takes_effect_after_the_gap() {
     let (origin, server) = (Origin::default(), Server::start());
     let proxy = Proxy::to(server.port);
     let near = origin.connected(&server);
@@ -165,9 +165,9 @@ fn what_was_missed_takes_effect_after_the_gap() {
     );
 
     proxy.mood(Mood::Cut);
-    let heard = ["PUBSUB", "NUMSUB", CHANNEL];
+    let subscribers = ["PUBSUB", "NUMSUB", CHANNEL];
     until("it is cut off, and the server knows", || {
-        let Answer::Many(parts) = server.ask(&heard) else {
+        let Answer::Many(parts) = server.ask(&subscribers) else {
             return false;
         };
         parts.last() == Some(&Answer::Number(1)) && !far.store.state().is_up()
@@ -176,9 +176,9 @@ fn what_was_missed_takes_effect_after_the_gap() {
     assert_eq!(near.get(1), 2);
     assert_eq!(far.resident(1), (0, Source::Fresh));
     proxy.mood(Mood::Pass);
-    // It is fresh here, and nobody says anything any more.
+    // The value is fresh here, and no further notification comes.
     until("it takes effect", || {
-        // The pauses between attempts are by the clock in our hands.
+        // The pauses between attempts end by the test's clock.
         origin.clock.advance(Duration::from_micros(100));
         far.get(1) == 2
     });
@@ -186,23 +186,23 @@ fn what_was_missed_takes_effect_after_the_gap() {
     assert_eq!(origin.loads(), 3);
 }
 
-/// A write that could not be told is told when the server is back.
+/// A pending write is flushed when the server is back.
 #[test]
 fn an_invalidation_while_the_server_is_away() {
     let (origin, mut server) = (Origin::default(), Server::start());
     let (first, second) = (origin.connected(&server), origin.connected(&server));
     assert_eq!((first.get(1), second.get(1)), (0, 0));
     server.signal("STOP");
-    let told = block_on(first.cache.invalidate_everywhere(&1));
-    assert!(told.is_err());
+    let flushed = block_on(first.cache.invalidate_everywhere(&1));
+    assert!(flushed.is_err());
     assert_eq!(first.cache.get_if_present(&1).map(|value| *value), None);
     assert_eq!(first.get(1), 1);
     server.signal("CONT");
-    until("told", || {
-        // The pauses between attempts are by the clock in our hands.
+    until("flushed", || {
+        // The pauses between attempts end by the test's clock.
         origin.clock.advance(Duration::from_millis(1));
         first.stats().pending == 0
     });
-    until("heard", || second.get(1) != 0);
+    until("received", || second.get(1) != 0);
     server.kill();
 }
