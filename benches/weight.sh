@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a cache type adds to a program: prints, for 0, 1, 2 and 4 types, how long their crate takes
-# to compile for release (least of three, processor time) and how large the stripped program is.
+# The weight that a cache type adds to a program. Prints, for 0, 1, 2 and 4 types, the processor
+# time to compile their crate for release (least of three) and the size of the stripped program.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 folder=$root/target/weight

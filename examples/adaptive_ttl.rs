@@ -1,4 +1,5 @@
-//! Values that say themselves how long they are good: the loader sets an entry's times from its origin's `Cache-Control`.
+//! Values with times of their own: the loader sets the times of an entry from the `Cache-Control`
+//! of its origin.
 //!
 //! `cargo run --example adaptive_ttl`; in your `Cargo.toml`: `everfresh = "0.1"`.
 
@@ -9,7 +10,8 @@ use everfresh::{Cache, Loaded};
 
 static FETCHES: AtomicU32 = AtomicU32::new(0);
 
-/// Stands for a request to a server: a body and its `Cache-Control`, or that there is no such page.
+/// Stands for a request to a server: a body and its `Cache-Control`, or `None` if the page does not
+/// exist.
 fn fetch(path: &str) -> Option<(&'static str, &'static str)> {
     FETCHES.fetch_add(1, Relaxed);
     match path {
@@ -29,10 +31,12 @@ fn seconds(header: &str, directive: &str) -> Option<Duration> {
 
 fn load(path: &str) -> Loaded<&'static str> {
     let Some((body, header)) = fetch(path) else {
-        // Remembered for so long, apart from the values; `not_found_for` sets the time for all.
+        // The cache remembers "not found" for this time; `not_found_for` sets the time for all
+        // keys.
         return Loaded::not_found().fresh_for(Duration::from_secs(5));
     };
-    let an_hour = Duration::from_secs(3_600); // what the origin gets wrong is wrong no longer here
+    // A limit of our own: a mistake of the origin lasts an hour at most.
+    let an_hour = Duration::from_secs(3_600);
     let fresh = seconds(header, "max-age").unwrap_or_default();
     let stale = seconds(header, "stale-while-revalidate").unwrap_or_default();
     let page = Loaded::new(body).fresh_for(fresh.min(an_hour));
@@ -48,23 +52,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     pages.get_blocking("/logo")?;
     assert!(pages.get_blocking("/logo")?.freshness().is_fresh());
     assert_eq!(FETCHES.swap(0, Relaxed), 1);
-    println!("/logo  is fresh for an hour: one fetch for all who read it");
+    println!("/logo  is fresh for an hour: one fetch for all readers");
 
     pages.get_blocking("/price")?;
     pages.get_blocking("/price")?;
     assert_eq!(FETCHES.swap(0, Relaxed), 2);
-    println!("/price is never served twice: whoever reads it waits for a fetch");
+    println!("/price is never served twice: each reader waits for a fetch");
 
     for _ in 0..3 {
         let answer = pages.get_blocking("/gone");
         assert!(answer.is_err_and(|error| error.is_not_found()));
     }
     assert_eq!(FETCHES.swap(0, Relaxed), 1);
-    println!("/gone  does not exist, which is remembered: one fetch");
+    println!("/gone  does not exist, and the cache remembers that: one fetch");
 
     pages.get_blocking("/news")?;
     assert!(pages.get_blocking("/news")?.freshness().is_stale());
-    // So that the refresh is seen to begin. Your code needs none of this.
+    // Waits until the refresh has begun. Your code does not need this.
     while FETCHES.load(Relaxed) < 2 {
         std::thread::yield_now();
     }

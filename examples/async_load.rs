@@ -1,6 +1,8 @@
-//! An async loader on tokio: a crowd shares one query, an unknown key is remembered, a database that fails is ridden out.
+//! An async loader on tokio: a crowd shares one query, an unknown key is remembered, and stale
+//! values bridge an outage of the database.
 //!
-//! `cargo run --example async_load`; in your `Cargo.toml`: `everfresh = { version = "0.1", features = ["tokio"] }`.
+//! `cargo run --example async_load`; in your `Cargo.toml`: `everfresh = { version = "0.1", features
+//! = ["tokio"] }`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -32,13 +34,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let database = Arc::new(Database::default());
     let users: Cache<u64, String> = Cache::builder()
         .fresh_for(Duration::from_secs(30))
-        .stale_for(Duration::from_secs(600)) // the longest outage to ride out
+        .stale_for(Duration::from_secs(600)) // the longest outage to bridge
         .load_timeout(Duration::from_secs(5))
-        // The cache lends the database to each load. `None` says that there is no such user.
+        // The cache lends the database to each load. `None` means "not found".
         .try_load_on(database.clone(), async |db: &Arc<Database>, id: &u64| {
             db.user(*id).await
         })
-        .build()?; // inside of the runtime on which the loads are to run
+        .build()?; // within the runtime that is to run the loads
 
     let mut crowd = JoinSet::new();
     for _ in 0..1_000 {
@@ -56,13 +58,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         assert!(answer.is_err_and(|error| error.is_not_found()));
     }
     assert_eq!(database.queries.swap(0, Relaxed), 1);
-    println!("an unknown user, asked for 3 times: 1 query");
+    println!("an unknown user, read 3 times: 1 query");
 
-    // The database fails while a value is stale: the value is served on, and says so.
+    // The database fails while a value is stale: the cache still serves the value, marked as stale.
     database.is_down.store(true, Relaxed);
     let user = Loaded::new("user 8".to_owned()).fresh_for(Duration::ZERO);
     users.insert(8, user);
-    let error = users.refresh(&8).await.err().ok_or("it is down")?;
+    let error = users
+        .refresh(&8)
+        .await
+        .err()
+        .ok_or("the database is down")?;
     let user = users.get(&8).await?;
     assert_eq!(*user, "user 8");
     assert_eq!(user.source(), Source::AfterFailure);

@@ -1,6 +1,7 @@
-//! One value kept fresh, without a map: the keys that tokens are signed with, which their issuer rotates.
+//! One value kept fresh, without a map: the keys that sign tokens, which their issuer rotates.
 //!
-//! `cargo run --example fresh_value`; in your `Cargo.toml`: `everfresh = { version = "0.1", features = ["tokio"] }`.
+//! `cargo run --example fresh_value`; in your `Cargo.toml`: `everfresh = { version = "0.1",
+//! features = ["tokio"] }`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,7 +11,7 @@ use everfresh::Fresh;
 
 type Keys = HashMap<u32, String>;
 
-/// The issuer, far away: the key it signs with now, and how often it was asked.
+/// The remote issuer: the key that signs now, and the number of requests.
 static CURRENT: AtomicU32 = AtomicU32::new(1);
 static FETCHES: AtomicU32 = AtomicU32::new(0);
 
@@ -26,7 +27,7 @@ fn secret(key: u32) -> String {
     format!("the secret of key {key}")
 }
 
-/// The number of a key, and what stands for a signature by it.
+/// The number of a key, and a stand-in for a signature by it.
 type Token = (u32, String);
 
 fn sign() -> Token {
@@ -38,8 +39,8 @@ async fn is_valid((key, signature): &Token, keys: &Fresh<Keys>) -> Result<bool, 
     if let Some(secret) = keys.get().await?.get(key) {
         return Ok(secret == signature);
     }
-    // Perhaps a key that is younger than what we have. Everybody who finds that at the same time joins one fetch.
-    // Where strangers may send tokens, allow this once in a second or so.
+    // The key may be newer than ours. All callers that see this at the same time share one fetch.
+    // If strangers can send tokens, allow this only once per second.
     Ok(keys.refresh().await?.get(key) == Some(signature))
 }
 
@@ -47,8 +48,8 @@ async fn is_valid((key, signature): &Token, keys: &Fresh<Keys>) -> Result<bool, 
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys: Fresh<Keys> = Fresh::builder()
         .name("signing keys")
-        .fresh_for(Duration::from_secs(300)) // then fetched again, while these are used
-        .stale_for(Duration::from_secs(3_600)) // an issuer that is down for an hour stops nobody
+        .fresh_for(Duration::from_secs(300)) // then fetched again, while the old keys are used
+        .stale_for(Duration::from_secs(3_600)) // bridges an outage of one hour
         .try_load(fetch)
         .build_fresh()?;
 
@@ -63,15 +64,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(is_valid(&sign(), &keys).await?);
     assert!(is_valid(&first, &keys).await?); // the old key is still published
     assert_eq!(FETCHES.load(Relaxed), 2);
-    println!(
-        "the issuer rotated its keys: fetched when the first token came that needs the new one"
-    );
+    println!("the issuer rotated its keys: the first token with the new key caused a fetch");
 
     assert!(!is_valid(&(2, secret(1)), &keys).await?);
     assert_eq!(FETCHES.load(Relaxed), 2);
     println!("a forged token was refused without a fetch");
 
-    let mut pinned = keys.pin(); // the cheapest read there is, one for each thread or task
+    let mut pinned = keys.pin(); // the cheapest read; each thread or task has its own
     assert_eq!(pinned.get().await?.len(), 2);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! How to test code that uses a cache: with a clock that moves by hand, and a loader that counts, waits and fails on request.
+//! Tests of code that uses a cache, with a clock that moves by hand and a loader that counts, waits
+//! and fails on request.
 //!
 //! `cargo test --example manual_clock_test`; in your `Cargo.toml`, under `[dev-dependencies]`:
 //! `everfresh = { version = "0.1", features = ["test-util"] }`.
@@ -7,7 +8,7 @@ use std::{error::Error, time::Duration};
 
 use everfresh::{BuildError, Cache, Clock};
 
-/// The code under test: it is given its origin and its clock.
+/// The code under test. The caller passes its origin and its clock.
 struct Prices(Cache<u32, u64>);
 
 impl Prices {
@@ -57,7 +58,7 @@ mod tests {
     fn an_old_price_is_given_while_one_refresh_runs() -> Result<(), BuildError> {
         let (prices, clock, origin) = rig()?;
         clock.advance(Duration::from_secs(11));
-        origin.hold(); // what begins now does not end before `release`
+        origin.hold(); // loads that begin now do not end before `release`
         (0..8).for_each(|_| assert_eq!(prices.of(7), Some((700, true))));
         origin.wait_for_calls(2);
         assert_eq!((origin.calls(), origin.running()), (2, 1));
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_ridden_out_for_50_s() -> Result<(), BuildError> {
+    fn an_old_price_is_served_for_50_s_of_an_outage() -> Result<(), BuildError> {
         let (prices, clock, origin) = rig()?;
         origin.fail_next(usize::MAX);
         clock.advance(Duration::from_secs(59));

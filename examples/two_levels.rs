@@ -1,7 +1,9 @@
-//! A second level: two processes load a value once between them, hear of each other's changes, and start warm.
+//! A second level: two processes share one load of a value, receive each other's changes, and start
+//! warm.
 //!
-//! `cargo run --example two_levels` plays both in one program, with a store in memory; with a URL (`-- redis://127.0.0.1/`)
-//! they meet in that Redis. In your `Cargo.toml`: `everfresh = { version = "0.1", features = ["redis"] }`.
+//! `cargo run --example two_levels` plays both in one program, with a store in memory; with a URL
+//! (`-- redis://127.0.0.1/`) they meet in that Redis. In your `Cargo.toml`: `everfresh = { version
+//! = "0.1", features = ["redis"] }`.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,26 +16,27 @@ use everfresh::store::{MemoryStore, RedisStore, Store};
 
 static LOADS: AtomicU32 = AtomicU32::new(0);
 
-/// What a process does when it starts.
+/// Builds the cache of a process, as the process does when it starts.
 fn start(store: Arc<impl Store>) -> Result<Cache<String, usize>, everfresh::BuildError> {
     Cache::builder()
         .fresh_for(Duration::from_secs(60))
         .stale_for(Duration::from_secs(600))
-        // Name the type and its version: two versions of a program that run side by side need two.
+        // The name of the type and its version: two versions of a program that run side by side
+        // need different names.
         .store(SecondLevel::new(store, "example:lengths:v1")?)
         .load(async |text: &String| {
             LOADS.fetch_add(1, Ordering::Relaxed);
-            text.len() // stands for what is expensive
+            text.len() // stands for an expensive computation
         })
         .build()
 }
 
 async fn play(here: Arc<impl Store>, there: Arc<impl Store>) -> Result<(), Box<dyn Error>> {
     let (one, other) = (start(here)?, start(there.clone())?);
-    one.invalidate_everywhere("hello").await?; // what an earlier run left
+    one.invalidate_everywhere("hello").await?; // removes the value of an earlier run
 
     assert_eq!(*one.get("hello").await?, 5);
-    let taken = other.get("hello").await?; // waits for the result of the first, if need be
+    let taken = other.get("hello").await?; // waits for the load of the first, if it still runs
     assert_eq!((*taken, LOADS.load(Ordering::Relaxed)), (5, 1));
     println!(
         "two processes read it: 1 load, the other took it from {:?}",
@@ -41,7 +44,7 @@ async fn play(here: Arc<impl Store>, there: Arc<impl Store>) -> Result<(), Box<d
     );
 
     one.invalidate_everywhere("hello").await?;
-    // The other hears of it at once here, some milliseconds later by Redis.
+    // In memory the other process is notified at once, through Redis some milliseconds later.
     while other.contains_key("hello") {
         tokio::task::yield_now().await;
     }
@@ -52,7 +55,7 @@ async fn play(here: Arc<impl Store>, there: Arc<impl Store>) -> Result<(), Box<d
     let restarted = start(there)?;
     assert_eq!(*restarted.get("hello").await?, 55);
     assert_eq!(LOADS.load(Ordering::Relaxed), 1);
-    println!("one sets it, the other is restarted: it starts warm, without a load");
+    println!("one sets it, the other restarts: it starts warm, without a load");
     Ok(())
 }
 

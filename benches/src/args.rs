@@ -21,19 +21,19 @@ pub const BENCHES: [&str; 11] = [
 pub const USAGE: &str = "\
 usage: everfresh-benches [BENCH...] [--quick] [--json] [--trace PATH]... [--plot DIR]
 
-BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail, insert, store, or all (if none is given);
-              store needs redis-server and redis-benchmark in the path
---quick       all of it in about two minutes, with more noise
---json        one line of JSON for each figure
---trace PATH  a trace for `ratio`, or a folder of them: keys as little-endian u32, compressed by zstd;
-              the folder named by EVERFRESH_TRACES if not given
+BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail, insert, store,
+              or all. Default: all. store needs redis-server and redis-benchmark in the path
+--quick       shorter runs: all benches in about two minutes, with more noise
+--json        prints one line of JSON for each figure
+--trace PATH  a trace for `ratio`, or a folder of traces: keys as little-endian u32, compressed
+              with zstd. Default: the folder named by EVERFRESH_TRACES.
 --plot DIR    also writes charts as SVG, in the style of the report of `certify`";
 
 pub struct Args {
     pub benches: Vec<&'static str>,
-    /// Whether `ratio` was asked for by its name.
+    /// Whether the arguments name `ratio`.
     pub ratio_named: bool,
-    /// And `store` by its.
+    /// Whether the arguments name `store`.
     pub store_named: bool,
     pub quick: bool,
     pub json: bool,

@@ -1,4 +1,4 @@
-//! What a hit costs by `get(..).await`: one poll with a waker that does nothing.
+//! The cost of a hit by `get(..).await`: one poll with a waker that does nothing.
 
 use std::time::Duration;
 
@@ -17,8 +17,11 @@ pub fn run(report: &mut Report, quick: bool) {
         true => (5, 1 << 15),
         false => (15, 1 << 19),
     };
-    report.note("stretto left out: its async cache needs a runtime of its own for each cache");
-    report.note("quick_cache, foyer, fibre_cache and cacheflight by the call that may load, the others by a plain get");
+    report.note("stretto is left out: its async cache needs a runtime of its own for each cache");
+    report.note(
+        "quick_cache, foyer, fibre_cache and cacheflight are read by the call that may load, \
+         the others by a plain get",
+    );
     let runtime = runtime::multi(pairing::cores());
     let _within = runtime.enter();
     let config = Config::lasting(KEYS as usize * 2);

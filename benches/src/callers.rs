@@ -1,4 +1,4 @@
-//! The contenders that load: one call reads a key and loads it when it must.
+//! The contenders that load: one call reads a key, and loads it if needed.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::ours;
 pub type Bytes = Arc<[u8; 64]>;
 pub type Call = Pin<Box<dyn Future<Output = u8> + Send>>;
 
-/// Loads, and remembers when.
+/// A loader that records when it runs.
 pub struct Loader {
     pub takes: Duration,
-    /// Begin and end of each load that has ended.
+    /// Begin and end of each finished load.
     pub done: Mutex<Vec<(Instant, Instant)>>,
 }
 
@@ -35,13 +35,13 @@ impl Loader {
         if !self.takes.is_zero() {
             tokio::time::sleep(self.takes).await;
         }
-        let mut done = self.done.lock().expect("nobody panics with it");
+        let mut done = self.done.lock().expect("no panic occurs under the lock");
         done.push((begun, Instant::now()));
         Bytes::make(1)
     }
 
     pub fn take(&self) -> Vec<(Instant, Instant)> {
-        std::mem::take(&mut *self.done.lock().expect("nobody panics with it"))
+        std::mem::take(&mut *self.done.lock().expect("no panic occurs under the lock"))
     }
 }
 
@@ -58,16 +58,16 @@ pub trait Caller: Send + Sync + 'static {
     fn key(n: u64) -> Self::Key;
     fn call(&self, key: &Self::Key) -> impl Future<Output = u8> + Send;
 
-    /// Reads a resident key; where there is no call for that alone, the one that may load.
+    /// Reads a resident key. A cache without a plain read uses the call that may load.
     fn hit(&self, key: &Self::Key) -> impl Future<Output = Option<u8>> + Send {
         async { Some(self.call(key).await) }
     }
 }
 
-/// A caller with its loops, for benches that hold all of them.
+/// A caller with its loops, as a trait object so that a bench can hold all callers.
 pub trait AnyCaller: Send + Sync {
     fn call(self: Arc<Self>, n: u64) -> Call;
-    /// Polls one read of each key once; nanoseconds a read, and how many were not ready.
+    /// Polls one read of each key once. Returns nanoseconds per read, and how many were not ready.
     fn poll_hits(&self, keys: &[u64]) -> (f64, u64);
 }
 
@@ -96,9 +96,9 @@ impl<C: Caller> AnyCaller for C {
     }
 }
 
-pub struct Peer {
+pub struct LoadingPeer {
     pub name: &'static str,
-    /// What it does with a value past its soft limit.
+    /// The behaviour of a cache at a value past its soft limit.
     pub when_stale: WhenStale,
     pub build: fn(Windows, Arc<Loader>) -> Arc<dyn AnyCaller>,
 }
@@ -108,14 +108,14 @@ pub enum WhenStale {
     Serves,
     /// Callers wait for the load.
     Blocks,
-    /// It has no expiry.
+    /// The cache has no expiry.
     Never,
 }
 
-/// everfresh first. All are to be built and called within a tokio runtime.
-pub fn all() -> Vec<Peer> {
+/// All peers, everfresh first. The caller must build and call them within a tokio runtime.
+pub fn all() -> Vec<LoadingPeer> {
     use WhenStale::{Blocks, Never, Serves};
-    let peer = |name, when_stale, build| Peer {
+    let peer = |name, when_stale, build| LoadingPeer {
         name,
         when_stale,
         build,
@@ -161,16 +161,16 @@ impl Caller for Ours {
     }
 }
 
-struct Moka(moka::future::Cache<u64, Bytes>, Arc<Loader>);
+struct AsyncMoka(moka::future::Cache<u64, Bytes>, Arc<Loader>);
 
 fn moka(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
     let builder = moka::future::Cache::builder()
         .max_capacity(windows.capacity as u64)
         .time_to_live(windows.fresh);
-    Arc::new(Moka(builder.build(), loader))
+    Arc::new(AsyncMoka(builder.build(), loader))
 }
 
-impl Caller for Moka {
+impl Caller for AsyncMoka {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -186,13 +186,13 @@ impl Caller for Moka {
     }
 }
 
-struct Quick(QuickCache<u64, Bytes>, Arc<Loader>);
+struct AsyncQuick(QuickCache<u64, Bytes>, Arc<Loader>);
 
 fn quick(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
-    Arc::new(Quick(QuickCache::new(windows.capacity), loader))
+    Arc::new(AsyncQuick(QuickCache::new(windows.capacity), loader))
 }
 
-impl Caller for Quick {
+impl Caller for AsyncQuick {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -207,15 +207,15 @@ impl Caller for Quick {
     }
 }
 
-struct Foyer(foyer_memory::Cache<u64, Bytes>, Arc<Loader>);
+struct AsyncFoyer(foyer_memory::Cache<u64, Bytes>, Arc<Loader>);
 
 fn foyer(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
     let builder = foyer_memory::CacheBuilder::new(windows.capacity)
         .with_eviction_config(foyer_memory::S3FifoConfig::default());
-    Arc::new(Foyer(builder.build(), loader))
+    Arc::new(AsyncFoyer(builder.build(), loader))
 }
 
-impl Caller for Foyer {
+impl Caller for AsyncFoyer {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -230,7 +230,7 @@ impl Caller for Foyer {
     }
 }
 
-struct Fibre(fibre_cache::AsyncCache<u64, Bytes>);
+struct AsyncFibre(fibre_cache::AsyncCache<u64, Bytes>);
 
 fn fibre(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
     let cache = fibre_cache::CacheBuilder::default()
@@ -242,10 +242,10 @@ fn fibre(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
             async move { (loader.load().await, 1) }
         })
         .build_async();
-    Arc::new(Fibre(cache.expect("the settings are valid")))
+    Arc::new(AsyncFibre(cache.expect("the settings are valid")))
 }
 
-impl Caller for Fibre {
+impl Caller for AsyncFibre {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -257,7 +257,7 @@ impl Caller for Fibre {
     }
 }
 
-/// It holds bytes, under strings.
+/// Cacheflight stores bytes under string keys.
 struct Flight(
     CacheFlight<MemoryCache, HasSwrExpiry, NoXfetch>,
     Arc<Loader>,
@@ -287,9 +287,10 @@ impl Caller for Flight {
     }
 }
 
-/// Its keys are strings. It serves while it refreshes before the expiry ("eager refresh"), so its value expires only at
-/// the end of the stale window, and the threshold is where that window begins.
-struct Amalgam(amalgam::Cache<Bytes>, Arc<Loader>);
+/// Its keys are strings. It serves the old value while it refreshes before the expiry ("eager
+/// refresh"). So its values expire at the end of the stale window, and the threshold is set to the
+/// beginning of that window.
+struct AsyncAmalgam(amalgam::Cache<Bytes>, Arc<Loader>);
 
 fn amalgam(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
     let all = windows.fresh + windows.stale;
@@ -299,10 +300,10 @@ fn amalgam(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
         .default_options(options)
         .max_capacity(windows.capacity as u64);
     let cache = builder.try_build().expect("the settings are valid");
-    Arc::new(Amalgam(cache, loader))
+    Arc::new(AsyncAmalgam(cache, loader))
 }
 
-impl Caller for Amalgam {
+impl Caller for AsyncAmalgam {
     type Key = String;
 
     fn key(n: u64) -> String {
@@ -321,17 +322,17 @@ impl Caller for Amalgam {
     }
 }
 
-/// It has no call that loads: each caller does.
-struct MiniMoka(mini_moka::sync::Cache<u64, Bytes>, Arc<Loader>);
+/// mini-moka has no call that loads, so each caller loads for itself.
+struct AsyncMiniMoka(mini_moka::sync::Cache<u64, Bytes>, Arc<Loader>);
 
 fn mini_moka(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
     let builder = mini_moka::sync::Cache::builder()
         .max_capacity(windows.capacity as u64)
         .time_to_live(windows.fresh);
-    Arc::new(MiniMoka(builder.build(), loader))
+    Arc::new(AsyncMiniMoka(builder.build(), loader))
 }
 
-impl Caller for MiniMoka {
+impl Caller for AsyncMiniMoka {
     type Key = u64;
 
     fn key(n: u64) -> u64 {

@@ -1,7 +1,7 @@
-//! What every bench needs of a cache, written once for each cache.
+//! The operations that benches need of a cache, written once for each cache.
 //!
-//! A [`Contender`] says how one key is read and written. [`Typed`] puts the loops around that, compiled for each
-//! contender, so that benches can hold all of them as [`Subject`]s and still pay nothing for it within a loop.
+//! A [`Contender`] reads and writes one key. [`Typed`] adds the loops, compiled for each contender.
+//! So a bench can hold all contenders as [`Subject`]s, and no loop makes a virtual call.
 
 use std::hash::BuildHasher;
 use std::marker::PhantomData;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::tail::{Histogram, Mix};
 
-/// What the caches hold.
+/// A value of the caches.
 pub trait Value: Clone + Send + Sync + 'static {
     fn make(n: u64) -> Self;
-    /// One byte of it, so that a read really reads.
+    /// One byte of the value, so that a read really touches it.
     fn first(&self) -> u8;
 }
 
@@ -57,12 +57,12 @@ impl<S: BuildHasher + Clone + Default + Send + Sync + 'static> Hashing for S {}
 #[derive(Clone, Copy)]
 pub struct Config {
     pub capacity: usize,
-    /// For those that have expiry.
+    /// The time to live, for caches with expiry.
     pub ttl: Duration,
 }
 
 impl Config {
-    /// Nothing expires during a bench, but everybody who can checks.
+    /// Nothing expires during a bench, but every cache with expiry has to check.
     pub fn lasting(capacity: usize) -> Self {
         Config {
             capacity,
@@ -72,14 +72,15 @@ impl Config {
 }
 
 pub trait Contender<V: Value>: Send + Sync + 'static {
-    /// Made before the clock runs.
+    /// Makes the key before the clock runs.
     type Key;
 
     fn key(n: u64) -> Self::Key;
     fn get(&self, key: &Self::Key) -> Option<u8>;
     fn insert(&self, key: &Self::Key, value: V);
 
-    /// Reads a key that may be absent as its users would, and makes it resident; whether it was.
+    /// Reads a key in the way of a user, and inserts it if it is missing. Returns whether it was a
+    /// hit.
     fn through(&self, n: u64, key: &Self::Key) -> bool {
         let hit = self.get(key).is_some();
         if !hit {
@@ -88,31 +89,32 @@ pub trait Contender<V: Value>: Send + Sync + 'static {
         hit
     }
 
-    /// Lets work in the background finish.
+    /// Waits for work in the background.
     fn settle(&self) {}
 
     fn len(&self) -> usize;
 }
 
-/// What one thread measured.
+/// The measurements of one thread.
 #[derive(Clone, Copy)]
 pub struct Timed {
-    /// Nanoseconds for each operation.
+    /// Nanoseconds per operation.
     pub ns: f64,
     pub misses: u64,
 }
 
 pub trait Reads: Send + Sync {
-    /// Reads all keys once to warm up, waits at the gate, and times reads of them, over and over, for that long.
+    /// Reads all keys once to warm up and waits at the gate. Then reads them over and over for this
+    /// time.
     fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed;
 }
 
 pub trait Subject: Reads {
-    /// Makes keys from 0 resident; returns how many it could not keep.
+    /// Inserts keys from 0 on. Returns how many of them the cache did not keep.
     fn fill(&self, keys: u64) -> u64;
-    /// Times inserts of consecutive keys, for at most that long.
+    /// Times inserts of consecutive keys, for at most this time.
     fn inserts(&self, keys: Range<u64>, longest: Duration, gate: &Barrier) -> Timed;
-    /// Gets each key, and inserts it when it is absent; tells of each miss.
+    /// Gets each key, and inserts it if it is missing. Calls back at each miss.
     fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32));
     /// Times each hit of a mix of reads and inserts.
     fn tail(&self, mix: &Mix, hits: &mut Histogram);
@@ -136,8 +138,8 @@ impl<V: Value, C: Contender<V>> Reads for Typed<V, C> {
     }
 }
 
-/// The loop of [`Reads::read`]. By time, not by count: threads that did the same few reads one after the other would
-/// never meet.
+/// The loop of [`Reads::read`]. It is limited by time, not by count: threads with a few reads each
+/// would run one after the other and never meet.
 #[inline]
 pub fn timed<K>(
     keys: &[K],

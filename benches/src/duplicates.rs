@@ -1,11 +1,11 @@
-//! Loads that nobody needed: a hot key that goes stale all the time, read by more threads than there are cores.
+//! Unnecessary loads: a hot key that goes stale all the time, read by more threads than cores.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::callers::{self, Loader, Peer, WhenStale, Windows};
+use crate::callers::{self, Loader, LoadingPeer, WhenStale, Windows};
 use crate::ours;
 use crate::pairing;
 use crate::report::{Figure, Report};
@@ -15,8 +15,14 @@ const FRESH: Duration = Duration::from_millis(10);
 
 pub fn run(report: &mut Report, quick: bool) {
     let length = Duration::from_secs(if quick { 1 } else { 8 });
-    report.note("a load is a duplicate if it begins while another runs, or before half the fresh time after the end of the last");
-    report.note("moka, mini-moka, quick_cache, foyer and stretto left out: they do not refresh what is stale");
+    report.note(
+        "a load is a duplicate if it begins while another runs, or within half the fresh time \
+         after the end of the last",
+    );
+    report.note(
+        "moka, mini-moka, quick_cache, foyer and stretto are left out: they do not refresh stale \
+         values",
+    );
     let threads = pairing::cores() * 8;
     for takes in [Duration::ZERO, Duration::from_millis(2)] {
         let peers = callers::all().into_iter();
@@ -41,7 +47,7 @@ pub fn run(report: &mut Report, quick: bool) {
     }
 }
 
-async fn hammer(peer: &Peer, takes: Duration, tasks: usize, length: Duration) -> (u64, u64) {
+async fn hammer(peer: &LoadingPeer, takes: Duration, tasks: usize, length: Duration) -> (u64, u64) {
     let loader = Loader::new(takes);
     let windows = Windows {
         capacity: 100,

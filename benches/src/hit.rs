@@ -1,4 +1,4 @@
-//! What a hit costs: everything resident, nothing expires, keys by zipf 0.99.
+//! The cost of a hit: all keys are resident, nothing expires, keys by zipf 0.99.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::pairing::{self, Lane};
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
 
-/// What is measured at one size.
+/// The plan of the measurements at one size.
 struct Plan {
     bench: &'static str,
     keys: u64,
@@ -23,7 +23,10 @@ pub fn run(report: &mut Report, quick: bool) {
     report.note(peers::WITHOUT_CACHEFLIGHT);
     report.note(peers::WITHOUT_HASHERS);
     report.note("quick_cache and foyer have no expiry: their hits check none");
-    report.note("pin and Fresh read one value all the time; their ratios at many keys compare that with reads of all of them");
+    report.note(
+        "pin and Fresh read one value all the time; their ratios at many keys compare that with \
+         reads of all keys",
+    );
     for keys in [1, 1_000, 100_000, 1_000_000] {
         let plan = |bench| Plan {
             bench,
@@ -36,7 +39,8 @@ pub fn run(report: &mut Report, quick: bool) {
             reads: if quick { 1 << 17 } else { 1 << 20 },
             window: Duration::from_millis(if quick { 10 } else { 50 }),
         };
-        // Hashers and values change little at other sizes; all of them would take too long for a quick run.
+        // The other hashers and values change little at other sizes, and all of them would take too
+        // long for a quick run.
         let all = !quick || keys == 1_000;
         let mut peers = peers::peers::<Arc<[u8; 64]>>();
         if all {
@@ -62,7 +66,7 @@ pub fn tiers<V: Value>(config: &Config, keys: u64) -> Vec<Lane<dyn Reads>> {
     ]
 }
 
-/// The peers with those keys resident.
+/// The peers, with these keys resident.
 pub fn filled(
     report: &mut Report,
     peers: &[Peer],
@@ -74,14 +78,17 @@ pub fn filled(
         let subject = (peer.build)(config);
         let missing = subject.fill(keys);
         if missing > 0 {
-            report.note(&format!("{} keeps {missing} of {keys} keys out", peer.name));
+            report.note(&format!(
+                "{} did not keep {missing} of {keys} keys",
+                peer.name
+            ));
         }
         lanes.push(Lane::new(peer.name, subject));
     }
     lanes
 }
 
-/// A quarter more than the keys, so that none is evicted from a shard or a set that got more than its share.
+/// A quarter more than the keys, so that no shard or set with more than its share evicts any.
 pub fn roomy(keys: u64) -> Config {
     Config::lasting(keys as usize * 5 / 4 + 64)
 }

@@ -1,4 +1,4 @@
-//! One key that everybody reads: what a second thread costs the first.
+//! One key that all threads read: how much a second thread slows the first one down.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What an insert into a full cache costs, which evicts.
+//! The cost of an insert into a full cache, which evicts.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -16,8 +16,14 @@ pub fn run(report: &mut Report, quick: bool) {
         false => (9, 1_000_000, 100_000, Duration::from_millis(200)),
     };
     report.note(peers::WITHOUT_CACHEFLIGHT);
-    report.note("stretto inserts later, on a thread of its own, and may refuse: its figure is what the caller waits");
-    report.note("each round ends after some time, however many were inserted; amalgam-cache sorts all its entries to evict");
+    report.note(
+        "stretto inserts later, on a thread of its own, and may refuse: its figure is the wait of \
+         the caller",
+    );
+    report.note(
+        "each round ends after a fixed time, not after a number of inserts, because amalgam-cache \
+         sorts all its entries to evict",
+    );
     let config = Config::lasting(capacity);
     let ours = Get(ours::build::<Arc<[u8; 64]>>(&config));
     let weighed = Get(ours::build_weighed::<Arc<[u8; 64]>>(&config));
@@ -64,7 +70,7 @@ pub fn run(report: &mut Report, quick: bool) {
     dropped(report, quick);
 }
 
-/// What the drop of an empty cache costs when many threads have used another one.
+/// The cost of dropping an empty cache after many threads have used another one.
 fn dropped(report: &mut Report, quick: bool) {
     let threads = if quick { 100 } else { 1_000 };
     let other = ours::build::<u64>(&Config::lasting(10));
@@ -72,7 +78,7 @@ fn dropped(report: &mut Report, quick: bool) {
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                // Read before all of them are there, so that each has a place of its own.
+                // All threads read before any of them ends, so that each has a place of its own.
                 other.get_if_present(&0);
                 gate.wait();
             });

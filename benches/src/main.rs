@@ -1,4 +1,4 @@
-//! everfresh measured against its peers; `--help` says how to run it.
+//! Measures everfresh against its peers; `--help` prints how to run it.
 
 mod args;
 mod awaiting;
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     if let Some(folder) = &args.plot
         && let Err(error) = plot::write(&charts, folder)
     {
-        eprintln!("no charts in {}: {error}", folder.display());
+        eprintln!("cannot write charts to {}: {error}", folder.display());
         code = ExitCode::FAILURE;
     }
     code

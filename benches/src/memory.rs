@@ -1,4 +1,4 @@
-//! Bytes that each entry takes beyond its key and value, by an allocator that counts.
+//! Bytes of each entry beyond its key and value, measured by a counting allocator.
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use crate::pairing;
 use crate::peers::{self, Peer};
 use crate::report::{Figure, Report};
 
-/// A key and a value are a `u64` each.
+/// The bytes of a key and its value, a `u64` each.
 const PAYLOAD: f64 = 16.0;
 
-/// The word on the command line for one measurement in a process of its own: contender and number of keys follow.
+/// The argument that starts one measurement in a process of its own. The contender and the number
+/// of keys follow.
 pub const CHILD: &str = "memory-of";
 
 fn contenders() -> Vec<Peer> {
@@ -29,9 +30,12 @@ fn contenders() -> Vec<Peer> {
 pub fn run(report: &mut Report, quick: bool) {
     report.note(peers::WITHOUT_CACHEFLIGHT);
     report.note(
-        "keys and values are 8 bytes each; amalgam-cache has strings for keys, counted as 8 bytes here",
+        "keys and values are 8 bytes each; amalgam-cache has string keys, counted as 8 bytes here",
     );
-    report.note("each in a process of its own, after a small cache of the same kind, so that nothing else is counted");
+    report.note(
+        "each cache is measured in a process of its own, after a small cache of the same kind, so \
+         that nothing else is counted",
+    );
     let contenders = contenders();
     let sizes: &[u64] = match quick {
         true => &[1_000, 100_000],
@@ -79,7 +83,7 @@ fn in_child(contender: &str, keys: u64) -> Option<f64> {
         .ok()
 }
 
-/// What the process for one measurement does; the words that follow [`CHILD`].
+/// Runs one measurement in its own process; takes the arguments after [`CHILD`].
 pub fn child(mut words: impl Iterator<Item = String>) -> Option<f64> {
     let name = words.next()?;
     let keys = words.next()?.parse().ok()?;
@@ -92,12 +96,12 @@ pub fn child(mut words: impl Iterator<Item = String>) -> Option<f64> {
     Some(bytes)
 }
 
-/// In a cache that is exactly full.
+/// Measures a cache that is exactly full.
 fn bytes_per_entry(contender: &Peer, keys: u64) -> f64 {
     let subject = (contender.build)(&Config::lasting(keys as usize));
     subject.fill(keys);
     let entries = (subject.len() as u64).clamp(1, keys) as f64;
-    // What threads in the background still hold is not the cache's.
+    // Memory still held by background threads does not belong to the cache.
     thread::sleep(Duration::from_millis(50));
     let live = Live::bytes() as f64;
     drop(subject);

@@ -20,7 +20,7 @@ pub fn build<V: Value>(config: &Config) -> Cache<u64, V> {
         .expect("the settings are valid")
 }
 
-/// Bound by the weight: as many values fit as in the others, of a capacity of ten times that.
+/// Limited by weight: as many values fit as in the others, though the capacity is ten times that.
 pub fn build_weighed<V: Value>(config: &Config) -> Cache<u64, V> {
     Cache::builder()
         .capacity(config.capacity * 10)
@@ -32,7 +32,7 @@ pub fn build_weighed<V: Value>(config: &Config) -> Cache<u64, V> {
         .expect("the settings are valid")
 }
 
-/// The one value of a `Fresh`, whatever the sequence.
+/// The one value of a `Fresh`, for every key.
 pub struct One<V>(pub Fresh<V>);
 
 pub fn build_one<V: Value>(config: &Config) -> Fresh<V> {
@@ -53,7 +53,7 @@ pub struct Present<V>(pub Cache<u64, V>);
 /// The tier `cache.reader()`, one for each thread.
 pub struct Reader<V>(pub Cache<u64, V>);
 
-/// The tier `cache.pin(key)`: whatever the sequence, it reads the key that comes first.
+/// The tier `cache.pin(key)`: it reads the first key of the sequence, again and again.
 pub struct Pin<V>(pub Cache<u64, V>);
 
 impl<V: Value> Contender<V> for Get<V> {

@@ -1,4 +1,4 @@
-//! Fair comparison: contenders take turns within one run, A B C A B C, and medians count.
+//! Fair comparison: contenders take turns within one run (A B C A B C), and medians are reported.
 
 use std::sync::Barrier;
 use std::thread::{self, ScopedJoinHandle};
@@ -28,8 +28,9 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Gives the calling thread a core of its own, as far as they go. New threads begin on the core of the thread that
-/// started them, and within a short measurement the system might not move them apart.
+/// Gives the calling thread a core of its own, as long as there are free cores. New threads begin
+/// on the core of the thread that started them, and the system might not move them apart within a
+/// short measurement.
 pub fn settle_on_core(thread: usize) {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     if !cores.is_empty() {
@@ -53,7 +54,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Measures each contender in turn, round after round; returns for each the medians of what was measured.
+/// Measures each contender in turn, round after round. Returns the medians of each contender.
 pub fn paired<const N: usize>(
     contenders: usize,
     rounds: usize,
@@ -71,7 +72,8 @@ pub fn paired<const N: usize>(
     measured.iter().map(medians).collect()
 }
 
-/// For each thread its own keys, zipf 0.99 over `0..keys`; ranks are scattered, so that hot keys are no neighbours.
+/// Keys for each thread, zipf 0.99 over `0..keys`. Ranks are scattered, so that hot keys are not
+/// neighbours.
 pub fn sequences(keys: u64, threads: usize, length: usize) -> Vec<Vec<u64>> {
     // A prime that divides none of the numbers of keys.
     const STEP: u64 = 2_654_435_761;
@@ -104,14 +106,16 @@ fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> 
     }
 }
 
-/// Reads for that long on one thread for each sequence; nanoseconds a read on each of them.
+/// Reads each sequence on its own thread for this time. Returns nanoseconds per read for each
+/// thread.
 pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>], window: Duration) -> Timed {
     on_threads(sequences.len(), |thread, gate| {
         subject.read(&sequences[thread], window, gate)
     })
 }
 
-/// Inserts `count` keys on each thread, from `from` on, for at most that long; nanoseconds an insert on each of them.
+/// Inserts `count` keys on each thread, from `from` on, for at most this time. Returns nanoseconds
+/// per insert for each thread.
 pub fn insert(
     subject: &dyn Subject,
     threads: usize,

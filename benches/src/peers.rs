@@ -1,4 +1,4 @@
-//! The peers that are read by a plain call, each in the setting its documentation recommends.
+//! The peers that have a plain read, each with the settings that its documentation recommends.
 
 use std::collections::hash_map::RandomState;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use stretto::{CacheBuilder as StrettoBuilder, TransparentKeyBuilder};
 
 use crate::contender::{Config, Contender, Hashing, Subject, Value, typed};
 
-/// What is in no bench of plain calls, and why.
+/// The peers that are left out of the benches of plain calls, and why.
 pub const WITHOUT_CACHEFLIGHT: &str =
-    "cacheflight left out: it is read by awaiting only; it is in async, stampede and duplicates";
+    "cacheflight is left out: it has async reads only; see async, stampede and duplicates";
 pub const WITHOUT_HASHERS: &str =
-    "amalgam-cache left out of the rows with foldhash: its hasher cannot be chosen";
+    "amalgam-cache is left out of the rows with foldhash: its hasher cannot be chosen";
 
 pub struct Peer {
     pub name: &'static str,
     pub build: fn(&Config) -> Box<dyn Subject>,
 }
 
-/// Each with its own default hasher.
+/// Every peer with its own default hasher.
 pub fn peers<V: Value>() -> Vec<Peer> {
     let peer = |name, build| Peer { name, build };
     vec![
@@ -43,7 +43,7 @@ pub fn peers<V: Value>() -> Vec<Peer> {
     ]
 }
 
-/// Each with the hasher that everfresh takes by default, where it can be told.
+/// Every peer whose hasher can be chosen, with the default hasher of everfresh.
 pub fn peers_with_foldhash<V: Value>() -> Vec<Peer> {
     let peer = |name, build| Peer { name, build };
     vec![
@@ -63,7 +63,7 @@ pub fn peers_with_foldhash<V: Value>() -> Vec<Peer> {
 
 type QuickCache<V, S> = quick_cache::sync::Cache<u64, V, UnitWeighter, S, DefaultLifecycle<u64, V>>;
 
-/// It has no expiry.
+/// The cache has no expiry.
 struct Quick<V, S>(QuickCache<V, S>);
 
 fn quick<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
@@ -165,10 +165,11 @@ impl<V: Value, S: Hashing> Contender<V> for MiniMoka<V, S> {
     }
 }
 
-/// It has no expiry.
+/// The cache has no expiry.
 struct Foyer<V: Value, S: Hashing>(foyer_memory::Cache<u64, V, S>);
 
-/// With S3-FIFO, under which a read shares the lock of its shard; under its default LRU it would not.
+/// With S3-FIFO, because its reads take the lock of a shard for reading. Reads under the default
+/// LRU take it for writing.
 fn foyer_builder<V: Value>(config: &Config) -> FoyerBuilder<u64, V, FoyerHasher> {
     FoyerBuilder::new(config.capacity).with_eviction_config(S3FifoConfig::default())
 }
@@ -208,7 +209,7 @@ type StrettoCache<V, S> = stretto::Cache<
 
 struct Stretto<V: Value, S: Hashing>(StrettoCache<V, S>, Duration);
 
-/// With ten counters an entry and the builder for keys that are integers, as it advises.
+/// With ten counters per entry and the builder for integer keys, as its documentation advises.
 fn stretto<V: Value, S: Hashing>(config: &Config) -> Box<dyn Subject> {
     let builder = StrettoBuilder::new(config.capacity * 10, config.capacity as i64)
         .set_key_builder(TransparentKeyBuilder::<u64>::default())
@@ -275,7 +276,7 @@ impl<V: Value, S: Hashing> Contender<V> for Fibre<V, S> {
     }
 }
 
-/// Its keys are strings: they are made before the clock runs.
+/// Its keys are strings; the bench makes them before the clock runs.
 struct Amalgam<V: Value>(BlockingCache<V>);
 
 fn amalgam<V: Value>(config: &Config) -> Box<dyn Subject> {

@@ -43,7 +43,7 @@ impl Chart {
     }
 }
 
-/// As many as matter, or all before the point.
+/// A value with as many digits as matter; never fewer than the digits before the point.
 fn three_digits(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "not measured".to_owned(),

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::quality::RandomState;
 
-/// S3-FIFO (Yang et al., SOSP 2023): a small queue of a tenth of the capacity, promotion at two uses, and as many
-/// ghosts as entries.
+/// S3-FIFO (Yang et al., SOSP 2023): a small queue of a tenth of the capacity, promotion at two
+/// uses, and as many ghosts as entries.
 pub struct S3Fifo {
     capacity: usize,
     small_limit: usize,
@@ -13,7 +13,7 @@ pub struct S3Fifo {
     uses: HashMap<u32, u8, RandomState>,
     small: VecDeque<u32>,
     main: VecDeque<u32>,
-    /// With a number, for a ghost that came back leaves its place in the queue behind.
+    /// Each with a number, because a ghost that returns leaves its old place in the queue behind.
     ghosts: VecDeque<(u32, u64)>,
     ghost: HashMap<u32, u64, RandomState>,
     evicted: u64,
@@ -33,7 +33,7 @@ impl S3Fifo {
         }
     }
 
-    /// Gets a key, and inserts it if it is absent; whether it was there.
+    /// Gets a key, and inserts it if it is missing. Returns whether it was a hit.
     pub fn access(&mut self, key: u32) -> bool {
         if let Some(uses) = self.uses.get_mut(&key) {
             *uses = (*uses + 1).min(3);
@@ -91,7 +91,7 @@ impl S3Fifo {
     }
 }
 
-/// The least recently used goes: a queue of all accesses, in which only the last of each key counts.
+/// LRU: a queue of all accesses, in which only the last access of each key counts.
 pub struct Lru {
     capacity: usize,
     last: HashMap<u32, u64, RandomState>,
@@ -109,7 +109,7 @@ impl Lru {
         }
     }
 
-    /// As [`S3Fifo::access`].
+    /// Like [`S3Fifo::access`].
     pub fn access(&mut self, key: u32) -> bool {
         self.now += 1;
         self.accesses.push_back((key, self.now));

@@ -1,4 +1,5 @@
-//! Hit ratios on real access traces, and how long all loads take when some cost a hundred times as much as others.
+//! Hit ratios on real access traces, and the total time of loads when some cost a hundred times as
+//! much as others.
 
 use std::path::PathBuf;
 
@@ -9,17 +10,23 @@ use crate::policies::{Lru, S3Fifo};
 use crate::report::{Figure, Report};
 use crate::traces::{self, Trace};
 
-/// Whether there was anything to measure.
+/// Returns whether there was anything to measure.
 pub fn run(report: &mut Report, paths: &[PathBuf]) -> bool {
     if paths.is_empty() {
-        report.note("ratio skipped: no traces; give --trace PATH or set EVERFRESH_TRACES to a folder of them");
+        report.note(
+            "ratio skipped: no traces; give --trace PATH or set EVERFRESH_TRACES to a folder of \
+             traces",
+        );
         return false;
     }
     report
         .note("a key is got, and inserted after a miss, one access after the other on one thread");
-    report.note("foyer, stretto, fibre_cache, cacheflight and amalgam-cache left out: hit ratios are compared with the strongest known ones");
     report.note(
-        "load_s is what the misses would cost if every tenth key took 100 ms and the others 1 ms",
+        "foyer, stretto, fibre_cache, cacheflight and amalgam-cache are left out: everfresh is \
+         compared with the strongest known hit ratios",
+    );
+    report.note(
+        "load_s is the total time of the misses: every tenth key takes 100 ms, the others 1 ms",
     );
     let files = match traces::files(paths) {
         Ok(files) if !files.is_empty() => files,
@@ -45,7 +52,7 @@ pub fn run(report: &mut Report, paths: &[PathBuf]) -> bool {
     whole
 }
 
-/// In percent, and in seconds.
+/// The hit ratio in percent, and the load time in seconds.
 struct Outcome {
     name: &'static str,
     hit_ratio: f64,
@@ -89,7 +96,7 @@ fn replay_all(report: &mut Report, trace: &Trace) {
     }
 }
 
-/// Tells of each miss.
+/// Calls back at each miss.
 type Replay<'a> = &'a mut dyn FnMut(&mut dyn FnMut(u32));
 
 fn outcomes(trace: &Trace, capacity: usize) -> Vec<Outcome> {
@@ -138,7 +145,7 @@ fn outcomes(trace: &Trace, capacity: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// The same for a key in every run.
+/// Depends on the key only, so that every run has the same cost.
 fn cost_ms(key: u32) -> u64 {
     match key.wrapping_mul(0x9e37_79b1) >> 16 {
         mixed if mixed % 10 == 0 => 100,

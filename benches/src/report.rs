@@ -1,4 +1,4 @@
-//! What was measured, as lines of JSON or as tables for people.
+//! The results, as lines of JSON or as tables for people.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl Figure {
         self
     }
 
-    /// A figure to meet, with what was reached.
+    /// A target, with the figure that was reached.
     pub fn at_most(self, what: &str, reached: f64, limit: f64) -> Self {
         let met = reached <= limit;
         let what = format!("{what} {reached:.2}, at most {limit}");
@@ -90,7 +90,7 @@ impl Figure {
         self
     }
 
-    /// How it is shown in the charts.
+    /// Shows the figure in a chart.
     pub fn bar(mut self, chart: &str, label: &str, value: f64, unit: &'static str) -> Self {
         self.bar = Some((chart.to_owned(), label.to_owned(), value, unit));
         self
@@ -130,7 +130,7 @@ impl Figure {
 
 pub struct Report {
     json: bool,
-    /// Not yet printed: a table is as wide as its widest row.
+    /// Not yet printed, because the widest row sets the width of the table.
     waiting: Vec<Figure>,
     charts: BTreeMap<String, Chart>,
     met: usize,
@@ -148,7 +148,7 @@ impl Report {
         }
     }
 
-    /// Something to know besides the figures.
+    /// Adds a remark beside the figures.
     pub fn note(&mut self, text: &str) {
         self.flush();
         match self.json {
@@ -209,7 +209,7 @@ impl Report {
         self.waiting.clear();
     }
 
-    /// Prints what is left, and hands over the charts.
+    /// Prints the remaining rows, and returns the charts.
     pub fn finish(mut self) -> BTreeMap<String, Chart> {
         self.flush();
         if self.met + self.missed > 0 {

@@ -1,5 +1,5 @@
-//! What a hit costs on a stale value, and on one in its early window, while its refresh runs, against
-//! a fresh one.
+//! The cost of a hit on a stale value, and on a value in its early window, while its refresh runs,
+//! compared with a hit on a fresh value.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -18,29 +18,29 @@ const KEYS: u64 = 1_000;
 const SHORT: Duration = Duration::from_millis(400);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// While it is shut, loads do not end.
+/// While the gate is shut, loads do not end.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
     fn load(&self, n: u64) -> Bytes {
         let (shut, opened) = &*self.0;
-        let shut = shut.lock().expect("nobody panics with it");
+        let shut = shut.lock().expect("no panic occurs under the lock");
         let open = opened.wait_while(shut, |shut| *shut);
-        drop(open.expect("nobody panics with it"));
+        drop(open.expect("no panic occurs under the lock"));
         Bytes::make(n)
     }
 
     fn set(&self, is_shut: bool) {
-        *self.0.0.lock().expect("nobody panics with it") = is_shut;
+        *self.0.0.lock().expect("no panic occurs under the lock") = is_shut;
         self.0.1.notify_all();
     }
 }
 
-/// fibre_cache by its call that serves what is stale.
-struct Fibre(fibre_cache::Cache<u64, Bytes>);
+/// fibre_cache by its call that serves stale values.
+struct StaleFibre(fibre_cache::Cache<u64, Bytes>);
 
-impl Contender<Bytes> for Fibre {
+impl Contender<Bytes> for StaleFibre {
     type Key = u64;
 
     fn key(n: u64) -> u64 {
@@ -69,8 +69,8 @@ fn ours(clock: Clock, fresh: Duration, gate: &Gate) -> Cache<u64, Bytes> {
         .fresh_for(fresh)
         .stale_for(HOUR)
         .load_timeout(2 * HOUR)
-        // So that every draw in the early window, which is the second half of the fresh time, says
-        // "early".
+        // With this beta every draw in the early window, which is the second half of the fresh
+        // time, says "early".
         .beta(1e9)
         .compute(move |n: &u64| gate.load(*n))
         .build();
@@ -92,7 +92,7 @@ fn reads<C: Contender<Bytes>>(contender: C) -> Box<dyn Reads> {
     typed(contender)
 }
 
-fn fibre(fresh: Duration, gate: &Gate) -> Fibre {
+fn fibre(fresh: Duration, gate: &Gate) -> StaleFibre {
     let gate = gate.clone();
     let cache = fibre_cache::CacheBuilder::default()
         .capacity(2 * KEYS)
@@ -100,7 +100,7 @@ fn fibre(fresh: Duration, gate: &Gate) -> Fibre {
         .stale_while_revalidate(HOUR)
         .loader(move |n: u64| (gate.load(n), 1))
         .build();
-    Fibre(cache.expect("the settings are valid"))
+    StaleFibre(cache.expect("the settings are valid"))
 }
 
 pub fn run(report: &mut Report, quick: bool) {
@@ -108,13 +108,14 @@ pub fn run(report: &mut Report, quick: bool) {
         true => (9, Duration::from_millis(10)),
         false => (31, Duration::from_millis(100)),
     };
-    report
-        .note("moka, mini-moka, quick_cache, foyer and stretto left out: they serve nothing stale");
     report.note(
-        "cacheflight and amalgam-cache left out: they refresh by awaiting only; see stampede",
+        "moka, mini-moka, quick_cache, foyer and stretto are left out: they serve no stale values",
+    );
+    report.note(
+        "cacheflight and amalgam-cache are left out: only their async reads refresh; see stampede",
     );
     let gate = Gate::default();
-    // Its early window needs a measured cost, and its time to stand still there.
+    // The early window needs a measured cost, and a clock that then stands still within it.
     let manual = ManualClock::new();
     let (fresh, stale) = (
         ours(Clock::coarse(), HOUR, &gate),
@@ -134,18 +135,18 @@ pub fn run(report: &mut Report, quick: bool) {
             fibre.get(key);
         }
     }
-    // From here on a refresh that was begun goes on running.
+    // From here on no refresh that has begun ends.
     gate.set(true);
     thread::sleep(SHORT + Duration::from_millis(50));
     manual.advance(HOUR * 3 / 4);
-    // Begins the refreshes.
+    // These reads begin the refreshes.
     for key in &everything {
         for cache in [&stale, &early] {
             cache.get_blocking(key).expect("an old value is served");
         }
         fibre_stale.get(key);
     }
-    let mut lanes: Vec<Lane> = Vec::new();
+    let mut lanes: Vec<StalePair> = Vec::new();
     for ((name, fresh), (_, stale)) in tiers(&fresh).into_iter().zip(tiers(&stale)) {
         lanes.push((name, "stale", [fresh, stale]));
     }
@@ -182,7 +183,7 @@ pub fn run(report: &mut Report, quick: bool) {
             "stale" if *name == GET => figure.at_most("to fresh", ratio, 1.1),
             "early" if *name == GET => figure.at_most("to fresh", ratio, 1.2),
             _ if name.starts_with(ours::NAME) => {
-                // The `get` of the same window comes first.
+                // The `get` of the same window was measured before.
                 figure.at_most("to get", other / of_get, 1.0)
             }
             _ => figure,
@@ -191,4 +192,4 @@ pub fn run(report: &mut Report, quick: bool) {
 }
 
 /// A contender, the window of its second subject, and a fresh subject beside that one.
-type Lane = (&'static str, &'static str, [Box<dyn Reads>; 2]);
+type StalePair = (&'static str, &'static str, [Box<dyn Reads>; 2]);

@@ -1,4 +1,5 @@
-//! Many callers of one key at once, whose load takes 20 ms: how many loads, and how long the callers wait.
+//! Many callers of one key at once, with a load of 20 ms: how many loads run, and how long the
+//! callers wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::callers::{self, Loader, Peer, WhenStale, Windows};
+use crate::callers::{self, Loader, LoadingPeer, WhenStale, Windows};
 use crate::ours;
 use crate::pairing;
 use crate::report::{Figure, Report};
@@ -17,16 +18,17 @@ const FRESH: Duration = Duration::from_millis(60);
 
 pub fn run(report: &mut Report, quick: bool) {
     let rounds = if quick { 3 } else { 9 };
-    report
-        .note("stretto left out: like mini-moka it has no call that loads, so every caller loads");
-    report.note("mini-moka has no call that loads either, and is shown for what happens then");
+    report.note(
+        "stretto is left out: like mini-moka it has no call that loads, so every caller loads",
+    );
+    report.note("mini-moka has no call that loads either; its rows show the effect");
     for stale in [true, false] {
         let all = callers::all().into_iter();
-        let (peers, out): (Vec<Peer>, Vec<Peer>) =
+        let (peers, out): (Vec<LoadingPeer>, Vec<LoadingPeer>) =
             all.partition(|peer| !stale || peer.when_stale != WhenStale::Never);
         for peer in out {
             report.note(&format!(
-                "{} left out of the stale rows: it has no expiry",
+                "{} is left out of the stale rows: it has no expiry",
                 peer.name
             ));
         }
@@ -44,7 +46,7 @@ pub fn run(report: &mut Report, quick: bool) {
     }
 }
 
-fn figure(peer: &Peer, count: usize, stale: bool, measured: [f64; 5]) -> Figure {
+fn figure(peer: &LoadingPeer, count: usize, stale: bool, measured: [f64; 5]) -> Figure {
     let [loads, p50, p99, max, load] = measured;
     let state = if stale { "stale" } else { "cold" };
     let figure = Figure::new("stampede")
@@ -73,15 +75,16 @@ fn figure(peer: &Peer, count: usize, stale: bool, measured: [f64; 5]) -> Figure 
     if peer.name != ours::NAME {
         return figure;
     }
-    let figure = figure.target(format!("{loads} loads, one"), loads == 1.0);
+    let figure = figure.target(format!("{loads} loads, exactly one"), loads == 1.0);
     match stale {
         true => figure.at_most("p99 to the load", p99 / load, 0.01),
         false => figure.at_most("p99 to the load", p99 / load, 1.05),
     }
 }
 
-/// Loads; p50, p99 and maximum of what the callers waited, and the load itself, in milliseconds.
-async fn stampede(peer: &Peer, count: usize, stale: bool) -> [f64; 5] {
+/// The number of loads; p50, p99 and maximum of the wait of the callers, and the time of the load,
+/// in milliseconds.
+async fn stampede(peer: &LoadingPeer, count: usize, stale: bool) -> [f64; 5] {
     let loader = Loader::new(LOAD);
     let windows = Windows {
         capacity: 100,
@@ -102,19 +105,19 @@ async fn stampede(peer: &Peer, count: usize, stale: bool) -> [f64; 5] {
                 tokio::time::sleep_until(ready.into()).await;
             }
             gate.wait().await;
-            // Only what it does itself: a task that has not run yet is the runtime's.
+            // The time of the call alone: the wait of a task for its first poll is the runtime's.
             let since = Instant::now();
             cache.call(1).await;
             since.elapsed()
         });
     }
     if stale {
-        // What was loaded to have something stale does not count.
+        // The load that made the stale value does not count.
         loader.take();
     }
     let mut waits: Vec<Duration> = callers.join_all().await;
     waits.sort();
-    // A refresh may still run.
+    // A refresh may still run here.
     tokio::time::sleep(2 * LOAD).await;
     let loads = loader.take();
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;

@@ -1,5 +1,7 @@
-//! Reads through the store: absent here, present in Redis. Against a bare connection of the same client that gets the same bytes, and against
-//! redis-benchmark, which gets as many keys with values as long; and what a resident hit costs with a store.
+//! Reads through the store: keys that are missing in the process and present in Redis. They are
+//! compared with a bare connection of the same client, which gets the same bytes, and with
+//! redis-benchmark, which gets as many keys with values of the same length. Also the cost of a
+//! resident hit with a store.
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ const NAMESPACE: &str = "bench:v1";
 const HOUR: Duration = Duration::from_secs(3_600);
 const VALUE: usize = 100;
 
-/// Keys in one `get_many`, and commands of redis-benchmark in one go.
+/// Keys of one `get_many`, and commands that redis-benchmark sends at once.
 const MANY: usize = 64;
 const PIPELINED: usize = 16;
 
@@ -38,7 +40,7 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
         false => (9, 1 << 16),
     };
     report.note(
-        "one server on this machine; its work and redis-benchmark's take from the same cores",
+        "the server and redis-benchmark run on this machine and share its cores with everfresh",
     );
     let runtime = runtime::multi(pairing::cores());
     let bench = Bench::new(&server, runtime, keys)?;
@@ -56,7 +58,7 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
         let row = |contender: &str, rate: f64| {
             Figure::new("store")
                 .text("contender", contender)
-                .text("read", "absent here")
+                .text("read", "missing here")
                 .count("tasks", tasks as u64)
                 .number("per_s", rate)
                 .number("to_bare", rate / bare)
@@ -87,7 +89,7 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
     hits(report, quick, server)
 }
 
-/// What hits cost: without a store, with one, and with one whose server is gone.
+/// The cost of hits: without a store, with one, and with one whose server is gone.
 fn hits(report: &mut Report, quick: bool, up: Server) -> Result<(), String> {
     const KEYS: u64 = 1_000;
     let (rounds, window) = match quick {
@@ -152,8 +154,8 @@ fn connect<V>(url: &str) -> Result<(Arc<RedisStore>, SecondLevel<u64, V>), Strin
 where
     V: serde::Serialize + serde::de::DeserializeOwned + 'static,
 {
-    let told = |error: StoreError| error.to_string();
-    let store = RedisStore::builder(url).connect_blocking().map_err(told)?;
+    let text = |error: StoreError| error.to_string();
+    let store = RedisStore::builder(url).connect_blocking().map_err(text)?;
     let store = Arc::new(store);
     let level = SecondLevel::new(store.clone(), NAMESPACE).map_err(|error| error.to_string())?;
     Ok((store, level))
@@ -170,18 +172,18 @@ struct Bench {
 impl Bench {
     /// Stores every key.
     fn new(server: &Server, runtime: Runtime, keys: usize) -> Result<Bench, String> {
-        let told = |error: redis::RedisError| error.to_string();
-        let client = redis::Client::open(server.url()).map_err(told)?;
+        let text = |error: redis::RedisError| error.to_string();
+        let client = redis::Client::open(server.url()).map_err(text)?;
         let bare = runtime.block_on(client.get_multiplexed_async_connection());
         let (store, _) = {
-            // So that it works there, like the bare connection.
+            // Connected within the runtime, like the bare connection.
             let _entered = runtime.enter();
             connect::<String>(&server.url())?
         };
         let bench = Bench {
             runtime,
             store,
-            bare: bare.map_err(told)?,
+            bare: bare.map_err(text)?,
             namespace: Namespace::new(NAMESPACE).map_err(|error| error.to_string())?,
             keys,
         };
@@ -196,13 +198,14 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        bench.copy(&client).map_err(told)?;
+        bench.copy(&client).map_err(text)?;
         Ok(bench)
     }
 
-    /// Stores as many values of the same length for redis-benchmark, which reads keys with a decimal number in their names.
+    /// Stores as many values of the same length for redis-benchmark, which reads keys with a
+    /// decimal number in their names.
     fn copy(&self, client: &redis::Client) -> redis::RedisResult<()> {
-        // Over a connection of its own: what is measured begins as it was made.
+        // Over a separate connection, so that the measured connection has sent nothing before.
         let mut connection = client.get_connection()?;
         let mut get = redis::cmd("GET");
         get.arg(self.name(0));
@@ -215,7 +218,7 @@ impl Bench {
         sets.query(&mut connection)
     }
 
-    /// One that has nothing yet.
+    /// A cache that has no value yet.
     fn cache(&self) -> Values {
         let level = SecondLevel::new(self.store.clone(), NAMESPACE);
         Cache::builder()
@@ -228,7 +231,7 @@ impl Bench {
             .expect("the settings are valid")
     }
 
-    /// What a key is stored under.
+    /// The name of a key in the store.
     fn name(&self, n: u64) -> String {
         let mut encoded = Vec::new();
         Postcard
@@ -242,7 +245,7 @@ impl Bench {
         Arc::new((0..keys as u64).map(|n| self.name(n)).collect())
     }
 
-    /// So many tasks, each with its part of the keys; reads a second.
+    /// Runs tasks that each read a part of the keys. Returns reads per second.
     fn each<F>(&self, tasks: usize, keys: usize, read: impl Fn(u64, u64) -> F) -> f64
     where
         F: Future<Output = ()> + Send + 'static,
@@ -318,7 +321,7 @@ impl Bench {
         })
     }
 
-    /// What redis-benchmark reaches with GETs of keys at random.
+    /// The rate of redis-benchmark for GETs of random keys.
     fn rate(
         &self,
         port: u16,
@@ -332,11 +335,11 @@ impl Bench {
             .args(["-n", &requests.to_string(), "-r", &self.keys.to_string()])
             .args(["--csv", "GET", NUMBERED])
             .output()
-            .map_err(|error| format!("no redis-benchmark: {error}"))?;
+            .map_err(|error| format!("cannot run redis-benchmark: {error}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         // "GET name","159000.00",...
         let row = text.lines().find(|line| line.starts_with("\"GET"));
         let rate = row.and_then(|row| row.split("\",\"").nth(1)?.trim_matches('"').parse().ok());
-        rate.ok_or_else(|| format!("redis-benchmark says {text}"))
+        rate.ok_or_else(|| format!("redis-benchmark printed {text}"))
     }
 }

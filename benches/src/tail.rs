@@ -10,7 +10,7 @@ use crate::pairing::{self, Lane};
 use crate::peers;
 use crate::report::{Figure, Report};
 
-/// What one thread does: reads of these keys, every tenth operation an insert of a new one.
+/// The work of one thread: reads of these keys; every tenth operation inserts a new key.
 pub struct Mix {
     pub reads: Vec<u64>,
     pub inserts_from: u64,
@@ -40,7 +40,7 @@ impl Histogram {
         }
     }
 
-    /// The upper end of the step that this part of the durations did not pass, in nanoseconds.
+    /// The upper end, in nanoseconds, of the step that contains this quantile.
     fn quantile(&self, part: f64) -> f64 {
         let wanted = (self.0.iter().sum::<u64>() as f64 * part).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -57,7 +57,8 @@ impl Histogram {
 }
 
 const CAPACITY: usize = 20_000;
-/// As the time to live, and as the soft limit of everfresh: everything is refreshed, or expires, this often.
+/// The time to live, and the soft limit of everfresh: every value is refreshed, or expires, this
+/// often.
 const TTL: Duration = Duration::from_millis(500);
 
 pub fn run(report: &mut Report, quick: bool) {

@@ -9,11 +9,11 @@ use ruzstd::decoding::StreamingDecoder;
 pub struct Trace {
     pub name: String,
     pub accesses: Vec<u32>,
-    /// How many different ones.
+    /// The number of distinct keys.
     pub keys: usize,
 }
 
-/// The files among the paths, and those in the folders among them.
+/// The files among the paths, and the files in the folders among them.
 pub fn files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {

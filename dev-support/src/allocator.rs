@@ -1,11 +1,11 @@
-//! Allocators that count. Both pass every call on to the allocator of the system.
+//! Allocators that count. Both pass every call to the system allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
-/// Counts the bytes of the whole process that are allocated and not yet freed, once it is told to.
+/// Counts the bytes that the whole process has allocated and not yet freed, once it is started.
 pub struct Live;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
@@ -17,7 +17,7 @@ impl Live {
         COUNTS.store(true, Ordering::Relaxed);
     }
 
-    /// The bytes that were allocated since the start, less those that were freed.
+    /// The bytes allocated since the start, less the bytes freed.
     pub fn bytes() -> isize {
         LIVE.load(Ordering::Relaxed)
     }
@@ -29,8 +29,7 @@ impl Live {
     }
 }
 
-// SAFETY: every call is passed on to the allocator of the system unchanged, which keeps the
-// contract.
+// SAFETY: every call goes unchanged to the system allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Live {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Live::count(layout.size() as isize);
@@ -57,31 +56,32 @@ unsafe impl GlobalAlloc for Live {
     }
 }
 
-/// Counts what each thread allocates, and refuses more than 1 GiB in one piece, as if there were no
-/// more memory.
+/// Counts the allocations of each thread, and refuses more than 1 GiB in one piece as if memory had
+/// run out.
 pub struct PerThread;
 
 const ALL_MEMORY: usize = 1 << 30;
 
 thread_local! {
-    // Without destructors and lazy initialisers, so that their use allocates nothing.
+    // These cells have no destructors and no lazy initialisers, because their use must not
+    // allocate.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<isize> = const { Cell::new(0) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 impl PerThread {
-    /// How often this thread has allocated.
+    /// The number of allocations of this thread.
     pub fn allocations() -> u64 {
         ALLOCATIONS.get()
     }
 
-    /// The bytes that this thread allocated, less those that it freed.
+    /// The bytes that this thread has allocated, less the bytes that it has freed.
     pub fn bytes() -> isize {
         BYTES.get()
     }
 
-    /// The largest piece that this thread asked for since the last call.
+    /// The largest piece that this thread has requested since the last call.
     pub fn take_largest() -> usize {
         LARGEST.take()
     }
@@ -99,8 +99,8 @@ impl PerThread {
     }
 }
 
-// SAFETY: every call is passed on to the allocator of the system unchanged or is refused, as one
-// may be; counting touches thread-local cells only.
+// SAFETY: every call goes unchanged to the system allocator or is refused, which the contract
+// allows; counting touches thread-local cells only.
 unsafe impl GlobalAlloc for PerThread {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !PerThread::grants(layout.size(), 0) {

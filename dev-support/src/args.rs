@@ -1,14 +1,14 @@
-//! The words of a command line.
+//! The arguments of a command line.
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeBounds;
 use std::str::FromStr;
 
-/// The arguments of a program, one after the other, with messages for wrong ones.
+/// Reads the arguments of a program one by one, with messages for wrong arguments.
 pub struct Words<I> {
     rest: I,
-    /// The argument that was taken last.
+    /// The last argument that was read.
     name: OsString,
 }
 
@@ -31,7 +31,7 @@ impl<I: Iterator<Item = OsString>> Words<I> {
         self.name.to_string_lossy().into_owned()
     }
 
-    /// The value after the argument, whatever bytes it has.
+    /// The value after the argument, as bytes that need not be text.
     pub fn value(&mut self) -> Result<OsString, String> {
         let value = self.rest.next();
         value.ok_or_else(|| format!("{} needs a value", self.name()))
@@ -43,11 +43,11 @@ impl<I: Iterator<Item = OsString>> Words<I> {
         text.map_err(|_| format!("{} needs a value that is text", self.name()))
     }
 
-    /// The value after the argument, as a number within `range`, which `told` describes.
+    /// The value after the argument, as a number within `range`, which `words` describes.
     pub fn number<N: FromStr + PartialOrd>(
         &mut self,
         range: impl RangeBounds<N>,
-        told: impl Display,
+        words: impl Display,
     ) -> Result<N, String> {
         let value = self.value()?;
         let number = value.to_str().and_then(|text| text.parse().ok());
@@ -55,11 +55,11 @@ impl<I: Iterator<Item = OsString>> Words<I> {
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
                 let value = value.to_string_lossy();
-                format!("{} must be {told}, not {value}", self.name())
+                format!("{} must be {words}, not {value}", self.name())
             })
     }
 
-    /// What to say of an argument that the program does not know.
+    /// The error for an argument that the program does not know.
     pub fn unknown<T>(&self) -> Result<T, String> {
         Err(format!("unknown argument {}", self.name()))
     }

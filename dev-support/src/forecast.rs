@@ -1,13 +1,13 @@
-//! A football forecast by simulation: enough honest work to be worth caching.
+//! A football forecast by simulation: real work that is worth caching.
 //!
 //! Goals follow two Poisson laws whose low scores are corrected for dependence (Dixon and Coles,
 //! "Modelling Association Football Scores and Inefficiencies in the Football Betting Market",
-//! 1997). How strong the teams are is itself uncertain: every simulated match draws their form
-//! anew, so there is no closed form to look up.
+//! 1997). The strength of the teams is uncertain too: every simulated match draws their form
+//! anew, so there is no closed form.
 
 use serde::{Deserialize, Serialize};
 
-/// One match: who plays at home, and against whom.
+/// One match: the home team and the away team.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fixture {
     pub home: &'static str,
@@ -20,16 +20,16 @@ pub const MATCH: Fixture = Fixture {
     away: "Liverpool",
 };
 
-/// Simulated matches of a full forecast: about 200 ms of one core.
+/// Simulated matches of a full forecast, which takes about 200 ms of one core.
 pub const FULL: u32 = 1_700_000;
 
-/// Simulated matches of a light forecast: about 20 ms of one core.
+/// Simulated matches of a light forecast, which takes about 20 ms of one core.
 pub const LIGHT: u32 = FULL / 10;
 
-/// The seed; the same forecast every time.
+/// A fixed seed, so that every run makes the same forecast.
 const SEED: u64 = 1892;
 
-/// How likely each result is, 0 to 1, and what to expect.
+/// The probability of each result, 0 to 1, and the expected goals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     pub home: f64,
@@ -41,13 +41,13 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Whether the three results cover everything that can happen.
+    /// Whether the probabilities of the three results add up to 1.
     pub fn is_sound(&self) -> bool {
         (self.home + self.draw + self.away - 1.0).abs() < 1e-9
     }
 }
 
-/// The logarithms of the goals a team makes and of those it allows, against the average team.
+/// The logarithms of the goals that a team scores and concedes, relative to the average team.
 struct Strength {
     attack: f64,
     defence: f64,
@@ -85,14 +85,14 @@ fn strength(team: &str) -> Strength {
 
 /// Goals of an average team away.
 const BASE_GOALS: f64 = 1.25;
-/// The logarithm of what playing at home is worth.
+/// The logarithm of the advantage at home.
 const HOME_ADVANTAGE: f64 = 0.26;
-/// The dependence of low scores; the value that Dixon and Coles found.
+/// The dependence of low scores, as Dixon and Coles found it.
 const RHO: f64 = -0.13;
 /// The standard deviation of a team's form on the day, on the same logarithmic scale.
 const FORM: f64 = 0.15;
 
-/// Scores are counted up to this many goals a team; more count as this many.
+/// The most goals of a team that are counted; a higher score counts as this.
 const MOST: usize = 15;
 
 /// Plays the match `simulations` times.
@@ -115,7 +115,8 @@ pub fn forecast(fixture: &Fixture, simulations: u32) -> Forecast {
     summarise(&scores, simulations)
 }
 
-/// One match, by rejection: independent goals, kept as often as the correction says.
+/// Plays one match by rejection sampling: draws independent goals and accepts them as often as the
+/// correction says.
 fn play(home_rate: f64, away_rate: f64, random: &mut Random) -> (usize, usize) {
     let none = (-home_rate).exp();
     let none_away = (-away_rate).exp();
@@ -175,7 +176,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Above 0, at most 1.
+    /// A number above 0 and at most 1.
     fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }

@@ -1,6 +1,6 @@
-//! What the tests, benchmarks and programs of this repository share. It is not published.
+//! Machinery that the tests, benchmarks and programs of this repository share. Not published.
 //!
-//! A module is here because at least two packages or test programs use it.
+//! Each module is used by at least two packages or test programs.
 
 pub mod allocator;
 pub mod args;
@@ -34,7 +34,8 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         looks += 1;
         match looks < 100 {
             true => thread::yield_now(),
-            // A longer wait leaves the core to the threads and processes that are waited for.
+            // A longer wait leaves the core to the threads and processes that make the condition
+            // hold.
             false => thread::park_timeout(Duration::from_micros(200)),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The smallest of the sorted values that is not exceeded by this part of them; zero if there is
-/// none.
+/// The smallest of the sorted values that this part of them does not exceed. Zero if there are no
+/// values.
 pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
     let rank = (sorted.len() as f64 * part).ceil() as usize;
     sorted

@@ -1,5 +1,5 @@
-//! A redis-server on a free port that ends with its owner, and a way to talk to it that shares no
-//! code with the store.
+//! A redis-server on a free port that ends with its owner, and a client that shares no code with
+//! the store.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than any start takes.
+/// A limit that no start reaches.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A redis-server that ends when this is dropped.
+/// A redis-server that ends when this value is dropped.
 pub struct Server {
     child: Child,
     pub port: u16,
@@ -43,14 +43,14 @@ impl Server {
                 return Ok(server);
             }
         }
-        Err("redis-server does not come up".to_owned())
+        Err("redis-server does not start".to_owned())
     }
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Ends the server as a crash does.
+    /// Ends the server like a crash.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -61,11 +61,11 @@ impl Server {
         self.begin_restart()?;
         match self.comes_up()? {
             true => Ok(()),
-            false => Err("redis-server does not come up again".to_owned()),
+            false => Err("redis-server does not start again".to_owned()),
         }
     }
 
-    /// The same, without waiting until the server answers.
+    /// Starts the server again without waiting for its first answer.
     pub fn begin_restart(&mut self) -> Result<(), String> {
         self.kill();
         self.child = spawn(self.port, &self.folder.0, &self.options)?;
@@ -77,7 +77,7 @@ impl Server {
         signal(&self.child, name)
     }
 
-    /// The file of its saves.
+    /// The file in which the server saves its data.
     pub fn dump(&self) -> PathBuf {
         self.folder.0.join("dump.rdb")
     }
@@ -86,12 +86,12 @@ impl Server {
         Talk::to(self.port)
     }
 
-    /// The answer to one command; an error is an answer too.
+    /// Returns the answer to one command. An error of the server is an answer too.
     pub fn ask(&self, command: &[&str]) -> io::Result<Answer> {
         self.talk()?.ask(command)
     }
 
-    /// False if the server ended.
+    /// Waits until the server answers. Returns false if it ended instead.
     fn comes_up(&mut self) -> Result<bool, String> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
@@ -115,7 +115,7 @@ impl Drop for Server {
     }
 }
 
-/// A folder that is removed at the end, after the server that uses it.
+/// A folder that is removed at the end, after its server has ended.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -142,11 +142,14 @@ pub fn temporary() -> Result<PathBuf, String> {
     let folder = std::env::temp_dir().join(format!("everfresh-{}-{number}", std::process::id()));
     match fs::create_dir_all(&folder) {
         Ok(()) => Ok(folder),
-        Err(error) => Err(format!("no folder {}: {error}", folder.display())),
+        Err(error) => Err(format!(
+            "cannot create the folder {}: {error}",
+            folder.display()
+        )),
     }
 }
 
-/// A port that no process listens on, for now.
+/// A port on which no process listens now.
 pub fn free_port() -> Result<u16, String> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let port = bound.map(|address| address.port());
@@ -170,7 +173,7 @@ fn spawn(port: u16, folder: &Path, options: &Vec<String>) -> Result<Child, Strin
         })
 }
 
-/// An answer of a server.
+/// An answer of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Nil,
@@ -181,7 +184,7 @@ pub enum Answer {
     Many(Vec<Answer>),
 }
 
-/// A connection that knows only the protocol.
+/// A connection that speaks the protocol of Redis and nothing else.
 pub struct Talk(BufReader<TcpStream>);
 
 impl Talk {

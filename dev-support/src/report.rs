@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
-/// One figure, what it should be, and whether it is.
+/// One figure, its target, and whether it meets the target.
 pub struct Check {
     pub figure: &'static str,
     pub measured: String,
-    /// The same figure of the control, if it has one.
+    /// The same figure of the control, if the control has it.
     pub control: Option<String>,
     pub target: String,
     pub pass: bool,
@@ -26,7 +26,7 @@ impl Check {
         }
     }
 
-    /// A duration that must not be exceeded, and why it is that long.
+    /// A duration that must not be exceeded, and the reason for the limit.
     pub fn at_most(
         figure: &'static str,
         measured: Duration,
@@ -42,16 +42,16 @@ impl Check {
         }
     }
 
-    /// A duration beside that of the control: twice as long and `more` is allowed.
+    /// A duration beside that of the control: the limit is twice the control plus `more`.
     ///
-    /// What the machine does to a crowd, it does to both. It is never the same twice, so `more` is
-    /// longer than a caller can be without a core, and shorter than a wait for the load.
+    /// The machine delays both crowds, but never twice in the same way. So `more` is longer than a
+    /// caller can be without a core, and shorter than a wait for the load.
     pub fn beside(
         figure: &'static str,
         measured: Duration,
         control: Duration,
         more: Duration,
-        told: &str,
+        reason: &str,
     ) -> Check {
         let limit = control * 2 + more;
         Check {
@@ -59,7 +59,7 @@ impl Check {
             measured: time(measured),
             control: Some(time(control)),
             target: format!(
-                "at most {} (2 x control + {}: {told})",
+                "at most {} (2 x control + {}: {reason})",
                 time(limit),
                 time(more)
             ),
@@ -72,7 +72,7 @@ pub fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
-/// A row for each check, and a column for the control if one of them has it.
+/// A row for each check, and a column for the control if one of the checks has a control.
 pub fn checks(checks: &[Check]) -> Table {
     let controlled = checks.iter().any(|check| check.control.is_some());
     let rows = checks.iter().map(|check| {
@@ -94,8 +94,8 @@ pub fn checks(checks: &[Check]) -> Table {
     }
 }
 
-/// A cell for each header in every row; numbers stand to the right, the columns in `left` to the
-/// left.
+/// A cell for each header in every row. Numbers are right-aligned, the columns in `left` are
+/// left-aligned.
 #[derive(Default)]
 pub struct Table {
     pub headers: Vec<&'static str>,
@@ -104,7 +104,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// In columns as wide as their widest cell.
+    /// As text, in columns as wide as their widest cell.
     pub fn text(&self) -> String {
         if self.headers.is_empty() {
             return String::new();
@@ -134,7 +134,7 @@ impl Table {
     }
 }
 
-/// Three digits that matter and a unit.
+/// A duration with three significant digits and a unit.
 pub fn time(duration: Duration) -> String {
     let nanos = duration.as_nanos() as f64;
     let (value, unit) = match nanos {
@@ -168,7 +168,7 @@ pub fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }
 
-/// Writes to stdout; who no longer reads it is no error.
+/// Writes to stdout. A reader that has closed it is no error.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,26 +1,26 @@
-//! Pictures as SVG, by hand: the marks, the colours and the bars that the reports of `certify` and
-//! of `everfresh-benches` (which includes this file) have in common.
+//! Pictures as SVG: the marks, the colours and the bars that the reports of `certify` and of
+//! `everfresh-benches` have in common.
 //!
-//! The colours are from the palette of Okabe and Ito ("Color Universal Design", 2008), told apart
-//! by the colour-blind, and chosen so that their greys differ, too. Each mark also has a width or a
-//! label of its own.
+//! The colours are from the palette of Okabe and Ito ("Color Universal Design", 2008), which
+//! colour-blind readers can distinguish. They are chosen so that their greys differ, too. Each mark
+//! also has a width or a label of its own.
 
 use std::fmt::Write;
 
-/// What a mark shows, and so its colour.
+/// The meaning of a mark, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ink {
-    /// everfresh.
+    /// Figures of everfresh.
     Ours,
-    /// What it is compared with.
+    /// Figures of the others, for comparison.
     Other,
     /// A compute.
     Work,
     /// A caller that waits.
     Wait,
-    /// What is read.
+    /// The main text.
     Text,
-    /// What is read second.
+    /// Secondary text.
     Dim,
     Grid,
 }
@@ -39,7 +39,8 @@ const INKS: [(Ink, &str, &str, &str); 7] = [
 /// The paper, white and black.
 pub const PAPER: [&str; 2] = ["#ffffff", "#14171a"];
 
-/// The style sheet of every picture: in the dark on a screen, black on white on paper.
+/// The style sheet of every picture. It follows the dark mode of a screen; on paper it is black on
+/// white.
 pub fn style() -> String {
     let colours = |dark: bool| {
         let paper = PAPER[usize::from(dark)];
@@ -55,10 +56,13 @@ pub fn style() -> String {
         rules
     };
     format!(
-        "svg{{font:13px -apple-system,\"Segoe UI\",Roboto,\"Helvetica Neue\",Arial,\"Liberation Sans\",sans-serif;\
+        "svg{{font:13px -apple-system,\"Segoe UI\",Roboto,\
+         \"Helvetica Neue\",Arial,\"Liberation Sans\",sans-serif;\
          font-variant-numeric:tabular-nums}}\n\
-         .line{{fill:none;stroke-width:1}}.thin{{stroke-width:.8}}.bold{{stroke-width:2}}.dash{{stroke-dasharray:5 3}}\
-         .round{{stroke-linecap:round}}.pale{{opacity:.22}}.strong{{font-weight:600}}.small{{font-size:11.5px}}\n\
+         .line{{fill:none;stroke-width:1}}.thin{{stroke-width:.8}}.bold{{stroke-width:2}}\
+         .dash{{stroke-dasharray:5 3}}\
+         .round{{stroke-linecap:round}}.pale{{opacity:.22}}.strong{{font-weight:600}}\
+         .small{{font-size:11.5px}}\n\
          .halo{{paint-order:stroke;stroke-width:4;stroke-linejoin:round}}\n\
          {}@media screen and (prefers-color-scheme:dark){{\n{}}}\n",
         colours(false),
@@ -73,7 +77,7 @@ impl Ink {
     }
 }
 
-/// To which side of its place a text runs.
+/// The direction in which a text runs from its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     Start,
@@ -81,7 +85,7 @@ pub enum Anchor {
     End,
 }
 
-/// A picture that is being drawn; lengths are pixels of a screen, (0, 0) is at the top left.
+/// A picture that is being drawn. Lengths are pixels of a screen; (0, 0) is the top left corner.
 pub struct Picture {
     width: f64,
     height: f64,
@@ -97,7 +101,7 @@ impl Picture {
         }
     }
 
-    /// A line through the points; `more` names what else it is: bold, dash, round.
+    /// A line through the points; `more` names more classes: bold, dash, round.
     pub fn line(&mut self, points: &[(f64, f64)], ink: Ink, more: &str) {
         let _ = writeln!(
             self.marks,
@@ -120,7 +124,8 @@ impl Picture {
     pub fn block(&mut self, (x, y): (f64, f64), width: f64, height: f64, ink: Ink) {
         let _ = writeln!(
             self.marks,
-            "<rect class=\"fill {}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
+            "<rect class=\"fill {}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" \
+             height=\"{height:.1}\"/>",
             ink.name(),
             width.max(1.0)
         );
@@ -134,8 +139,8 @@ impl Picture {
         );
     }
 
-    /// A text on a thin border of paper, so that it can be read across lines; `more`: strong,
-    /// small.
+    /// A text on a thin border of paper, so that it can be read across lines. `more` names more
+    /// classes: strong, small.
     pub fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, ink: Ink, more: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -144,22 +149,25 @@ impl Picture {
         };
         let _ = writeln!(
             self.marks,
-            "<text class=\"fill halo {} {more}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            "<text class=\"fill halo {} {more}\" x=\"{x:.1}\" y=\"{y:.1}\" \
+             text-anchor=\"{anchor}\">{}</text>",
             ink.name(),
             escaped(text)
         );
     }
 
-    /// For a page that has the style sheet; the description says in words what the picture shows.
+    /// The picture for a page that has the style sheet. The description says in words what it
+    /// shows.
     pub fn inline(&self, title: &str, description: &str) -> String {
         self.svg(0.0, "", title, description, "")
     }
 
-    /// For a file of its own.
+    /// The picture as a file of its own.
     pub fn file(&self, title: &str, description: &str) -> String {
         const MARGIN: f64 = 14.0;
         let paper = format!(
-            "<style>\n{}</style>\n<rect class=\"paper\" x=\"-{MARGIN}\" y=\"-{MARGIN}\" width=\"100%\" height=\"100%\"/>\n",
+            "<style>\n{}</style>\n<rect class=\"paper\" x=\"-{MARGIN}\" y=\"-{MARGIN}\" \
+             width=\"100%\" height=\"100%\"/>\n",
             style()
         );
         let space = " xmlns=\"http://www.w3.org/2000/svg\"";
@@ -170,7 +178,8 @@ impl Picture {
         let at = 0.0 - margin;
         let (width, height) = (self.width + 2.0 * margin, self.height + 2.0 * margin);
         format!(
-            "<svg{space} role=\"img\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"{at:.0} {at:.0} {width:.0} {height:.0}\">\n\
+            "<svg{space} role=\"img\" width=\"{width:.0}\" height=\"{height:.0}\" \
+             viewBox=\"{at:.0} {at:.0} {width:.0} {height:.0}\">\n\
              <title>{}</title><desc>{}</desc>\n{first}{}</svg>\n",
             escaped(title),
             escaped(description),
@@ -184,7 +193,7 @@ fn places(points: &[(f64, f64)]) -> String {
     places.collect::<Vec<_>>().join(" ")
 }
 
-/// For text and for attributes in double quotes.
+/// Escapes text for elements and for attributes in double quotes.
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -193,7 +202,7 @@ pub fn escaped(text: &str) -> String {
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
-            // No document may hold them, escaped or not.
+            // A document must not contain control characters, escaped or not.
             control if control.is_control() && control != '\n' => safe.push('\u{fffd}'),
             other => safe.push(other),
         }
@@ -201,7 +210,7 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// About how wide a text is drawn.
+/// The approximate width of a text.
 pub fn width_of(text: &str) -> f64 {
     6.9 * text.chars().count() as f64
 }
@@ -235,7 +244,7 @@ impl Scale {
         }
     }
 
-    /// Ends the scale at the next tick, not in between.
+    /// Extends the scale to the next tick.
     pub fn rounded(mut self) -> Scale {
         self.high = (self.high / self.step - 1e-6).ceil() * self.step;
         self
@@ -256,7 +265,7 @@ impl Scale {
     }
 }
 
-/// One bar, its value as a number and as it is written.
+/// One bar, its value as a number and as text.
 pub struct Bar {
     pub label: String,
     pub value: f64,
@@ -264,7 +273,7 @@ pub struct Bar {
     pub ink: Ink,
 }
 
-/// Bars from zero, each with its value; their labels stand before them, or above where the picture
+/// Bars from zero, each with its value. Labels stand before the bars, or above them if the picture
 /// is narrow.
 pub fn bars(title: &str, unit: &str, bars: &[Bar], width: f64) -> Picture {
     const ABOVE: f64 = 500.0;
@@ -351,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_begin_at_nothing_and_are_as_long_as_their_values() {
+    fn bars_begin_at_zero_and_are_as_long_as_their_values() {
         let bar = |value| Bar {
             label: "a < b".to_owned(),
             value,

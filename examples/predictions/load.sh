@@ -63,7 +63,7 @@ start_redis() {
 # meet stale epochs.
 start_service() {
     simulations=$1
-    # What the last one said is not read again.
+    # Clears the address of the service before it.
     : >"$work/address"
     "$binary" --port 0 --redis "redis://127.0.0.1:$redis_port/" --simulations "$simulations" \
         --fresh 1000 --stale 60000 --beta 0 >"$work/address" 2>"$work/log" &

@@ -1,8 +1,11 @@
--- For `load.sh`: requests for pairings by zipf's law (exponent 1), and what wrk measured in one line.
+-- For `load.sh`: requests for pairings by zipf's law (exponent 1), and the figures of wrk in one
+-- line.
 
 local teams = {
-  "ManCity", "Liverpool", "Arsenal", "Newcastle", "Tottenham", "Chelsea", "AstonVilla", "ManUnited", "Brighton", "Brentford",
-  "WestHam", "CrystalPalace", "Bournemouth", "Fulham", "NottinghamForest", "Wolves", "Leeds", "Everton", "Sunderland", "Burnley",
+  "ManCity", "Liverpool", "Arsenal", "Newcastle", "Tottenham",
+  "Chelsea", "AstonVilla", "ManUnited", "Brighton", "Brentford",
+  "WestHam", "CrystalPalace", "Bournemouth", "Fulham", "NottinghamForest",
+  "Wolves", "Leeds", "Everton", "Sunderland", "Burnley",
 }
 
 local paths, bounds = {}, {}
@@ -46,5 +49,6 @@ end
 function done(summary, latency, requests)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
-  io.write(string.format("figures %d %d %d %d\n", summary.requests, latency:percentile(50), latency:percentile(99), failed))
+  io.write(string.format("figures %d %d %d %d\n",
+    summary.requests, latency:percentile(50), latency:percentile(99), failed))
 end

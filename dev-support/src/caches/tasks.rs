@@ -3,7 +3,7 @@ use std::task::{Context, Waker};
 
 use everfresh::BoxFuture;
 
-/// A runtime that does nothing by itself: the test calls for every step.
+/// A runtime that does nothing by itself: the test requests every step.
 #[derive(Clone, Default)]
 pub struct Tasks(Arc<Mutex<Vec<Option<BoxFuture>>>>);
 
@@ -40,7 +40,7 @@ impl Tasks {
         }
     }
 
-    /// Drops a task, as a runtime does that shuts down; false if the task had ended.
+    /// Drops a task, as a runtime does when it shuts down. Returns false if the task had ended.
     pub fn abort(&self, task: usize) -> bool {
         let taken = self.0.lock().unwrap()[task].take();
         taken.is_some()

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use dev_support::args::Words;
 
 pub const HELP: &str = "\
-Measures what everfresh promises, on this machine, and says PASS or FAIL for each figure.
+Measures the promises of everfresh on this machine, and prints PASS or FAIL for each figure.
 
 Usage: cargo run --release -p certify [-- OPTIONS]
 
 Options:
-  --runs N      how often each crowd meets a stale entry, 1 to 1000; counts must be right in
-                every run, times are those of all runs
-                [default: 50, fewer where those take longer than 12 s]
-  --trace FILE  also replay real accesses: zstd-compressed little-endian u32 keys
-  --redis URL   also lets the crowds loose on a cache with this Redis behind it
-  --json        print one JSON object instead of tables
+  --runs N      the number of runs of each crowd on a stale entry, 1 to 1000. Counts must be
+                right in every run; times are taken over all runs.
+                Default: 50, or fewer if 50 runs take longer than 12 s.
+  --trace FILE  also replays real accesses: zstd-compressed little-endian u32 keys
+  --redis URL   also measures the crowds on a cache with this Redis behind it
+  --json        prints one JSON object instead of tables
   --report FILE also writes the tables, with pictures of the same runs, as one HTML page
-  --help        print this
+  --help        prints this help
 
 Exit status: 0 if every row passes, 1 if one fails, 2 for a wrong argument, an unreadable trace
 or a report that cannot be written.
@@ -25,7 +25,7 @@ or a report that cannot be written.
 
 #[derive(Debug)]
 pub struct Args {
-    /// `None`: as many as are usual and do not take too long.
+    /// `None`: the default number of runs, within a limit of time.
     pub runs: Option<usize>,
     pub trace: Option<PathBuf>,
     pub redis: Option<String>,

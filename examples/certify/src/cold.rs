@@ -1,4 +1,4 @@
-//! A crowd on a key that is not there.
+//! A crowd on a missing key.
 use std::time::Duration;
 
 use dev_support::forecast::{FULL, MATCH};
@@ -12,7 +12,7 @@ use crate::report::{Part, Progress, joined, worse};
 use crate::spread::Times;
 use crate::subject::Subject;
 
-/// Of several runs the worst of each count, and the times of all.
+/// The worst of each count over several runs, and the times of all runs.
 pub struct Cold {
     callers: usize,
     runs: usize,
@@ -21,15 +21,15 @@ pub struct Cold {
     waited: usize,
     pub cache: Crowd,
     pub control: Crowd,
-    /// The shortest, by which the limits are strictest.
+    /// The shortest load, because it gives the strictest limits.
     compute: Duration,
 }
 
-/// How long callers waited.
+/// How long the callers waited.
 #[derive(Default)]
 pub struct Crowd {
     pub times: Times,
-    /// Less what the load took.
+    /// The same, less the time of the load.
     beyond: Times,
 }
 
@@ -43,11 +43,11 @@ impl Crowd {
 
 const RUNS: usize = 3;
 
-/// Lets threads loose on an absent key, and in turn on a plain value that is not there yet.
+/// Releases threads on a missing key, and in turn on a plain value that does not exist yet.
 pub fn measure(callers: usize, progress: &Progress) -> Result<Cold, BuildError> {
     let mut cold = Cold::of(callers);
     for run in 0..RUNS {
-        progress.step("an absent key", run, RUNS);
+        progress.step("a missing key", run, RUNS);
         let control = control::once(callers, FULL);
         let subject = Subject::new(FULL)?;
         let seen = crowd::threads(callers, Duration::ZERO, |_| {
@@ -63,7 +63,7 @@ pub fn measure(callers: usize, progress: &Progress) -> Result<Cold, BuildError> 
 }
 
 impl Cold {
-    /// Before the first run.
+    /// The state before the first run.
     pub fn of(callers: usize) -> Cold {
         Cold {
             callers,
@@ -77,7 +77,8 @@ impl Cold {
         }
     }
 
-    /// What the cache's callers saw, what those of the control saw, each with the time of its load.
+    /// Adds a run: the calls on the cache and the calls of the control, each with the time of its
+    /// load.
     pub fn include(
         &mut self,
         (seen, load): (&Seen, Duration),
@@ -94,7 +95,7 @@ impl Cold {
     }
 
     pub fn name(&self) -> String {
-        "absent key".to_owned()
+        "missing key".to_owned()
     }
 
     fn checks(&self) -> Vec<Check> {
@@ -118,17 +119,17 @@ impl Cold {
 
     pub fn part(&self) -> Part {
         let title = format!(
-            "{} threads on an absent key (they have to wait: there is no value yet); {} runs",
+            "{} threads on a missing key (all wait, because there is no value yet); {} runs",
             self.callers, self.runs
         );
         let whole = |crowd: &Crowd| time(crowd.times.quantile(0.99));
-        let told = format!(
+        let words = format!(
             "for information, with the load: p99 {}, control {}",
             whole(&self.cache),
             whole(&self.control)
         );
         Part {
-            notes: vec![told],
+            notes: vec![words],
             ..Part::checked(title, &self.checks())
         }
     }

@@ -1,7 +1,8 @@
 //! The control: the same callers, released the same way, at a plain shared value.
 //!
-//! A caller there waits for the machine alone. As on a stale entry, one caller of each crowd starts
-//! a computation in the background, so that both crowds share the cores with as much work.
+//! A caller of the control waits only for the machine. As on a stale entry, one caller of each
+//! crowd starts a computation in the background, so that both crowds share the cores with as much
+//! work.
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,7 +20,7 @@ pub struct Control {
     ended: Receiver<()>,
 }
 
-/// What the callers of a control read.
+/// The value that the callers of a control read.
 pub struct Shared {
     value: OnceLock<Arc<Forecast>>,
     asked: AtomicBool,
@@ -30,7 +31,7 @@ impl Control {
     pub fn new() -> Control {
         let (begin, asked_for) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        // Light: it takes longer than a crowd, which is all that counts.
+        // Light, because it only has to take longer than a crowd.
         let computes = move || {
             for () in asked_for {
                 black_box(forecast(&MATCH, LIGHT));
@@ -51,7 +52,7 @@ impl Control {
         }
     }
 
-    /// Waits until the computation has ended that the last crowd started.
+    /// Waits until the computation that the last crowd started has ended.
     pub fn settles(&self) {
         let _ = self.ended.recv_timeout(PATIENCE);
         self.shared.asked.store(false, Ordering::Relaxed);
@@ -72,8 +73,8 @@ impl Shared {
     }
 }
 
-/// Threads at a value that is not there yet: one computes it and the others wait. Also returns how
-/// long it computed.
+/// Threads at a value that does not exist yet: one computes it and the others wait. Also returns
+/// the time of the computation.
 pub fn once(callers: usize, simulations: u32) -> (Seen, Duration) {
     let cell = OnceLock::new();
     let seen = crowd::threads(callers, Duration::ZERO, |_| {

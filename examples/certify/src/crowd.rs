@@ -1,4 +1,4 @@
-//! Many callers let go at the same moment, and what each of them saw.
+//! Many callers released at the same moment, and the outcome of each call.
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -9,12 +9,12 @@ use dev_support::quantile::quantile;
 use everfresh::{Cached, Error, Source};
 use tokio::runtime::Runtime;
 
-/// How one caller fared.
+/// The outcome for one caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     Fresh,
     Stale,
-    /// It has the value, but not before somebody had computed it.
+    /// The caller got the value, but had to wait for its computation.
     Waited,
     Failed,
 }
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// One call by one caller, timed around nothing but the call.
+/// One call by one caller; its times enclose the call and nothing else.
 pub struct Call {
     pub began: Instant,
     pub ended: Instant,
@@ -41,26 +41,26 @@ pub struct Call {
 
 /// One call of the loader.
 pub struct Compute {
-    /// The turn of the caller that computed itself; `None`: it ran in the background.
+    /// The turn of the caller that computed; `None` for a computation in the background.
     pub by: Option<usize>,
     pub began: Instant,
     pub ended: Instant,
-    /// When everybody could have the value.
+    /// When the value became visible to all callers.
     pub published: Option<Instant>,
 }
 
-/// What a crowd of callers saw.
+/// The outcome of a crowd.
 pub struct Seen {
     pub served: usize,
     pub stale: usize,
     pub waited: usize,
     pub p50: Duration,
     pub p99: Duration,
-    /// From the first call to the last answer.
+    /// The time from the first call to the last answer.
     pub total: Duration,
     /// How long each call took, the shortest first.
     pub took: Vec<Duration>,
-    /// Of threads in the order of their turns.
+    /// All calls; those of threads in the order of their turns.
     pub calls: Vec<Call>,
 }
 
@@ -86,11 +86,12 @@ impl Seen {
     }
 }
 
-/// Threads of the operating system, released by one gate; each then waits `apart` longer than the one before, and calls
-/// with the number of its turn.
+/// Threads of the operating system, released by one gate. Each then waits `apart` longer than the
+/// one before it, and calls with the number of its turn.
 ///
-/// A lock held for writing lets all its readers go at once, where `std`'s barrier wakes them one after the other: with
-/// fewer cores than callers the last would not start before the first computations are done.
+/// The gate is a lock held for writing, which releases all its readers at once. The barrier of
+/// `std` wakes them one after the other: with fewer cores than callers, the last thread would not
+/// start before the first computations end.
 pub fn threads(callers: usize, apart: Duration, call: impl Fn(usize) -> Answer + Sync) -> Seen {
     let gate = RwLock::new(());
     let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -117,14 +118,15 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn(usize) -> Answer +
                 thread::Builder::new()
                     .stack_size(256 * 1024)
                     .spawn_scoped(scope, move || one(turn))
-                    // Those already started wait at the gate for ever: the end of the program.
+                    // The threads already started would wait at the gate for ever, so end the
+                    // program.
                     .unwrap_or_else(|error| crate::give_up(&format!("a thread: {error}")))
             })
             .collect();
         while ready.load(Ordering::SeqCst) < callers {
             thread::sleep(Duration::from_millis(1));
         }
-        // The last one has counted itself and is about to wait at the gate.
+        // The last thread has counted itself and is about to wait at the gate.
         thread::sleep(Duration::from_millis(5));
         drop(closed);
         started
@@ -135,8 +137,8 @@ pub fn threads(callers: usize, apart: Duration, call: impl Fn(usize) -> Answer +
     Seen::of(calls)
 }
 
-/// Tasks of the runtime, released by a barrier. Each calls a clone of `call` of its own, which was
-/// made before.
+/// Tasks of the runtime, released by a barrier. Each calls its own clone of `call`, made before the
+/// release.
 pub fn tasks<F, A>(runtime: &Runtime, callers: usize, call: F) -> Seen
 where
     F: FnOnce() -> A + Clone + Send + 'static,

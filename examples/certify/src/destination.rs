@@ -1,4 +1,4 @@
-//! The file of the report, asked for before anything is measured.
+//! The file of the report, opened before the measurements.
 
 use std::error::Error;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// A file that could be written when the program began.
+/// A file that was writable when the program began.
 #[derive(Debug)]
 pub struct Destination {
     path: PathBuf,
 }
 
-/// Why a file cannot be written, and what to do.
+/// Why a file cannot be written, and how to fix it.
 #[derive(Debug)]
 pub struct Unwritable {
     path: PathBuf,
@@ -20,7 +20,8 @@ pub struct Unwritable {
 }
 
 impl Destination {
-    /// What is in the file stays there until the report is written; a file that is missing is made, empty.
+    /// Opens the file. Its content stays until the report is written; a missing file is created
+    /// empty.
     pub fn at(path: &Path) -> Result<Destination, Unwritable> {
         let opened = OpenOptions::new().append(true).create(true).open(path);
         match opened {
@@ -47,7 +48,7 @@ impl fmt::Display for Unwritable {
             ErrorKind::NotFound => "create its folder first",
             ErrorKind::IsADirectory => "name a file in that folder",
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "name a file where you may write"
+                "name a file that you may write"
             }
             ErrorKind::StorageFull => "free some space or name a file elsewhere",
             _ => "name another file",
@@ -67,7 +68,7 @@ impl Error for Unwritable {
 mod tests {
     use super::*;
 
-    /// A folder of this test's own, gone afterwards.
+    /// A folder of one test, removed afterwards.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -85,19 +86,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_stays_until_there_is_a_new_report() -> Result<(), Box<dyn Error>> {
+    fn an_old_report_stays_until_the_new_one_is_written() -> Result<(), Box<dyn Error>> {
         let folder = Folder::new("before")?;
         let path = folder.0.join("report.html");
-        fs::write(&path, "the last one, which was longer")?;
+        fs::write(&path, "the last report, which was longer")?;
         let destination = Destination::at(&path)?;
-        assert_eq!(fs::read_to_string(&path)?, "the last one, which was longer");
+        assert_eq!(
+            fs::read_to_string(&path)?,
+            "the last report, which was longer"
+        );
         destination.write("new")?;
         assert_eq!(fs::read_to_string(&path)?, "new");
         Ok(())
     }
 
     #[test]
-    fn an_error_says_what_to_do() -> Result<(), Box<dyn Error>> {
+    fn an_error_names_the_cure() -> Result<(), Box<dyn Error>> {
         let folder = Folder::new("wrong")?;
         let refused = |path: &Path| match Destination::at(path) {
             Ok(_) => "written".to_owned(),

@@ -1,4 +1,5 @@
-//! How caches came to this: the same crowd on the same stale key, for each generation of protection.
+//! The generations of protection against stampedes, each under the same crowd on the same stale
+//! key.
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -20,25 +21,25 @@ const CALLERS: usize = 100;
 /// How the crowd arrives.
 pub struct Load {
     pub name: &'static str,
-    /// In a sentence.
-    pub told: &'static str,
+    /// The arrival, in a sentence.
+    pub words: &'static str,
     apart: Duration,
 }
 
 pub const LOADS: [Load; 2] = [
     Load {
         name: "all at once",
-        told: "all at once",
+        words: "all at once",
         apart: Duration::ZERO,
     },
     Load {
         name: "one each ms",
-        told: "one each millisecond",
+        words: "one each millisecond",
         apart: Duration::from_millis(1),
     },
 ];
 
-/// What stands between a caller who finds a stale value and the computation.
+/// The protection between a caller that finds a stale value and the computation.
 #[derive(Clone, Copy)]
 struct Protection {
     name: &'static str,
@@ -80,12 +81,12 @@ struct Plain {
     values: RwLock<HashMap<Fixture, (Forecast, Instant)>>,
     locks: Mutex<HashMap<Fixture, Arc<Mutex<()>>>>,
     computes: AtomicUsize,
-    /// Every compute, for the timeline; there is room for one of each caller.
+    /// Every compute, for the timeline; with room for one compute per caller.
     ran: Mutex<Vec<Compute>>,
 }
 
 impl Plain {
-    /// With one value, stale as of now.
+    /// A cache with one value, which is stale now.
     fn new(protection: Protection) -> Plain {
         let value = (forecast(&MATCH, 1_000), Instant::now());
         Plain {
@@ -151,18 +152,18 @@ impl Plain {
 }
 
 /// One generation under one load.
-pub struct Row {
+pub struct EvolutionRow {
     pub name: &'static str,
     pub load: &'static str,
     pub computes: usize,
     pub seen: Seen,
     pub ran: Vec<Compute>,
-    /// Only everfresh is certified; the others are what they are.
+    /// A verdict for everfresh only; the others are for comparison.
     pub pass: Option<bool>,
 }
 
 /// Every generation under every load.
-pub fn measure(progress: &Progress) -> Result<Vec<Row>, BuildError> {
+pub fn measure(progress: &Progress) -> Result<Vec<EvolutionRow>, BuildError> {
     let of = LOADS.len() * (GENERATIONS.len() + 1);
     let mut rows = Vec::with_capacity(of);
     for load in &LOADS {
@@ -177,7 +178,7 @@ pub fn measure(progress: &Progress) -> Result<Vec<Row>, BuildError> {
     Ok(rows)
 }
 
-fn plain(protection: Protection, load: &Load) -> Row {
+fn plain(protection: Protection, load: &Load) -> EvolutionRow {
     let cache = Plain::new(protection);
     let seen = crowd::threads(CALLERS, load.apart, |caller| {
         match cache.get(&MATCH, caller).is_sound() {
@@ -186,7 +187,7 @@ fn plain(protection: Protection, load: &Load) -> Row {
         }
     });
     let ran = cache.ran.into_inner();
-    Row {
+    EvolutionRow {
         name: protection.name,
         load: load.name,
         computes: cache.computes.load(Ordering::SeqCst),
@@ -196,7 +197,7 @@ fn plain(protection: Protection, load: &Load) -> Row {
     }
 }
 
-fn everfresh(load: &Load) -> Result<Row, BuildError> {
+fn everfresh(load: &Load) -> Result<EvolutionRow, BuildError> {
     let subject = Subject::new(LIGHT)?;
     subject.prepare();
     let before = subject.computes();
@@ -205,7 +206,7 @@ fn everfresh(load: &Load) -> Result<Row, BuildError> {
     });
     subject.settles(before + 1);
     let computes = subject.computes() - before;
-    Ok(Row {
+    Ok(EvolutionRow {
         name: "everfresh",
         load: load.name,
         computes,
@@ -215,7 +216,7 @@ fn everfresh(load: &Load) -> Result<Row, BuildError> {
     })
 }
 
-impl Row {
+impl EvolutionRow {
     pub fn pass(&self) -> bool {
         self.pass != Some(false)
     }
@@ -224,11 +225,11 @@ impl Row {
         self.load == load.name
     }
 
-    /// Callers and computes as they came.
+    /// Callers and computes on a timeline.
     pub fn scene(&self) -> Scene<'_> {
         Scene {
             name: self.name,
-            told: format!(
+            words: format!(
                 "{} {}, p99 {}",
                 grouped(self.computes),
                 if self.computes == 1 {
@@ -243,7 +244,7 @@ impl Row {
         }
     }
 
-    /// How often it computed, for the picture.
+    /// The number of computes, for the picture.
     pub fn bar(&self) -> Bar {
         Bar {
             label: self.name.to_owned(),
@@ -275,7 +276,7 @@ impl Row {
 }
 
 /// Both loads side by side.
-pub fn part(rows: &[Row], compute: Duration) -> Part {
+pub fn part(rows: &[EvolutionRow], compute: Duration) -> Part {
     let [at_once, in_turn] = &LOADS;
     let lines = rows
         .iter()
@@ -296,19 +297,21 @@ pub fn part(rows: &[Row], compute: Duration) -> Part {
     });
     Part {
         title: format!(
-            "{CALLERS} threads on one stale key, by generation of protection; a light forecast ({}), the same for every row.",
+            "{CALLERS} threads on one stale key, by generation of protection; every row computes \
+             the same light forecast ({}).",
             time(compute)
         ),
-        lead: "Computes and time per caller, first all released at once, then arriving one each millisecond.".to_owned(),
+        lead: "Computes and time per caller; callers come all at once, then one each millisecond."
+            .to_owned(),
         table: Table {
             headers: vec!["", "at once", "p50", "p99", "in turn", "p50", "p99", ""],
             rows: lines.collect(),
             left: &[0],
         },
         notes: vec![
-            "everfresh passes with 1 compute and no caller that waits; times are for information"
+            "everfresh passes with 1 compute and no waiting caller; times are for information"
                 .to_owned(),
         ],
-        pass: Some(rows.iter().all(Row::pass)),
+        pass: Some(rows.iter().all(EvolutionRow::pass)),
     }
 }

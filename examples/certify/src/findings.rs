@@ -1,4 +1,4 @@
-//! Everything that one run measured.
+//! All results of one run.
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::cold::Cold;
 use crate::evolution::{self, LOADS};
 use crate::memory::Memory;
 use crate::report::Part;
-use crate::stampede::Row;
+use crate::stampede::StampedeRow;
 use crate::through::Through;
 use crate::trace;
 
 pub struct Findings {
-    /// The value, and what it costs here.
+    /// The value, and its cost on this machine.
     pub intro: Part,
-    /// What a light forecast takes.
+    /// The time of a light forecast.
     pub light: Duration,
-    pub stale: Vec<Row>,
+    pub stale: Vec<StampedeRow>,
     pub through: Option<Through>,
     pub cold: Cold,
-    pub generations: Vec<evolution::Row>,
+    pub generations: Vec<evolution::EvolutionRow>,
     pub memory: Memory,
     pub replayed: Option<Replayed>,
     pub took: Duration,
 }
 
-/// A trace and how each policy fared with it.
+/// A trace, and the results of each policy.
 pub struct Replayed {
     pub path: PathBuf,
     pub keys: Vec<u32>,
-    pub rows: Vec<trace::Row>,
+    pub rows: Vec<trace::TraceRow>,
 }
 
 impl Replayed {
@@ -41,9 +41,9 @@ impl Replayed {
 }
 
 impl Findings {
-    /// What is certified, in the order in which it was measured.
+    /// The certified parts, in the order of their measurement.
     pub fn parts(&self) -> Vec<Part> {
-        let mut parts: Vec<Part> = self.stale.iter().map(Row::part).collect();
+        let mut parts: Vec<Part> = self.stale.iter().map(StampedeRow::part).collect();
         parts.extend(self.through.iter().flat_map(Through::parts));
         parts.push(self.cold.part());
         parts.push(evolution::part(&self.generations, self.light));
@@ -56,7 +56,7 @@ impl Findings {
         self.parts().iter().all(|part| part.pass != Some(false))
     }
 
-    /// The last line for people.
+    /// The last line of the report for people.
     pub fn conclusion(&self) -> String {
         format!(
             "{}, measured in {}\n",
@@ -68,17 +68,17 @@ impl Findings {
     pub fn json(&self) -> Value {
         let [at_once, in_turn] = LOADS.each_ref().map(|load| {
             let rows = self.generations.iter().filter(|row| row.is_under(load));
-            Value::from_iter(rows.map(evolution::Row::json))
+            Value::from_iter(rows.map(evolution::EvolutionRow::json))
         });
         let replayed = self.replayed.iter().flat_map(|replayed| &replayed.rows);
         json!({
-            "stale": Value::from_iter(self.stale.iter().map(Row::json)),
+            "stale": Value::from_iter(self.stale.iter().map(StampedeRow::json)),
             "redis": self.through.as_ref().map(Through::json),
             "cold": self.cold.json(),
             "evolution": at_once,
             "evolution_in_turn": in_turn,
             "memory": self.memory.json(),
-            "trace": Value::from_iter(replayed.map(trace::Row::json)),
+            "trace": Value::from_iter(replayed.map(trace::TraceRow::json)),
             "runs": self.stale.iter().map(|row| row.runs).min(),
             "took_us": micros(self.took),
             "pass": self.pass(),

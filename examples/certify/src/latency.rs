@@ -1,4 +1,5 @@
-//! The picture of how long callers waited: their share against time, both on scales that show the few slow ones.
+//! The picture of the waits of callers: their share against time, on scales that show the few slow
+//! callers.
 use std::time::Duration;
 
 use dev_support::report::time;
@@ -10,11 +11,11 @@ use crate::spread::Spread;
 pub struct Curve<'a> {
     pub name: String,
     pub ink: Ink,
-    /// Of all calls.
+    /// The quantiles of all calls.
     pub all: Spread,
-    /// Of each run, if there is more than one to show.
+    /// The quantiles of each run, if there are several.
     pub runs: &'a [Spread],
-    /// Only for comparison: a thin line without a name, which the caption explains.
+    /// Only for comparison: a thin line without a label; the caption explains it.
     pub aside: bool,
 }
 
@@ -25,7 +26,7 @@ pub struct Limit {
 }
 
 impl Curve<'_> {
-    /// At each part what the best and the worst run did not exceed.
+    /// At each part, the quantiles of the best and of the worst run.
     fn band(&self) -> Vec<(f64, [Duration; 2])> {
         let Some(first) = self.runs.first() else {
             return Vec::new();
@@ -58,7 +59,7 @@ impl Curve<'_> {
     }
 }
 
-/// What the picture says, for those who do not see it.
+/// The content of the picture in words, for readers that cannot see it.
 pub fn in_words(curves: &[Curve<'_>], limits: &[Limit]) -> String {
     let curves = curves.iter().map(Curve::in_words);
     let limits = limits
@@ -73,13 +74,13 @@ pub fn in_words(curves: &[Curve<'_>], limits: &[Limit]) -> String {
 
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 20.0;
-/// From one nine to the next.
+/// The height from one nine to the next.
 const DECADE: f64 = 54.0;
-/// What is above the last part that can be told from all.
+/// The height above the last nine.
 const ALL: f64 = 26.0;
 const LINE: f64 = 16.0;
 
-/// Where things are: time grows to the right, a decade after the other, shares grow upwards, a nine after the other.
+/// The scales: time grows to the right, decade by decade; shares grow upwards, nine by nine.
 struct Field {
     /// Powers of ten of a nanosecond.
     decades: (i32, i32),
@@ -195,7 +196,7 @@ impl Field {
     }
 }
 
-/// At least one, so that it has a logarithm.
+/// At least one nanosecond, so that it has a logarithm.
 fn nanos(time: Duration) -> f64 {
     (time.as_nanos() as f64).max(1.0)
 }
@@ -214,26 +215,26 @@ struct Label<'a> {
     text: &'a str,
     ink: Ink,
     more: &'static str,
-    /// Or it is left out where there is no room.
+    /// A label that is left out if there is no room.
     needed: bool,
 }
 
-/// At the left top and at the right bottom.
+/// Its top left and its bottom right corner.
 type Corners = [(f64, f64); 2];
 
 fn apart([from, to]: &Corners, [other_from, other_to]: &Corners) -> bool {
     to.0 < other_from.0 || other_to.0 < from.0 || to.1 < other_from.1 || other_to.1 < from.1
 }
 
-/// What must not be written over.
+/// Places on which no label may stand.
 #[derive(Default)]
 struct Taken {
     lines: Vec<Corners>,
     labels: Vec<Corners>,
 }
 
-/// How many callers had their answer after which time, a curve for each crowd in a band from its
-/// best run to its worst; dots mark p50 and p99.
+/// The share of callers with an answer after each time: a curve for each crowd, in a band from its
+/// best run to its worst. Dots mark p50 and p99.
 pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
     let field = Field::new(curves, limits, width);
     let mut picture = Picture::new(width, field.bottom + 44.0);
@@ -256,7 +257,7 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
         let line: Vec<_> = line.map(|(part, time)| place(*part, *time)).collect();
         let more = if curve.aside { "round" } else { "bold round" };
         picture.line(&line, curve.ink, more);
-        // A label can be read on a band, not on a line; a slanting piece is taken in steps.
+        // A label can be read on a band, but not on a line. A slanting piece is taken in steps.
         for piece in line.windows(2) {
             let ((x, y), (to_x, to_y)) = (piece[0], piece[1]);
             for step in 0..8 {
@@ -317,7 +318,7 @@ pub fn picture(curves: &[Curve<'_>], limits: &[Limit], width: f64) -> Picture {
     picture
 }
 
-/// Writes beside the first of the places where nothing is in the way, to the right or else to the left of it.
+/// Writes beside the first free place, to the right of it or else to the left.
 fn beside(
     field: &Field,
     picture: &mut Picture,
@@ -341,7 +342,7 @@ fn beside(
     let Some((anchor, [from, to])) = boxes
         .iter()
         .find(|(_, area)| free(area) && unlined(area))
-        // Across a line it can be read, too, across another label it cannot.
+        // A label can be read across a line, but not across another label.
         .or_else(|| boxes.iter().find(|(_, area)| label.needed && free(area)))
         .or_else(|| boxes.iter().find(|_| label.needed))
     else {

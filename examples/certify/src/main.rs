@@ -1,7 +1,7 @@
-//! Measures what the cache promises, on this machine, and says PASS or FAIL for each figure.
+//! Measures the promises of the cache on this machine, and prints PASS or FAIL for each figure.
 //!
 //! `cargo run --release -p certify` needs no server and no argument; with `--redis URL` it
-//! measures the cache on that Redis too. `--help` lists what it takes.
+//! measures the cache on that Redis too. `--help` lists the options.
 
 mod args;
 mod cold;
@@ -46,7 +46,7 @@ const WRONG_USE: u8 = 2;
 fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
-        Err(wrong) => return complain(&format!("{wrong}; --help lists what there is")),
+        Err(wrong) => return complain(&format!("{wrong}; --help lists the options")),
     };
     if args.help {
         print(args::HELP);
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     if let Some(report) = report
         && let Err(wrong) = report.write(&page(&findings, &Circumstances::here()))
     {
-        eprintln!("certify: {wrong}; what was measured is printed above");
+        eprintln!("certify: {wrong}; the results so far are printed above");
         return ExitCode::FAILURE;
     }
     match findings.pass() {
@@ -90,13 +90,13 @@ fn complain(wrong: &str) -> ExitCode {
     ExitCode::from(WRONG_USE)
 }
 
-/// The machine does not give what the measurement needs.
+/// Ends the program if the machine lacks something that the measurement needs.
 pub fn give_up(missing: &str) -> ! {
     eprintln!("certify: cannot go on without {missing}");
     exit(1)
 }
 
-/// Prints to people as it goes.
+/// Runs all measurements, and prints each part as soon as it is measured.
 fn certify(
     args: &Args,
     trace: Option<(PathBuf, Vec<u32>)>,
@@ -109,7 +109,7 @@ fn certify(
         }
     };
 
-    // First, while no other thread runs whose memory would be counted too, however late it starts.
+    // First, because the memory of other threads would be counted too.
     let memory = memory::measure()?;
     let runtime = Runtime::new().unwrap_or_else(|error| give_up(&format!("a runtime: {error}")));
     let (intro, light) = introduce();
@@ -158,15 +158,15 @@ fn certify(
     })
 }
 
-/// How the tables come to their verdicts, a sentence a line.
+/// How the tables reach their verdicts, one sentence per line.
 const JUDGED: [&str; 4] = [
     "Every count must be right in every run. p50 and p99 are of all callers of all runs.",
-    "\"Slowest\" is the median of the runs, of each the slowest caller.",
+    "\"Slowest\" is the slowest caller of a run; the table shows the median over the runs.",
     "Control: in turn with each run, the same crowd reads a plain shared value, without a cache.",
-    "Targets find a caller that waits for a load, also on a busy machine; they judge no hit's speed.",
+    "The targets find callers that wait for a load, even on a busy machine, not slow hits.",
 ];
 
-/// The forecast and what it costs here, full and light.
+/// The forecast and its cost on this machine, full and light.
 fn introduce() -> (Part, Duration) {
     let began = Instant::now();
     let forecast_full = forecast(&MATCH, FULL);

@@ -1,4 +1,4 @@
-//! What a cache takes beyond its keys and values, by an allocator that counts.
+//! The memory of a cache beyond its keys and values, measured by a counting allocator.
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use crate::report::Part;
 
 const KEYS: usize = 1_000;
-/// For each thousand keys.
+/// The limit for each thousand keys.
 const LIMIT: usize = 100_000;
 
 type Bytes = Arc<[u8; 64]>;
 
 pub struct Memory {
     pub full: Held,
-    /// The same cache with room for one key: what does not depend on the number of keys.
+    /// The same cache with room for one key: the part that does not depend on the number of keys.
     pub single: Held,
 }
 
-/// What one cache holds, in bytes.
+/// The memory of one cache, in bytes.
 pub struct Held {
     pub keys: usize,
     /// Before the first key: table, pool, counters.
@@ -31,18 +31,19 @@ pub struct Held {
     pub bookkeeping: usize,
 }
 
-/// Nothing else may run meanwhile: its memory would be counted too.
+/// Nothing else may run meanwhile, because its memory would be counted too.
 pub fn measure() -> Result<Memory, BuildError> {
     Live::start();
-    // What the process allocates once for all caches is not theirs. All are dropped at the end: what the threads of a
-    // dropped pool leave behind is freed at some later time, which would then seem to be saved.
+    // A first cache makes the process allocate the parts that all caches share. All caches are
+    // dropped at the end, because the threads of a dropped pool free their memory at some later
+    // time, which would make another cache seem smaller.
     let (_first, _) = fill(1)?;
     let (_second, single) = fill(1)?;
     let (_third, full) = fill(KEYS)?;
     Ok(Memory { full, single })
 }
 
-/// Loads as many keys through a cache as it has room for.
+/// Fills a cache to its capacity by loads.
 fn fill(capacity: usize) -> Result<(Cache<u64, Bytes>, Held), BuildError> {
     let before = live();
     let cache: Cache<u64, Bytes> = Cache::builder()
@@ -58,7 +59,7 @@ fn fill(capacity: usize) -> Result<(Cache<u64, Bytes>, Held), BuildError> {
     }
     let full = (live() - before) as usize;
     let keys = cache.len();
-    // Of a value: its handle in the entry, and on the heap two counts and the bytes.
+    // A value has its handle in the entry, and two counts and its bytes on the heap.
     let value = size_of::<Bytes>() + 2 * size_of::<usize>() + size_of::<[u8; 64]>();
     let held = Held {
         keys,
@@ -68,7 +69,7 @@ fn fill(capacity: usize) -> Result<(Cache<u64, Bytes>, Held), BuildError> {
     Ok((cache, held))
 }
 
-/// The bytes that are allocated, once other threads have stopped to begin or end.
+/// The allocated bytes, read when no other thread is beginning or ending.
 fn live() -> isize {
     let mut seen = Live::bytes();
     let mut steady = 0;
@@ -82,7 +83,7 @@ fn live() -> isize {
 }
 
 impl Memory {
-    /// Of this many bytes more in the full cache than in the other, the share of one key.
+    /// The share of one key in the difference between the full cache and the other.
     fn a_key(&self, bytes: impl Fn(&Held) -> usize) -> f64 {
         let more = bytes(&self.full).saturating_sub(bytes(&self.single));
         more as f64 / (self.full.keys - self.single.keys).max(1) as f64
@@ -121,7 +122,7 @@ impl Memory {
                     all - table
                 ),
                 format!(
-                    "besides {} bytes whatever the capacity: a pool of one thread, counters",
+                    "besides, {} bytes at any capacity: a pool of one thread, counters",
                     grouped(self.single.bookkeeping)
                 ),
             ],

@@ -4,21 +4,21 @@ use std::io::{IsTerminal, Write as _};
 use dev_support::report::{Check, Table, checks};
 use serde_json::Value;
 
-/// One part of the report: a table and what there is to say about it.
+/// One part of the report: a table with its title and notes.
 pub struct Part {
     pub title: String,
-    /// Before the table, if there is more to say than the title does.
+    /// Text before the table, empty if the title is enough.
     pub lead: String,
-    /// Without columns: there is none.
+    /// Without columns if the part has no table.
     pub table: Table,
-    /// After the table, a line each.
+    /// Lines after the table.
     pub notes: Vec<String>,
-    /// `None`: nothing in it is certified.
+    /// `None` if the part has no verdict.
     pub pass: Option<bool>,
 }
 
 impl Part {
-    /// A title and its checks.
+    /// A part with a title and checks.
     pub fn checked(title: String, checks: &[Check]) -> Part {
         Part {
             title,
@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-/// Whichever count is farther from one.
+/// The count that is farther from one.
 pub fn worse(count: usize, other: usize) -> usize {
     match count.abs_diff(1) >= other.abs_diff(1) {
         true => count,
@@ -57,7 +57,7 @@ pub fn percent(part: usize, whole: usize) -> String {
     }
 }
 
-/// Two JSON objects as one.
+/// Merges two JSON objects.
 pub fn joined(mut object: Value, more: Value) -> Value {
     if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
         object.extend(more);
@@ -65,7 +65,7 @@ pub fn joined(mut object: Value, more: Value) -> Value {
     object
 }
 
-/// One line on stderr that says what is going on, if a person is watching.
+/// One line of progress on stderr, if it is a terminal.
 pub struct Progress {
     shown: bool,
 }

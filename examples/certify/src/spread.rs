@@ -1,16 +1,18 @@
-//! How the times of one run are spread.
+//! The distribution of the times of a run.
 use std::time::Duration;
 
 use dev_support::quantile::quantile;
 
-/// The quantiles of one run, at the same parts for all: few enough to keep those of every run.
+/// The quantiles of one run, at the same parts for all runs, and few enough to keep them for every
+/// run.
 #[derive(Clone)]
 pub struct Spread {
-    /// A part from 0 to 1 and what it does not exceed; both grow.
+    /// Parts from 0 to 1 and their quantiles; both grow.
     pub quantiles: Vec<(f64, Duration)>,
 }
 
-/// Denser towards the end, where the slow callers are: counts of two hundredths, then of hundredths, and so on.
+/// Denser towards the end, where the slow callers are: counts of two hundredths, then of
+/// hundredths, and so on.
 fn parts() -> impl Iterator<Item = f64> {
     let to_nine_tenths = (0..45).map(|fiftieth| f64::from(fiftieth) / 50.0);
     let nines = [1e2, 1e3, 1e4].into_iter().flat_map(|fine: f64| {
@@ -21,7 +23,8 @@ fn parts() -> impl Iterator<Item = f64> {
 }
 
 impl Spread {
-    /// Of sorted times. A part that so few times cannot show is left out: of a hundred there is no p99.9.
+    /// The spread of sorted times. Parts that need more times are left out: a hundred times have no
+    /// p99.9.
     pub fn of(sorted: &[Duration]) -> Spread {
         let callers = sorted.len() as f64;
         let shown = |part: &f64| *part == 1.0 || (1.0 - part) * callers > 0.999_999;
@@ -33,33 +36,32 @@ impl Spread {
         }
     }
 
-    /// What this part does not exceed, or where so few times cannot show it, the next part that
-    /// they show.
+    /// The quantile of this part, or of the next part if there are too few times for this one.
     pub fn at(&self, part: f64) -> Duration {
         let found = self.quantiles.iter().find(|(shown, _)| *shown >= part);
         found.map_or(Duration::ZERO, |(_, time)| *time)
     }
 }
 
-/// How long the calls of several runs took.
+/// The times of the calls of several runs.
 #[derive(Default)]
 pub struct Times {
-    /// Of all runs, the shortest first.
+    /// The times of all runs, the shortest first.
     all: Vec<Duration>,
-    /// Of each run.
+    /// The spread of each run.
     pub runs: Vec<Spread>,
 }
 
 impl Times {
-    /// One more run, its shortest call first.
+    /// Adds a run, whose times are sorted.
     pub fn include(&mut self, sorted: &[Duration]) {
         self.all.extend(sorted);
-        // A sort that merges: this run is sorted, and so are all before it.
+        // A merging sort is fast here, because this run is sorted, and so are all before it.
         self.all.sort();
         self.runs.push(Spread::of(sorted));
     }
 
-    /// What this part of all calls of all runs does not exceed.
+    /// The quantile of all calls of all runs.
     pub fn quantile(&self, part: f64) -> Duration {
         quantile(&self.all, part)
     }
@@ -68,15 +70,15 @@ impl Times {
         Spread::of(&self.all)
     }
 
-    /// The slowest call of the middle run: half of the runs have a slower one. One unlucky run does
-    /// not change it, and a single caller that waits in each run does.
+    /// The slowest call of the median run: half of the runs have a slower one. One unlucky run does
+    /// not change it, but one waiting caller in each run does.
     pub fn slowest_of_middle(&self) -> Duration {
         let mut slowest: Vec<Duration> = self.runs.iter().map(|run| run.at(1.0)).collect();
         slowest.sort_unstable();
         quantile(&slowest, 0.5)
     }
 
-    /// What this part of the calls of the worst run does not exceed.
+    /// The quantile of the calls of the worst run.
     pub fn worst(&self, part: f64) -> Duration {
         let worst = self.runs.iter().map(|run| run.at(part)).max();
         worst.unwrap_or_default()

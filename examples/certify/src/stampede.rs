@@ -15,7 +15,7 @@ use crate::report::{Part, Progress, joined, percent, worse};
 use crate::spread::Times;
 use crate::subject::{AGE, HARD, SOFT, Subject};
 
-/// Who calls.
+/// The kind of callers.
 pub enum Callers<'a> {
     Threads(usize),
     Tasks(usize, &'a Runtime),
@@ -60,40 +60,40 @@ impl Callers<'_> {
     }
 }
 
-/// Of several runs the worst of each count, and the times of all.
-pub struct Row {
+/// The worst of each count over several runs, and the times of all runs.
+pub struct StampedeRow {
     pub name: String,
     callers: usize,
     pub runs: usize,
-    /// The count farthest from the one that is wanted.
+    /// The count that is farthest from the target.
     computes: usize,
     refreshes: usize,
     stale: usize,
-    /// Fresh, because they came when the refresh had ended: a busy machine lets them come late.
+    /// Fresh reads by callers that came after the end of the refresh, as happens on a busy machine.
     late: usize,
-    /// Neither stale nor late.
+    /// Reads that were neither stale nor late.
     other: usize,
     waited: usize,
     served: usize,
     pub cache: Times,
     pub control: Times,
-    /// From the first call to the last answer.
+    /// The time from the first call to the last answer.
     total: Duration,
-    /// The shortest, by which the limits are strictest.
+    /// The shortest compute, because it gives the strictest limits.
     pub compute: Duration,
 }
 
-/// So many runs unless told otherwise, and no new one after so long.
+/// The default number of runs, and the time after which no new run begins.
 const RUNS: usize = 50;
 const TIME: Duration = Duration::from_secs(12);
 
-/// Lets the crowd loose on one stale entry, again and again.
+/// Releases the crowd on one stale entry, run after run.
 pub fn stale(
     callers: &Callers,
     level: Option<SecondLevel<Fixture, Forecast>>,
     runs: Option<usize>,
     progress: &Progress,
-) -> Result<Row, BuildError> {
+) -> Result<StampedeRow, BuildError> {
     let (runs, time) = match runs {
         Some(runs) => (runs, Duration::MAX),
         None => (RUNS, TIME),
@@ -102,7 +102,7 @@ pub fn stale(
     let subject = Subject::on(FULL, level)?;
     subject.prepare();
     let control = Control::new();
-    let mut row = Row::of(callers);
+    let mut row = StampedeRow::of(callers);
     while row.runs < runs && (row.runs == 0 || began.elapsed() < time) {
         progress.step(&format!("{} on a stale entry", row.name), row.runs, runs);
         let plain = callers.read_plain(&control.shared);
@@ -134,11 +134,11 @@ pub fn stale(
     Ok(row)
 }
 
-impl Row {
-    /// Before the first run.
-    pub fn of(callers: &Callers) -> Row {
+impl StampedeRow {
+    /// The state before the first run.
+    pub fn of(callers: &Callers) -> StampedeRow {
         let everybody = callers.count();
-        Row {
+        StampedeRow {
             name: callers.name(),
             callers: everybody,
             runs: 0,
@@ -156,8 +156,8 @@ impl Row {
         }
     }
 
-    /// One run: what the cache's callers saw and those of the control, how often the loader was
-    /// called, how many refreshes the cache counted, and when the first of them had its value.
+    /// Adds a run: the calls on the cache and those of the control, the calls of the loader, the
+    /// refreshes that the cache counted, and when the first of them had its value.
     pub fn include(
         &mut self,
         seen: &Seen,
@@ -201,8 +201,8 @@ impl Row {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let beside = |figure, of: &dyn Fn(&Times) -> Duration, more, told| {
-            Check::beside(figure, of(&self.cache), of(&self.control), more, told)
+        let beside = |figure, of: &dyn Fn(&Times) -> Duration, more, reason| {
+            Check::beside(figure, of(&self.cache), of(&self.control), more, reason)
         };
         vec![
             Check::exactly("computes", self.computes, 1),
@@ -214,7 +214,7 @@ impl Row {
                 target: match self.late {
                     0 => grouped(self.callers),
                     late => format!(
-                        "{}, less up to {} that came after the refresh",
+                        "{}, minus up to {} that came after the refresh",
                         grouped(self.callers),
                         grouped(late)
                     ),
@@ -255,7 +255,7 @@ impl Row {
     }
 
     pub fn part(&self) -> Part {
-        let told = format!(
+        let worst = format!(
             "for information, worst run: p99 {}, slowest {} (control {}, {}), all answered in {}",
             time(self.cache.worst(0.99)),
             time(self.cache.worst(1.0)),
@@ -264,7 +264,7 @@ impl Row {
             time(self.total),
         );
         Part {
-            notes: vec![told],
+            notes: vec![worst],
             ..Part::checked(self.title(), &self.checks())
         }
     }

@@ -1,4 +1,4 @@
-//! The cache under examination: its clock in our hands, its loader counted and timed by us.
+//! The cache under test, with a clock that moves by hand and a loader that is counted and timed.
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,7 +14,7 @@ pub const SOFT: Duration = Duration::from_secs(5);
 pub const HARD: Duration = Duration::from_secs(120);
 pub const AGE: Duration = Duration::from_secs(6);
 
-/// Longer than any forecast takes.
+/// A limit that no forecast reaches.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Subject {
@@ -23,16 +23,16 @@ pub struct Subject {
     ledger: Arc<VersionIndex>,
 }
 
-/// What the loader itself saw, whatever the cache's own counters say.
+/// Records of the loader, independent of the counters of the cache.
 struct VersionIndex {
     begun: AtomicUsize,
     /// Begin and end of each finished call.
     ran: Mutex<Vec<(Instant, Instant)>>,
-    /// When a refresh had replaced the value, by the thread that did it.
+    /// When each refresh had replaced the value, recorded by the thread that did it.
     replaced: Mutex<Vec<Instant>>,
 }
 
-/// Room in the ledger for so many computes without an allocation.
+/// The number of computes that are recorded without an allocation.
 const COMPUTES: usize = 2_000;
 
 impl Subject {
@@ -40,7 +40,7 @@ impl Subject {
         Subject::on(simulations, None)
     }
 
-    /// With a second level behind it, if there is one.
+    /// A subject with this second level, if there is one.
     pub fn on(
         simulations: u32,
         level: Option<SecondLevel<Fixture, Forecast>>,
@@ -83,18 +83,19 @@ impl Subject {
         })
     }
 
-    /// How often the loader was called.
+    /// The number of calls of the loader.
     pub fn computes(&self) -> usize {
         self.ledger.begun.load(Ordering::SeqCst)
     }
 
-    /// How long each finished call of the loader took.
+    /// The time of each finished call of the loader.
     pub fn compute_times(&self) -> Vec<Duration> {
         let ran = locked(&self.ledger.ran);
         ran.iter().map(|(began, ended)| *ended - *began).collect()
     }
 
-    /// The finished calls of the loader from the `first` on, counted from 0, which must be refreshes.
+    /// The finished calls of the loader from the `first` on, counted from 0, which must be
+    /// refreshes.
     pub fn refreshes(&self, first: usize) -> Vec<Compute> {
         let ran = locked(&self.ledger.ran);
         let replaced = locked(&self.ledger.replaced);
@@ -108,15 +109,16 @@ impl Subject {
         refreshes.collect()
     }
 
-    /// Loads the value and lets it grow stale.
+    /// Loads the value and makes it stale.
     pub fn prepare(&self) {
         let _ = self.cache.get_blocking(&MATCH);
-        // A caller has its value a moment before the load has ended.
+        // A caller gets its value a moment before the load ends.
         self.settles(1);
         self.clock.advance(AGE);
     }
 
-    /// Waits until the loader has run so many times in all and every run has ended; false if that does not come about.
+    /// Waits until the loader has run this number of times in all and every run has ended. Returns
+    /// false if that takes too long.
     pub fn settles(&self, runs: usize) -> bool {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {

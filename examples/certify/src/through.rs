@@ -1,4 +1,4 @@
-//! The same crowds on a cache with Redis behind it, and what it keeps there.
+//! The same crowds on a cache with Redis behind it, and the content of Redis after them.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::report::{Part, Progress};
-use crate::stampede::{self, Callers, Row};
+use crate::stampede::{self, Callers, StampedeRow};
 use crate::subject::{HARD, SOFT, Subject};
 
-/// Fixtures as a store knows them.
+/// The encoding of fixtures as keys of a store.
 struct Teams;
 
 impl Codec<Fixture> for Teams {
@@ -32,19 +32,19 @@ impl Codec<Fixture> for Teams {
     }
 }
 
-/// A Redis, and the part of it that is one crowd's.
+/// A Redis, and the namespace of one crowd in it.
 struct Behind {
     url: String,
     namespace: Namespace,
 }
 
-/// What was measured with Redis.
+/// The results with Redis.
 pub struct Through {
-    pub crowds: Vec<Row>,
+    pub crowds: Vec<StampedeRow>,
     pub kept: Kept,
 }
 
-/// What is in Redis, and what another process has of it.
+/// The content of Redis, and its use for another process.
 pub struct Kept {
     pub terms: Terms,
     pub left: Duration,
@@ -55,7 +55,7 @@ pub struct Kept {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl Behind {
-    /// A namespace that no other crowd has: what is stored by one must not be found by the next.
+    /// A separate namespace, because the next crowd must not find the values of this one.
     fn new(url: &str) -> Result<Behind, Error> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let namespace = Namespace::new(&format!("certify:{}", now.as_nanos()))?;
@@ -65,7 +65,7 @@ impl Behind {
         })
     }
 
-    /// A process of its own, as far as Redis can tell.
+    /// A second level that looks like another process to Redis.
     fn level(&self) -> Result<SecondLevel<Fixture, Forecast>, Error> {
         let store = RedisStore::builder(self.url.as_str()).connect_blocking()?;
         let format = Format::new(Postcard);
@@ -102,8 +102,9 @@ pub fn measure(
     runtime: &Runtime,
     progress: &Progress,
 ) -> Result<Through, Error> {
-    let crowd = |callers: &Callers<'_>| -> Result<(Row, Behind), Error> {
-        // What one crowd has stored, the next would load instead of computing it.
+    let crowd = |callers: &Callers<'_>| -> Result<(StampedeRow, Behind), Error> {
+        // In a shared namespace, the next crowd would read the stored value instead of computing
+        // it.
         let behind = Behind::new(url)?;
         let level = Some(behind.level()?);
         Ok((stampede::stale(callers, level, runs, progress)?, behind))
@@ -118,7 +119,8 @@ pub fn measure(
 
 impl Through {
     pub fn pass(&self) -> bool {
-        self.crowds.iter().all(Row::pass) && self.kept.checks().iter().all(|check| check.pass)
+        self.crowds.iter().all(StampedeRow::pass)
+            && self.kept.checks().iter().all(|check| check.pass)
     }
 
     pub fn parts(&self) -> Vec<Part> {
@@ -129,13 +131,13 @@ impl Through {
                 ..part
             }
         });
-        let kept = Part::checked("What is in Redis then".to_owned(), &self.kept.checks());
+        let kept = Part::checked("Redis after the last crowd".to_owned(), &self.kept.checks());
         crowds.chain([kept]).collect()
     }
 
     pub fn json(&self) -> Value {
         json!({
-            "stale": Value::from_iter(self.crowds.iter().map(Row::json)),
+            "stale": Value::from_iter(self.crowds.iter().map(StampedeRow::json)),
             "payload_limit_us": micros(self.kept.terms.fresh_for),
             "key_left_us": micros(self.kept.left),
             "computes_after_restart": self.kept.computes,
@@ -156,15 +158,15 @@ impl Kept {
                 pass: soft == SOFT,
             },
             Check {
-                figure: "time the key has left",
+                figure: "remaining time of the key",
                 measured: time(left),
                 control: None,
-                target: format!("{}, less what has passed", time(HARD)),
+                target: format!("{}, minus the time since", time(HARD)),
                 pass: left <= HARD && left > HARD / 2,
             },
-            Check::exactly("computes of a process that starts", self.computes, 0),
+            Check::exactly("computes of a new process", self.computes, 0),
             Check {
-                figure: "it has the value from Redis",
+                figure: "its value came from Redis",
                 measured: if self.from_store { "yes" } else { "no" }.to_owned(),
                 control: None,
                 target: "yes".to_owned(),

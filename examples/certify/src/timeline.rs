@@ -6,25 +6,25 @@ use dev_support::svg::{Anchor, Ink, Picture, Scale, width_of};
 
 use crate::crowd::{Answer, Call, Compute};
 
-/// One crowd and what was computed for it.
+/// One crowd and its computes.
 pub struct Scene<'a> {
     pub name: &'a str,
-    /// The figures that go with it.
-    pub told: String,
+    /// The figures beside its name.
+    pub words: String,
     pub calls: &'a [Call],
     pub ran: &'a [Compute],
 }
 
 const LEFT: f64 = 44.0;
 const RIGHT: f64 = 10.0;
-/// From one caller to the next.
+/// The distance from one caller to the next.
 const PITCH: f64 = 1.35;
-/// Above the callers: name, then computes in the background.
+/// The height above the callers: the name, then computes in the background.
 const HEAD: f64 = 24.0;
 const LINE: f64 = 16.0;
 const BACKGROUND: f64 = 16.0;
 const GAP: f64 = 14.0;
-/// To the right of what ends last.
+/// The space to the right of the last end.
 const LABEL: f64 = 128.0;
 
 impl Scene<'_> {
@@ -32,7 +32,7 @@ impl Scene<'_> {
         self.calls.iter().map(|call| call.began).min()
     }
 
-    /// Until the last answer and the last publication.
+    /// The time until the last answer and the last publication.
     fn lasts(&self) -> Duration {
         let answers = self.calls.iter().map(|call| call.ended);
         let computes = self
@@ -44,7 +44,7 @@ impl Scene<'_> {
         lasts.map_or(Duration::ZERO, |(end, start)| end - start)
     }
 
-    /// Name and figures stand on one line, or on two where there is no room.
+    /// Name and figures stand on one line, or on two if there is no room.
     fn head(&self, width: f64) -> f64 {
         match self.beside(width) {
             Some(_) => HEAD,
@@ -52,10 +52,10 @@ impl Scene<'_> {
         }
     }
 
-    /// Where the figures begin if they stand on the line of the name.
+    /// The start of the figures if they stand on the line of the name.
     fn beside(&self, width: f64) -> Option<f64> {
         let start = 2.0 + 1.06 * width_of(self.name) + 8.0;
-        (start + width_of(&self.told) < width).then_some(start)
+        (start + width_of(&self.words) < width).then_some(start)
     }
 
     fn height(&self, width: f64) -> f64 {
@@ -69,7 +69,7 @@ impl Scene<'_> {
             "{}: {} callers, {}, the last answer after {}",
             self.name,
             self.calls.len(),
-            self.told,
+            self.words,
             time(last.unwrap_or_default())
         )
     }
@@ -80,10 +80,11 @@ pub fn in_words(scenes: &[Scene<'_>]) -> String {
     format!("Each caller from arrival to answer. {}.", scenes.join("; "))
 }
 
-/// The scenes one below the other, on one scale of time; `came` says how the callers did.
+/// The scenes one below the other, on one scale of time; `came` describes the arrival of the
+/// callers.
 pub fn picture(scenes: &[Scene<'_>], came: &str, width: f64) -> Picture {
     let lasts = scenes.iter().map(Scene::lasts).max().unwrap_or_default();
-    // Labels stand to the right of what they name.
+    // Labels stand to the right of their bars.
     let across = width - RIGHT - LEFT;
     let scale = Scale::new(
         millis(lasts) * across / (across - LABEL),
@@ -156,12 +157,12 @@ impl Drawn<'_> {
     fn on(&self, picture: &mut Picture) {
         let Scene {
             name,
-            told,
+            words,
             calls,
             ran,
             ..
         } = self.scene;
-        // The first to come at the top; `turns` leads from a lane to the caller.
+        // The first caller is at the top; `turns` maps a lane to its caller.
         let mut turns: Vec<usize> = (0..calls.len()).collect();
         turns.sort_by_key(|turn| (calls[*turn].began, calls[*turn].ended));
         let lane_of = |turn: usize| turns.iter().position(|other| *other == turn);
@@ -173,7 +174,7 @@ impl Drawn<'_> {
             Some(start) => (start, title.1),
             None => (title.0, title.1 + LINE),
         };
-        picture.text(beside, Anchor::Start, Ink::Dim, "", told);
+        picture.text(beside, Anchor::Start, Ink::Dim, "", words);
         let foot = self.y(calls.len().saturating_sub(1));
         for lane in [0, calls.len().saturating_sub(1)] {
             let place = (LEFT - 7.0, self.y(lane) + 4.0);
@@ -200,7 +201,7 @@ impl Drawn<'_> {
                 }
             }
         }
-        // One publication is a moment to show; with many, each compute ends in one.
+        // A single publication is drawn. With many, each compute ends in one, so none is drawn.
         if let [only] = *ran
             && let Some(published) = only.published
         {
@@ -214,7 +215,7 @@ impl Drawn<'_> {
         self.labels(picture, &turns);
     }
 
-    /// Names, once each, what a line, a bar and a dot are.
+    /// Explains a line, a bar and a dot, once each.
     fn labels(&self, picture: &mut Picture, turns: &[usize]) {
         let Scene { calls, ran, .. } = self.scene;
         let Some(first) = ran.iter().min_by_key(|compute| compute.began) else {
@@ -234,7 +235,8 @@ impl Drawn<'_> {
         self.label(picture, self.x(end) + 8.0, y, Ink::Work, &label);
 
         let waits = calls.iter().enumerate().filter(|(turn, call)| match lane {
-            // What answers at once says itself who waited; a caller may have lost its core, too.
+            // The label counts immediate answers instead of waits, because a caller may also have
+            // lost its core.
             None => call.answer == Answer::Waited,
             Some(_) => {
                 let computes = ran.iter().any(|compute| compute.by == Some(*turn));

@@ -1,7 +1,8 @@
 //! Real accesses, replayed at a steady pace against a short soft limit, once for each policy.
 //!
-//! All four policies run on the same table, so that they differ in nothing but what they do when a value is past its
-//! soft limit. Every key is loaded once before, so what is measured is keeping values fresh, not first loads.
+//! All four policies run on the same table, so that they differ only in their behaviour at a value
+//! past its soft limit. Every key is loaded once before, so the measurement covers refreshes and
+//! not first loads.
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
@@ -21,16 +22,16 @@ use serde_json::{Value, json};
 use crate::report::{Part, Progress, percent};
 use crate::spread::Spread;
 
-/// At most so many accesses of a trace, from its beginning.
+/// The most accesses that are replayed, from the beginning of the trace.
 const ACCESSES: usize = 60_000;
-/// From so many threads, in turns.
+/// The threads that access in turn.
 const THREADS: usize = 16;
-/// One access each so often, over all threads.
+/// The time between two accesses, over all threads.
 const PACE: Duration = Duration::from_micros(33);
-/// What a load takes: a wait, as for a database.
+/// The time of a load: a wait, as for a database.
 pub const LOAD: Duration = Duration::from_millis(1);
 const SOFT: Duration = Duration::from_millis(250);
-/// Longer than a replay: what is past its soft limit here is stale, never gone.
+/// Longer than a replay, so that values past their soft limit are stale and never expired.
 const HARD: Duration = Duration::from_secs(60);
 const LOADERS: usize = 32;
 
@@ -38,7 +39,7 @@ const LOADERS: usize = 32;
 pub fn read(path: &Path) -> Result<Vec<u32>, PayloadError> {
     let mut file = BufReader::new(File::open(path).map_err(PayloadError::because)?);
     file.fill_buf().map_err(PayloadError::because)?;
-    let not_zstd = |_| PayloadError("it is not compressed by zstd".to_owned());
+    let not_zstd = |_| PayloadError("it is not compressed with zstd".to_owned());
     let decoder = StreamingDecoder::new(file).map_err(not_zstd)?;
     let mut bytes = Vec::new();
     decoder
@@ -53,7 +54,7 @@ pub fn read(path: &Path) -> Result<Vec<u32>, PayloadError> {
         .map(|key| u32::from_le_bytes([key[0], key[1], key[2], key[3]]))
         .collect();
     match keys.is_empty() {
-        true => Err(PayloadError("there is no access in it".to_owned())),
+        true => Err(PayloadError("it has no accesses".to_owned())),
         false => Ok(keys),
     }
 }
@@ -93,7 +94,7 @@ const POLICIES: [(&str, Policy); 4] = [
     ),
 ];
 
-pub struct Row {
+pub struct TraceRow {
     pub name: &'static str,
     pub accesses: usize,
     pub loads: usize,
@@ -105,11 +106,11 @@ pub struct Row {
     pub p99: Duration,
     pub p999: Duration,
     pub spread: Spread,
-    /// Only everfresh's own policies are certified: nobody waits, nobody fails.
+    /// A verdict for the policies of everfresh only: no caller waits, no caller fails.
     pub pass: Option<bool>,
 }
 
-pub fn measure(keys: &[u32], progress: &Progress) -> Result<Vec<Row>, BuildError> {
+pub fn measure(keys: &[u32], progress: &Progress) -> Result<Vec<TraceRow>, BuildError> {
     let mut rows = Vec::with_capacity(POLICIES.len());
     for (name, policy) in POLICIES {
         progress.step(&format!("replay: {name}"), rows.len(), POLICIES.len());
@@ -119,7 +120,7 @@ pub fn measure(keys: &[u32], progress: &Progress) -> Result<Vec<Row>, BuildError
     Ok(rows)
 }
 
-fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildError> {
+fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<TraceRow, BuildError> {
     let replay = Replay::new(policy, keys)?;
     let before = replay.loads.load(Ordering::Relaxed);
     let accesses = replay.run(keys);
@@ -127,7 +128,7 @@ fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildErr
     let (waited, failed) = (count(Met::Waited), count(Met::Failed));
     let mut took: Vec<Duration> = accesses.iter().map(|access| access.0).collect();
     took.sort_unstable();
-    Ok(Row {
+    Ok(TraceRow {
         name,
         accesses: accesses.len(),
         loads: replay.loads.load(Ordering::Relaxed) - before,
@@ -143,7 +144,7 @@ fn row(name: &'static str, policy: Policy, keys: &[u32]) -> Result<Row, BuildErr
     })
 }
 
-/// What an access met.
+/// The outcome of an access.
 #[derive(Clone, Copy, PartialEq)]
 enum Met {
     Fresh,
@@ -167,7 +168,7 @@ fn load(key: u32, loads: &AtomicUsize) -> u64 {
 }
 
 impl Replay {
-    /// With every key loaded once.
+    /// A cache in which every key was loaded once.
     fn new(policy: Policy, keys: &[u32]) -> Result<Replay, BuildError> {
         let distinct: Vec<u32> = HashSet::<u32>::from_iter(keys.iter().copied())
             .into_iter()
@@ -180,12 +181,12 @@ impl Replay {
         let counted = loads.clone();
         let cache = Cache::builder()
             .name("replay")
-            // Room for all, so that nothing but age makes a load.
+            // Room for all keys, so that only age causes loads.
             .capacity(2 * distinct.len())
             .fresh_for(SOFT)
             .stale_for(stale_for)
             .beta(beta)
-            // More threads than cores: these loads wait.
+            // More threads than cores, because these loads only wait.
             .threads(LOADERS)
             .compute(move |key: &u32| load(*key, &counted))
             .build()?;
@@ -254,7 +255,7 @@ impl Replay {
     }
 }
 
-impl Row {
+impl TraceRow {
     pub fn pass(&self) -> bool {
         self.pass != Some(false)
     }
@@ -281,7 +282,7 @@ impl Row {
     }
 }
 
-pub fn part(rows: &[Row], keys: &[u32], path: &Path) -> Part {
+pub fn part(rows: &[TraceRow], keys: &[u32], path: &Path) -> Part {
     let lines = rows.iter().map(|row| {
         vec![
             row.name.to_owned(),
@@ -304,7 +305,8 @@ pub fn part(rows: &[Row], keys: &[u32], path: &Path) -> Part {
             path.display(),
         ),
         lead: format!(
-            "{THREADS} threads, one access each {} over all; soft limit {}, a load takes {}; every key was loaded once before.",
+            "{THREADS} threads, one access each {} over all; soft limit {}, a load takes {}; every \
+             key was loaded once before.",
             time(PACE),
             time(SOFT),
             time(LOAD),
@@ -317,9 +319,11 @@ pub fn part(rows: &[Row], keys: &[u32], path: &Path) -> Part {
             left: &[0],
         },
         notes: vec![
-            "waited: accesses that loaded or waited for a load; early: refreshes that X-Fetch started before the soft limit.".to_owned(),
-            "everfresh (the last two) passes with nobody waiting".to_owned(),
+            "waited: accesses that loaded or waited for a load; early: refreshes that X-Fetch \
+             started before the soft limit."
+                .to_owned(),
+            "everfresh (the last two) passes if no access waits".to_owned(),
         ],
-        pass: Some(rows.iter().all(Row::pass)),
+        pass: Some(rows.iter().all(TraceRow::pass)),
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 use dev_support::args::Words;
 
 pub const HELP: &str = "\
-Runs a fleet of processes on one Redis, and says PASS or FAIL for each figure.
+Runs a fleet of processes on one Redis, and prints PASS or FAIL for each figure.
 
 Usage: cargo run --release -p fleet [-- OPTIONS]
 
 Options:
-  --processes N   how many processes, 2 to 64 [default: 8; 3 with --soak]
-  --epochs N      how often the one key goes stale, 1 to 100000 [default: 50]
-  --redis URL     a server to use [default: one is started, which needs redis-server in the path]
-  --soak SECONDS  instead: kills, stops, empties and restarts processes and server at random for so long,
-                  and checks what may be claimed all the same
+  --processes N   the number of processes, 2 to 64. Default: 8; with --soak 3.
+  --epochs N      how often the one key goes stale, 1 to 100000. Default: 50.
+  --redis URL     the server. Default: starts one, which needs redis-server in the path.
+  --soak SECONDS  instead: kills, stops and restarts processes and server at random for this time,
+                  also empties the server, and checks the claims that must hold in spite of that
   --json          print one JSON object instead of tables
   --help          print this
 
@@ -50,9 +50,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         }
     }
     match (&parsed.soak, &parsed.redis) {
-        (Some(_), Some(_)) => {
-            Err("--soak kills its server: it takes none, and starts its own".to_owned())
-        }
+        (Some(_), Some(_)) => Err(
+            "--soak kills its server, so it starts its own and does not take --redis".to_owned(),
+        ),
         _ => Ok(parsed),
     }
 }

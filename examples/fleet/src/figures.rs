@@ -1,4 +1,4 @@
-//! What a fleet without faults does, and one whose loaders are killed.
+//! Figures of a fleet without faults, and of a fleet whose loading processes are killed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::fleet::{Fleet, Result};
 use crate::keys::{LASTING, SLOW, hash, micros};
 use crate::log::{Event, Loads};
 
-/// What readers of all processes saw.
+/// The reads of all processes, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub reads: u64,
@@ -28,9 +28,9 @@ impl Reading {
     }
 }
 
-/// Tells all to rest, and adds up what they saw.
+/// Stops the reads of all processes, and adds up their counts.
 pub fn rest(fleet: &mut Fleet) -> Result<Seen> {
-    fleet.tell_all("rest")?;
+    fleet.send_all("rest")?;
     let mut all = Seen::default();
     for (_, numbers) in fleet.answers("seen", fleet.processes.len())? {
         if let [reads, stale, waited, failed] = numbers[..] {
@@ -43,21 +43,21 @@ pub fn rest(fleet: &mut Fleet) -> Result<Seen> {
     Ok(all)
 }
 
-/// Every process has a value for each of these keys.
+/// Gives every process a value for each of these keys.
 fn spread(fleet: &mut Fleet, from: u64, keys: u64) -> Result<()> {
     for key in from..from + keys {
-        fleet.tell_all(&format!("get {key}"))?;
+        fleet.send_all(&format!("get {key}"))?;
     }
     let count = fleet.processes.len() * keys as usize;
     fleet.answers("got", count).map(|_| ())
 }
 
-/// One key, until it was stale so often.
+/// Reads one key until it has gone stale this number of times.
 pub fn one_key(fleet: &mut Fleet, epochs: usize) -> Result<Reading> {
     const KEY: u64 = 0;
     spread(fleet, KEY, 1)?;
     let from = fleet.log.len();
-    fleet.tell_all(&format!("read {KEY} 1"))?;
+    fleet.send_all(&format!("read {KEY} 1"))?;
     let mut at = from;
     while Loads::of(&fleet.log[from..]).epochs < epochs {
         at = 1 + fleet.wait_for("another refresh", at, |(_, event)| {
@@ -74,28 +74,28 @@ pub fn mix(fleet: &mut Fleet, keys: u64, time: Duration) -> Result<Reading> {
     const FIRST: u64 = 1_000;
     spread(fleet, FIRST, keys)?;
     let from = fleet.log.len();
-    fleet.tell_all(&format!("read {FIRST} {keys}"))?;
+    fleet.send_all(&format!("read {FIRST} {keys}"))?;
     fleet.listen(time)?;
     let seen = rest(fleet)?;
     let loads = Loads::of(&fleet.log[from..]);
     Ok(Reading { loads, seen })
 }
 
-/// From each invalidation until the last process served the value for the last time, sorted.
+/// The times from each invalidation until the last process stopped serving the value, sorted.
 pub fn invalidations(fleet: &mut Fleet, rounds: usize) -> Result<Vec<Duration>> {
     let count = fleet.processes.len();
     let mut took = Vec::with_capacity(rounds);
     for round in 0..rounds {
         let key = LASTING + round as u64;
-        fleet.tell_all(&format!("get {key}"))?;
+        fleet.send_all(&format!("get {key}"))?;
         let got = fleet.answers("got", count)?;
         let id = got[0].1[1];
         if got.iter().any(|(_, numbers)| numbers[1] != id) {
             return Err(format!("a fresh key has two values: {got:?}"));
         }
-        fleet.tell_all(&format!("watch {key} {id}"))?;
+        fleet.send_all(&format!("watch {key} {id}"))?;
         fleet.answers("watching", count)?;
-        fleet.tell(round % count, &format!("invalidate {key}"))?;
+        fleet.send(round % count, &format!("invalidate {key}"))?;
         let gone = fleet.gone(count)?;
         took.push(gone);
     }
@@ -104,7 +104,8 @@ pub fn invalidations(fleet: &mut Fleet, rounds: usize) -> Result<Vec<Duration>> 
 }
 
 impl Fleet {
-    /// From the beginning of the invalidation that was asked for until all processes said that the value is gone.
+    /// The time from the beginning of the invalidation until all processes have reported that the
+    /// value is gone.
     fn gone(&mut self, count: usize) -> Result<Duration> {
         let (mut began, mut last, mut left) = (None, 0, count);
         let until = std::time::Instant::now() + Duration::from_secs(60);
@@ -123,7 +124,9 @@ impl Fleet {
                     left -= 1;
                 }
                 (Some("invalidated"), [at, 1]) => began = Some(*at),
-                (Some("invalidated"), _) => return Err("an invalidation was not told".to_owned()),
+                (Some("invalidated"), _) => {
+                    return Err("an invalidation did not reach the store".to_owned());
+                }
                 _ => {}
             }
         }
@@ -133,15 +136,16 @@ impl Fleet {
     }
 }
 
-/// After the process that loads a key was killed.
+/// The figures after the process that loads a key was killed.
 pub struct Killed {
-    /// Until another one began to load, the longest of all rounds.
+    /// The time until another process began to load, the longest of all rounds.
     pub delay: Duration,
-    /// Waits are counted only where there was a stale value.
+    /// Waits are counted only if there was a stale value.
     pub seen: Seen,
 }
 
-/// Kills the process that loads, in every second round while all the others have a stale value, and in the others while nobody has one.
+/// Kills the process that loads. In every second round all other processes have a stale value; in
+/// the other rounds no process has a value.
 pub fn killed_loaders(fleet: &mut Fleet, rounds: usize) -> Result<Killed> {
     let mut killed = Killed {
         delay: Duration::ZERO,
@@ -155,11 +159,11 @@ pub fn killed_loaders(fleet: &mut Fleet, rounds: usize) -> Result<Killed> {
         }
         let from = fleet.log.len();
         let begins = |event: &Event| matches!(event, Event::Load { hash: of, .. } if *of == hash);
-        fleet.tell_all(&format!("read {key} 1"))?;
+        fleet.send_all(&format!("read {key} 1"))?;
         let at = fleet.wait_for("a load", from, |(_, event)| begins(event))?;
         let loader = fleet.log[at].0;
         let Some(place) = fleet.place(loader) else {
-            return Err("a process that was killed loads".to_owned());
+            return Err("a killed process loads".to_owned());
         };
         let since = micros();
         fleet.kill(place);

@@ -1,4 +1,4 @@
-//! The processes, as the one that starts them sees them.
+//! The processes, from the view of the process that starts them.
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,16 +11,16 @@ use everfresh::store::Namespace;
 use rand::RngExt;
 
 use crate::keys::random;
-use crate::log::{Event, Told};
+use crate::log::{Event, LoggedEvent};
 use crate::process::HIDDEN;
 
-/// Longer than any answer takes; it only ends a run that has failed.
+/// A limit that no answer reaches; it only ends a run that has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub type Result<T> = std::result::Result<T, String>;
 
 pub struct Process {
-    /// Of all that were ever started.
+    /// Its number among all processes that were ever started.
     pub number: usize,
     child: Child,
     stdin: ChildStdin,
@@ -31,8 +31,8 @@ pub struct Fleet {
     pub namespace: Namespace,
     lease: Duration,
     pub processes: Vec<Process>,
-    /// Everything that was told, in the order in which it was heard.
-    pub log: Vec<Told>,
+    /// All events, in the order in which they were received.
+    pub log: Vec<LoggedEvent>,
     lines: Receiver<(usize, Option<String>)>,
     speak: Sender<(usize, Option<String>)>,
     started: usize,
@@ -93,16 +93,17 @@ impl Fleet {
         })
     }
 
-    pub fn tell(&mut self, at: usize, command: &str) -> Result<()> {
-        let told = writeln!(self.processes[at].stdin, "{command}");
-        told.map_err(|error| format!("a process does not listen: {error}"))
+    pub fn send(&mut self, at: usize, command: &str) -> Result<()> {
+        let sent = writeln!(self.processes[at].stdin, "{command}");
+        sent.map_err(|error| format!("a process does not take commands: {error}"))
     }
 
-    pub fn tell_all(&mut self, command: &str) -> Result<()> {
-        (0..self.processes.len()).try_for_each(|at| self.tell(at, command))
+    pub fn send_all(&mut self, command: &str) -> Result<()> {
+        (0..self.processes.len()).try_for_each(|at| self.send(at, command))
     }
 
-    /// The next line of any process, unless there is none before `until`. What belongs to the log is in the log then.
+    /// The next line of any process, unless none arrives before `until`. Events are added to the
+    /// log first.
     pub fn next(&mut self, until: Instant) -> Result<Option<(usize, String)>> {
         loop {
             let wait = until.saturating_duration_since(Instant::now());
@@ -121,13 +122,17 @@ impl Fleet {
         }
     }
 
-    /// Waits for so many lines that begin with this word; who said them, and the numbers in them.
+    /// Waits for this number of lines that begin with `word`. Returns their processes and the
+    /// numbers in them.
     pub fn answers(&mut self, word: &str, count: usize) -> Result<Vec<(usize, Vec<u64>)>> {
         let until = Instant::now() + PATIENCE;
         let mut answers = Vec::new();
         while answers.len() < count {
             let Some((by, line)) = self.next(until)? else {
-                return Err(format!("{} of {count} said `{word}`", answers.len()));
+                return Err(format!(
+                    "{} of {count} processes answered `{word}`",
+                    answers.len()
+                ));
             };
             let mut words = line.split(' ');
             if words.next() == Some(word) {
@@ -142,7 +147,7 @@ impl Fleet {
         &mut self,
         what: &str,
         mut from: usize,
-        is: impl Fn(&Told) -> bool,
+        is: impl Fn(&LoggedEvent) -> bool,
     ) -> Result<usize> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -151,19 +156,19 @@ impl Fleet {
             }
             from = self.log.len();
             if self.next(until)?.is_none() {
-                return Err(format!("in vain: {what}"));
+                return Err(format!("waited in vain: {what}"));
             }
         }
     }
 
-    /// Listens for that long.
+    /// Receives lines for this time.
     pub fn listen(&mut self, time: Duration) -> Result<()> {
         let until = Instant::now() + time;
         while self.next(until)?.is_some() {}
         Ok(())
     }
 
-    /// Ends a process as a crash does.
+    /// Ends a process like a crash.
     pub fn kill(&mut self, at: usize) {
         let process = &mut self.processes[at];
         self.killed.insert(process.number);
@@ -171,7 +176,7 @@ impl Fleet {
         let _ = process.child.wait();
     }
 
-    /// Starts one in the place of one that was killed.
+    /// Starts a process in the place of a killed one.
     pub fn replace(&mut self, at: usize) -> Result<()> {
         self.processes[at] = self.process()?;
         let number = self.processes[at].number;
@@ -189,7 +194,7 @@ impl Fleet {
         signal(&self.processes[at].child, name)
     }
 
-    /// Where the process of this number is now.
+    /// The index of the process with this number.
     pub fn place(&self, number: usize) -> Option<usize> {
         self.processes
             .iter()

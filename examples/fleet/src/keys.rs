@@ -1,4 +1,4 @@
-//! The keys and values of the fleet, and what they cost.
+//! The keys and values of the fleet, and their cost.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,14 +7,14 @@ use everfresh::store::{Codec, Namespace, Postcard, StoreKey};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-/// How long values are fresh that are to go stale, and how long a load of them takes.
+/// The fresh time of values that are meant to go stale, and the time of a load.
 pub const FRESH: Duration = Duration::from_millis(100);
 pub const LOAD: Duration = Duration::from_millis(10);
 pub const STALE: Duration = Duration::from_secs(600);
 
 /// Keys from here on have values that stay fresh.
 pub const LASTING: u64 = 1 << 32;
-/// Keys from here on are loaded so slowly that a loader can be killed before it is done.
+/// Loads of keys from here on are so slow that a process can be killed before its load ends.
 pub const SLOW: u64 = 1 << 33;
 pub const SLOW_LOAD: Duration = Duration::from_millis(300);
 
@@ -32,7 +32,7 @@ pub fn micros() -> u64 {
     now.map_or(0, |now| now.as_micros() as u64)
 }
 
-/// Another one at each call.
+/// A different key at each call.
 pub fn random() -> SmallRng {
     SmallRng::seed_from_u64(RandomState::new().hash_one(micros()))
 }

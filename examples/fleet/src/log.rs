@@ -1,4 +1,4 @@
-//! What processes tell of what they do, a line each, and what may be concluded from it.
+//! The log: events that processes report, one per line, and the conclusions from them.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -6,7 +6,8 @@ use std::fmt;
 /// A line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A load begins: under a lease over the epoch `base`, if it has one, and for a resident value, if there is one.
+    /// A load begins: under a lease over the epoch `base`, if there is a lease, and for a resident
+    /// value, if there is one.
     Load {
         hash: u128,
         base: Option<u64>,
@@ -18,13 +19,13 @@ pub enum Event {
     Loaded { hash: u128, id: u64 },
     /// The store has taken a result, as the successor of `base`.
     Published { hash: u128, base: u64, epoch: u64 },
-    /// The store was told of an insert or an invalidation.
+    /// The store has taken an insert or an invalidation.
     Wrote { hash: u128, epoch: u64 },
-    /// A key was invalidated at that time by a process that then read this value.
+    /// A process invalidated a key at this time, and then read this value.
     After { hash: u128, id: u64, at: u64 },
 }
 
-/// A number, or a dash for none.
+/// A number, or a dash if there is none.
 struct Maybe(Option<u64>);
 
 impl fmt::Display for Maybe {
@@ -58,7 +59,7 @@ impl fmt::Display for Event {
 }
 
 impl Event {
-    /// `None` if the line says something else.
+    /// `None` if the line is not an event.
     pub fn parse(line: &str) -> Option<Event> {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |at: usize| words.get(at)?.parse::<u64>().ok();
@@ -94,23 +95,23 @@ impl Event {
     }
 }
 
-/// An event, and the number of the process that told of it. A process that is started anew has a new number.
-pub type Told = (usize, Event);
+/// An event, and the number of the process that reported it. A restarted process has a new number.
+pub type LoggedEvent = (usize, Event);
 
-/// How often the fleet loaded.
+/// The loads of the fleet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loads {
     pub loads: usize,
-    /// Stored epochs that were loaded anew, absent ones among them.
+    /// Stored epochs that were loaded again, including those of missing keys.
     pub epochs: usize,
-    /// Loads besides the first of each epoch.
+    /// Loads beyond the first of each epoch.
     pub duplicates: usize,
-    /// Loads for which the store could not be asked.
+    /// Loads without a lease, because the store could not be reached.
     pub unleased: usize,
 }
 
 impl Loads {
-    pub fn of(log: &[Told]) -> Loads {
+    pub fn of(log: &[LoggedEvent]) -> Loads {
         let mut seen = HashSet::new();
         let mut counted = Loads::default();
         for (_, event) in log {
@@ -132,20 +133,21 @@ impl Loads {
     }
 }
 
-/// What was claimed and is not so, with the events that show it.
+/// The violations of each claim, with the events that show them.
 #[derive(Default)]
 pub struct Broken {
     /// At most one successor of each stored epoch.
     pub successors: Vec<String>,
-    /// Nothing loaded before an invalidation or insert is stored, or read by who invalidated, after it.
+    /// No result of a load that began before an invalidation or insert is stored after it, or read
+    /// after it by the process that invalidated.
     pub overwritten: Vec<String>,
-    /// One refresh of a value at a time in each process. (A value may be refreshed again: when the result of the first was refused, and
-    /// the store still has the value.)
+    /// One refresh of a value at a time in each process. (A value may be refreshed again if the
+    /// result of the first refresh was refused and the store still has the value.)
     pub refreshes: Vec<String>,
 }
 
 impl Broken {
-    pub fn find(log: &[Told]) -> Broken {
+    pub fn find(log: &[LoggedEvent]) -> Broken {
         let mut broken = Broken::default();
         let mut successors = HashMap::new();
         let mut refreshing = HashMap::new();
@@ -177,7 +179,7 @@ impl Broken {
                 Event::After { .. } => {}
             }
         }
-        // Processes tell of their doings in any order; so all of it is known before this is asked.
+        // The events of different processes arrive in any order, so all are read before this check.
         for (process, event) in log {
             match *event {
                 Event::Published { hash, base, epoch } => {
@@ -217,7 +219,7 @@ mod tests {
         Event::Published { hash, base, epoch }
     }
 
-    fn broken(log: &[Told]) -> [usize; 3] {
+    fn broken(log: &[LoggedEvent]) -> [usize; 3] {
         let broken = Broken::find(log);
         [broken.successors, broken.overwritten, broken.refreshes].map(|lines| lines.len())
     }
@@ -248,13 +250,13 @@ mod tests {
             load(2, 2, Some(1), 0),
             load(2, 3, Some(1), 0),
         ];
-        let log: Vec<Told> = log.into_iter().enumerate().collect();
+        let log: Vec<LoggedEvent> = log.into_iter().enumerate().collect();
         let loads = Loads::of(&log);
         assert_eq!((loads.loads, loads.epochs, loads.duplicates), (3, 2, 1));
     }
 
     #[test]
-    fn what_keeps_to_the_claims_is_left_alone() {
+    fn a_log_that_keeps_the_claims_has_no_violations() {
         let log = [
             (0, load(1, 1, None, 0)),
             (0, published(1, 5)),

@@ -1,7 +1,8 @@
-//! A fleet of real processes on one Redis: how often it loads, how fast it hears of an invalidation, and what happens when a
-//! process is killed while it loads. Says PASS or FAIL for each figure.
+//! A fleet of real processes on one Redis: how often it loads, how fast an invalidation reaches all
+//! processes, and the effect of killing a process while it loads. Prints PASS or FAIL for each
+//! figure.
 //!
-//! `cargo run --release -p fleet` starts a server of its own; `--help` lists what it takes.
+//! `cargo run --release -p fleet` starts a server of its own; `--help` lists the options.
 
 mod args;
 mod figures;
@@ -29,7 +30,7 @@ const WRONG_USE: u8 = 2;
 const LEASE: Duration = Duration::from_secs(1);
 const LEASE_IN_SOAK: Duration = Duration::from_millis(500);
 
-/// What a delay may be longer than the lease: the others wake up, ask, and begin.
+/// The time that a delay may exceed the lease: the other processes wake up, ask, and begin.
 const A_LITTLE: Duration = Duration::from_millis(100);
 
 const SEEN_BY_ALL: Duration = Duration::from_millis(20);
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
         Err(wrong) => {
-            eprintln!("fleet: {wrong}; --help lists what there is");
+            eprintln!("fleet: {wrong}; --help lists the options");
             return ExitCode::from(WRONG_USE);
         }
     };
@@ -99,8 +100,8 @@ fn show(args: &Args) -> Result<bool> {
     );
     say(args, &about(&title, &mixed, &mixed_rows));
 
-    let told = figures::invalidations(&mut fleet, INVALIDATIONS)?;
-    let at = |part: f64| told[((told.len() as f64 * part).ceil() as usize).max(1) - 1];
+    let times = figures::invalidations(&mut fleet, INVALIDATIONS)?;
+    let at = |part: f64| times[((times.len() as f64 * part).ceil() as usize).max(1) - 1];
     let told_rows = [Check::at_most(
         "99 of 100",
         at(0.99),
@@ -110,8 +111,9 @@ fn show(args: &Args) -> Result<bool> {
     say(
         args,
         &format!(
-            "From invalidate_everywhere until the last process has stopped serving the value, {} times: half of them {}, at most {}\n{}",
-            grouped(told.len()),
+            "From invalidate_everywhere until the last process has stopped serving the value, \
+             {} times: half of them {}, at most {}\n{}",
+            grouped(times.len()),
             time(at(0.5)),
             time(at(1.0)),
             checks(&told_rows).text(),
@@ -191,13 +193,13 @@ fn after_kills(killed: &Killed) -> Vec<Check> {
     let limit = LEASE + A_LITTLE;
     vec![
         Check::at_most(
-            "until another one loads",
+            "until another process loads",
             killed.delay,
             limit,
-            "one lease and a little",
+            "a little over one lease",
         ),
         Check::exactly(
-            "reads that waited where a stale value was",
+            "reads that waited despite a stale value",
             killed.seen.waited as usize,
             0,
         ),
@@ -228,13 +230,13 @@ fn soak(args: &Args, duration: Duration) -> Result<bool> {
             0,
         ),
         Check::exactly(
-            "refreshes of one value at a time, beside the first",
+            "concurrent refreshes of one value",
             broken.refreshes.len(),
             0,
         ),
         Check::exactly("reads that failed", seen.failed as usize, 0),
         Check::at_most(
-            "until all is well again",
+            "recovery after the last fault",
             soaked.recovered,
             RECOVERED,
             "by itself",
@@ -244,9 +246,10 @@ fn soak(args: &Args, duration: Duration) -> Result<bool> {
     say(
         args,
         &format!(
-            "{processes} processes for {}, {} faults: {} processes killed and {} stopped for a while; \
-             the server flushed {} times, restarted empty {} times, stopped {} times\n\
-             {} loads, {} of them without a lease; {} results stored, {} inserts and invalidations; {} reads, {} of them stale\n{}",
+            "{processes} processes for {}, {} faults: {} processes killed and {} stopped for a \
+             while; the server flushed {} times, restarted empty {} times, stopped {} times\n\
+             {} loads, {} of them without a lease; {} results stored, \
+             {} inserts and invalidations; {} reads, {} of them stale\n{}",
             time(duration),
             soaked.faults(),
             soaked.killed,

@@ -1,4 +1,5 @@
-//! One process of the fleet: a cache with a store, which does what it is told a line at a time, and tells of it.
+//! One process of the fleet: a cache with a store. It executes commands, one per line, and reports
+//! events.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -18,13 +19,13 @@ use crate::keys::{FRESH, LASTING, LOAD, SLOW, SLOW_LOAD, STALE, hash, micros, ra
 use crate::log::Event;
 use crate::witness::Witness;
 
-/// The first argument of a process of the fleet; for nobody else.
+/// The first argument of a process of the fleet; not for users.
 pub const HIDDEN: &str = "--process-of-the-fleet";
 
 const READERS: usize = 2;
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Writes a line; who no longer reads it has ended, and this process ends with it.
+/// Writes a line. If the reader has ended, this process ends too.
 pub fn say(line: &impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -32,7 +33,7 @@ pub fn say(line: &impl std::fmt::Display) {
 
 pub fn run(mut words: impl Iterator<Item = String>) -> ExitCode {
     let mut word = || words.next().unwrap_or_default();
-    let started = Process::start(&word(), &word(), &word());
+    let started = Worker::start(&word(), &word(), &word());
     let process = match started {
         Ok(process) => process,
         Err(error) => {
@@ -65,19 +66,19 @@ pub fn run(mut words: impl Iterator<Item = String>) -> ExitCode {
 }
 
 #[derive(Clone)]
-struct Process {
+struct Worker {
     cache: Cache<u64, u64>,
     store: Arc<Witness>,
     namespace: Namespace,
     loading: Arc<AtomicU64>,
 }
 
-impl Process {
+impl Worker {
     fn start(
         url: &str,
         namespace: &str,
         lease_ms: &str,
-    ) -> Result<Process, Box<dyn std::error::Error>> {
+    ) -> Result<Worker, Box<dyn std::error::Error>> {
         let store = Witness::new(RedisStore::builder(url).connect_blocking()?);
         let lease = Duration::from_millis(lease_ms.parse()?);
         let loading = Arc::new(AtomicU64::new(0));
@@ -96,7 +97,7 @@ impl Process {
             .store(SecondLevel::new(store.clone(), namespace)?.lease(lease))
             .compute_with(loader)
             .build()?;
-        Ok(Process {
+        Ok(Worker {
             cache,
             store,
             namespace: namespace_,
@@ -111,7 +112,7 @@ impl Process {
         }
     }
 
-    /// Reads until a value is not served any more.
+    /// Reads until the cache no longer serves a value.
     fn watch(&self, key: u64, id: u64) {
         say(&"watching");
         let process = self.clone();
@@ -129,12 +130,12 @@ impl Process {
 
     fn invalidate(&self, key: u64) {
         let at = micros();
-        let told = block_on(self.cache.invalidate_everywhere(&key));
-        say(&format!("invalidated {at} {}", u8::from(told.is_ok())));
+        let sent = block_on(self.cache.invalidate_everywhere(&key));
+        say(&format!("invalidated {at} {}", u8::from(sent.is_ok())));
     }
 }
 
-/// The origin: slow, and the same for all. What it returns is a number that no other load returns.
+/// The origin: slow, and shared by all processes. It returns a number that no other load returns.
 fn load(
     request: &Request<u64, u64>,
     store: &Witness,
@@ -161,7 +162,7 @@ fn load(
     })
 }
 
-/// One that no other call in any process returns.
+/// A number that no other call in any process returns.
 fn number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static FIRST: OnceLock<u64> = OnceLock::new();
@@ -169,17 +170,17 @@ fn number() -> u64 {
     first + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Threads that read and write until they are told to rest.
+/// Threads that read and write until the command `rest`.
 #[derive(Default)]
 struct Busy {
     stop: Arc<AtomicBool>,
-    readers: Vec<JoinHandle<Seen>>,
+    readers: Vec<JoinHandle<ReadCounts>>,
     writers: Vec<JoinHandle<()>>,
 }
 
-/// What readers saw.
+/// Reads by outcome.
 #[derive(Default)]
-struct Seen {
+struct ReadCounts {
     reads: u64,
     stale: u64,
     waited: u64,
@@ -187,12 +188,12 @@ struct Seen {
 }
 
 impl Busy {
-    fn read(&mut self, process: &Process, from: u64, keys: u64) {
+    fn read(&mut self, process: &Worker, from: u64, keys: u64) {
         for _ in 0..READERS {
             let (process, stop) = (process.clone(), self.stop.clone());
             self.readers.push(thread::spawn(move || {
                 let (zipf, mut rng) = (Zipf::new(keys), random());
-                let mut seen = Seen::default();
+                let mut seen = ReadCounts::default();
                 while !stop.load(Ordering::Relaxed) {
                     for _ in 0..20 {
                         seen.count(&process.cache.get_blocking(&(from + zipf.draw(&mut rng))));
@@ -204,8 +205,8 @@ impl Busy {
         }
     }
 
-    /// Invalidates, reads what is there after it, and inserts now and then.
-    fn write(&mut self, process: &Process, from: u64, keys: u64) {
+    /// Invalidates a key, reads the value after it, and inserts now and then.
+    fn write(&mut self, process: &Worker, from: u64, keys: u64) {
         let (process, stop) = (process.clone(), self.stop.clone());
         self.writers.push(thread::spawn(move || {
             let mut rng = random();
@@ -230,12 +231,12 @@ impl Busy {
         }));
     }
 
-    fn rest(&mut self, process: &Process) {
+    fn rest(&mut self, process: &Worker) {
         self.stop.store(true, Ordering::Relaxed);
         for writer in self.writers.drain(..) {
             let _ = writer.join();
         }
-        let mut all = Seen::default();
+        let mut all = ReadCounts::default();
         for reader in self.readers.drain(..) {
             if let Ok(seen) = reader.join() {
                 all.reads += seen.reads;
@@ -255,7 +256,7 @@ impl Busy {
     }
 }
 
-impl Seen {
+impl ReadCounts {
     fn count<K>(&mut self, read: &Result<everfresh::Cached<K, u64>, Error>) {
         self.reads += 1;
         match read {
@@ -272,7 +273,7 @@ impl Seen {
     }
 }
 
-/// Keys of which the n-th is read 1/n as often as the first.
+/// Draws keys; the n-th is drawn 1/n as often as the first.
 struct Zipf(Vec<f64>);
 
 impl Zipf {

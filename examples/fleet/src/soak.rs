@@ -1,4 +1,4 @@
-//! Everything that can happen to processes and their server, at random, and what may be claimed all the same.
+//! Random faults of processes and their server, and the claims that must hold in spite of them.
 use std::time::{Duration, Instant};
 
 use dev_support::redis::Server;
@@ -12,7 +12,7 @@ use crate::log::{Broken, Event, Loads};
 
 const KEYS: u64 = 16;
 
-/// What a soak came to.
+/// The result of a soak.
 #[derive(Default)]
 pub struct Soaked {
     pub killed: usize,
@@ -25,7 +25,8 @@ pub struct Soaked {
     pub writes: usize,
     pub seen: Seen,
     pub broken: Broken,
-    /// From the end of the faults until an invalidation by one process had reached the others.
+    /// The time from the end of the faults until an invalidation by one process had reached the
+    /// others.
     pub recovered: Duration,
 }
 
@@ -61,8 +62,8 @@ pub fn soak(fleet: &mut Fleet, server: &mut Server, time: Duration) -> Result<So
 }
 
 fn busy(fleet: &mut Fleet) -> Result<()> {
-    fleet.tell_all(&format!("read 0 {KEYS}"))?;
-    fleet.tell_all(&format!("write 0 {KEYS}"))
+    fleet.send_all(&format!("read 0 {KEYS}"))?;
+    fleet.send_all(&format!("write 0 {KEYS}"))
 }
 
 fn one_fault(
@@ -79,8 +80,8 @@ fn one_fault(
             fleet.kill(at);
             fleet.listen(short)?;
             fleet.replace(at)?;
-            fleet.tell(at, &format!("read 0 {KEYS}"))?;
-            fleet.tell(at, &format!("write 0 {KEYS}"))?;
+            fleet.send(at, &format!("read 0 {KEYS}"))?;
+            fleet.send(at, &format!("write 0 {KEYS}"))?;
         }
         1 => {
             soaked.stopped += 1;
@@ -109,32 +110,32 @@ fn one_fault(
     Ok(())
 }
 
-/// All are connected, and what one says reaches the others.
+/// Waits until all processes are connected and a change by one reaches the others.
 fn recover(fleet: &mut Fleet) -> Result<()> {
     let count = fleet.processes.len();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        fleet.tell_all("state")?;
+        fleet.send_all("state")?;
         let states = fleet.answers("state", count)?;
         if states.iter().all(|(_, numbers)| numbers == &[1]) {
             break;
         }
         if Instant::now() > until {
-            return Err("a process is not connected again".to_owned());
+            return Err("a process does not connect again".to_owned());
         }
         fleet.listen(Duration::from_millis(5))?;
     }
-    // A key of its own, that stays fresh.
+    // A separate key that stays fresh.
     let key = LASTING + micros();
     let mut ids = Vec::new();
     for at in 0..count {
-        fleet.tell(at, &format!("get {key}"))?;
+        fleet.send(at, &format!("get {key}"))?;
         ids.push(fleet.answers("got", 1)?[0].1[1]);
     }
     for (at, id) in ids.iter().enumerate() {
-        fleet.tell(at, &format!("watch {key} {id}"))?;
+        fleet.send(at, &format!("watch {key} {id}"))?;
     }
     fleet.answers("watching", count)?;
-    fleet.tell(0, &format!("invalidate {key}"))?;
+    fleet.send(0, &format!("invalidate {key}"))?;
     fleet.answers("gone", count).map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! A store that says what goes through it.
+//! A store that reports the operations that pass through it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,7 +13,8 @@ use everfresh::store::{
 use crate::log::Event;
 use crate::process::say;
 
-/// Notes for each lease over what it was granted, and tells of each change that the store confirmed.
+/// Records the epoch over which each lease was granted, and reports each change that the store has
+/// confirmed.
 #[derive(Debug)]
 pub struct Witness {
     store: RedisStore,
@@ -28,7 +29,7 @@ impl Witness {
         })
     }
 
-    /// Over which epoch the lease was granted under which a load begins; `None` if it begins without one.
+    /// The epoch over which the lease of a load was granted; `None` if the load has no lease.
     pub fn base(&self, hash: u128) -> Option<Epoch> {
         self.granted().remove(&hash)
     }

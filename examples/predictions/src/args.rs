@@ -11,16 +11,17 @@ Serves match predictions from an everfresh cache, and a page to watch it: http:/
 Usage: cargo run --release -p predictions [-- OPTIONS]
 
 Options:
-  --port N         where to listen on 127.0.0.1; 0 takes a free one [default: 8080]
+  --port N         the port on 127.0.0.1; 0 takes a free one. Default: 8080.
   --redis URL      a second level: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]
-  --fresh MS       how long a prediction is fresh [default: 5000]
-  --stale MS       how long after that it is still served while it is refreshed [default: 115000]
-  --simulations N  simulated matches of one prediction [default: 1700000, about 200 ms of a core]
-  --beta B         how eagerly hot predictions are refreshed before they go stale; 0 is not at all [default: 1]
+  --fresh MS       how long a prediction is fresh. Default: 5000.
+  --stale MS       how long after that it is served stale while a refresh runs. Default: 115000.
+  --simulations N  simulated matches of one prediction. Default: 1700000, about 200 ms of a core.
+  --beta B         how eagerly hot predictions are refreshed before they go stale; 0 turns early
+                   refreshes off. Default: 1.
   --help           print this
 
-It prints the address on standard output, logs to standard error, and ends on SIGTERM or ctrl-c: requests under way are
-finished and leases given back.
+It prints the address on standard output and logs to standard error. On SIGTERM or ctrl-c it
+finishes the requests under way, releases its leases, and ends.
 ";
 
 #[derive(Debug)]

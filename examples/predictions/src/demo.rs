@@ -1,4 +1,4 @@
-//! The buttons of the page, and the page.
+//! The page, and the actions of its buttons.
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,11 +71,11 @@ pub fn routes() -> Router<Arc<Service>> {
         .merge(buttons)
 }
 
-/// Nothing from elsewhere.
+/// Allows no content from other sites.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:";
 
-/// Refuses what another site's page sends by the browser of whoever runs this.
+/// Refuses requests that a page of another site sends through the browser of the operator.
 async fn own_page(request: Request, next: Next) -> Response {
     let site = request.headers().get("sec-fetch-site");
     let foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
@@ -86,7 +86,7 @@ async fn own_page(request: Request, next: Next) -> Response {
 }
 
 impl Service {
-    /// What is broken and what is on.
+    /// Which parts are broken, and whether the traffic is on.
     pub fn switches(&self) -> Value {
         let traffic = self
             .demo
@@ -108,13 +108,13 @@ struct Switch {
 
 type Switched = Result<Query<Switch>, QueryRejection>;
 
-/// The loader fails.
+/// Makes the loader fail.
 async fn loader(State(service): Shared, switch: Switched) -> Result<Json<Value>, Refusal> {
     service.loader.set_broken(switch?.on);
     Ok(Json(service.switches()))
 }
 
-/// The cable to Redis is cut.
+/// Cuts the cable to Redis.
 async fn store(State(service): Shared, switch: Switched) -> Result<Json<Value>, Refusal> {
     let on = switch?.on;
     let (_, cable) = service.store.as_ref().ok_or(Refusal::NO_STORE)?;
@@ -122,7 +122,7 @@ async fn store(State(service): Shared, switch: Switched) -> Result<Json<Value>, 
     Ok(Json(service.switches()))
 }
 
-/// Steady requests for the watched pairing.
+/// Sends steady requests for the watched pairing.
 async fn traffic(State(service): Shared, switch: Switched) -> Result<Json<Value>, Refusal> {
     let on = switch?.on;
     let old = {
@@ -149,7 +149,7 @@ async fn steady(service: Arc<Service>) {
         if service.is_stopping() {
             return;
         }
-        // In a task of its own: one that waits does not hold up the next.
+        // In a task of its own, so that a request that waits does not delay the next one.
         let (service, watched) = (service.clone(), watched.clone());
         tokio::spawn(async move { drop(service.read(&watched).await) });
     }
@@ -160,7 +160,7 @@ struct Size {
     requests: usize,
 }
 
-/// What a burst met.
+/// The outcomes of a burst.
 #[derive(Serialize)]
 struct Outcome {
     requests: usize,
@@ -173,7 +173,7 @@ struct Outcome {
     p99_us: f64,
 }
 
-/// Lets the watched pairing go stale, asks for it many times at once, and waits for the refresh.
+/// Makes the watched pairing stale, requests it many times at once, and waits for the refresh.
 async fn burst(
     State(service): Shared,
     size: Result<Query<Size>, QueryRejection>,
@@ -184,12 +184,12 @@ async fn burst(
     }
     let _alone = service.demo.burst.try_lock().map_err(|_| Refusal::BUSY)?;
     let watched = Pairing::watched();
-    // A read of a value that is stale already would begin one refresh more than the burst does.
+    // A read of a value that is already stale would begin a refresh besides that of the burst.
     let value = match service.cache.peek(&watched) {
         Some(value) => value,
         None => service.read(&watched).await.map_err(Refusal::from)?,
     };
-    // What is computed for an earlier epoch would be counted too.
+    // A computation for an earlier epoch would be counted too, so wait for its end.
     wait_until(|| service.tally.computing.get() == 0).await;
     let begun = service.tally.begun();
     service.cache.insert(watched.clone(), value.gone_stale());
@@ -210,7 +210,7 @@ async fn burst(
     for request in started {
         answers.extend(request.await);
     }
-    // The refresh ends after all of them are answered; in a fleet another process may have run it.
+    // The refresh ends after all requests are answered. In a fleet another process may have run it.
     let is_fresh = || {
         service
             .cache
@@ -246,13 +246,13 @@ async fn burst(
     }))
 }
 
-/// Waits until it is so, but no longer than a load may take.
+/// Waits for the condition, but no longer than the time limit of a load.
 async fn wait_until(it_is: impl Fn() -> bool) {
     let waiting = async {
         while !it_is() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    // Then the answer shows what there is.
+    // At the time limit the answer shows the figures so far.
     let _ = timeout(LOAD, waiting).await;
 }

@@ -1,4 +1,4 @@
-//! What the page shows, a few times a second, as server-sent events.
+//! The figures of the page, sent a few times a second as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::refusal::Refusal;
 use crate::service::{Service, Shared};
 use crate::tally::KINDS;
 
-/// Pages that watch at a time.
+/// The most pages that can watch at the same time.
 const STREAMS: usize = 32;
 
 const EVERY: Duration = Duration::from_millis(250);
 
-/// After 15 minutes a stream ends; a page that still watches opens another by itself.
+/// A stream ends after 15 minutes. A page that still watches opens another by itself.
 const EVENTS: usize = 15 * 60 * 4;
 
 static PLACES: Semaphore = Semaphore::const_new(STREAMS);
@@ -51,11 +51,11 @@ pub async fn stream(State(service): Shared) -> Result<Response, Refusal> {
     Ok((headers, body).into_response())
 }
 
-/// Totals, from which the page makes rates.
+/// Totals, from which the page computes rates.
 fn snapshot(service: &Arc<Service>, watched: &Pairing) -> Value {
     let tally = &service.tally;
     let answers = KINDS.into_iter().zip(tally.answers());
-    // A read of the cache, but not a request: the tally does not count it.
+    // This reads the cache without a request, so the tally does not count it.
     let value = service.cache.get_if_present(watched);
     let state = match value.as_ref().map(|value| value.freshness()) {
         None => "none",
@@ -64,7 +64,9 @@ fn snapshot(service: &Arc<Service>, watched: &Pairing) -> Value {
     };
     json!({
         "at": tally.now(),
-        "answers": answers.map(|(kind, count)| (kind.to_owned(), count.into())).collect::<serde_json::Map<_, _>>(),
+        "answers": answers
+            .map(|(kind, count)| (kind.to_owned(), count.into()))
+            .collect::<serde_json::Map<_, _>>(),
         "computes": tally.computes.get(),
         "failures": tally.failures.get(),
         "computing": tally.computing.get(),

@@ -1,6 +1,8 @@
-//! The reference application: a prediction service on everfresh, with metrics, a health check, and a page to watch it.
+//! The reference application: a prediction service on everfresh, with metrics, a health check, and
+//! a page that shows the cache at work.
 //!
-//! `cargo run --release -p predictions`, then open the address it prints. `--help` lists what it takes.
+//! `cargo run --release -p predictions`, then open the address it prints. `--help` lists the
+//! options.
 
 mod args;
 mod demo;
@@ -33,10 +35,10 @@ use crate::tally::Tally;
 
 const WRONG_USE: u8 = 2;
 
-/// How long the store may take at the end to be told what is under way.
+/// How long the shutdown waits for the store to take the last results and releases.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Bounds of what is measured in seconds: answers of the store, loads.
+/// Bucket bounds, in seconds, for the times of store operations and loads.
 const SECONDS: [f64; 10] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
         Err(wrong) => {
-            eprintln!("predictions: {wrong}; --help lists what there is");
+            eprintln!("predictions: {wrong}; --help lists the options");
             return ExitCode::from(WRONG_USE);
         }
     };
@@ -78,7 +80,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Some(url) => Some(connect(url).await?),
         None => None,
     };
-    // The cable too: what is given back at the end goes through it.
+    // The cable must live on too, because leases are released through it at the end.
     let kept = store.clone();
     let tally = Arc::new(Tally::new());
     let loader = Arc::new(Loader::new(args.simulations, tally.clone()));
@@ -117,7 +119,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Through a cable that the page can cut. A server that is not there yet may come up later.
+/// Connects to Redis through a cable that the page can cut. The server may start later.
 async fn connect(url: &str) -> Result<(Arc<RedisStore>, Arc<Cable>), Failure> {
     let (cable, through) = Cable::lay(url).await?;
     let store = match RedisStore::builder(through.as_str()).connect().await {
@@ -130,23 +132,24 @@ async fn connect(url: &str) -> Result<(Arc<RedisStore>, Arc<Cable>), Failure> {
     Ok((Arc::new(store), cable))
 }
 
-/// Waits until nobody but us has the store.
+/// Waits until no other handle of the store exists.
 ///
-/// The cache ended with the last request. What it had begun still has the store: a computation that runs publishes its result, one
-/// that is queued gives its lease back untried, and one that takes too long gives it back when it is to be renewed.
+/// The cache ended with the last request, but its loads still hold the store. A running computation
+/// publishes its result. A queued computation releases its lease untried. A computation that takes
+/// too long releases its lease when the lease is due for renewal.
 async fn give_back(store: &Arc<RedisStore>) {
     let began = Instant::now();
     while Arc::strong_count(store) > 1 {
         if began.elapsed() > FAREWELL {
-            tracing::warn!("leases may be left; they end by themselves");
+            tracing::warn!("some leases may remain; they expire by themselves");
             return;
         }
         sleep(Duration::from_millis(5)).await;
     }
-    tracing::info!("leases are given back");
+    tracing::info!("all leases are released");
 }
 
-/// Who no longer reads standard output misses nothing that is needed.
+/// Ignores errors, because nothing depends on a reader of standard output.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

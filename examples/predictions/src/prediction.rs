@@ -1,4 +1,4 @@
-//! What is cached, how it is computed, and by which limits.
+//! The cached values, their computation, and their limits.
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,19 +15,20 @@ use crate::tally::Tally;
 
 pub type Predictions = Cache<Pairing, Prediction>;
 
-/// Names the predictions in a store, and their version.
+/// The name of the predictions in a store, and their version.
 const NAMESPACE: &str = "predictions:v1";
 
-/// How long it is believed that a pairing has no prediction.
-const ABSENT: Duration = Duration::from_secs(60);
+/// How long the cache remembers that a pairing has no prediction.
+const NOT_FOUND: Duration = Duration::from_secs(60);
 
-/// A load that takes longer is given up; the same as the time limit of a request.
+/// The time limit of a load, equal to that of a request.
 pub const LOAD: Duration = Duration::from_secs(10);
 
-/// How long the fleet waits for a process that died while it computed; and at most a third of it does a shutdown.
+/// How long the fleet waits for a process that died during a computation. A shutdown waits at most
+/// a third of it.
 const LEASE: Duration = Duration::from_millis(1_500);
 
-/// Who plays at home, and against whom; whether there are such teams only the loader knows.
+/// The home team and the away team. Only the loader knows whether they exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pairing {
     pub home: String,
@@ -35,7 +36,7 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// The one that the page watches.
+    /// The pairing that the page watches.
     pub fn watched() -> Pairing {
         Pairing {
             home: MATCH.home.to_owned(),
@@ -59,23 +60,24 @@ impl Pairing {
     }
 }
 
-/// A forecast, and which computation made it.
+/// A forecast, and the number of its computation.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Prediction {
     pub forecast: Forecast,
-    /// Counted by the process that computed it.
+    /// Numbered by the process that computed it.
     pub computation: u64,
-    /// Whether a request was answered with it although it was due: stale, or early.
+    /// Whether a request was answered with this value although it was due: stale, or early.
     ///
-    /// A count of the epochs that needed a refresh, made by those who are served and not by the cache.
+    /// It counts the epochs that needed a refresh from the side of the requests, independent of the
+    /// cache.
     #[serde(skip)]
     due: AtomicBool,
 }
 
 impl Prediction {
-    /// True for the first request that finds it due.
+    /// True for the first request that finds the value due.
     pub fn becomes_due(&self) -> bool {
-        // Looked at before it is written: a crowd on one stale value shares the line.
+        // Read before it is written, because a crowd on one stale value shares the cache line.
         !self.due.load(Ordering::Relaxed) && !self.due.swap(true, Ordering::Relaxed)
     }
 
@@ -90,7 +92,7 @@ impl Prediction {
     }
 }
 
-/// Computes predictions, unless it is told to fail.
+/// Computes predictions, or fails on request.
 pub struct Loader {
     simulations: u32,
     broken: AtomicBool,
@@ -138,7 +140,7 @@ struct Broken;
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the loader is broken, on purpose; the page can mend it")
+        f.write_str("the loader is broken on purpose; the page can mend it")
     }
 }
 
@@ -156,13 +158,13 @@ pub fn cache(
         .capacity(10_000)
         .fresh_for(args.fresh)
         .stale_for(args.stale)
-        .not_found_for(ABSENT)
+        .not_found_for(NOT_FOUND)
         .load_timeout(LOAD)
         .backoff(Duration::from_millis(200), Duration::from_secs(2))
         .beta(args.beta)
         // Requests keep the other half of the cores.
         .threads((cores / 2).max(1))
-        // Above it a pairing that nobody asked for yet is refused (503) rather than queued for seconds.
+        // Above this, a missing pairing is refused (503) instead of queued for seconds.
         .queue(1_000)
         .try_compute(move |pairing: &Pairing| loader.load(pairing));
     if let Some(store) = store {

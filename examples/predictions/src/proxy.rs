@@ -1,4 +1,4 @@
-//! The cable to Redis: a small proxy inside the service that can be cut, to see what happens then.
+//! The cable to Redis: a small proxy inside the service that the page can cut to show an outage.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Lays a cable to the server of a URL; returns it with the URL that leads through it.
+    /// Lays a cable to the server of a URL. Returns the cable, and the URL that leads through it.
     pub async fn lay(url: &str) -> io::Result<(Arc<Cable>, String)> {
         let wrong = "--redis takes redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]";
         let parts =
@@ -26,7 +26,7 @@ impl Cable {
         Ok((cable, through))
     }
 
-    /// Cut: every connection ends, and none is made.
+    /// While it is cut, every connection ends and none is made.
     pub fn set_cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }
@@ -65,7 +65,7 @@ async fn carry(listener: TcpListener, server: String, mut cut: watch::Receiver<b
     }
 }
 
-/// A URL around its server.
+/// The parts of a URL around its server.
 struct Parts {
     before: String,
     server: String,

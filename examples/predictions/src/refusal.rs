@@ -1,4 +1,4 @@
-//! What is answered instead of a prediction: a status, a word for programs, a sentence for people.
+//! Answers instead of a prediction: a status, a word for programs, a sentence for people.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -29,32 +29,32 @@ impl Refusal {
     pub const BAD_QUERY: Refusal = Refusal::new(
         StatusCode::BAD_REQUEST,
         "bad-query",
-        "the query lacks something, or has what is not allowed",
+        "the query lacks a parameter, or has an invalid one",
     );
     pub const CROSS_SITE: Refusal = Refusal::new(
         StatusCode::FORBIDDEN,
         "cross-site",
-        "only the service's own page may do that",
+        "only the page of this service may do that",
     );
     pub const UNKNOWN_TEAM: Refusal = Refusal::new(
         StatusCode::NOT_FOUND,
         "unknown-team",
-        "at least one of the teams is not known",
+        "at least one of the teams does not exist",
     );
     pub const NOT_FOUND: Refusal = Refusal::new(
         StatusCode::NOT_FOUND,
         "not-found",
-        "there is nothing here; try /predict/ManCity/Liverpool",
+        "no such page; try /predict/ManCity/Liverpool",
     );
     pub const METHOD: Refusal = Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
-        "not by this method",
+        "this method is not allowed here",
     );
     pub const BUSY: Refusal = Refusal::new(
         StatusCode::CONFLICT,
         "burst-under-way",
-        "one burst at a time",
+        "a burst is already running",
     );
     pub const NO_STORE: Refusal = Refusal::new(
         StatusCode::CONFLICT,

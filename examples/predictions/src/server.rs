@@ -1,4 +1,4 @@
-//! Accepts connections, with limits, and ends them in good order.
+//! Accepts connections, with limits, and ends them gracefully.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,13 +14,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Connections at a time; more wait to be accepted.
+/// The most connections at the same time; further ones wait to be accepted.
 const CONNECTIONS: usize = 4_096;
 
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// How long requests under way are waited for at the end: longer than any may take.
+/// How long the shutdown waits for requests under way: longer than their time limit.
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// Serves until `stop` is done; then accepts no more, and finishes the requests that are under way.
@@ -40,13 +40,13 @@ pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output 
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: it passes when others end.
+                // Most likely out of file descriptors, which passes when other connections end.
                 tracing::warn!("cannot accept: {error}");
                 sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // Without it the answers are right, and later.
+        // If this fails, answers are only later.
         let _ = stream.set_nodelay(true);
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -54,7 +54,7 @@ pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output 
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // Its errors are the client's: it went away, or sent what is not HTTP.
+            // An error here is caused by the client: it went away, or did not send HTTP.
             let _ = connection.await;
             drop(place);
         });

@@ -1,4 +1,4 @@
-//! The routes, and what they answer.
+//! The routes and their answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +26,10 @@ use crate::proxy::Cable;
 use crate::refusal::Refusal;
 use crate::tally::{KINDS, Tally, kind};
 
-/// How long a request may take: longer than a load, whose own error says more.
+/// The time limit of a request: longer than that of a load, whose error says more.
 const REQUEST: Duration = LOAD.saturating_add(Duration::from_secs(2));
 
-/// A longer name is no team's.
+/// The most characters in the name of a team.
 const LONGEST: usize = 32;
 
 pub struct Service {
@@ -55,7 +55,7 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/health", get(health))
         .merge(demo::routes())
         .layer(from_fn(in_time))
-        // Answers for longer than that.
+        // Its answer takes longer than that.
         .route("/events", get(events::stream))
         .fallback(async || Refusal::NOT_FOUND)
         .method_not_allowed_fallback(async || Refusal::METHOD)
@@ -139,7 +139,7 @@ struct Body<'a> {
     computation: u64,
 }
 
-/// How likely each result is, 0 to 1.
+/// The probability of each result, 0 to 1.
 #[derive(Serialize)]
 struct Chances {
     home: f64,
@@ -147,8 +147,8 @@ struct Chances {
     away: f64,
 }
 
-/// A prediction as JSON, with what HTTP caches want to know: `Age` and `Cache-Control` (RFC 9111, RFC 5861), and
-/// `Cache-Status` (RFC 9211).
+/// A prediction as JSON, with the headers that HTTP caches read: `Age` and `Cache-Control` (RFC
+/// 9111, RFC 5861), and `Cache-Status` (RFC 9211).
 fn answer(
     service: &Service,
     pairing: &Pairing,
@@ -170,7 +170,7 @@ fn answer(
         age_ms: age.as_millis() as u64,
         computation: prediction.computation,
     };
-    // What was stale from the start had no fresh time at all.
+    // A value that was stale from the start had no fresh time.
     let (fresh_for, left) = match prediction.freshness() {
         Freshness::Fresh => (
             service.fresh,
@@ -180,7 +180,7 @@ fn answer(
     };
     let mut headers = HeaderMap::with_capacity(4);
     let mut put = |name, text: String| {
-        // Made of digits and our own words, so always a header.
+        // Only digits and our own words, so always a valid header.
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
@@ -207,7 +207,7 @@ fn status(source: Source, left: i64) -> String {
     }
 }
 
-/// An answer of the same size that needs no cache: what a measurement is compared with.
+/// An answer of the same size without a cache, for comparison in measurements.
 fn constant(service: &Service) -> (HeaderMap, &'static str) {
     let (max_age, stale) = (service.fresh.as_secs(), service.stale.as_secs());
     let limits = format!("max-age={max_age}, stale-while-revalidate={stale}");
@@ -223,9 +223,13 @@ fn constant(service: &Service) -> (HeaderMap, &'static str) {
     (headers, CONSTANT)
 }
 
-const CONSTANT: &str = r#"{"home":"ManCity","away":"Liverpool","chances":{"home":0.4813,"draw":0.2311,"away":0.2876},"goals":[1.7391,1.3132],"likeliest":[1,1],"source":"fresh","age_ms":512,"computation":12}"#;
+const CONSTANT: &str = concat!(
+    r#"{"home":"ManCity","away":"Liverpool","#,
+    r#""chances":{"home":0.4813,"draw":0.2311,"away":0.2876},"goals":[1.7391,1.3132],"#,
+    r#""likeliest":[1,1],"source":"fresh","age_ms":512,"computation":12}"#,
+);
 
-/// Prometheus' text format.
+/// The metrics in the text format of Prometheus.
 async fn metrics(State(service): Shared) -> Response {
     let tally = &service.tally;
     for (kind, count) in KINDS.into_iter().zip(tally.answers()) {
@@ -246,7 +250,7 @@ async fn metrics(State(service): Shared) -> Response {
     ([(header::CONTENT_TYPE, text)], service.metrics.render()).into_response()
 }
 
-/// A store that is down does not make the service unready: it goes on without.
+/// The service stays ready while the store is down, because it goes on without it.
 async fn health(State(service): Shared) -> Response {
     let ready = !service.is_stopping();
     let status = match ready {

@@ -1,4 +1,5 @@
-//! What the service itself counts, apart from the cache: what requests were answered with, and what the loader did.
+//! Counters of the service itself, independent of the cache: the answers to requests, and the calls
+//! of the loader.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use everfresh::{Error, Source};
 use serde::Serialize;
 
-/// A counter; Relaxed, for it orders nothing.
+/// A counter. Relaxed, because it orders nothing.
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
@@ -26,7 +27,7 @@ impl Count {
     }
 }
 
-/// What a request was answered with.
+/// The kinds of answers to a request.
 pub const KINDS: [&str; 9] = [
     "fresh",
     "early",
@@ -35,7 +36,7 @@ pub const KINDS: [&str; 9] = [
     "loaded",
     "coalesced",
     "store",
-    "absent",
+    "not-found",
     "failed",
 ];
 
@@ -47,7 +48,7 @@ fn number(source: Source) -> usize {
         Source::AfterFailure => 3,
         Source::Loaded => 4,
         Source::Coalesced => 5,
-        // And what a later version of the library adds: it was not here.
+        // Kinds that a later version of the library adds: the value was not in this process.
         _ => 6,
     }
 }
@@ -56,7 +57,7 @@ pub fn kind(source: Source) -> &'static str {
     KINDS[number(source)]
 }
 
-/// Bounds of the latency's buckets in nanoseconds; above them is one more.
+/// Bounds of the latency buckets, in nanoseconds; one more bucket lies above them.
 const BOUNDS: [u64; 12] = [
     250,
     1_000,
@@ -72,7 +73,7 @@ const BOUNDS: [u64; 12] = [
     1_000_000_000,
 ];
 
-/// How many refreshes of the watched pairing are remembered.
+/// The number of refreshes of the watched pairing that are remembered.
 const SPANS: usize = 64;
 
 /// One computation of the watched pairing, in milliseconds since the start of the service.
@@ -166,12 +167,13 @@ impl Tally {
         self.spans().iter().copied().collect()
     }
 
-    /// How many computations of the watched pairing have begun.
+    /// The number of computations of the watched pairing that have begun.
     pub fn begun(&self) -> u64 {
         self.spans().back().map_or(0, |span| span.number)
     }
 
-    /// How many computations of the watched pairing began after that and have ended: those that succeeded, those that failed.
+    /// Of the computations of the watched pairing that began after this and have ended: how many
+    /// succeeded, and how many failed.
     pub fn since(&self, begun: u64) -> (usize, usize) {
         let spans = self.spans();
         let ended = |failed: bool| {
@@ -210,7 +212,8 @@ impl Drop for Computing<'_> {
         if self.watched {
             let now = self.tally.now();
             let mut spans = self.tally.spans();
-            // One key has one computation at a time, so it is the latest.
+            // One key has one computation at a time, so the latest span is the one of this
+            // computation.
             if let Some(span) = spans.back_mut() {
                 span.ended = Some(now);
                 span.failed = self.failed;

@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else: what certify prints, with pictures of the same runs.
+//! The report as one self-contained page: the printed tables, with pictures of the same runs.
 use std::fmt::Write;
 use std::num::NonZero;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,18 +10,18 @@ use crate::findings::Findings;
 use crate::latency::{self, Curve, Limit};
 use crate::report::Part;
 use crate::spread::Times;
-use crate::stampede::Row;
+use crate::stampede::StampedeRow;
 use crate::timeline::{self, Scene};
 use crate::{evolution, trace};
 
-/// Where and when it was measured.
+/// The machine and the date of the measurement.
 pub struct Circumstances {
     pub machine: String,
     pub date: String,
 }
 
 impl Circumstances {
-    /// This machine, now.
+    /// This machine at this time.
     pub fn here() -> Circumstances {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let system = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
@@ -45,7 +45,7 @@ impl Circumstances {
     }
 }
 
-/// Day and minute in universal time, of so many seconds since the beginning of 1970.
+/// Day and minute in universal time, from seconds since the beginning of 1970.
 fn date(seconds: u64) -> String {
     let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     let is_leap = |year: u64| {
@@ -73,7 +73,10 @@ fn date(seconds: u64) -> String {
     )
 }
 
-const AGAIN: &str = "<p class=\"dim\">To measure it once more: <code>cargo run --release -p certify -- --report FILE.html</code></p>\n";
+const AGAIN: &str = concat!(
+    "<p class=\"dim\">To measure again: ",
+    "<code>cargo run --release -p certify -- --report FILE.html</code></p>\n",
+);
 
 const WIDE: f64 = 720.0;
 const NARROW: f64 = 348.0;
@@ -99,7 +102,8 @@ pub fn page(findings: &Findings, circumstances: &Circumstances) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+         style-src 'unsafe-inline'\"/>\n\
          <title>everfresh certified: {verdict}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n\
          <header>\n<h1>{}</h1>\n{}{}{}</header>\n<main>\n{}\n{}</main>\n\
          </body>\n</html>\n",
@@ -123,7 +127,7 @@ pub fn page(findings: &Findings, circumstances: &Circumstances) -> String {
     )
 }
 
-/// How many checks there are, and how many of them are met.
+/// The number of checks that are met, and of all checks.
 fn counted(findings: &Findings) -> (usize, usize) {
     let parts = findings.parts();
     let cells = parts
@@ -171,7 +175,7 @@ fn section(id: &str, title: &str, figures: &str, parts: &[Part]) -> String {
     )
 }
 
-/// A figure of pictures beside each other, or below where there is no room.
+/// A figure of pictures beside each other, or below each other if there is no room.
 fn figure(pictures: &[String], caption: &str) -> String {
     format!(
         "<figure>\n<div class=\"row\">\n{}</div>\n<figcaption>{}</figcaption>\n</figure>\n",
@@ -180,7 +184,8 @@ fn figure(pictures: &[String], caption: &str) -> String {
     )
 }
 
-/// A picture as wide as the page, and drawn anew for a phone, where its letters would be too small.
+/// A picture as wide as the page, and a second one for phones, where its letters would be too
+/// small.
 fn for_both(draw: impl Fn(f64) -> String) -> String {
     format!(
         "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>\n",
@@ -207,10 +212,11 @@ fn sheet(part: &Part) -> String {
     if !part.lead.is_empty() {
         table += &paragraph("dim", &part.lead);
     }
-    // It scrolls where it is wider than the page, by keyboard, too.
+    // A table wider than the page scrolls, by keyboard too.
     let _ = writeln!(
         table,
-        "<div class=\"sheet\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">\n<table>\n<thead><tr>",
+        "<div class=\"sheet\" role=\"region\" tabindex=\"0\" \
+         aria-label=\"{}\">\n<table>\n<thead><tr>",
         escaped(&part.title)
     );
     let class = |column: usize| {
@@ -276,7 +282,7 @@ fn sheet(part: &Part) -> String {
     table + "</div>\n"
 }
 
-/// A figure and its unit, if that is what the cell holds.
+/// A figure and its unit, if the cell holds one.
 fn measure(cell: &str) -> Option<(&str, &str)> {
     let (number, unit) = cell.rsplit_once(' ')?;
     let is_number = number.starts_with(|first: char| first.is_ascii_digit());
@@ -284,7 +290,7 @@ fn measure(cell: &str) -> Option<(&str, &str)> {
     (is_number && is_unit && !number.contains(char::is_alphabetic)).then_some((number, unit))
 }
 
-/// A unit in as much room as the longest of its column needs.
+/// A unit in a space as wide as the longest unit of its column.
 fn room(widest: usize, unit: &str) -> String {
     match (widest, unit) {
         (0, _) => String::new(),
@@ -296,7 +302,7 @@ fn room(widest: usize, unit: &str) -> String {
     }
 }
 
-/// How long the callers of these crowds waited.
+/// The picture of the waits of these crowds.
 fn waiting(curves: &[Curve<'_>], limits: &[Limit], title: &str, caption: &str) -> String {
     let drawn = for_both(|width| {
         latency::picture(curves, limits, width).inline(title, &latency::in_words(curves, limits))
@@ -304,12 +310,13 @@ fn waiting(curves: &[Curve<'_>], limits: &[Limit], title: &str, caption: &str) -
     figure(&[drawn], caption)
 }
 
-const HOW_TO_READ: &str = "Each nine of the callers has as much room as all before it, so that \
-     the few slow ones can be seen. Line: the callers of all runs; band: from the best run to the \
-     worst; dots: p50 and p99, as in the table. Thin: the control, the same crowd at a plain value.";
+const HOW_TO_READ: &str = "The scale gives each further nine of the callers the same room, so \
+     that the few slow ones can be seen. Line: the callers of all runs. Band: from the best run \
+     to the worst. Dots: p50 and p99, as in the table. Thin: the control, the same crowd at a \
+     plain value.";
 
 /// A crowd and its control.
-fn curves(row: &Row, ink: Ink) -> [Curve<'_>; 2] {
+fn curves(row: &StampedeRow, ink: Ink) -> [Curve<'_>; 2] {
     [
         Curve {
             name: row.name.clone(),
@@ -332,8 +339,8 @@ fn control(name: String, times: &Times) -> Curve<'static> {
     }
 }
 
-/// What bounds the callers of a stale entry, besides the control.
-fn limits(rows: &[Row]) -> Vec<Limit> {
+/// The limits for callers of a stale entry, besides the control.
+fn limits(rows: &[StampedeRow]) -> Vec<Limit> {
     let shortest = rows.iter().map(|row| row.compute).min();
     let compute = shortest.unwrap_or_default();
     let limit = |name: &str, at| Limit {
@@ -359,19 +366,18 @@ fn crowds(findings: &Findings) -> Option<String> {
         runs: &cold.cache.times.runs,
         aside: false,
     });
-    curves.push(control(
-        format!("control, {}", cold.name()),
-        &cold.control.times,
-    ));
+    let name = format!("control, {}", cold.name());
+    curves.push(control(name, &cold.control.times));
     let figure = waiting(
         &curves,
         &limits(&findings.stale),
         "How long a crowd waits for one value",
         &format!(
-            "Who meets a stale entry reads it and goes on; only where there is no value yet, callers wait for the one load. {HOW_TO_READ}"
+            "Callers of a stale entry read it and go on. Only callers without a value wait for the \
+             load. {HOW_TO_READ}"
         ),
     );
-    let parts: Vec<Part> = findings.stale.iter().map(Row::part).collect();
+    let parts: Vec<Part> = findings.stale.iter().map(StampedeRow::part).collect();
     let parts: Vec<Part> = parts.into_iter().chain([findings.cold.part()]).collect();
     Some(section("crowds", "A crowd on one value", &figure, &parts))
 }
@@ -416,7 +422,8 @@ fn accesses(findings: &Findings) -> Option<String> {
         &curves,
         &load,
         "How long accesses of a trace wait, by policy",
-        "The same accesses at the same pace under each policy. Each nine of the accesses has as much room as all before it; dots: p50 and p99, as in the table.",
+        "The same accesses at the same pace under each policy. The scale gives each further nine \
+         of the accesses the same room. Dots: p50 and p99, as in the table.",
     );
     Some(section(
         "accesses",
@@ -429,16 +436,14 @@ fn accesses(findings: &Findings) -> Option<String> {
 fn generations(findings: &Findings) -> Option<String> {
     let loads = evolution::LOADS.each_ref().map(|load| {
         let rows = findings.generations.iter();
-        (
-            load,
-            rows.filter(|row| row.is_under(load)).collect::<Vec<_>>(),
-        )
+        let rows: Vec<_> = rows.filter(|row| row.is_under(load)).collect();
+        (load, rows)
     });
     let mut figures = String::new();
 
     let computes = loads.each_ref().map(|(load, rows)| {
         let bars: Vec<Bar> = rows.iter().map(|row| row.bar()).collect();
-        let title = format!("Computes; callers come {}", load.told);
+        let title = format!("Computes; callers come {}", load.words);
         let words = bars
             .iter()
             .map(|bar| format!("{}: {}", bar.label, bar.shown));
@@ -448,35 +453,36 @@ fn generations(findings: &Findings) -> Option<String> {
     });
     figures += &figure(
         &computes,
-        "How often 100 callers of one stale key compute its value; once would do.",
+        "How often 100 callers of one stale key compute its value; one compute is enough.",
     );
 
-    let stampede = |rows: &[&evolution::Row], told: &str, title: &str, caption: &str| {
+    let stampede = |rows: &[&evolution::EvolutionRow], words: &str, title: &str, caption: &str| {
         let scenes: Vec<Scene<'_>> = rows.iter().map(|row| row.scene()).collect();
         let drawn = for_both(|width| {
-            timeline::picture(&scenes, told, width).inline(title, &timeline::in_words(&scenes))
+            timeline::picture(&scenes, words, width).inline(title, &timeline::in_words(&scenes))
         });
         figure(&[drawn], caption)
     };
     if let Some(unprotected) = loads[0].1.first() {
         figures += &stampede(
             &[unprotected],
-            loads[0].0.told,
+            loads[0].0.words,
             "A stampede",
-            "The stampede, all at once: each caller is a line from arrival to answer, which is a dot; thick where it computes.",
+            "The stampede, all at once. Each caller is a line from arrival to answer (a dot), thick \
+             while the caller computes.",
         );
     }
     for (load, rows) in &loads {
-        // The best lock, and everfresh.
         let best = &rows[rows.len().saturating_sub(2)..];
         let caption = format!(
-            "Callers {}: the best of the locks, and everfresh, on one scale. Dashed: the new value is published.",
-            load.told
+            "Callers {}: the best of the locks, and everfresh, on one scale. Dashed: the new value \
+             is published.",
+            load.words
         );
         figures += &stampede(
             best,
-            load.told,
-            &format!("Callers of one stale key, {}", load.told),
+            load.words,
+            &format!("Callers of one stale key, {}", load.words),
             &caption,
         );
     }

@@ -35,8 +35,8 @@ fn seen(callers: u64, slowest: Duration, answer: Answer) -> Seen {
     Seen::of(calls.collect())
 }
 
-fn row() -> Row {
-    let mut row = Row::of(&Callers::Threads(100));
+fn row() -> StampedeRow {
+    let mut row = StampedeRow::of(&Callers::Threads(100));
     for run in 1..=3 {
         let read = seen(100, micros(400 * run), Answer::Stale);
         let plain = seen(100, micros(40 * run), Answer::Stale);
@@ -57,7 +57,7 @@ fn cold() -> Cold {
     cold
 }
 
-fn generation(name: &'static str, load: &'static str, computes: usize) -> evolution::Row {
+fn generation(name: &'static str, load: &'static str, computes: usize) -> evolution::EvolutionRow {
     let seen = seen(100, micros(23_000), Answer::Fresh);
     let pass = (name == "everfresh").then_some(true);
     let ran = seen.calls.iter().enumerate().take(computes);
@@ -67,7 +67,7 @@ fn generation(name: &'static str, load: &'static str, computes: usize) -> evolut
         ended: call.began + micros(20_000),
         published: Some(call.began + micros(20_001)),
     });
-    evolution::Row {
+    evolution::EvolutionRow {
         name,
         load,
         computes,
@@ -77,9 +77,9 @@ fn generation(name: &'static str, load: &'static str, computes: usize) -> evolut
     }
 }
 
-fn access(name: &'static str) -> trace::Row {
+fn access(name: &'static str) -> trace::TraceRow {
     let took: Vec<Duration> = (1..=1_000).map(micros).collect();
-    trace::Row {
+    trace::TraceRow {
         name,
         accesses: 1_000,
         loads: 12_345,
@@ -112,7 +112,7 @@ fn everything() -> Findings {
     });
     Findings {
         intro: Part {
-            title: "The value & what it costs".to_owned(),
+            title: "The value & its cost".to_owned(),
             lead: String::new(),
             table: Table::default(),
             notes: vec!["goals 2.11 to 1.45".to_owned()],
@@ -149,12 +149,12 @@ fn everything() -> Findings {
     }
 }
 
-/// Without Redis and trace, of one run, with times too short to measure.
+/// Findings without Redis and trace, of one run, with times too short to measure.
 fn little() -> Findings {
     let mut findings = everything();
     findings.through = None;
     findings.replayed = None;
-    let mut row = Row::of(&Callers::Threads(1));
+    let mut row = StampedeRow::of(&Callers::Threads(1));
     let read = seen(1, Duration::ZERO, Answer::Stale);
     row.include(&read, &read, 0, 0, None);
     row.compute = Duration::ZERO;
@@ -168,17 +168,17 @@ fn little() -> Findings {
 
 fn written(findings: &Findings) -> String {
     let circumstances = Circumstances {
-        machine: "2 cores of <nobody's> make".to_owned(),
+        machine: "2 cores of <some maker's> make".to_owned(),
         date: date(0),
     };
     page(findings, &circumstances)
 }
 
-/// The texts between the tags. Panics where an XML parser would stop.
+/// The texts between the tags. Panics at markup that an XML parser refuses.
 fn parsed(page: &str) -> Vec<String> {
     let mut rest = page
         .strip_prefix("<!doctype html>")
-        .unwrap_or_else(|| panic!("it begins with {page:.40}"));
+        .unwrap_or_else(|| panic!("the page begins with {page:.40}"));
     let (mut open, mut texts) = (Vec::new(), Vec::new());
     while let Some((text, tag)) = rest.split_once('<') {
         let inside = open.last().copied().unwrap_or_default();
@@ -218,7 +218,7 @@ fn parsed(page: &str) -> Vec<String> {
     texts
 }
 
-/// Without the entities, of which there are four.
+/// Replaces the four entities.
 fn plain(text: &str) -> String {
     let allowed = |c: char| c == '\n' || !c.is_control();
     assert!(text.chars().all(allowed), "a control character in {text:?}");
@@ -231,31 +231,32 @@ fn plain(text: &str) -> String {
     plain.replace('\u{0}', "&")
 }
 
-/// Without whitespace, of which there is more or less in a table of text.
+/// Removes whitespace, because tables of text contain more of it.
 fn dense(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
 #[test]
-fn a_page_is_well_formed_whatever_there_is_to_tell() {
+fn a_page_is_well_formed_for_all_findings() {
     for findings in [everything(), little()] {
         assert!(parsed(&written(&findings)).len() > 100);
     }
 }
 
 #[test]
-fn all_that_is_printed_is_in_the_page() {
+fn all_printed_text_is_in_the_page() {
     for findings in [everything(), little()] {
         let texts = dense(&parsed(&written(&findings)).concat());
         for part in findings.parts() {
             for line in part.text().lines().filter(|line| !line.contains("target")) {
-                // The page shows what no document may hold as a mark.
+                // The page shows control characters as a mark, because a document must not contain
+                // them.
                 let line = dense(&line.replace('\u{1}', "\u{fffd}"));
-                assert!(texts.contains(&line), "{line} is not there");
+                assert!(texts.contains(&line), "the page lacks {line}");
             }
         }
         for line in findings.intro.text().lines() {
-            assert!(texts.contains(&dense(line)), "{line} is not there");
+            assert!(texts.contains(&dense(line)), "the page lacks {line}");
         }
     }
 }
@@ -280,7 +281,7 @@ fn names_are_text_and_nothing_else() {
 }
 
 #[test]
-fn a_page_needs_nothing_from_elsewhere() {
+fn a_page_loads_nothing_from_other_places() {
     let page = written(&everything());
     for reference in ["http:", "https:", "//", "src=", "href=", "url(", "@import"] {
         assert!(!page.contains(reference), "{reference}");
@@ -294,7 +295,7 @@ fn every_picture_says_in_words_what_it_shows() {
     let pictures: Vec<&str> = pictures
         .filter_map(|picture| picture.split("</svg>").next())
         .collect();
-    // Two of computes, and each of the others wide and narrow.
+    // Two pictures of computes, and all others in two widths.
     assert_eq!(pictures.len(), 2 + 2 * (3 + 3));
     for picture in pictures {
         assert!(picture.starts_with(" role=\"img\""));
@@ -326,7 +327,7 @@ fn dates_know_leap_years() {
 }
 
 #[test]
-fn one_unlucky_run_is_told_and_not_judged() {
+fn one_unlucky_run_is_reported_and_not_judged() {
     let mut row = row();
     let plain = seen(100, micros(40), Answer::Stale);
     for _ in 0..47 {
@@ -338,8 +339,8 @@ fn one_unlucky_run_is_told_and_not_judged() {
     }
     row.include(&Seen::of(unlucky), &plain, 1, 1, None);
     assert!(row.pass(), "{}", row.part().text());
-    let told = "worst run: p99 90.0 ms, slowest 90.0 ms (control 119 µs, 120 µs)";
-    assert!(row.part().text().contains(told), "{}", row.part().text());
+    let words = "worst run: p99 90.0 ms, slowest 90.0 ms (control 119 µs, 120 µs)";
+    assert!(row.part().text().contains(words), "{}", row.part().text());
 }
 
 #[test]
@@ -358,7 +359,7 @@ fn one_caller_that_waits_for_the_refresh_in_each_run_fails() {
 
 #[test]
 fn callers_that_all_wait_fail_also_beside_a_control_that_loses_its_core() {
-    let mut row = Row::of(&Callers::Threads(100));
+    let mut row = StampedeRow::of(&Callers::Threads(100));
     row.compute = micros(200_000);
     let plain = seen(100, micros(30_000), Answer::Stale);
     let mut calls = seen(100, micros(200_000), Answer::Stale).calls;

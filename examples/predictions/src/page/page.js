@@ -1,4 +1,5 @@
-// Shows what /events tells, and sends what the buttons mean. Totals come in; rates are made here.
+// Shows the events of /events, and sends the commands of the buttons. Events carry totals; this
+// page computes the rates.
 "use strict";
 
 const MINUTE = 60_000;
@@ -14,9 +15,9 @@ const KINDS = {
   "stale": "stale",
   "after-failure": "stale, the refresh failed",
   "loaded": "loaded",
-  "coalesced": "waited for another's load",
+  "coalesced": "waited for the load of another request",
   "store": "from Redis",
-  "absent": "no such team",
+  "not-found": "no such team",
   "failed": "failed",
 };
 
@@ -46,7 +47,7 @@ function listen() {
   };
   stream.onerror = () => {
     lost();
-    // It comes back by itself unless the service refused it.
+    // The browser reconnects by itself unless the service refused the stream.
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
   };
 }
@@ -216,11 +217,11 @@ const SAID = {
   traffic: ["No more steady traffic.", "200 requests a second, for ten minutes at most."],
   loader: [
     "The loader works again.",
-    "The loader fails now: stale predictions are served up to their hard limit.",
+    "The loader fails now. Stale predictions are served up to their hard limit.",
   ],
   store: [
     "Redis can be reached again.",
-    "Redis cannot be reached now: the cache goes on without it.",
+    "Redis cannot be reached now. The cache goes on without it.",
   ],
 };
 

@@ -17,13 +17,13 @@ pub struct Browser {
     profile: PathBuf,
 }
 
-/// What the protocol calls a reference to an element.
+/// The key under which the protocol passes a reference to an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
 impl Browser {
-    /// `name` is that of the test: each has a profile of its own.
+    /// `name` is the name of the test. Each test has a browser profile of its own.
     pub fn start(name: &str) -> Browser {
         let profile = format!("predictions-{name}-{}", std::process::id());
         let profile = std::env::temp_dir().join(profile);
@@ -104,7 +104,7 @@ impl Browser {
         found[ELEMENT].as_str().expect("an element").to_owned()
     }
 
-    /// As a person would: it must be visible and nothing in front of it.
+    /// Clicks like a person: the element must be visible, with nothing in front of it.
     pub fn click(&self, selector: &str) {
         let element = self.element(selector);
         self.ask("POST", &format!("/element/{element}/click"), &json!({}));
@@ -122,7 +122,7 @@ impl Browser {
             .to_owned()
     }
 
-    /// What is shown as a number, without the spaces in it.
+    /// The text of an element as a number, without the spaces in it.
     pub fn number(&self, selector: &str) -> Option<u64> {
         let digits = self.text(selector);
         let digits: String = digits.split_whitespace().collect();
@@ -142,7 +142,7 @@ impl Browser {
         self.ask("POST", "/actions", &json!({ "actions": keyboard }));
     }
 
-    /// A screen of this width, of somebody who prefers this scheme.
+    /// Sets the width of the screen and the preferred colour scheme.
     pub fn screen(&self, width: u32, scheme: &str) {
         let command = |name: &str, parameters: Value| {
             let body = json!({ "cmd": name, "params": parameters });
@@ -158,7 +158,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser; the driver alone would leave it.
+        // Ends the browser, because the driver alone would leave it running.
         if !std::thread::panicking() {
             self.ask("DELETE", "", &json!({}));
         }

@@ -1,15 +1,15 @@
-//! What the service answers.
+//! The answers of the service.
 
 use std::io::{Read, Write};
 
 use crate::http::{Answer, connect, get, post, send};
-use crate::processes::{Service, eventually, keys, redis};
+use crate::processes::{RunningService, eventually, keys, redis};
 
 const PAIRING: &str = "/predict/ManCity/Liverpool";
 
 #[test]
 fn a_prediction_says_how_old_it_is_and_how_long_it_may_be_kept() {
-    let service = Service::start(&["--fresh", "60000", "--stale", "120000"]);
+    let service = RunningService::start(&["--fresh", "60000", "--stale", "120000"]);
     let first = get(service.port, PAIRING);
     assert_eq!(first.status, 200, "{first:?}");
     assert_eq!(first.header("content-type"), Some("application/json"));
@@ -48,7 +48,7 @@ fn status(answer: &Answer) -> &str {
 
 #[test]
 fn each_epoch_that_went_stale_is_computed_once() {
-    let service = Service::start(&["--fresh", "1", "--stale", "600000", "--beta", "0"]);
+    let service = RunningService::start(&["--fresh", "1", "--stale", "600000", "--beta", "0"]);
     get(service.port, PAIRING);
     let mut stale = 0;
     eventually("fifty stale answers", || {
@@ -75,8 +75,8 @@ fn each_epoch_that_went_stale_is_computed_once() {
 }
 
 #[test]
-fn what_is_no_pairing_is_refused() {
-    let service = Service::start(&[]);
+fn an_invalid_pairing_is_refused() {
+    let service = RunningService::start(&[]);
     let long = format!("/predict/{}/Liverpool", "a".repeat(33));
     for (path, error) in [
         ("/predict/Man%20City/Liverpool", "bad-name"),
@@ -108,8 +108,8 @@ fn what_is_no_pairing_is_refused() {
 }
 
 #[test]
-fn an_unknown_team_is_looked_for_once() {
-    let service = Service::start(&[]);
+fn an_unknown_team_is_loaded_once() {
+    let service = RunningService::start(&[]);
     for _ in 0..20 {
         let answer = get(service.port, "/predict/ManCity/Atlantis");
         assert_eq!(
@@ -127,19 +127,19 @@ fn an_unknown_team_is_looked_for_once() {
     assert!(
         metrics
             .body
-            .contains("predictions_answers_total{kind=\"absent\"} 20\n")
+            .contains("predictions_answers_total{kind=\"not-found\"} 20\n")
     );
 }
 
 #[test]
-fn a_broken_loader_fails_only_those_who_have_no_value() {
-    let service = Service::start(&["--fresh", "1", "--stale", "600000"]);
+fn a_broken_loader_fails_only_requests_for_missing_keys() {
+    let service = RunningService::start(&["--fresh", "1", "--stale", "600000"]);
     get(service.port, PAIRING);
     assert_eq!(post(service.port, "/demo/loader?on=true").status, 200);
     eventually("a stale value after a failed refresh", || {
         let answer = get(service.port, PAIRING);
         assert_eq!(answer.status, 200);
-        // However old it gets, it was fresh for a millisecond.
+        // It was fresh for a millisecond, at any age.
         let limits = answer.header("cache-control").expect("limits");
         assert!(limits.starts_with("max-age=0,"), "{limits}");
         let is_old = answer.header("age").is_some_and(|age| age != "0");
@@ -156,8 +156,8 @@ fn a_broken_loader_fails_only_those_who_have_no_value() {
 }
 
 #[test]
-fn health_tells_of_the_store_and_does_not_depend_on_it() {
-    let alone = Service::start(&[]);
+fn health_reports_the_store_and_does_not_depend_on_it() {
+    let alone = RunningService::start(&[]);
     let healthy = get(alone.port, "/health");
     assert_eq!(healthy.status, 200);
     assert_eq!(healthy.body, r#"{"live":true,"ready":true,"store":"none"}"#);
@@ -168,7 +168,7 @@ fn health_tells_of_the_store_and_does_not_depend_on_it() {
     );
 
     let redis = redis();
-    let service = Service::start(&["--redis", &redis.url()]);
+    let service = RunningService::start(&["--redis", &redis.url()]);
     let store_is = |state: &str| {
         let health = get(service.port, "/health");
         assert_eq!(health.status, 200, "{health:?}");
@@ -185,16 +185,16 @@ fn health_tells_of_the_store_and_does_not_depend_on_it() {
 }
 
 #[test]
-fn what_is_stored_outlives_the_process() {
+fn stored_predictions_outlive_the_process() {
     let redis = redis();
     let url = redis.url();
     let options = ["--redis", url.as_str(), "--fresh", "600000"];
-    let service = Service::start(&options);
+    let service = RunningService::start(&options);
     get(service.port, PAIRING);
     eventually("it is stored", || keys(&redis, "predictions:v1:d:*") == 1);
     service.kill();
 
-    let again = Service::start(&options);
+    let again = RunningService::start(&options);
     let answer = get(again.port, PAIRING);
     assert_eq!(
         (answer.status, answer.json()["source"].as_str()),
@@ -205,7 +205,7 @@ fn what_is_stored_outlives_the_process() {
 
 #[test]
 fn a_burst_on_a_stale_value_costs_one_compute() {
-    let service = Service::start(&["--fresh", "600000"]);
+    let service = RunningService::start(&["--fresh", "600000"]);
     for requests in [1, 100, 1_000] {
         let met = post(service.port, &format!("/demo/burst?requests={requests}")).json();
         assert_eq!(met["requests"], requests);
@@ -229,8 +229,8 @@ fn a_burst_on_a_stale_value_costs_one_compute() {
 }
 
 #[test]
-fn so_many_may_watch_and_no_more() {
-    let service = Service::start(&[]);
+fn the_number_of_watching_pages_is_limited() {
+    let service = RunningService::start(&[]);
     let watch = || {
         let mut stream = connect(service.port);
         let request = "GET /events HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -5,16 +5,17 @@ use std::net::TcpStream;
 use std::thread;
 
 use crate::http::{connect, get, receive};
-use crate::processes::{Service, eventually, keys, redis};
+use crate::processes::{RunningService, eventually, keys, redis};
 
 const PAIRING: &str = "/predict/ManCity/Liverpool";
 
-/// A prediction that takes about a second, so that it is under way when the service is told to end.
+/// A prediction that takes about a second, so that it is under way when the service is asked to
+/// end.
 const LONG: &str = "5000000";
 
 #[test]
-fn requests_under_way_are_finished_and_nobody_else_is_let_in() {
-    let mut service = Service::start(&["--simulations", LONG]);
+fn requests_under_way_are_finished_and_new_ones_are_not_accepted() {
+    let mut service = RunningService::start(&["--simulations", LONG]);
     let port = service.port;
     let mut late = connect(port);
     late.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n")
@@ -40,10 +41,10 @@ fn requests_under_way_are_finished_and_nobody_else_is_let_in() {
 }
 
 #[test]
-fn leases_are_given_back() {
+fn leases_are_released() {
     let redis = redis();
     let leases = || keys(&redis, "predictions:v1:l:*");
-    let mut service = Service::start(&["--redis", &redis.url(), "--simulations", LONG]);
+    let mut service = RunningService::start(&["--redis", &redis.url(), "--simulations", LONG]);
     let port = service.port;
     // One is computed, the other queued behind it, or computed by another core.
     let asking = [PAIRING, "/predict/Arsenal/Chelsea"].map(|path| {
@@ -53,7 +54,7 @@ fn leases_are_given_back() {
         stream
     });
     eventually("both have their leases", || leases() == 2);
-    // Nobody waits for either any more, so there is no request to finish.
+    // No client waits for either any more, so there is no request to finish.
     drop(asking);
     service.terminate();
     assert!(service.ends().success());

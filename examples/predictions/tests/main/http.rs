@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longer than any answer takes.
+/// A limit that no answer reaches.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The word of a refusal for programs.
+    /// The word for programs in a refusal.
     pub fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
@@ -61,7 +61,7 @@ pub fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Reads until the other side ends, or has sent what it announced.
+/// Reads until the other side ends, or has sent the announced length.
 pub fn receive(mut stream: TcpStream) -> Answer {
     let mut text = Vec::new();
     let mut part = [0; 65_536];

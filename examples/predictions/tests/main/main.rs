@@ -1,7 +1,9 @@
-//! The reference application from outside: over a real socket, with a real Redis, in a real browser.
+//! The reference application from outside: over a real socket, with a real Redis, in a real
+//! browser.
 //!
-//! Without `redis-server`, `chromium` and `chromedriver` in the path these tests fail; they are never skipped. Ports come from the
-//! operating system. Conditions are waited for; how long that takes decides nothing.
+//! Without `redis-server`, `chromium` and `chromedriver` in the path these tests fail; they are
+//! never skipped. The operating system chooses the ports. Tests wait for conditions, and no outcome
+//! depends on the time.
 
 mod browser;
 mod contract;

@@ -1,14 +1,14 @@
 //! The page, in a browser: buttons are clicked and numbers read.
 
 use crate::browser::{Browser, ENTER, TAB};
-use crate::processes::{Service, eventually, redis};
+use crate::processes::{RunningService, eventually, redis};
 
-fn open(browser: &Browser, service: &Service) {
+fn open(browser: &Browser, service: &RunningService) {
     browser.open(&format!("http://127.0.0.1:{}/", service.port));
     browser.says("#link", "Live");
 }
 
-/// Clicks one of the two, and reads what came of it once it is there.
+/// Clicks one of the two burst buttons, and reads the result.
 fn burst(browser: &Browser, requests: u64) -> Met {
     browser.script("document.getElementById('burst-requests').textContent = ''");
     browser.click(&format!("[data-burst='{requests}']"));
@@ -35,7 +35,7 @@ struct Met {
 #[test]
 fn the_buttons_do_what_they_say_and_the_numbers_show_it() {
     let redis = redis();
-    let service = Service::start(&["--redis", &redis.url(), "--fresh", "600000"]);
+    let service = RunningService::start(&["--redis", &redis.url(), "--fresh", "600000"]);
     let browser = Browser::start("buttons");
     open(&browser, &service);
     assert_eq!(browser.text("#store"), "up");
@@ -82,12 +82,12 @@ fn the_buttons_do_what_they_say_and_the_numbers_show_it() {
     browser.click("[data-switch=traffic]");
     eventually("requests arrive", || browser.number("#rate") > Some(0));
     browser.click("[data-switch=traffic]");
-    eventually("they end", || browser.number("#rate") == Some(0));
+    eventually("requests end", || browser.number("#rate") == Some(0));
 }
 
 #[test]
-fn it_needs_neither_mouse_nor_width_nor_light_nor_redis() {
-    let service = Service::start(&["--fresh", "600000"]);
+fn the_page_works_by_keyboard_on_a_phone_in_the_dark_and_without_redis() {
+    let service = RunningService::start(&["--fresh", "600000"]);
     let browser = Browser::start("needs");
     open(&browser, &service);
     let disabled = "return document.querySelector('[data-switch=store]').disabled";
@@ -105,11 +105,7 @@ fn it_needs_neither_mouse_nor_width_nor_light_nor_redis() {
     }
     assert_eq!(browser.script(focused), "100");
     let outline = "return getComputedStyle(document.activeElement).outlineStyle";
-    assert_ne!(
-        browser.script(outline),
-        "none",
-        "where the keyboard is must be seen"
-    );
+    assert_ne!(browser.script(outline), "none", "the focus must be visible");
     browser.press(ENTER);
     browser.says("#said", "1 compute, 0 waited, 0 failed");
     let live = "return document.getElementById('said').getAttribute('aria-live')";
@@ -119,20 +115,20 @@ fn it_needs_neither_mouse_nor_width_nor_light_nor_redis() {
     for scheme in ["light", "dark"] {
         browser.screen(360, scheme);
         let width = browser.script("return document.documentElement.scrollWidth");
-        assert_eq!(width, 360, "nothing reaches over the edge");
+        assert_eq!(width, 360, "no content is wider than the screen");
         papers.push(browser.script("return getComputedStyle(document.body).backgroundColor"));
     }
     assert_ne!(papers[0], papers[1]);
 }
 
 #[test]
-fn it_says_when_the_service_is_lost_and_comes_back_by_itself() {
+fn the_page_shows_a_lost_service_and_reconnects_by_itself() {
     let options = ["--fresh", "600000"];
-    let service = Service::start(&options);
+    let service = RunningService::start(&options);
     let browser = Browser::start("lost");
     open(&browser, &service);
     let port = service.kill();
     browser.says("#link", "Lost the service");
-    let _again = Service::on(port, &options);
+    let _again = RunningService::on(port, &options);
     browser.says("#link", "Live");
 }

@@ -8,29 +8,29 @@ use dev_support::redis::{Answer, Server};
 
 use crate::http::{PATIENCE, get};
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 pub fn eventually(what: &str, mut it_is: impl FnMut() -> bool) {
     let began = Instant::now();
     while !it_is() {
-        assert!(began.elapsed() < PATIENCE, "never so: {what}");
+        assert!(began.elapsed() < PATIENCE, "still not true: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-pub struct Service {
+pub struct RunningService {
     child: Child,
     pub port: u16,
-    /// Kept, or what it says last would kill it.
+    /// Kept open, because a later write to a closed pipe would kill the service.
     _out: BufReader<ChildStdout>,
 }
 
-impl Service {
-    /// Small predictions, so that a test is soon over.
-    pub fn start(options: &[&str]) -> Service {
-        Service::on(0, options)
+impl RunningService {
+    /// Small predictions, so that tests are short.
+    pub fn start(options: &[&str]) -> RunningService {
+        RunningService::on(0, options)
     }
 
-    pub fn on(port: u16, options: &[&str]) -> Service {
+    pub fn on(port: u16, options: &[&str]) -> RunningService {
         let mut child = Command::new(env!("CARGO_BIN_EXE_predictions"))
             .args(["--port", &port.to_string(), "--simulations", "2000"])
             .args(options)
@@ -43,14 +43,14 @@ impl Service {
         out.read_line(&mut line).expect("its address");
         let port = line.trim().trim_end_matches('/').rsplit(':').next();
         let port = port.and_then(|port| port.parse().ok());
-        Service {
+        RunningService {
             port: port.unwrap_or_else(|| panic!("no address in {line:?}")),
             child,
             _out: out,
         }
     }
 
-    /// A figure of `/metrics`, all its labels together.
+    /// A figure of `/metrics`, summed over its labels.
     pub fn figure(&self, name: &str) -> f64 {
         let text = get(self.port, "/metrics").body;
         let values = text.lines().filter_map(|line| {
@@ -84,19 +84,19 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Drop for RunningService {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A Redis that a test can ask.
+/// A Redis that tests can query.
 pub fn redis() -> Server {
     Server::start().expect("a redis-server")
 }
 
-/// How many keys of a server have this pattern.
+/// The number of keys on a server that match a pattern.
 pub fn keys(redis: &Server, pattern: &str) -> usize {
     match redis.ask(&["KEYS", pattern]) {
         Ok(Answer::Many(keys)) => keys.len(),
