@@ -44,6 +44,7 @@
 
 mod background;
 mod change_listeners;
+mod change_queue;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;
@@ -55,9 +56,12 @@ mod key;
 mod lease;
 mod memory;
 mod payload_error;
+mod record;
+mod record_store;
 #[cfg(feature = "redis")]
 mod redis;
 mod stats;
+mod step;
 
 use std::fmt;
 use std::future::Future;
@@ -81,8 +85,10 @@ pub use envelope::{Format, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
-pub use memory::MemoryStore;
+pub use memory::{MemoryRecords, MemoryStore};
 pub use payload_error::PayloadError;
+pub use record::Record;
+pub use record_store::{RecordStore, Records};
 pub use stats::{StoreCounters, StoreStats};
 
 use crate::sync::future::BoxFuture;
