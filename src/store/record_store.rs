@@ -74,6 +74,10 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
 
     /// The time in microseconds since 1970, by one clock for all processes that share the records.
     ///
+    /// An epoch is later than every epoch that this process gave before and than the one in the
+    /// record, even if this clock is set back. Between processes, an epoch after a removal is later
+    /// only if this clock went on.
+    ///
     /// Called within each step as well, so it must take no lock that [`update`](Self::update)
     /// holds, and must not wait.
     fn now(&self) -> u64;
@@ -82,8 +86,8 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
 /// A [`Store`] over [`Records`]: the lease protocol, written once for all of them.
 ///
 /// Each operation is one [`Records::update`]; [`Store::read`] is one for each key. Listeners are
-/// told the changes that this store made, in their order and outside of every step, before the
-/// operation that made the change returns; they are not told the changes of other processes.
+/// told each change that this store made, once its record and those of earlier changes are stored,
+/// in their order and outside of every step. They are not told the changes of other processes.
 /// Background work has a thread, which starts with the first such work.
 pub struct RecordStore<R> {
     pub(super) records: R,
@@ -298,6 +302,11 @@ impl<R: Records> RecordStore<R> {
         // Release: pairs with the load in `gaps`.
         let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
         self.listeners.reconnected(gaps, |_| true);
+    }
+
+    /// The limit that [`limit`](Self::limit) set.
+    pub(crate) fn longest(&self) -> usize {
+        self.limit
     }
 
     fn edit<T: Send>(&self, key: &StoreKey, edit: impl FnOnce(&mut Record) -> T + Send) -> T {
