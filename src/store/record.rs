@@ -188,7 +188,8 @@ mod tests {
         assert!(!read.is_changed());
         assert_eq!(read.to_bytes(), bytes);
         assert_eq!(read.expires(), u64::MAX);
-        assert!(read.is_held_by(full().lease.unwrap().holder.unwrap()));
+        let origin = Origin(u64::MAX);
+        assert!(read.is_held_by(Token { origin, serial: 7 }));
 
         let cooling = Record {
             payload: None,
@@ -200,7 +201,8 @@ mod tests {
             changed: true,
         };
         let read = Record::from_bytes(cooling.to_bytes());
-        assert!(read.payload.is_none() && read.lease.unwrap().holder.is_none());
+        assert!(read.payload.is_none());
+        assert!(read.lease.is_some_and(|lease| lease.holder.is_none()));
     }
 
     #[test]
