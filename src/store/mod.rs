@@ -29,21 +29,27 @@
 //!
 //! # A store of your own
 //!
-//! Any database that can run a few reads and writes in one atomic step can be a store. Besides the
-//! trait [`Store`] you need:
+//! Any database that can read and write one record in an atomic step can be a store. Implement
+//! [`Records`], which are two methods: one runs a step on the [`Record`] of a key, the other is the
+//! clock. [`RecordStore`] makes them a store: it contains the lease protocol, and tells the
+//! listeners of its own process. `examples/file_store.rs` is such a store over plain files;
+//! [`MemoryStore`] is one too.
+//!
+//! Implement [`Store`] itself if the database should run the protocol, as [Redis does
+//! it](crate::docs::store), or tells its changes to other processes. Then you need:
 //!
 //! - [`envelope::stamp`] and [`envelope::epoch`], which write and read the epoch of a payload. A
 //!   store looks at no other part of it.
 //! - [`StoreCounters`], which count for [`Store::stats`].
 //! - [`ChangeListeners`], which keep the listeners for [`Store::subscribe`].
 //! - [`Background`], a thread for [`Store::spawn`], if you have no runtime.
-//! - `testing::store_contract`, with the feature `test-util`: one check for each contract. The
-//!   macro `store_contract_tests!` writes a test for each of them.
 //!
-//! `examples/file_store.rs` is a complete store over plain files.
+//! For both, `testing::store_contract`, with the feature `test-util`, has one check for each
+//! contract. The macro `store_contract_tests!` writes a test for each of them.
 
 mod background;
 mod change_listeners;
+mod change_queue;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;
@@ -55,9 +61,12 @@ mod key;
 mod lease;
 mod memory;
 mod payload_error;
+mod record;
+mod record_store;
 #[cfg(feature = "redis")]
 mod redis;
 mod stats;
+mod step;
 
 use std::fmt;
 use std::future::Future;
@@ -81,8 +90,10 @@ pub use envelope::{Format, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
-pub use memory::MemoryStore;
+pub use memory::{MemoryRecords, MemoryStore};
 pub use payload_error::PayloadError;
+pub use record::Record;
+pub use record_store::{RecordStore, Records};
 pub use stats::{StoreCounters, StoreStats};
 
 use crate::sync::future::BoxFuture;

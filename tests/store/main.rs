@@ -12,4 +12,5 @@ mod hostile;
 mod memory;
 mod names;
 mod protocol;
+mod records;
 mod wrong;

@@ -5,7 +5,7 @@
 //! [`check`], which runs all of them and panics with the names of those that the store breaks.
 //! The other items serve the checks. Use them in tests of your own.
 //!
-//! No check waits for time to pass.
+//! A [`RecordStore`] is such a subject by itself. No check waits for time to pass.
 //!
 //! # Example
 //!
@@ -61,7 +61,7 @@ pub use harness::{
     Caller, HOUR, LIMIT, MINUTE, Raw, Recording, caller, key, namespace, payload, raw, terms, value,
 };
 
-use crate::store::{Store, StoreKey};
+use crate::store::{RecordStore, Records, Store, StoreKey};
 
 /// A new, empty store, and the losses and faults that the checks need.
 ///
@@ -88,6 +88,37 @@ pub trait StoreUnderTest: Sync {
 
     /// The remaining time of the payload of a key; `None` if it has none.
     fn data_left(&self, key: &StoreKey) -> Option<Duration>;
+}
+
+// Each method calls the inherent one of the same name.
+impl<R: Records> StoreUnderTest for RecordStore<R> {
+    fn store(&self) -> &dyn Store {
+        self
+    }
+
+    fn limit(&self) -> usize {
+        self.longest()
+    }
+
+    fn lose_lease(&self, key: &StoreKey) {
+        self.lose_lease(key);
+    }
+
+    fn lose_data(&self, key: &StoreKey) {
+        self.lose_data(key);
+    }
+
+    fn plant(&self, key: &StoreKey, bytes: Vec<u8>) {
+        self.plant(key, bytes);
+    }
+
+    fn lease_left(&self, key: &StoreKey) -> Option<Duration> {
+        self.lease_left(key)
+    }
+
+    fn data_left(&self, key: &StoreKey) -> Option<Duration> {
+        self.data_left(key)
+    }
 }
 
 /// Runs the check of each contract on a store of its own.

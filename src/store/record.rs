@@ -1,0 +1,232 @@
+//! What a store keeps for one key.
+
+use super::envelope;
+use super::lease::{Epoch, Origin, Token};
+
+/// The first word of an encoded record: a name and the version of the layout.
+const MAGIC: u64 = u64::from_be_bytes(*b"EVFREC\0\x01");
+
+/// The size of an encoded record without its payload.
+const HEADER: usize = 7 * 8;
+
+/// What a [`RecordStore`](crate::store::RecordStore) keeps for one key: a payload and a lease, each
+/// with the moment at which it ends.
+///
+/// [`Records`](crate::store::Records) keep it, as it is or as [bytes](Self::to_bytes). The default
+/// is the record of a key for which nothing is stored.
+///
+/// # Example
+///
+/// ```
+/// use everfresh::store::Record;
+///
+/// let nothing = Record::from_bytes(Vec::new());
+/// assert!(nothing.is_empty() && !nothing.is_changed());
+/// assert!(Record::from_bytes(nothing.to_bytes()).is_empty());
+/// ```
+#[derive(Debug, Default)]
+pub struct Record {
+    pub(super) payload: Option<Payload>,
+    pub(super) lease: Option<Lease>,
+    pub(super) changed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub bytes: Vec<u8>,
+    pub until: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// The attempt that holds the lease; `None` during the cool-down after a failed load.
+    pub holder: Option<Token>,
+    /// `None` once another load was published over this base.
+    pub base: Option<Epoch>,
+    pub until: u64,
+}
+
+impl Record {
+    /// Reads a record that [`to_bytes`](Self::to_bytes) wrote. Any other bytes are an empty record,
+    /// which the next load replaces.
+    pub fn from_bytes(mut bytes: Vec<u8>) -> Self {
+        let mut words = [0; HEADER / 8];
+        if bytes.len() < HEADER {
+            return Record::default();
+        }
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = chunk
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        let [
+            magic,
+            payload_until,
+            lease_until,
+            held,
+            origin,
+            serial,
+            base,
+        ] = words;
+        if magic != MAGIC {
+            return Record::default();
+        }
+        let payload = (payload_until > 0).then(|| Payload {
+            bytes: bytes.split_off(HEADER),
+            until: payload_until,
+        });
+        let origin = Origin(origin);
+        let lease = (lease_until > 0).then(|| Lease {
+            holder: (held == 1).then_some(Token { origin, serial }),
+            base: Epoch::from_micros(base),
+            until: lease_until,
+        });
+        Record {
+            payload,
+            lease,
+            changed: false,
+        }
+    }
+
+    /// Writes the record as bytes, which are 56 more than its payload. The layout is the same in
+    /// every process.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let lease = self.lease.as_ref();
+        let holder = lease.and_then(|lease| lease.holder);
+        let words = [
+            MAGIC,
+            self.payload.as_ref().map_or(0, |payload| payload.until),
+            lease.map_or(0, |lease| lease.until),
+            u64::from(holder.is_some()),
+            holder.map_or(0, |holder| holder.origin.0),
+            holder.map_or(0, |holder| holder.serial),
+            lease.and_then(|lease| lease.base).map_or(0, Epoch::micros),
+        ];
+        let payload = self.payload.as_ref();
+        let payload = payload.map_or(&[][..], |payload| &payload.bytes);
+        [&words.map(u64::to_be_bytes).concat(), payload].concat()
+    }
+
+    /// Whether the step changed the record. An unchanged record need not be written.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether the record holds nothing. An empty record need not be kept.
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_none() && self.lease.is_none()
+    }
+
+    /// The moment from which the record need not be kept, by the clock of
+    /// [`Records::now`](crate::store::Records::now).
+    pub fn expires(&self) -> u64 {
+        let payload = self.payload.as_ref().map_or(0, |payload| payload.until);
+        let lease = self.lease.as_ref().map_or(0, |lease| lease.until);
+        payload.max(lease)
+    }
+
+    /// Removes a payload and a lease that have expired.
+    pub(super) fn expire(&mut self, now: u64) {
+        if self
+            .payload
+            .as_ref()
+            .is_some_and(|payload| now >= payload.until)
+        {
+            self.set_payload(None);
+        }
+        if self.lease.as_ref().is_some_and(|lease| now >= lease.until) {
+            self.set_lease(None);
+        }
+    }
+
+    pub(super) fn set_payload(&mut self, payload: Option<Payload>) {
+        self.changed |= self.payload.is_some() || payload.is_some();
+        self.payload = payload;
+    }
+
+    pub(super) fn set_lease(&mut self, lease: Option<Lease>) {
+        self.changed |= self.lease.is_some() || lease.is_some();
+        self.lease = lease;
+    }
+
+    /// The epoch of the stored payload, if it is valid.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        let payload = self.payload.as_ref()?;
+        envelope::epoch(&payload.bytes)
+    }
+
+    pub(super) fn is_held_by(&self, token: Token) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.holder == Some(token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Record {
+        let origin = Origin(u64::MAX);
+        Record {
+            payload: Some(Payload {
+                bytes: b"any bytes".to_vec(),
+                until: u64::MAX,
+            }),
+            lease: Some(Lease {
+                holder: Some(Token { origin, serial: 7 }),
+                base: Epoch::from_micros(12),
+                until: 5,
+            }),
+            changed: true,
+        }
+    }
+
+    #[test]
+    fn a_record_is_the_same_after_its_bytes() {
+        let bytes = full().to_bytes();
+        let read = Record::from_bytes(bytes.clone());
+        assert!(!read.is_changed());
+        assert_eq!(read.to_bytes(), bytes);
+        assert_eq!(read.expires(), u64::MAX);
+        let origin = Origin(u64::MAX);
+        assert!(read.is_held_by(Token { origin, serial: 7 }));
+
+        let cooling = Record {
+            payload: None,
+            lease: Some(Lease {
+                holder: None,
+                base: None,
+                until: 5,
+            }),
+            changed: true,
+        };
+        let read = Record::from_bytes(cooling.to_bytes());
+        assert!(read.payload.is_none());
+        assert!(read.lease.is_some_and(|lease| lease.holder.is_none()));
+    }
+
+    #[test]
+    fn other_bytes_are_an_empty_record() {
+        let bytes = full().to_bytes();
+        for length in 0..HEADER {
+            assert!(Record::from_bytes(bytes[..length].to_vec()).is_empty());
+        }
+        for at in 0..8 {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert!(Record::from_bytes(other).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_record_expires_in_its_parts() {
+        let mut record = full();
+        record.changed = false;
+        record.expire(4);
+        assert!(!record.is_changed());
+        record.expire(5);
+        assert!(record.is_changed() && record.lease.is_none() && record.payload.is_some());
+        record.expire(u64::MAX);
+        assert!(record.is_empty());
+    }
+}

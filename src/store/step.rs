@@ -1,0 +1,189 @@
+//! The lease protocol: what each operation of a store does with the record of a key.
+
+use std::time::Duration;
+
+use super::ChangeKind;
+use super::envelope;
+use super::error::{ErrorClass, StoreError};
+use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::record::{Lease, Payload, Record};
+use crate::sync::{AtomicU64, Ordering};
+
+/// One operation on one record, which no other operation interrupts.
+pub(super) struct Step<'a> {
+    record: &'a mut Record,
+    now: u64,
+    last: &'a AtomicU64,
+    limit: usize,
+    /// The change to tell once the record is stored.
+    pub change: Option<(ChangeKind, Option<Epoch>, Origin)>,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl<'a> Step<'a> {
+    /// `last` is the last epoch given by this process.
+    pub fn new(record: &'a mut Record, now: u64, last: &'a AtomicU64, limit: usize) -> Self {
+        record.expire(now);
+        Step {
+            record,
+            now,
+            last,
+            limit,
+            change: None,
+        }
+    }
+
+    pub fn read(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        match &self.record.payload {
+            Some(payload) if payload.bytes.len() > self.limit => {
+                Err(StoreError::new(ErrorClass::TooLarge, ""))
+            }
+            payload => Ok(payload.as_ref().map(|payload| payload.bytes.clone())),
+        }
+    }
+
+    pub fn acquire(&mut self, ask: Acquire) -> Result<Acquired, StoreError> {
+        let stored = self.record.epoch();
+        if let Some(payload) = &self.record.payload {
+            // A payload above the limit cannot be returned, so the caller may replace it.
+            if stored.is_some() && stored != ask.seen && payload.bytes.len() <= self.limit {
+                return Ok(Acquired::Stored(payload.bytes.clone()));
+            }
+        }
+        let mut known = stored;
+        if let Some(lease) = &self.record.lease {
+            let left = Duration::from_micros(lease.until - self.now);
+            match lease.holder {
+                Some(holder) if holder == ask.token => known = known.or(lease.base),
+                Some(_) => return Ok(Acquired::Held { left }),
+                None => return Ok(Acquired::Cooling { left }),
+            }
+        }
+        let base = match known {
+            Some(base) => base,
+            None => self.next_epoch()?,
+        };
+        self.record.set_lease(Some(Lease {
+            holder: Some(ask.token),
+            base: Some(base),
+            until: self.after(ask.lease),
+        }));
+        Ok(Acquired::Granted { base })
+    }
+
+    pub fn publish(&mut self, publish: Publish) -> Result<Stored, StoreError> {
+        let ours = self.record.is_held_by(publish.token);
+        let base = self.record.lease.as_ref().and_then(|lease| lease.base);
+        let accepted = match self.record.epoch() {
+            Some(stored) => publish.base == stored,
+            None => ours && base == Some(publish.base),
+        };
+        let stored = match accepted {
+            true => {
+                let epoch = self.put(publish.payload, publish.ttl)?;
+                self.changed(ChangeKind::Refreshed, Some(epoch), publish.token.origin);
+                Stored::Yes { epoch }
+            }
+            false => Stored::Refused,
+        };
+        if ours {
+            self.record.set_lease(None);
+        } else if accepted {
+            // The overtaken holder keeps its lease so that no other process loads, but its result
+            // is refused.
+            if let Some(lease) = &mut self.record.lease {
+                lease.base = None;
+            }
+        }
+        Ok(stored)
+    }
+
+    pub fn renew(&mut self, token: Token, lease: Duration) -> bool {
+        let until = self.after(lease);
+        match &mut self.record.lease {
+            Some(held) if held.holder == Some(token) => {
+                held.until = until;
+                self.record.changed = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn release(&mut self, token: Token, cool_down: Option<Duration>) -> bool {
+        if !self.record.is_held_by(token) {
+            return false;
+        }
+        self.record.set_lease(cool_down.map(|cool_down| Lease {
+            holder: None,
+            base: None,
+            until: self.after(cool_down),
+        }));
+        self.changed(ChangeKind::Released, None, token.origin);
+        true
+    }
+
+    pub fn set(
+        &mut self,
+        payload: Vec<u8>,
+        ttl: Duration,
+        origin: Origin,
+    ) -> Result<Epoch, StoreError> {
+        let epoch = self.put(payload, ttl)?;
+        self.record.set_lease(None);
+        self.changed(ChangeKind::Set, Some(epoch), origin);
+        Ok(epoch)
+    }
+
+    pub fn invalidate(&mut self, origin: Origin) -> Result<Epoch, StoreError> {
+        let epoch = self.next_epoch()?;
+        self.record.set_payload(None);
+        self.record.set_lease(None);
+        self.changed(ChangeKind::Invalidated, Some(epoch), origin);
+        Ok(epoch)
+    }
+
+    /// Stores a payload with a new epoch. The lease is left to the caller.
+    fn put(&mut self, mut bytes: Vec<u8>, ttl: Duration) -> Result<Epoch, StoreError> {
+        let epoch = self.next_epoch()?;
+        if bytes.len() > self.limit {
+            return Err(StoreError::new(ErrorClass::TooLarge, ""));
+        }
+        if !envelope::stamp(&mut bytes, epoch) {
+            return Err(StoreError::new(ErrorClass::Protocol, "no envelope"));
+        }
+        let until = self.after(ttl);
+        self.record.set_payload(Some(Payload { bytes, until }));
+        Ok(epoch)
+    }
+
+    /// Returns an epoch later than the stored one and than all that this process gave, even if the
+    /// clock stands still.
+    fn next_epoch(&self) -> Result<Epoch, StoreError> {
+        let next = |last: u64| Epoch::from_micros(self.now.max(last + 1));
+        // Relaxed: the number orders nothing but itself.
+        let last = self
+            .last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                next(last).map(Epoch::micros)
+            });
+        // A stored epoch may lie far in the future. It must not push the epochs of other keys
+        // ahead of the clock, so it does not count as the last one.
+        let stored = self.record.epoch().map_or(0, Epoch::micros);
+        last.ok()
+            .and_then(next)
+            .and_then(|epoch| Epoch::from_micros(epoch.micros().max(stored + 1)))
+            .ok_or_else(|| StoreError::new(ErrorClass::Other, "the clock is past the year 2255"))
+    }
+
+    fn changed(&mut self, kind: ChangeKind, epoch: Option<Epoch>, origin: Origin) {
+        self.change = Some((kind, epoch, origin));
+    }
+
+    fn after(&self, duration: Duration) -> u64 {
+        self.now.saturating_add(micros(duration))
+    }
+}
