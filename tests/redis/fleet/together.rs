@@ -76,8 +76,7 @@ fn a_fleet_loads_once_for_each_stale_epoch() {
             }
         });
         until("one process loads", || origin.loads() > epoch);
-        // The other three have asked, and were told that somebody else loads.
-        until("all have an answer", || {
+        until("the store has answered the others", || {
             let mut asked = fleet.iter().zip(&asked);
             asked.all(|(process, before)| answers(process) > *before)
         });
