@@ -10,8 +10,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 ///
 /// A store keeps one, [adds](Self::add) to it in
 /// [`Store::subscribe`](crate::store::Store::subscribe), and [notifies](Self::notify) it of each
-/// change. It keeps no listener alive. No lock is held while a listener runs, so a listener may call the
-/// store.
+/// change. It keeps no listener alive. No lock is held while a listener runs, so a listener may
+/// call the store.
 ///
 /// # Example
 ///
@@ -79,8 +79,8 @@ impl ChangeListeners {
         }
     }
 
-    /// Notifies the listeners of each namespace whose changes arrive again that they may have missed
-    /// some.
+    /// Notifies the listeners of each namespace whose changes arrive again: some may have been
+    /// missed.
     ///
     /// `gaps` is the answer of [`Store::gaps`](crate::store::Store::gaps), which the store raised
     /// before.

@@ -12,8 +12,8 @@ use crate::sync::{Arc, Mutex, lock};
 /// A loader that counts its calls, and waits, fails or panics on request.
 ///
 /// Clones share one state: give one clone to the cache and keep another. Nothing in it sleeps or
-/// depends on time: a test holds the loader, waits until the expected calls have begun, examines the
-/// cache, and releases the loader.
+/// depends on time: a test holds the loader, waits until the expected calls have begun, examines
+/// the cache, and releases the loader.
 ///
 /// # Example
 ///

@@ -1,5 +1,5 @@
-//! Compares the scripts on a real server with the store in memory: random programs must have the same
-//! answers.
+//! Compares the scripts on a real server with the store in memory: random programs must have the
+//! same answers.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

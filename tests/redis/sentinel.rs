@@ -144,7 +144,7 @@ fn a_failover_is_followed() {
 }
 
 #[test]
-fn sentinels_that_know_nothing_are_an_error() {
+fn sentinels_that_know_no_master_are_an_error() {
     let master = Server::start();
     let sentinel = Sentinel::of(&master);
     let stranger = RedisStore::behind_sentinels([sentinel.url()], "another");

@@ -170,7 +170,7 @@ impl Codec<Vec<u8>> for Moody {
 }
 
 #[test]
-fn a_codec_that_fails_or_panics_ends_nothing() {
+fn a_codec_that_fails_or_panics_is_an_error() {
     let moody = Format::new(Moody);
     let seal = |value| moody.seal(&key("a"), &vec![value], &terms());
     assert_eq!(seal(0).unwrap_err(), PayloadError::Panicked);

@@ -1,5 +1,5 @@
-//! Stores without a server: the contracts on the store in memory, envelopes, codecs, and a store that
-//! fails on command.
+//! Stores without a server: the contracts on the store in memory, envelopes, codecs, and a store
+//! that fails on command.
 //!
 //! No test sleeps or depends on real time.
 #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -2,8 +2,8 @@
 //! loses messages, and a store that expires leases and evicts payloads.
 //!
 //! The model follows the contracts of a store, not the source of one; the contract tests and the
-//! differential test tie the two together. Claims A and B of the protocol are checked in every state
-//! that can be reached. Five protocols that look right are models that must fail.
+//! differential test tie the two together. Claims A and B of the protocol are checked in every
+//! state that can be reached. Five protocols that look right are models that must fail.
 
 use std::collections::BTreeSet;
 

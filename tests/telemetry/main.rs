@@ -1,5 +1,5 @@
 //! The output of the features `metrics` and `tracing`, as a recorder and a subscriber of the whole
-//! process receive it. Tests tell their caches apart by name.
+//! process receive it. Each test recognises its caches by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod connection;

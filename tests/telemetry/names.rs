@@ -1,5 +1,5 @@
-//! The metrics that the library exports are those that its documentation lists and that the dashboard
-//! and the alerts query.
+//! The library exports the metrics that its documentation lists, and the dashboard and the alerts
+//! query no others.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

@@ -76,7 +76,7 @@ pub(super) fn other_namespaces_do_not_reach_the_listeners(subject: &dyn StoreUnd
     assert_eq!(elsewhere.wait_for(1), [theirs]);
 }
 
-pub(super) fn a_dropped_listener_hears_nothing(subject: &dyn StoreUnderTest) {
+pub(super) fn a_dropped_listener_receives_nothing(subject: &dyn StoreUnderTest) {
     let recording = Recording::of(subject.store(), &namespace());
     let stays = Recording::of(subject.store(), &namespace());
     let a = caller(subject, 1);

@@ -224,7 +224,7 @@ macro_rules! store_contract_tests {
                 a_released_lease_reaches_the_listeners
                 a_refused_operation_is_no_change
                 other_namespaces_do_not_reach_the_listeners
-                a_dropped_listener_hears_nothing
+                a_dropped_listener_receives_nothing
             ]
         }
     };

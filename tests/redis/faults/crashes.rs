@@ -56,7 +56,7 @@ fn a_crash_ends_the_operations_in_flight() {
 }
 
 #[test]
-fn a_restart_with_nothing_is_a_new_generation() {
+fn a_restart_without_data_is_a_gap() {
     let mut world = OnServer::hurried();
     let recording = Recording::of(&world.store, &namespace());
     let k = key("a");

@@ -68,7 +68,7 @@ fn a_huge_value_is_not_fetched() {
 
 #[test]
 fn a_huge_value_among_others_costs_one_connection_once() {
-    // The server may take long to send the value, and must not time out before.
+    // A long timeout, because a busy server takes long to begin its answer with the huge value.
     let world = OnServer::new();
     let (huge, small, missing) = (key("a"), key("b"), key("c"));
     let server = &world.server;

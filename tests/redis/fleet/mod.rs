@@ -103,7 +103,7 @@ impl Origin {
         process
     }
 
-    /// A connected process for a server that never fails, whose answers may be slow on a busy machine.
+    /// A connected process with a long timeout, for tests in which no answer of the server is late.
     fn patient(&self, server: &Server) -> Process {
         let process = self.process_at(server.builder().timeout(Duration::from_secs(10)));
         process.wait_until_up();

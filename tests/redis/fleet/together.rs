@@ -67,7 +67,7 @@ fn a_fleet_loads_once_for_each_stale_epoch() {
     for epoch in 1..=20 {
         origin.shut();
         origin.grow_stale();
-        let asked: Vec<u64> = fleet.iter().map(answers).collect();
+        let before: Vec<u64> = fleet.iter().map(answers).collect();
         thread::scope(|scope| {
             for process in &fleet {
                 for _ in 0..2 {
@@ -76,10 +76,9 @@ fn a_fleet_loads_once_for_each_stale_epoch() {
             }
         });
         until("one process loads", || origin.loads() > epoch);
-        // The other three have asked, and were told that somebody else loads.
-        until("all have an answer", || {
-            let mut asked = fleet.iter().zip(&asked);
-            asked.all(|(process, before)| answers(process) > *before)
+        until("the store has answered the others", || {
+            let mut pairs = fleet.iter().zip(&before);
+            pairs.all(|(process, before)| answers(process) > *before)
         });
         origin.open();
         for process in &fleet {

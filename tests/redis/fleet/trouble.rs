@@ -110,7 +110,7 @@ fn a_server_that_hangs() {
 }
 
 #[test]
-fn a_server_that_restarts_with_nothing() {
+fn a_server_that_restarts_without_data() {
     survives(Server::restart, |_| {}, &[]);
 }
 
