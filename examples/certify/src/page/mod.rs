@@ -425,12 +425,8 @@ fn accesses(findings: &Findings) -> Option<String> {
         "The same accesses at the same pace under each policy. The scale gives each further nine \
          of the accesses the same room. Dots: p50 and p99, as in the table.",
     );
-    Some(section(
-        "accesses",
-        "Real accesses, replayed",
-        &figure,
-        &[replayed.part()],
-    ))
+    let title = "Real accesses, replayed";
+    Some(section("accesses", title, &figure, &[replayed.part()]))
 }
 
 fn generations(findings: &Findings) -> Option<String> {
@@ -489,12 +485,8 @@ fn generations(findings: &Findings) -> Option<String> {
         );
     }
     let part = evolution::part(&findings.generations, findings.light);
-    Some(section(
-        "generations",
-        "By generation of protection",
-        &figures,
-        &[part],
-    ))
+    let title = "By generation of protection";
+    Some(section("generations", title, &figures, &[part]))
 }
 
 #[cfg(test)]
