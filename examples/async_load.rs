@@ -72,6 +72,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let user = users.get(&8).await?;
     assert_eq!(*user, "user 8");
     assert_eq!(user.source(), Source::AfterFailure);
-    println!("{error}; {user} is served all the same");
+    println!("{error}; the stale {user} is still served");
     Ok(())
 }

@@ -123,13 +123,13 @@ impl Cold {
             self.callers, self.runs
         );
         let whole = |crowd: &Crowd| time(crowd.times.quantile(0.99));
-        let words = format!(
+        let whole_wait = format!(
             "for information, with the load: p99 {}, control {}",
             whole(&self.cache),
             whole(&self.control)
         );
         Part {
-            notes: vec![words],
+            notes: vec![whole_wait],
             ..Part::checked(title, &self.checks())
         }
     }

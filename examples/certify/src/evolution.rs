@@ -22,19 +22,19 @@ const CALLERS: usize = 100;
 pub struct Load {
     pub name: &'static str,
     /// The arrival, in a sentence.
-    pub words: &'static str,
+    pub arrival: &'static str,
     apart: Duration,
 }
 
 pub const LOADS: [Load; 2] = [
     Load {
         name: "all at once",
-        words: "all at once",
+        arrival: "all at once",
         apart: Duration::ZERO,
     },
     Load {
         name: "one each ms",
-        words: "one each millisecond",
+        arrival: "one each millisecond",
         apart: Duration::from_millis(1),
     },
 ];
@@ -229,7 +229,7 @@ impl EvolutionRow {
     pub fn scene(&self) -> Scene<'_> {
         Scene {
             name: self.name,
-            words: format!(
+            figures: format!(
                 "{} {}, p99 {}",
                 grouped(self.computes),
                 if self.computes == 1 {

@@ -163,7 +163,7 @@ const JUDGED: [&str; 4] = [
     "Every count must be right in every run. p50 and p99 are of all callers of all runs.",
     "\"Slowest\" is the slowest caller of a run; the table shows the median over the runs.",
     "Control: in turn with each run, the same crowd reads a plain shared value, without a cache.",
-    "The targets find callers that wait for a load, even on a busy machine, not slow hits.",
+    "The targets find waiting callers, even on a busy machine, but do not judge the speed of hits.",
 ];
 
 /// The forecast and its cost on this machine, full and light.

@@ -122,7 +122,7 @@ impl Memory {
                     all - table
                 ),
                 format!(
-                    "besides, {} bytes at any capacity: a pool of one thread, counters",
+                    "plus {} bytes at any capacity: a pool of one thread, counters",
                     grouped(self.single.bookkeeping)
                 ),
             ],

@@ -137,18 +137,18 @@ pub fn stale(
 impl StampedeRow {
     /// The state before the first run.
     pub fn of(callers: &Callers) -> StampedeRow {
-        let everybody = callers.count();
+        let all = callers.count();
         StampedeRow {
             name: callers.name(),
-            callers: everybody,
+            callers: all,
             runs: 0,
             computes: 1,
             refreshes: 1,
-            stale: everybody,
+            stale: all,
             late: 0,
             other: 0,
             waited: 0,
-            served: everybody,
+            served: all,
             cache: Times::default(),
             control: Times::default(),
             total: Duration::ZERO,

@@ -127,7 +127,7 @@ impl Subject {
                 + stats.failed
                 + stats.discarded_overtaken
                 + stats.discarded_taken_over;
-            // What was computed is in the store too, or the next crowd could find it there.
+            // Wait for the store too, because the next crowd could otherwise find a value there.
             let stored = self.cache.store_stats().is_none_or(|store| {
                 store.published + store.refused + store.not_stored + store.unleased >= ended
             });

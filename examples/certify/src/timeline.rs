@@ -10,7 +10,7 @@ use crate::crowd::{Answer, Call, Compute};
 pub struct Scene<'a> {
     pub name: &'a str,
     /// The figures beside its name.
-    pub words: String,
+    pub figures: String,
     pub calls: &'a [Call],
     pub ran: &'a [Compute],
 }
@@ -55,7 +55,7 @@ impl Scene<'_> {
     /// The start of the figures if they stand on the line of the name.
     fn beside(&self, width: f64) -> Option<f64> {
         let start = 2.0 + 1.06 * width_of(self.name) + 8.0;
-        (start + width_of(&self.words) < width).then_some(start)
+        (start + width_of(&self.figures) < width).then_some(start)
     }
 
     fn height(&self, width: f64) -> f64 {
@@ -69,7 +69,7 @@ impl Scene<'_> {
             "{}: {} callers, {}, the last answer after {}",
             self.name,
             self.calls.len(),
-            self.words,
+            self.figures,
             time(last.unwrap_or_default())
         )
     }
@@ -157,7 +157,7 @@ impl Drawn<'_> {
     fn on(&self, picture: &mut Picture) {
         let Scene {
             name,
-            words,
+            figures,
             calls,
             ran,
             ..
@@ -174,7 +174,7 @@ impl Drawn<'_> {
             Some(start) => (start, title.1),
             None => (title.0, title.1 + LINE),
         };
-        picture.text(beside, Anchor::Start, Ink::Dim, "", words);
+        picture.text(beside, Anchor::Start, Ink::Dim, "", figures);
         let foot = self.y(calls.len().saturating_sub(1));
         for lane in [0, calls.len().saturating_sub(1)] {
             let place = (LEFT - 7.0, self.y(lane) + 4.0);

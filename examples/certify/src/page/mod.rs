@@ -425,12 +425,8 @@ fn accesses(findings: &Findings) -> Option<String> {
         "The same accesses at the same pace under each policy. The scale gives each further nine \
          of the accesses the same room. Dots: p50 and p99, as in the table.",
     );
-    Some(section(
-        "accesses",
-        "Real accesses, replayed",
-        &figure,
-        &[replayed.part()],
-    ))
+    let title = "Real accesses, replayed";
+    Some(section("accesses", title, &figure, &[replayed.part()]))
 }
 
 fn generations(findings: &Findings) -> Option<String> {
@@ -443,7 +439,7 @@ fn generations(findings: &Findings) -> Option<String> {
 
     let computes = loads.each_ref().map(|(load, rows)| {
         let bars: Vec<Bar> = rows.iter().map(|row| row.bar()).collect();
-        let title = format!("Computes; callers come {}", load.words);
+        let title = format!("Computes; callers come {}", load.arrival);
         let words = bars
             .iter()
             .map(|bar| format!("{}: {}", bar.label, bar.shown));
@@ -456,20 +452,22 @@ fn generations(findings: &Findings) -> Option<String> {
         "How often 100 callers of one stale key compute its value; one compute is enough.",
     );
 
-    let stampede = |rows: &[&evolution::EvolutionRow], words: &str, title: &str, caption: &str| {
-        let scenes: Vec<Scene<'_>> = rows.iter().map(|row| row.scene()).collect();
-        let drawn = for_both(|width| {
-            timeline::picture(&scenes, words, width).inline(title, &timeline::in_words(&scenes))
-        });
-        figure(&[drawn], caption)
-    };
+    let stampede =
+        |rows: &[&evolution::EvolutionRow], arrival: &str, title: &str, caption: &str| {
+            let scenes: Vec<Scene<'_>> = rows.iter().map(|row| row.scene()).collect();
+            let drawn = for_both(|width| {
+                timeline::picture(&scenes, arrival, width)
+                    .inline(title, &timeline::in_words(&scenes))
+            });
+            figure(&[drawn], caption)
+        };
     if let Some(unprotected) = loads[0].1.first() {
         figures += &stampede(
             &[unprotected],
-            loads[0].0.words,
+            loads[0].0.arrival,
             "A stampede",
-            "The stampede, all at once. Each caller is a line from arrival to answer (a dot), thick \
-             while the caller computes.",
+            "The stampede, all at once. Each caller is a line from arrival to answer (a dot), \
+             thick while the caller computes.",
         );
     }
     for (load, rows) in &loads {
@@ -477,22 +475,18 @@ fn generations(findings: &Findings) -> Option<String> {
         let caption = format!(
             "Callers {}: the best of the locks, and everfresh, on one scale. Dashed: the new value \
              is published.",
-            load.words
+            load.arrival
         );
         figures += &stampede(
             best,
-            load.words,
-            &format!("Callers of one stale key, {}", load.words),
+            load.arrival,
+            &format!("Callers of one stale key, {}", load.arrival),
             &caption,
         );
     }
     let part = evolution::part(&findings.generations, findings.light);
-    Some(section(
-        "generations",
-        "By generation of protection",
-        &figures,
-        &[part],
-    ))
+    let title = "By generation of protection";
+    Some(section("generations", title, &figures, &[part]))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 "use strict";
 
 const MINUTE = 60_000;
-const QUIET = 2_000; // without news for so long the page says so; four events a second are expected
+const QUIET = 2_000; // no event for 2 s: the service is lost; four a second are expected
 const AGAIN = 2_000;
 const BOUNDS = [
   "250 ns", "1 µs", "4 µs", "16 µs", "64 µs", "250 µs",
@@ -36,12 +36,12 @@ function micros(number) {
 
 // The last minute of events, the earliest first.
 let history = [];
-let heard = 0;
+let received = 0;
 
 function listen() {
   const stream = new EventSource("/events");
   stream.onmessage = (message) => {
-    heard = Date.now();
+    received = Date.now();
     say("live", "Live");
     show(JSON.parse(message.data));
   };
@@ -53,8 +53,8 @@ function listen() {
 }
 
 function lost() {
-  const since = heard ? ` ${Math.round((Date.now() - heard) / 1000)} s ago` : "";
-  say("lost", heard
+  const since = received ? ` ${Math.round((Date.now() - received) / 1000)} s ago` : "";
+  say("lost", received
     ? `Lost the service; the figures are from${since}. Trying again …`
     : "The service does not answer. Trying again …");
 }
@@ -242,5 +242,5 @@ for (const button of document.querySelectorAll("[data-burst]")) {
 for (const button of document.querySelectorAll("[data-switch]")) {
   button.addEventListener("click", () => flip(button));
 }
-setInterval(() => { if (heard && Date.now() - heard > QUIET) lost(); }, 500);
+setInterval(() => { if (received && Date.now() - received > QUIET) lost(); }, 500);
 listen();
