@@ -73,8 +73,8 @@ impl ChangeQueue {
         }
     }
 
-    /// Notifies of each change that is stored. It holds no lock that a step takes, so a listener may
-    /// call the store.
+    /// Notifies of each change that is stored. It holds no lock that a step takes, so a listener
+    /// may call the store.
     pub fn deliver(&self, listeners: &ChangeListeners, counters: &StoreCounters) {
         // Another thread that is delivering looks again after it releases the lock.
         while lock(&self.state).is_ready() {

@@ -116,8 +116,8 @@ fn no_file_is_long() {
     }
 }
 
-/// Whether a line is longer than 100 columns and could be shorter. A row of a table cannot wrap, and
-/// an address cannot either.
+/// Whether a line is longer than 100 columns and could be shorter. A row of a table cannot wrap,
+/// and an address cannot either.
 fn is_long(line: &str) -> bool {
     let text = line.trim_start().trim_start_matches(['/', '!', ' ']);
     let cannot_wrap = text.starts_with('|') || !text.contains(' ');
@@ -223,7 +223,7 @@ fn imported(text: &str) -> Vec<String> {
     found
 }
 
-/// Whether a file of `folder` may import `name`, which is a folder, a leaf, or an export of `lib.rs`.
+/// Whether a file of `folder` may import `name`: a folder, a leaf, or an export of `lib.rs`.
 fn may_import(folder: &str, name: &str) -> bool {
     let height = |name: &str| LAYERS.iter().position(|layer| *layer == name);
     let excepted = |exception: &(&str, &str, &str)| (exception.0, exception.1) == (folder, name);
