@@ -49,9 +49,9 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 /// # Ok::<(), everfresh::BuildError>(())
 /// ```
 #[derive(Default)]
-pub struct ChangeListeners(Mutex<Vec<Entry>>);
+pub struct ChangeListeners(Mutex<Vec<Subscription>>);
 
-struct Entry {
+struct Subscription {
     namespace: Namespace,
     listener: Weak<dyn ChangeListener>,
     /// Whether it knows that changes arrive.
@@ -63,7 +63,7 @@ impl ChangeListeners {
     pub fn add(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
         let mut listeners = lock(&self.0);
         listeners.retain(|entry| entry.listener.strong_count() > 0);
-        listeners.push(Entry {
+        listeners.push(Subscription {
             namespace: namespace.clone(),
             listener,
             greeted: false,
@@ -121,7 +121,10 @@ impl ChangeListeners {
     }
 
     /// Listeners are called without the lock, so that they may call the store.
-    fn select(&self, mut wanted: impl FnMut(&mut Entry) -> bool) -> Vec<Arc<dyn ChangeListener>> {
+    fn select(
+        &self,
+        mut wanted: impl FnMut(&mut Subscription) -> bool,
+    ) -> Vec<Arc<dyn ChangeListener>> {
         let mut listeners = lock(&self.0);
         let selected = listeners.iter_mut().filter_map(|entry| {
             let listener = entry.listener.upgrade()?;

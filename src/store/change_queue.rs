@@ -12,13 +12,13 @@ use crate::sync::{Mutex, lock};
 /// Keeps the order of the steps, and notifies of a change only after its step is stored.
 #[derive(Default)]
 pub(super) struct ChangeQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Held while changes are delivered, one after the other, in their order.
     delivery: Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     queued: VecDeque<Queued>,
     next: u64,
 }
@@ -31,12 +31,12 @@ struct Queued {
 }
 
 /// The place of one step in the queue. If it is dropped, the step has ended.
-pub(super) struct Place<'a> {
+pub(super) struct QueuePlace<'a> {
     queue: &'a ChangeQueue,
     number: Option<u64>,
 }
 
-impl Place<'_> {
+impl QueuePlace<'_> {
     /// Takes the place, within the step.
     pub fn take(&mut self, key: &StoreKey, change: Change) {
         let mut state = lock(&self.queue.state);
@@ -52,7 +52,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut state = lock(&self.queue.state);
@@ -66,8 +66,8 @@ impl Drop for Place<'_> {
 }
 
 impl ChangeQueue {
-    pub fn place(&self) -> Place<'_> {
-        Place {
+    pub fn place(&self) -> QueuePlace<'_> {
+        QueuePlace {
             queue: self,
             number: None,
         }
@@ -98,7 +98,7 @@ impl ChangeQueue {
     }
 }
 
-impl State {
+impl QueueState {
     fn is_ready(&self) -> bool {
         self.queued.front().is_some_and(|item| item.is_stored)
     }

@@ -73,11 +73,11 @@ pub enum Fault {
 /// assert_eq!(store.calls(Op::Read), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct ChaosStore(Arc<Shared>);
+pub struct ChaosStore(Arc<ChaosShared>);
 
-struct Shared {
+struct ChaosShared {
     inner: Arc<dyn Store>,
-    script: Mutex<Script>,
+    script: Mutex<FaultScript>,
     /// A call began, or held calls were let go.
     changed: Event,
     change_listeners: ChangeListeners,
@@ -87,7 +87,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Script {
+struct FaultScript {
     next: HashMap<Op, Vec<Fault>>,
     always: HashMap<Op, Fault>,
     calls: HashMap<Op, usize>,
@@ -103,13 +103,13 @@ struct Script {
 /// Receives the changes of one namespace from the inner store.
 struct Forwarder {
     namespace: Namespace,
-    store: Weak<Shared>,
+    store: Weak<ChaosShared>,
 }
 
 impl ChaosStore {
     /// Wraps a store, without faults.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        ChaosStore(Arc::new(Shared {
+        ChaosStore(Arc::new(ChaosShared {
             inner,
             script: Mutex::default(),
             changed: Event::new(),
@@ -119,7 +119,7 @@ impl ChaosStore {
         }))
     }
 
-    fn script(&self) -> MutexGuard<'_, Script> {
+    fn script(&self) -> MutexGuard<'_, FaultScript> {
         lock(&self.0.script)
     }
 

@@ -214,7 +214,7 @@ impl<V: 'static> Format<V> {
         if payload.len() > longest(self.limit) {
             return Err(PayloadError::TooLarge);
         }
-        let mut header = Reader(payload);
+        let mut header = ByteReader(payload);
         if header.take::<3>()? != *MAGIC {
             return Err(PayloadError::Foreign);
         }
@@ -330,7 +330,7 @@ fn accepted(result: std::thread::Result<Result<(), Rejected>>) -> Result<(), Pay
 /// `None` if the bytes are no payload, the payload was never stored, or the epoch is damaged: a
 /// store treats all of these as if nothing were stored. The payload may be of any version.
 pub fn epoch(payload: &[u8]) -> Option<Epoch> {
-    let mut prefix = Reader(payload);
+    let mut prefix = ByteReader(payload);
     if prefix.take::<3>().ok()? != *MAGIC {
         return None;
     }
@@ -388,9 +388,9 @@ fn duration(micros: u64) -> Duration {
 }
 
 /// Takes fields off the front of what was read.
-struct Reader<'a>(&'a [u8]);
+struct ByteReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl ByteReader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], PayloadError> {
         let (field, rest) = self.0.split_first_chunk().ok_or(PayloadError::Short)?;
         self.0 = rest;

@@ -24,11 +24,11 @@ pub type MemoryStore = RecordStore<MemoryRecords>;
 /// The records of a [`MemoryStore`]: a map in this process.
 pub struct MemoryRecords {
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     records: HashMap<StoreKey, Record>,
     /// The number of records at which the expired ones are swept.
     sweep_at: usize,
@@ -83,7 +83,7 @@ impl Records for MemoryRecords {
     }
 }
 
-impl State {
+impl MemoryState {
     /// Removes everything that has expired, but only once the store has grown enough to pay for it.
     fn sweep(&mut self, clock: &MemoryRecords) {
         if self.records.len() >= self.sweep_at {

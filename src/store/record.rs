@@ -1,4 +1,4 @@
-//! What a store keeps for one key.
+//! The record of one key.
 
 use super::envelope;
 use super::lease::{Epoch, Origin, Token};
@@ -9,11 +9,11 @@ const MAGIC: u64 = u64::from_be_bytes(*b"EVFREC\0\x01");
 /// The size of an encoded record without its payload.
 const HEADER: usize = 7 * 8;
 
-/// What a [`RecordStore`](crate::store::RecordStore) keeps for one key: a payload and a lease, each
-/// with the moment at which it ends.
+/// The record that a [`RecordStore`](crate::store::RecordStore) keeps for one key: a payload and a
+/// lease, each with the moment at which it ends.
 ///
-/// [`Records`](crate::store::Records) keep it, as it is or as [bytes](Self::to_bytes). The default
-/// is the record of a key for which nothing is stored.
+/// [`Records`](crate::store::Records) keep it as it is or as [bytes](Self::to_bytes). The default
+/// is the record of a key without a payload and a lease.
 ///
 /// # Example
 ///
@@ -27,7 +27,7 @@ const HEADER: usize = 7 * 8;
 #[derive(Debug, Default)]
 pub struct Record {
     pub(super) payload: Option<Payload>,
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Option<RecordLease>,
     pub(super) changed: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Payload {
 }
 
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct RecordLease {
     /// The attempt that holds the lease; `None` during the cool-down after a failed load.
     pub holder: Option<Token>,
     /// `None` once another load was published over this base.
@@ -76,7 +76,7 @@ impl Record {
             until: payload_until,
         });
         let origin = Origin(origin);
-        let lease = (lease_until > 0).then(|| Lease {
+        let lease = (lease_until > 0).then(|| RecordLease {
             holder: (held == 1).then_some(Token { origin, serial }),
             base: Epoch::from_micros(base),
             until: lease_until,
@@ -144,7 +144,7 @@ impl Record {
         self.payload = payload;
     }
 
-    pub(super) fn set_lease(&mut self, lease: Option<Lease>) {
+    pub(super) fn set_lease(&mut self, lease: Option<RecordLease>) {
         self.changed |= self.lease.is_some() || lease.is_some();
         self.lease = lease;
     }
@@ -172,7 +172,7 @@ mod tests {
                 bytes: b"any bytes".to_vec(),
                 until: u64::MAX,
             }),
-            lease: Some(Lease {
+            lease: Some(RecordLease {
                 holder: Some(Token { origin, serial: 7 }),
                 base: Epoch::from_micros(12),
                 until: 5,
@@ -193,7 +193,7 @@ mod tests {
 
         let cooling = Record {
             payload: None,
-            lease: Some(Lease {
+            lease: Some(RecordLease {
                 holder: None,
                 base: None,
                 until: 5,

@@ -18,7 +18,7 @@ use super::{Change, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{AtomicU64, Ordering, Weak};
 
-/// A database that keeps one [`Record`] for each key: all that a [`RecordStore`] needs.
+/// A database with one [`Record`] for each key. A [`RecordStore`] needs no more.
 ///
 /// # Example
 ///
@@ -56,7 +56,7 @@ use crate::sync::{AtomicU64, Ordering, Weak};
 /// # let _ = store;
 /// ```
 pub trait Records: fmt::Debug + Send + Sync + 'static {
-    /// Reads the record of a key, runs the step on it once, and stores what the step left.
+    /// Reads the record of a key, runs the step on it once, and stores the result.
     ///
     /// All of this is one atomic step for all threads and processes. A key that has no record has
     /// the default record. The step is quick, waits for nothing and calls no other code, so it may
@@ -85,10 +85,10 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
 
 /// A [`Store`] over [`Records`]: the lease protocol, written once for all of them.
 ///
-/// Each operation is one [`Records::update`]; [`Store::read`] is one for each key. Listeners are
-/// told each change that this store made, once its record and those of earlier changes are stored,
-/// in their order and outside of every step. They are not told the changes of other processes.
-/// Background work has a thread, which starts with the first such work.
+/// Each operation is one [`Records::update`]; [`Store::read`] makes one for each key. Listeners get
+/// each change that this store made, in order and outside of every step, once its record and those
+/// of earlier changes are stored. They do not get the changes of other processes. Background work
+/// runs on one thread, which starts with the first such work.
 pub struct RecordStore<R> {
     pub(super) records: R,
     limit: usize,

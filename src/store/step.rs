@@ -1,4 +1,4 @@
-//! The lease protocol: what each operation of a store does with the record of a key.
+//! The lease protocol: the effect of each operation of a store on the record of a key.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::ChangeKind;
 use super::envelope;
 use super::error::{ErrorClass, StoreError};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
-use super::record::{Lease, Payload, Record};
+use super::record::{Payload, Record, RecordLease};
 use crate::sync::{AtomicU64, Ordering};
 
 /// One operation on one record, which no other operation interrupts.
@@ -15,7 +15,7 @@ pub(super) struct Step<'a> {
     now: u64,
     last: &'a AtomicU64,
     limit: usize,
-    /// The change to tell once the record is stored.
+    /// The change of which listeners are notified once the record is stored.
     pub change: Option<(ChangeKind, Option<Epoch>, Origin)>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Step<'a> {
             Some(base) => base,
             None => self.next_epoch()?,
         };
-        self.record.set_lease(Some(Lease {
+        self.record.set_lease(Some(RecordLease {
             holder: Some(ask.token),
             base: Some(base),
             until: self.after(ask.lease),
@@ -117,11 +117,12 @@ impl<'a> Step<'a> {
         if !self.record.is_held_by(token) {
             return false;
         }
-        self.record.set_lease(cool_down.map(|cool_down| Lease {
-            holder: None,
-            base: None,
-            until: self.after(cool_down),
-        }));
+        self.record
+            .set_lease(cool_down.map(|cool_down| RecordLease {
+                holder: None,
+                base: None,
+                until: self.after(cool_down),
+            }));
         self.changed(ChangeKind::Released, None, token.origin);
         true
     }

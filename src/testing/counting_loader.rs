@@ -45,15 +45,15 @@ use crate::sync::{Arc, Mutex, lock};
 /// assert_eq!(loader.calls_for(&8), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct CountingLoader<K, V>(Arc<Shared<K, V>>);
+pub struct CountingLoader<K, V>(Arc<SharedLoader<K, V>>);
 
-struct Shared<K, V> {
+struct SharedLoader<K, V> {
     value: Box<dyn Fn(&K) -> V + Send + Sync>,
-    state: Mutex<State<K>>,
+    state: Mutex<CallState<K>>,
     changed: Event,
 }
 
-struct State<K> {
+struct CallState<K> {
     calls: HashMap<K, usize>,
     running: usize,
     held: bool,
@@ -64,14 +64,14 @@ struct State<K> {
     panics: usize,
 }
 
-impl<K> State<K> {
+impl<K> CallState<K> {
     fn calls(&self) -> usize {
         self.calls.values().sum()
     }
 }
 
 /// How a call ends when it is released.
-enum Outcome {
+enum CallOutcome {
     Succeed,
     Fail,
     Panic,
@@ -92,9 +92,9 @@ impl StdError for InjectedFailure {}
 impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     /// A loader whose calls return `value(key)`.
     pub fn new(value: impl Fn(&K) -> V + Send + Sync + 'static) -> Self {
-        CountingLoader(Arc::new(Shared {
+        CountingLoader(Arc::new(SharedLoader {
             value: Box::new(value),
-            state: Mutex::new(State {
+            state: Mutex::new(CallState {
                 calls: HashMap::new(),
                 running: 0,
                 held: false,
@@ -159,30 +159,30 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         self.wait_until(|state| !state.held || state.releases > releases)
             .await;
         match outcome {
-            Outcome::Succeed => Ok((self.0.value)(key)),
-            Outcome::Fail => Err(InjectedFailure),
-            Outcome::Panic => panic!("the counting loader panics on request"),
+            CallOutcome::Succeed => Ok((self.0.value)(key)),
+            CallOutcome::Fail => Err(InjectedFailure),
+            CallOutcome::Panic => panic!("the counting loader panics on request"),
         }
     }
 
-    fn begin(&self, key: &K) -> (Outcome, u64, Running<'_, K, V>) {
+    fn begin(&self, key: &K) -> (CallOutcome, u64, RunningCall<'_, K, V>) {
         let key = key.clone();
         let mut state = lock(&self.0.state);
         *state.calls.entry(key).or_default() += 1;
         state.running += 1;
         let outcome = if state.panics > 0 {
             state.panics -= 1;
-            Outcome::Panic
+            CallOutcome::Panic
         } else if state.failures > 0 {
             state.failures -= 1;
-            Outcome::Fail
+            CallOutcome::Fail
         } else {
-            Outcome::Succeed
+            CallOutcome::Succeed
         };
         let releases = state.releases;
         drop(state);
         self.0.changed.notify_all();
-        (outcome, releases, Running(&self.0))
+        (outcome, releases, RunningCall(&self.0))
     }
 
     /// Makes calls wait for [`release`](Self::release) before they return.
@@ -233,7 +233,7 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         block_on(self.wait_until(|state| state.running == 0));
     }
 
-    async fn wait_until(&self, holds: impl Fn(&State<K>) -> bool) {
+    async fn wait_until(&self, holds: impl Fn(&CallState<K>) -> bool) {
         while !holds(&lock(&self.0.state)) {
             let changed = self.0.changed.listen();
             if holds(&lock(&self.0.state)) {
@@ -243,16 +243,16 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut State<K>)) {
+    fn change(&self, change: impl FnOnce(&mut CallState<K>)) {
         change(&mut lock(&self.0.state));
         self.0.changed.notify_all();
     }
 }
 
 /// A call that has begun, until it returns, panics or is dropped.
-struct Running<'a, K, V>(&'a Shared<K, V>);
+struct RunningCall<'a, K, V>(&'a SharedLoader<K, V>);
 
-impl<K, V> Drop for Running<'_, K, V> {
+impl<K, V> Drop for RunningCall<'_, K, V> {
     fn drop(&mut self) {
         lock(&self.0.state).running -= 1;
         self.0.changed.notify_all();

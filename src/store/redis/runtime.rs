@@ -25,11 +25,11 @@ pub(super) struct Runtime(Arc<RuntimeState>);
 struct RuntimeState {
     /// Makes the future that keeps the connections up, for ever.
     keep_up: Box<dyn Fn() -> BoxFuture + Send + Sync>,
-    place: Mutex<Host>,
+    place: Mutex<RuntimePlace>,
     closed: Notify,
 }
 
-enum Host {
+enum RuntimePlace {
     /// On a foreign runtime, with the work that this runtime has dropped.
     Guest(Handle, Vec<BoxFuture>),
     /// On a thread of its own.
@@ -57,12 +57,12 @@ impl Runtime {
     ) -> io::Result<Self> {
         let state = Arc::new(RuntimeState {
             keep_up: Box::new(keep_up),
-            place: Mutex::new(Host::Nowhere),
+            place: Mutex::new(RuntimePlace::Nowhere),
             closed: Notify::new(),
         });
         match Handle::try_current() {
             Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-                *lock(&state.place) = Host::Guest(handle.clone(), Vec::new());
+                *lock(&state.place) = RuntimePlace::Guest(handle.clone(), Vec::new());
                 let guest = Guest(Arc::downgrade(&state));
                 let run = state.clone();
                 handle.spawn(async move {
@@ -80,9 +80,9 @@ impl Runtime {
         // Spawn after the lock is released: a runtime that has ended drops the work, and that can
         // run any code.
         let (handle, is_guest) = match &*lock(&self.0.place) {
-            Host::Guest(handle, _) => (handle.clone(), true),
-            Host::Own(handle) => (handle.clone(), false),
-            Host::Nowhere => return,
+            RuntimePlace::Guest(handle, _) => (handle.clone(), true),
+            RuntimePlace::Own(handle) => (handle.clone(), false),
+            RuntimePlace::Nowhere => return,
         };
         match is_guest {
             true => {
@@ -125,17 +125,17 @@ impl RuntimeState {
                 },
             )?;
         let handle = block_on(receiver).map_err(io::Error::other)??;
-        for work in self.replace_place(Host::Own(handle.clone())) {
+        for work in self.replace_place(RuntimePlace::Own(handle.clone())) {
             handle.spawn(work);
         }
         Ok(())
     }
 
     /// Sets the new place, and returns the work that was kept.
-    fn replace_place(&self, place: Host) -> Vec<BoxFuture> {
+    fn replace_place(&self, place: RuntimePlace) -> Vec<BoxFuture> {
         match std::mem::replace(&mut *lock(&self.place), place) {
-            Host::Guest(_, kept) => kept,
-            Host::Own(_) | Host::Nowhere => Vec::new(),
+            RuntimePlace::Guest(_, kept) => kept,
+            RuntimePlace::Own(_) | RuntimePlace::Nowhere => Vec::new(),
         }
     }
 }
@@ -154,7 +154,7 @@ impl Drop for Guest {
             // If the system cannot start a thread, the store stays disconnected and its work is
             // dropped.
             if state.move_out().is_err() {
-                drop(state.replace_place(Host::Nowhere));
+                drop(state.replace_place(RuntimePlace::Nowhere));
             }
         }
     }
@@ -181,9 +181,9 @@ impl Drop for GuestTask {
             return;
         };
         let handle = match &mut *lock(&state.place) {
-            Host::Guest(_, kept) => return kept.push(work),
-            Host::Own(handle) => handle.clone(),
-            Host::Nowhere => return,
+            RuntimePlace::Guest(_, kept) => return kept.push(work),
+            RuntimePlace::Own(handle) => handle.clone(),
+            RuntimePlace::Nowhere => return,
         };
         handle.spawn(work);
     }
