@@ -378,7 +378,9 @@ where
                     }
                 }
             }
-            unserved = match self.read_kept(key, hash) {
+            // By the key itself, because a form whose `is_key` is wrong would not find an entry that
+            // exists, and this loop would not end.
+            unserved = match self.read_kept(&key.to_key(), hash) {
                 Ok(kept) => return Ok(kept),
                 Err(unserved) => unserved,
             };
