@@ -121,8 +121,8 @@ where
 impl<K, V, S> Core<K, V, S> {
     /// Blocks this thread until the future is ready.
     ///
-    /// The caller may be user code that a read of many keys runs while it collects its jobs. Then no
-    /// other call starts the jobs that this future waits for.
+    /// The caller may be user code that a read of many keys runs while it collects its jobs. Then
+    /// no other call starts the jobs that this future waits for.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         block_on(poll_fn(|cx| {
