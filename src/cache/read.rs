@@ -377,8 +377,8 @@ where
                     }
                 }
             }
-            // By the key itself. A form whose `is_key` is wrong would not find an entry that exists,
-            // and this loop would not end.
+            // By the key itself. A form whose `is_key` is wrong would not find an entry that
+            // exists, and this loop would not end.
             unserved = match self.read_kept(&key.to_key(), hash) {
                 Ok(kept) => return Ok(kept),
                 Err(unserved) => unserved,
