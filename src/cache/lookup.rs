@@ -23,9 +23,10 @@ use crate::sync::Arc;
 ///
 /// Implement it for a borrowed form of your key type. `Hash` must feed the same data to the hasher
 /// as `Hash` of the key that [`to_key`](Self::to_key) returns, and [`is_key`](Self::is_key) must be
-/// true for this key and its equals only. If that does not hold, a read may miss a resident value;
-/// nothing worse happens. Derived implementations agree if both types have the same fields in the
-/// same order: `str` hashes like `String`, and `&T` like `T`.
+/// true for this key and its equals only. If that does not hold, a call may miss the value of its
+/// key, so that a read loads it again and an invalidation leaves it, or may take another key for
+/// its own; nothing worse happens. Derived implementations agree if both types have the same fields
+/// in the same order: `str` hashes like `String`, and `&T` like `T`.
 ///
 /// # Example
 ///

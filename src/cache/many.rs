@@ -1,12 +1,14 @@
 //! Reads of many keys, whose loads and whose questions to a store run together.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use crate::cache::Cache;
 use crate::cache::cached::Cached;
 use crate::cache::lookup::Lookup;
+use crate::cache::read::Core;
 use crate::error::Error;
 use crate::fleet::Paused;
 use crate::sync::future::block_on;
@@ -112,6 +114,24 @@ where
     where
         Q: Lookup<K>,
     {
-        block_on(self.get_many(keys))
+        self.0.block_on(self.get_many(keys))
+    }
+}
+
+impl<K, V, S> Core<K, V, S> {
+    /// Blocks this thread until the future is ready.
+    ///
+    /// The caller may be user code that a read of many keys runs while it collects its jobs. Then
+    /// no other call starts the jobs that this future waits for.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        block_on(poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            if let (Poll::Pending, Some(level)) = (&polled, self.fleet.as_deref()) {
+                // The end of a pause starts the jobs of all pauses.
+                drop(Paused::new(level));
+            }
+            polled
+        }))
     }
 }

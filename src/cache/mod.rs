@@ -27,7 +27,6 @@ use crate::fleet::FleetStats;
 use crate::observe::stats::Stats;
 use crate::protocol::entries::Claimed;
 use crate::sync::Arc;
-use crate::sync::future::block_on;
 
 /// A cache that keeps computed values fresh without stampedes.
 ///
@@ -348,7 +347,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        block_on(self.refresh(key))
+        self.0.block_on(self.refresh(key))
     }
 
     /// A reader for one thread or task that reads many keys all the time.

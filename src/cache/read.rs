@@ -18,7 +18,6 @@ use crate::protocol::table::Place;
 use crate::protocol::times::Times;
 use crate::protocol::wait_graph::WaitNode;
 use crate::rng::with_rng;
-use crate::sync::future::block_on;
 use crate::sync::{Arc, Held};
 use crate::time::clock::Tick;
 
@@ -322,7 +321,7 @@ where
     {
         match self.classify(missed) {
             Ok(kept) => Ok(kept),
-            Err(unserved) => block_on(self.finish(key, hash, unserved)),
+            Err(unserved) => self.block_on(self.finish(key, hash, unserved)),
         }
     }
 
@@ -378,7 +377,9 @@ where
                     }
                 }
             }
-            unserved = match self.read_kept(key, hash) {
+            // By the key itself. A form whose `is_key` is wrong would not find an entry that
+            // exists, and this loop would not end.
+            unserved = match self.read_kept(&key.to_key(), hash) {
                 Ok(kept) => return Ok(kept),
                 Err(unserved) => unserved,
             };

@@ -89,6 +89,7 @@ where
             WriteOp::Remove(key) => self.forget(*key),
             WriteOp::RemoveAll => self.state.negative.forget_all(),
         }
+        self.state.negative.drop_content();
         Written { removed, pending }
     }
 

@@ -84,6 +84,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
                 entry.commit(left);
             }
         });
+        self.negative.drop_content();
     }
 }
 

@@ -6,7 +6,9 @@
 //! That cache is one type for the keys of all caches, because `moka` compiled for each of them
 //! would be a third of the program that a cache adds. It knows a key by its hash alone, so no `Eq`
 //! of the user runs inside it. Of two keys with one hash it remembers the later one; an answer is
-//! given only after the key itself was compared.
+//! given only after the key itself was compared. Nor does a `Drop` of the user run inside it, where
+//! it would run under the locks of `moka` or on a thread of another cache: an entry that is dropped
+//! there leaves its key and its error in a queue, which callers empty when they hold nothing.
 //!
 //! # Races with `insert` and `invalidate` (P4)
 //!
@@ -25,7 +27,8 @@ use foldhash::quality::RandomState;
 use moka::Expiry;
 
 use crate::error::Error;
-use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SetOnce};
+use crate::panics::isolated;
+use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SegQueue, SetOnce};
 use crate::time::clock::Tick;
 
 /// How much longer than its rest a failure is remembered, so that the next failure rests longer.
@@ -41,13 +44,19 @@ pub(crate) struct NegativeCache<K> {
     entries: SetOnce<Box<dyn NegativeEntries>>,
     capacity: u64,
     hasher: RandomState,
+    /// What the entries that were dropped have left.
+    dropped: Arc<SegQueue<Content>>,
     keys: PhantomData<fn(K)>,
 }
 
+/// The part of an entry whose drop may run code of the user.
+type Content = (Box<dyn Any + Send + Sync>, Error);
+
 /// Why a key has no value, and how long that counts.
 struct NegativeEntry {
-    key: Box<dyn Any + Send + Sync>,
-    error: Error,
+    /// Taken when the entry is dropped.
+    content: Option<Content>,
+    dropped: Arc<SegQueue<Content>>,
     until: Tick,
     lasts: Duration,
     failures: u32,
@@ -68,6 +77,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
             entries: SetOnce::new(),
             capacity,
             hasher: RandomState::default(),
+            dropped: Arc::new(SegQueue::new()),
             keys: PhantomData,
         }
     }
@@ -96,8 +106,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         let hash = self.hasher.hash_one(&key);
         let rest = Duration::from_nanos(until.saturating_sub(now));
         let entry = Arc::new(NegativeEntry {
-            key: Box::new(key),
-            error,
+            content: Some((Box::new(key), error)),
+            dropped: self.dropped.clone(),
             until,
             lasts: (rest * REMEMBER).clamp(AT_LEAST, AT_MOST),
             failures,
@@ -126,6 +136,13 @@ impl<K> NegativeCache<K> {
     pub(crate) fn forget_all(&self) {
         if let Some(entries) = self.entries.get() {
             entries.forget_all();
+        }
+    }
+
+    /// Drops the keys and errors of entries that are gone, for a caller that holds nothing.
+    pub(crate) fn drop_content(&self) {
+        while let Some(content) = self.dropped.pop() {
+            isolated(|| drop(content));
         }
     }
 }
@@ -167,7 +184,9 @@ fn make_entries(capacity: u64) -> Box<dyn NegativeEntries> {
 
 impl NegativeEntry {
     fn is_of<K: Eq + 'static>(&self, key: &K) -> bool {
-        (self.key.downcast_ref::<K>()).is_some_and(|known| known == key)
+        let known = self.content.as_ref();
+        let known = known.and_then(|(known, _)| known.downcast_ref::<K>());
+        known.is_some_and(|known| known == key)
     }
 
     fn known(&self, now: Tick) -> Known {
@@ -176,9 +195,17 @@ impl NegativeEntry {
         if self.committed.load(Ordering::Acquire) == 0 {
             return Known::Failures(0);
         }
-        match now < self.until {
-            true => Known::NotFound(self.error.clone()),
-            false => Known::Failures(self.failures),
+        match &self.content {
+            Some((_, error)) if now < self.until => Known::NotFound(error.clone()),
+            _ => Known::Failures(self.failures),
+        }
+    }
+}
+
+impl Drop for NegativeEntry {
+    fn drop(&mut self) {
+        if let Some(content) = self.content.take() {
+            self.dropped.push(content);
         }
     }
 }

@@ -259,3 +259,39 @@ fn a_renewal_between_the_end_of_a_claim_and_its_result_does_not_lose_the_result(
     second.open();
     assert_eq!(*block_on(reads[1].as_mut()).unwrap(), 2);
 }
+
+#[test]
+fn a_listener_called_by_a_read_of_many_keys_may_wait_for_a_load() {
+    const RESIDENT: u64 = 13;
+    let handle = Arc::new(std::sync::OnceLock::<Cache<u64, u64>>::new());
+    let inside = handle.clone();
+    let reads = Arc::new(AtomicU64::new(0));
+    let reading = reads.clone();
+    let memory = Arc::new(everfresh::store::MemoryStore::new());
+    let cache: Cache<u64, u64> = Cache::builder()
+        .capacity(RESIDENT as usize)
+        .beta(0.0)
+        .store(SecondLevel::new(memory, "test:v1").unwrap())
+        .on_removal(move |key: &u64, _: &u64, _| {
+            if *key < RESIDENT {
+                let cache = inside.get().unwrap();
+                if cache.get_blocking(&(1_000 + key)).is_ok() {
+                    reading.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        })
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    handle.set(cache.clone()).ok().unwrap();
+    for key in 0..RESIDENT {
+        cache.insert(key, key);
+    }
+    let many = std::thread::spawn(move || {
+        let keys: Vec<u64> = (100..180).collect();
+        cache.get_many_blocking(&keys).len()
+    });
+    until("the read has ended", || many.is_finished());
+    assert_eq!(many.join().unwrap(), 80);
+    assert!(reads.load(Ordering::SeqCst) > 0);
+}

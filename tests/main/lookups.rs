@@ -328,3 +328,27 @@ fn the_future_of_a_reader_may_be_sent() {
     let future = Box::pin(sent(async move { reader.get(&1).await.map(|read| *read) }));
     assert_eq!(wait(future).unwrap(), 1);
 }
+
+#[test]
+fn a_form_that_denies_its_key_gets_the_value_of_the_key() {
+    #[derive(Hash)]
+    struct Denies(u64);
+
+    impl Lookup<u64> for Denies {
+        fn is_key(&self, _: &u64) -> bool {
+            false
+        }
+        fn to_key(&self) -> u64 {
+            self.0
+        }
+    }
+
+    let clock = ManualClock::new();
+    let cache = builder(&clock).compute(|key: &u64| *key).build().unwrap();
+    cache.insert(3, 30);
+    assert!(cache.peek(&Denies(3)).is_none());
+    let inside = cache.clone();
+    let reading = std::thread::spawn(move || inside.get_blocking(&Denies(3)).map(|read| *read));
+    until("the read has ended", || reading.is_finished());
+    assert_eq!(reading.join().unwrap().unwrap(), 30);
+}

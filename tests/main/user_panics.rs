@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use everfresh::{Cache, InjectedFailure, Loaded, ManualClock, Request};
@@ -322,4 +322,62 @@ fn a_weigher_or_a_key_that_reads_the_loaded_key_gets_a_recursion_error() {
         matches!(&seen[..], [Err(error)] if error.is_recursive()),
         "{seen:?}"
     );
+}
+
+/// A key that runs a function when it is dropped.
+#[derive(Clone)]
+struct Watched(u64, Arc<dyn Fn() + Send + Sync>);
+
+impl Hash for Watched {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Watched {}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        (self.1)();
+    }
+}
+
+#[test]
+fn a_key_without_a_value_is_never_dropped_inside_the_memory_of_such_keys() {
+    let (inside, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let found = inside.clone();
+    let counting = dropped.clone();
+    let on_drop: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        counting.fetch_add(1, Ordering::SeqCst);
+        let stack = std::backtrace::Backtrace::force_capture().to_string();
+        if stack.contains("moka::") || stack.contains("crossbeam_epoch::") {
+            found.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let clock = ManualClock::new();
+    let cache: Cache<Watched, u64> = Cache::builder()
+        .clock(&clock)
+        .capacity(20)
+        .negative_capacity(10)
+        .threads(1)
+        .compute(|_: &Watched| Loaded::not_found())
+        .build()
+        .unwrap();
+    for key in 0..200 {
+        let answer = cache.get_blocking(&Watched(key % 100, on_drop.clone()));
+        assert!(answer.is_err_and(|error| error.is_not_found()));
+        // Replaced, evicted and forgotten entries alike.
+        if key % 3 == 0 {
+            cache.invalidate(&Watched(key % 100, on_drop.clone()));
+        }
+    }
+    assert!(dropped.load(Ordering::SeqCst) > 200);
+    drop(cache);
+    assert_eq!(inside.load(Ordering::SeqCst), 0);
 }
