@@ -44,7 +44,7 @@ pub(crate) struct NegativeCache<K> {
     entries: SetOnce<Box<dyn NegativeEntries>>,
     capacity: u64,
     hasher: RandomState,
-    /// What the entries that were dropped have left.
+    /// The contents of entries that were dropped.
     dropped: Arc<SegQueue<Content>>,
     keys: PhantomData<fn(K)>,
 }
@@ -141,6 +141,10 @@ impl<K> NegativeCache<K> {
 
     /// Drops the keys and errors of entries that are gone, for a caller that holds nothing.
     pub(crate) fn drop_content(&self) {
+        // A cache whose loads always find a value pays no look at the queue.
+        if self.entries.get().is_none() {
+            return;
+        }
         while let Some(content) = self.dropped.pop() {
             isolated(|| drop(content));
         }
