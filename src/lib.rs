@@ -6,7 +6,7 @@
 //!   and refreshes.
 //! - It costs about 100 bytes for each entry beyond key and value, and a loader that is given to
 //!   the cache once and sees only the key.
-//! - It forbids iteration, a function for each call, and serving a value past its hard limit.
+//! - It forbids iteration, a loader passed with each read, and serving a value past its hard limit.
 //!
 //! ```
 //! use std::time::Duration;

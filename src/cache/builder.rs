@@ -221,9 +221,9 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
     /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
-    /// thread or task, and its late result is discarded. So a load that takes longer than this may
-    /// run beside the next load of the same key. With [`Duration::MAX`] a load that hangs keeps its
-    /// callers and its key for ever.
+    /// thread or task. Its late result is discarded if another load of the key has started, and
+    /// kept otherwise. So a load that takes longer than this may run beside the next load of the
+    /// same key. With [`Duration::MAX`] a load that hangs keeps its callers and its key for ever.
     ///
     /// # fork
     ///

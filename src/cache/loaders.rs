@@ -15,8 +15,12 @@ use crate::load::loader::{
 /// Every loader returns a value, an `Option` whose `None` says that the key has no value at the
 /// origin, or a [`Loaded`] with times of its own. A key without a value is remembered for
 /// [`not_found_for`](Self::not_found_for), and its callers get an error that
-/// [`is_not_found`](crate::Error::is_not_found). A closure that never returns names its type:
-/// `|_: &u64| -> u64 { todo!() }`.
+/// [`is_not_found`](crate::Error::is_not_found).
+///
+/// A closure names the type of its parameter, which is a reference to the key type: `|id: &u64|`,
+/// or `|name: &String|` for keys of type `String`. With `|name: &str|` the compiler takes `str` for
+/// the key type, and reports that `str` is not `Clone`. A closure that never returns also names its
+/// result: `|_: &u64| -> u64 { todo!() }`.
 impl<K, V, S> Builder<K, V, S>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,

@@ -1,11 +1,11 @@
-//! FleetCounters of the second level of one cache.
+//! The counts of the second level of one cache.
 
 use crate::store::{PayloadError, StoreState, StoreStats};
 use crate::sync::{Counter as Word, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// FleetCounters of the second level of one cache, from
+        /// The counts of the second level of one cache since it was built, from
         /// [`Cache::store_stats`](crate::Cache::store_stats).
         #[derive(Clone, Debug)]
         #[non_exhaustive]
@@ -17,7 +17,7 @@ macro_rules! counters {
             pub followed: u64,
             /// Whether the store can be used now. While it cannot, nothing is sent to it.
             pub state: StoreState,
-            /// FleetCounters of the store itself, for all caches that use it.
+            /// The counts of the store itself, for all caches that use it.
             pub store: StoreStats,
             payload_errors: [u64; PayloadError::ALL.len()],
         }
@@ -76,16 +76,16 @@ counters! {
     not_stored,
     /// Writes of this process that reached the store.
     flushed,
-    /// Notifications of changes by other processes.
+    /// Change messages received from other caches.
     notifications,
-    /// Notifications that concerned a key of this process.
+    /// Change messages about keys that this process follows.
     followed_changes,
-    /// Attempts to flush a write that failed and were repeated.
+    /// Attempts to write to the store that failed and are repeated.
     retried,
     /// Writes given up because too many waited. This process uses no payload that was stored
     /// before.
     given_up,
-    /// Comparisons of the resident values with the store after a gap in the notifications.
+    /// Comparisons of the resident values with the store after an interrupted connection.
     rechecks,
 }
 

@@ -260,7 +260,7 @@ pub trait Loader<K, V>: Send + Sync + 'static {
     ///
     /// The future is dropped when its runtime shuts down. It is not dropped at the
     /// [`load_timeout`](crate::Builder::load_timeout): it then runs on, and its result is
-    /// discarded.
+    /// discarded if another load of the key has started.
     fn load(
         &self,
         request: &Request<K, V>,

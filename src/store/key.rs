@@ -85,7 +85,10 @@ impl StoreKey {
         &self.namespace
     }
 
-    /// The hash that names the key in the store.
+    /// The hash that names the key within its namespace.
+    ///
+    /// One key has the same hash in every namespace, so a store keeps payloads and leases by the
+    /// namespace and the hash.
     pub fn hash(&self) -> u128 {
         self.hash
     }

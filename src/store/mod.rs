@@ -13,6 +13,9 @@
 //!   nothing usable is stored, and the lease still belongs to the publisher, with this base.
 //!   Therefore a result that was loaded before an invalidation is refused, even if nothing was
 //!   stored before it and nothing is stored after it.
+//! - **publish** uses its base up. Another attempt may hold the lease with the same base, because
+//!   the lease was lost and granted again. It keeps the lease, so that no third load starts, but
+//!   its own `publish` is refused, even if the stored payload is lost before it.
 //! - **set** and **invalidate** end the lease, so that a load that began before them is not
 //!   published after them.
 //! - The store notifies every listener of a namespace of each change in it, with its epoch, in the
@@ -40,7 +43,8 @@
 //!
 //! - [`envelope::stamp`] and [`envelope::epoch`], which write and read the epoch of a payload. A
 //!   store looks at no other part of it.
-//! - [`StoreCounters`], which count for [`Store::stats`].
+//! - [`StoreCounters`], which count for [`Store::stats`]: the answers of each read, each change
+//!   that is told, and each error.
 //! - [`ChangeListeners`], which keep the listeners for [`Store::subscribe`].
 //! - [`Background`], a thread for [`Store::spawn`], if you have no runtime.
 //!
@@ -120,9 +124,9 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads the payloads of these keys together: one answer for each key, in their order.
     ///
-    /// Where a cache cannot use the stored data, the answer is an error of class
-    /// [`ErrorClass::TooLarge`] or [`ErrorClass::Foreign`], or bytes that are no payload. The
-    /// caller treats each of them as if nothing were stored.
+    /// Data above the size limit of the store are an error of class [`ErrorClass::TooLarge`]. Data
+    /// that everfresh did not write are an error of class [`ErrorClass::Foreign`], or bytes that
+    /// are no payload. The caller treats each of them as if nothing were stored.
     fn read<'a>(
         &'a self,
         keys: &'a [StoreKey],

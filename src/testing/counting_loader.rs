@@ -229,6 +229,8 @@ impl<K: Hash + Eq + Clone, V> CountingLoader<K, V> {
     }
 
     /// Blocks this thread until no call is running.
+    ///
+    /// The cache may not have published the result of the last call yet.
     pub fn wait_until_idle(&self) {
         block_on(self.wait_until(|state| state.running == 0));
     }
