@@ -6,7 +6,8 @@ use super::key::Namespace;
 use super::{Change, ChangeListener};
 use crate::sync::{Arc, Mutex, Weak, lock};
 
-/// The listeners ([`ChangeListener`]) of a store, for implementations of [`Store`](crate::store::Store).
+/// The listeners ([`ChangeListener`]) of a store, for implementations of
+/// [`Store`](crate::store::Store).
 ///
 /// A store keeps one, [adds](Self::add) to it in
 /// [`Store::subscribe`](crate::store::Store::subscribe), and [notifies](Self::notify) it of each
