@@ -1,4 +1,4 @@
-//! What a read returns.
+//! The result of a read.
 
 use std::fmt;
 use std::ops::Deref;

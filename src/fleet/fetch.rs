@@ -43,7 +43,7 @@ struct Asking<K, V> {
     _underway: Underway<K, V>,
 }
 
-/// What became of a payload.
+/// The use that a payload had.
 enum Use<K, V> {
     /// The job is done: with this value, or because user code panicked.
     Installed,

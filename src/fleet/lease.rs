@@ -20,7 +20,7 @@ pub(super) struct Lease<K, V> {
     held: HeldLease,
 }
 
-/// What the store granted.
+/// The grant of the store.
 #[derive(Clone, Copy)]
 pub(super) struct Grant {
     pub(super) token: Token,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::protocol::entry::Entry;
 use crate::sync::Arc;
 
-/// What a loader is asked for: the key, and the value that the result will replace.
+/// The request to a loader: the key, and the value that the result will replace.
 ///
 /// Given to the function of [`Builder::compute_with`](crate::Builder::compute_with) and to a
 /// [`Loader`]. The other loaders get only the key.
@@ -60,7 +60,7 @@ impl<K: fmt::Debug, V> fmt::Debug for Request<K, V> {
     }
 }
 
-/// What a loader returns: a value or none, with times of its own if they differ from the cache's.
+/// The answer of a loader: a value or none, with times of its own if they differ from the cache's.
 ///
 /// Loaders return anything that becomes a `Loaded` by [`Into`]: a value, an `Option` of one whose
 /// `None` is [`not_found`](Self::not_found), or a `Loaded`.
@@ -237,7 +237,7 @@ impl<V> From<Option<V>> for Loaded<V> {
             the key with `load_on` or `try_load_on`"
 )]
 pub trait Loader<K, V>: Send + Sync + 'static {
-    /// What a load gives: a `V`, an `Option<V>` whose `None` says that the key has no value, or a
+    /// The result of a load: a `V`, an `Option<V>` whose `None` means "not found", or a
     /// [`Loaded<V>`](Loaded) with its own times.
     type Value: Into<Loaded<V>>;
 
@@ -323,7 +323,7 @@ where
     type Future = Fut;
 }
 
-/// What every loader comes down to.
+/// The one shape to which all loaders are reduced.
 pub(crate) type Returned<V> = Result<Loaded<V>, Boxed>;
 
 type Boxed = Box<dyn StdError + Send + Sync>;

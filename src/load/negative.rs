@@ -1,4 +1,4 @@
-//! What is remembered of keys that have no value: that the loader said so, or that it failed.
+//! Negative entries: a key was not found, or its load failed.
 //!
 //! Kept in a bounded `moka` cache, apart from the values: a flood of bad keys competes with other
 //! bad keys, by an admission policy that resists floods, and never with a value.
@@ -63,7 +63,7 @@ struct NegativeEntry {
     committed: AtomicU8,
 }
 
-/// What is known of a key.
+/// The content of the negative entry of a key.
 pub(crate) enum Known {
     /// Do not load it now.
     NotFound(Error),

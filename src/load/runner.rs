@@ -15,7 +15,7 @@ const QUEUE: usize = 65_536;
 
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
-/// What a loader runs on.
+/// The settings of the place where a loader runs.
 pub(crate) struct Runner {
     pub(crate) name: String,
     pub(crate) threads: Option<usize>,

@@ -222,7 +222,7 @@ impl Counters {
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a cache has done since it was built, or since the last
+        /// The counters of a cache since it was built, or since the last
         /// [`reset_stats`](crate::Cache::reset_stats).
         ///
         /// This is a snapshot: all ratios come from the same numbers, and every load that ended in

@@ -38,7 +38,7 @@ pub struct Entry<K, V> {
     pub flight: Slot<Flight<K, V>>,
 }
 
-/// What eviction knows about a value.
+/// The state of a value in eviction.
 #[derive(Clone, Copy)]
 pub struct EvictionState {
     pub uses: u8,

@@ -112,7 +112,7 @@ impl Limit {
     }
 }
 
-/// What a value needs to be resident.
+/// The room that a value needs to be resident.
 #[derive(Clone, Copy)]
 pub struct Need {
     entries: u64,
@@ -128,7 +128,7 @@ impl Need {
         }
     }
 
-    /// What a value needs in addition to the value that it replaces.
+    /// The room that a value needs in addition to the value that it replaces.
     pub fn beyond(weight: Weight, old: Weight) -> Self {
         Need {
             entries: 0,

@@ -58,7 +58,7 @@ impl<K, V> Interest<K, V> {
     }
 }
 
-/// What happened to a result.
+/// The outcome for a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It is in the table.

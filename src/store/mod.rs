@@ -268,7 +268,7 @@ pub trait ChangeListener: Send + Sync {
 /// A change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What happened.
+    /// The kind of the change.
     pub kind: ChangeKind,
     /// The epoch of the change: entries of the key with an earlier epoch are out of date. `None` if
     /// the change stores and removes nothing.
@@ -279,7 +279,7 @@ pub struct Change {
     pub origin: Origin,
 }
 
-/// What a [`Change`] did.
+/// The kind of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeKind {

@@ -6,7 +6,7 @@
 //!
 //! Where only one ordering is ever right, the operation implies it: [`Slot::load`] acquires,
 //! [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release. Atomics take their ordering
-//! from the caller, who explains it.
+//! from the caller, which explains it.
 
 pub(crate) mod event;
 pub(crate) mod future;

@@ -47,7 +47,7 @@ pub struct Timing {
     pub rest_for: Tick,
 }
 
-/// What a reader found, and what it has to do.
+/// The state that a reader found, and its next step.
 pub enum Read<K, V> {
     /// Serve this entry. If there is a claim, start its refresh.
     Serve {

@@ -1,4 +1,4 @@
-//! What the checks need besides the store itself.
+//! The tools of the checks besides the store itself.
 
 use std::time::{Duration, Instant};
 
