@@ -126,8 +126,10 @@ lower_bounds() {
 
     # The dependencies of tests/main. Cargo keeps the versions that the lockfile has already.
     echo "[dev-dependencies]" >>"$copy/tree/Cargo.toml"
-    awk '/^\[/ { ours = /^\[dev-dependencies\]/ } ours && /^(dev-support|proptest|tokio) =/' \
-        Cargo.toml >>"$copy/tree/Cargo.toml"
+    awk '
+        /^\[/ { ours = /^\[dev-dependencies\]/ }
+        ours && /^(dev-support|futures-lite|proptest|serde|serde_json|tokio) =/
+    ' Cargo.toml >>"$copy/tree/Cargo.toml"
     (cd "$copy/tree" && cargo tree --prefix none --depth 1 --edges normal --features "$all") \
         >"$copy/versions" || return 1
     wrong=$(oldest_allowed | grep -vxFf <(sed 's/ (.*//' "$copy/versions"))
@@ -137,7 +139,7 @@ lower_bounds() {
     fi
     CARGO_PROFILE_DEV_DEBUG=line-tables-only watched cargo test --locked \
         --manifest-path "$copy/tree/Cargo.toml" \
-        --target-dir "$copy/target" --features tokio,test-util --test main
+        --target-dir "$copy/target" --features tokio,test-util,serde --test main
 }
 
 # Users run optimised code. It is so fast that many random programs can run.

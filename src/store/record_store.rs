@@ -16,7 +16,7 @@ use super::stats::{StoreCounters, StoreStats};
 use super::step::Step;
 use super::{Change, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
-use crate::sync::{AtomicU64, Ordering, Weak};
+use crate::sync::{Counter, Ordering, Weak};
 
 /// A database with one [`Record`] for each key. A [`RecordStore`] needs no more.
 ///
@@ -93,10 +93,10 @@ pub struct RecordStore<R> {
     pub(super) records: R,
     limit: usize,
     /// The last epoch given.
-    last: AtomicU64,
+    last: Counter,
     changes: ChangeQueue,
     listeners: ChangeListeners,
-    gaps: AtomicU64,
+    gaps: Counter,
     counters: StoreCounters,
     background: Background,
 }
@@ -107,10 +107,10 @@ impl<R: Records> RecordStore<R> {
         RecordStore {
             records,
             limit: envelope::LONGEST,
-            last: AtomicU64::new(0),
+            last: Counter::new(0),
             changes: ChangeQueue::default(),
             listeners: ChangeListeners::default(),
-            gaps: AtomicU64::new(1),
+            gaps: Counter::new(1),
             counters: StoreCounters::default(),
             background: Background::default(),
         }

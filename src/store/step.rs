@@ -7,13 +7,13 @@ use super::envelope;
 use super::error::{ErrorClass, StoreError};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::record::{Payload, Record, RecordLease};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Counter, Ordering};
 
 /// One operation on one record, which no other operation interrupts.
 pub(super) struct Step<'a> {
     record: &'a mut Record,
     now: u64,
-    last: &'a AtomicU64,
+    last: &'a Counter,
     limit: usize,
     /// The change of which listeners are notified once the record is stored.
     pub change: Option<(ChangeKind, Option<Epoch>, Origin)>,
@@ -25,7 +25,7 @@ fn micros(duration: Duration) -> u64 {
 
 impl<'a> Step<'a> {
     /// `last` is the last epoch given by this process.
-    pub fn new(record: &'a mut Record, now: u64, last: &'a AtomicU64, limit: usize) -> Self {
+    pub fn new(record: &'a mut Record, now: u64, last: &'a Counter, limit: usize) -> Self {
         record.expire(now);
         Step {
             record,
