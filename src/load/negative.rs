@@ -28,7 +28,8 @@ use moka::Expiry;
 
 use crate::error::Error;
 use crate::panics::isolated;
-use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SegQueue, SetOnce};
+use crate::sync::plain::SegQueue;
+use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SetOnce};
 use crate::time::clock::Tick;
 
 /// How much longer than its rest a failure is remembered, so that the next failure rests longer.

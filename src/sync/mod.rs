@@ -44,8 +44,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Primitives that no model explores: the start of threads, their numbers, and how they block.
+/// Primitives that no model explores: the start of threads, their numbers, how they block, and the
+/// values that wait to be dropped.
 pub(crate) mod plain {
+    pub use crossbeam::queue::SegQueue;
     use std::sync::PoisonError;
     pub use std::sync::{Condvar, Mutex, MutexGuard};
 
