@@ -189,14 +189,14 @@ where
         let core = &*self.0;
         let now = core.state.clock.now();
         let found = core.find(key, core.hasher.hash_one(key));
-        let served = found.and_then(|(_, entry)| {
-            let source = core.take_present(&entry, now)?;
-            Some(Cached::new(entry, now, source))
-        });
-        if served.is_none() {
-            core.state.counters.missed();
+        // No closure returns the value: it is built in its place, which a copy would delay.
+        if let Some((_, entry)) = found {
+            if let Some(source) = core.take_present(&entry, now) {
+                return Some(Cached::new(entry, now, source));
+            }
         }
-        served
+        core.state.counters.missed();
+        None
     }
 
     /// Looks at a key if it has a value that may be served; changes nothing.
