@@ -239,6 +239,7 @@ pub mod model {
     pub use crate::protocol::table::{Inserted, Place, Table};
     pub use crate::protocol::times::{Lifetime, Times};
     pub use crate::protocol::wait_graph::WaitNode;
+    pub use crate::store::change_queue::ChangeQueue;
     pub use crate::sync::event::Event;
     pub use crate::sync::{
         ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, SlotCache,

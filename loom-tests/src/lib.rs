@@ -9,6 +9,7 @@ mod alarm;
 mod batcher;
 mod cached_slot;
 mod canaries;
+mod change_queue;
 mod claim;
 mod event;
 mod eviction;

@@ -408,11 +408,11 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let now = self.state.clock.now();
-        let key = key.to_key();
-        let failures = match self.known(&key, now) {
+        let failures = match self.known(key, now) {
             Known::NotFound(error) => return Err(error),
             Known::Failures(failures) => failures,
         };
+        let key = key.to_key();
         let mut drop_later = DropLater::new();
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
         let full = match begun {
@@ -449,8 +449,11 @@ where
     }
 
     /// The negative entry of a key.
-    fn known(&self, key: &K, now: Tick) -> Known {
-        self.state.negative.known(key, now)
+    fn known<Q>(&self, key: &Q, now: Tick) -> Known
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        (self.state.negative).known(key, |other| key.is_key(other), now)
     }
 
     /// Forgets the negative entry of a key.

@@ -83,14 +83,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         }
     }
 
-    pub(crate) fn known(&self, key: &K, now: Tick) -> Known {
+    /// The key is given in any form that hashes like it; `is_key` compares that with a key.
+    pub(crate) fn known(
+        &self,
+        key: &(impl Hash + ?Sized),
+        is_key: impl FnOnce(&K) -> bool,
+        now: Tick,
+    ) -> Known {
         // A reader that runs before the first entry is written sees none. That is safe: it is not
         // committed yet.
         let Some(entries) = self.entries.get() else {
             return Known::Failures(0);
         };
         match entries.find(self.hasher.hash_one(key)) {
-            Some(entry) if entry.is_of(key) => entry.known(now),
+            Some(entry) if entry.is_of(is_key) => entry.known(now),
             _ => Known::Failures(0),
         }
     }
@@ -188,10 +194,10 @@ fn make_entries(capacity: u64) -> Box<dyn NegativeEntries> {
 }
 
 impl NegativeEntry {
-    fn is_of<K: Eq + 'static>(&self, key: &K) -> bool {
+    fn is_of<K: 'static>(&self, is_key: impl FnOnce(&K) -> bool) -> bool {
         let known = self.content.as_ref();
         let known = known.and_then(|(known, _)| known.downcast_ref::<K>());
-        known.is_some_and(|known| known == key)
+        known.is_some_and(is_key)
     }
 
     fn known(&self, now: Tick) -> Known {

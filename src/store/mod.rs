@@ -53,7 +53,7 @@
 
 mod background;
 mod change_listeners;
-mod change_queue;
+pub(crate) mod change_queue;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;

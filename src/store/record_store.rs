@@ -94,7 +94,7 @@ pub struct RecordStore<R> {
     limit: usize,
     /// The last epoch given.
     last: Counter,
-    changes: ChangeQueue,
+    changes: ChangeQueue<(Namespace, Change)>,
     listeners: ChangeListeners,
     gaps: Counter,
     counters: StoreCounters,
@@ -140,13 +140,16 @@ impl<R: Records> RecordStore<R> {
                     hash,
                     origin,
                 };
-                place.take(key, change);
+                place.take((key.namespace().clone(), change));
             }
             result
         });
         let result = update.await;
         drop(place);
-        self.changes.deliver(&self.listeners, &self.counters);
+        self.changes.deliver(|(namespace, change)| {
+            self.counters.changed(true);
+            self.listeners.notify(namespace.as_str(), &change);
+        });
         result.and_then(|result| result)
     }
 
