@@ -89,7 +89,8 @@ fn a_kept_value_keeps_itself_alive_and_nothing_else() {
     until("only the kept value is alive", || tally.alive() == 1);
     assert_eq!(kept.number, 0);
     drop(kept);
-    assert_eq!(tally.alive(), 0);
+    // The worker that loaded the value may hold it for a moment after its callers have it.
+    until("the kept value is dropped", || tally.alive() == 0);
 }
 
 #[test]

@@ -102,7 +102,8 @@ fn the_cache_lives_until_its_last_clone_is_dropped_and_a_kept_value_outlives_it(
     until("only the kept value is alive", || tally.alive() == 1);
     assert_eq!(kept.number, 0);
     drop(kept);
-    assert_eq!(tally.alive(), 0);
+    // The worker that loaded the value may hold it for a moment after its callers have it.
+    until("the kept value is dropped", || tally.alive() == 0);
 }
 
 #[test]

@@ -127,7 +127,8 @@ fn a_removed_value_lives_as_long_as_its_handle() {
     removed.check();
     assert_eq!(tally.alive(), 1);
     drop(removed);
-    assert_eq!(tally.alive(), 0);
+    // The worker that loaded the value may hold it for a moment after its callers have it.
+    until("the value is dropped", || tally.alive() == 0);
 }
 
 #[test]
