@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
-use crate::load::job::{computing, loading};
+use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
 };

@@ -4,7 +4,8 @@
 use std::hash::Hash;
 
 use super::{Fleet, FleetStats, SecondLevel};
-use crate::load::job::{CacheState, RunJob};
+use crate::load::engine::RunJob;
+use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::store::{Reply, StoreError};

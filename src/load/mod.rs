@@ -1,8 +1,11 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
+pub mod engine;
 pub mod job;
 pub mod loader;
 pub mod negative;
 pub mod policy;
 pub mod pool;
 pub mod runner;
+pub mod running;
+pub mod state;

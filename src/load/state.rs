@@ -1,0 +1,68 @@
+//! The part of a cache that its loads share.
+
+use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::Error;
+use crate::load::negative::NegativeCache;
+use crate::load::policy::Policy;
+use crate::observe::stats::Counters;
+use crate::panics::discard;
+use crate::protocol::compact::Weight;
+use crate::protocol::publish::ClaimGuard;
+use crate::sync::Arc;
+use crate::time::clock::{Clock, Tick};
+
+/// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
+/// while jobs run.
+pub(crate) struct CacheState<K, V> {
+    pub(crate) name: Arc<str>,
+    pub(crate) policy: Policy,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) negative: NegativeCache<K>,
+}
+
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
+    /// Ends a claim without a value, and writes a negative entry with the cause.
+    pub(crate) fn remember(
+        &self,
+        claim: ClaimGuard<K, V>,
+        error: Error,
+        now: Tick,
+        rest: Tick,
+        failures: u32,
+    ) {
+        let until = now.saturating_add(rest);
+        // The late answer of an overtaken load must not replace the negative entry of a later load.
+        let effective = claim.is_effective();
+        // A key that panics is not remembered, but its callers still learn that the load ended.
+        let key = || claim.entry().key.clone();
+        let write = || {
+            effective.then(|| {
+                self.negative
+                    .write(key(), error.clone(), until, now, failures)
+            })
+        };
+        let entry = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
+            discard(panic);
+            None
+        });
+        claim.remove(error, |left| {
+            if let Some(entry) = entry {
+                entry.commit(left);
+            }
+        });
+        self.negative.drop_content();
+    }
+}
+
+impl<K, V> CacheState<K, V> {
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
+        let weigher = self.weigher.as_ref();
+        weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))
+    }
+}
