@@ -89,6 +89,11 @@ impl Pool {
         })
     }
 
+    /// The number of jobs that run at once.
+    pub(crate) fn threads(&self) -> usize {
+        self.jobs.size
+    }
+
     /// See [`Jobs::admits`].
     pub(crate) fn admits(&self, reason: LoadReason) -> bool {
         self.jobs.admits(reason)

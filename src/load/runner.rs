@@ -11,8 +11,6 @@ use crate::sync::future::BoxFuture;
 /// Each thread of the pool occupies a core, and few machines have more cores.
 const MAX_THREADS: usize = 1_024;
 
-const QUEUE: usize = 65_536;
-
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
 /// The settings of the place where a loader runs.
@@ -20,7 +18,6 @@ pub(crate) struct Runner {
     pub(crate) name: String,
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
-    pub(crate) queue: Option<usize>,
     pub(crate) spawner: Option<Spawner>,
 }
 
@@ -35,13 +32,12 @@ impl Runner {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let threads = self.threads.unwrap_or_else(|| cores().min(max_threads()));
         let name = self.thread_name.unwrap_or(self.name);
-        Pool::new(threads, self.queue.unwrap_or(QUEUE), &name).map(Arc::new)
+        Pool::new(threads, usize::MAX, &name).map(Arc::new)
     }
 
     pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
-        let given: [(&str, Option<&dyn Debug>); 3] = [
+        let given: [(&str, Option<&dyn Debug>); 2] = [
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
-            ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
             (
                 "thread_name",
                 self.thread_name.as_ref().map(|name| name as _),

@@ -4,9 +4,10 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Error;
+use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
-use crate::observe::stats::Counters;
+use crate::observe::stats::{Counters, Stats};
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::ClaimGuard;
@@ -22,6 +23,7 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -61,6 +63,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// The counts since the last reset, and what is under way now.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.snapshot();
+        stats.show(self.admission.gauges());
+        stats
+    }
+
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
         let weigher = self.weigher.as_ref();
         weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))
