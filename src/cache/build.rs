@@ -64,7 +64,7 @@ where
     /// `negative_capacity`, `threads` or `queue` of zero or above its limit; a `beta` or `jitter`
     /// out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character in a name; a
     /// setting that has no effect on the loader; a capacity for which there is not enough memory;
-    /// and an async loader without a runtime.
+    /// and, without the feature `tokio`, an async loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -100,7 +100,7 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let start = make_start(self.runner)?;
+        let (start, home) = make_start(self.runner)?;
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
             .negative_capacity
@@ -119,6 +119,7 @@ where
             counters: Counters::default(),
             weigher,
             negative: NegativeCache::new(negative_capacity),
+            home,
         });
         let (start, fleet) = match self.level {
             None => (start, None),

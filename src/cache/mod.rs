@@ -347,7 +347,8 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.0.block_on(self.refresh(key))
+        let refreshed = self.0.block_on(self.refresh(key));
+        refreshed.unwrap_or_else(|| Err(Error::would_block()))
     }
 
     /// A reader for one thread or task that reads many keys all the time.

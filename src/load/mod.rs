@@ -8,4 +8,5 @@ pub mod policy;
 pub mod pool;
 pub mod runner;
 pub mod running;
+pub(crate) mod runtime;
 pub mod state;

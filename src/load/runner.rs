@@ -5,8 +5,10 @@ use std::num::NonZero;
 
 use crate::error::BuildError;
 use crate::load::pool::Pool;
+use crate::load::runtime::Home;
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
+use crate::sync::runtime::Runtime;
 
 /// Each thread of the pool occupies a core, and few machines have more cores.
 const MAX_THREADS: usize = 1_024;
@@ -38,7 +40,7 @@ impl Runner {
         Pool::new(threads, self.queue.unwrap_or(QUEUE), &name).map(Arc::new)
     }
 
-    pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
+    pub(crate) fn home(self) -> Result<Home, BuildError> {
         let given: [(&str, Option<&dyn Debug>); 3] = [
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
             ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
@@ -56,8 +58,11 @@ impl Runner {
             }
         }
         match self.spawner {
-            Some(spawner) => Ok(spawner),
-            None => current_runtime(),
+            Some(spawner) => Ok(Home::Spawner(spawner)),
+            None if cfg!(feature = "tokio") => Ok(Home::Runtime(Runtime::current())),
+            None => Err(BuildError::setting(
+                "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
+            )),
         }
     }
 }
@@ -65,21 +70,4 @@ impl Runner {
 /// The largest number of threads of a pool; smaller on 32-bit systems.
 pub(crate) fn max_threads() -> usize {
     MAX_THREADS.min(rayon::max_num_threads())
-}
-
-#[cfg(feature = "tokio")]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => Ok(Box::new(move |future| drop(runtime.spawn(future)))),
-        Err(_) => Err(BuildError::setting(
-            "an async loader needs a runtime: call `build` inside one, or give a `spawner`",
-        )),
-    }
-}
-
-#[cfg(not(feature = "tokio"))]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    Err(BuildError::setting(
-        "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
-    ))
 }

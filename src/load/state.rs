@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::Error;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
+use crate::load::runtime::Home;
 use crate::observe::stats::Counters;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
@@ -22,6 +23,7 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    pub(crate) home: Arc<Home>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;

@@ -35,6 +35,7 @@ mod recursion;
 mod reentrant;
 mod removal;
 mod resilience;
+mod runtimes;
 mod settings;
 mod source_rules;
 mod stale_if_error;
