@@ -52,6 +52,7 @@ enum ErrorCause {
     WithoutRuntime,
     WouldBlock,
     CacheDropped,
+    OtherHasher,
 }
 
 impl Error {
@@ -94,6 +95,10 @@ impl Error {
 
     pub(crate) fn cache_dropped() -> Self {
         Error(Arc::new(ErrorCause::CacheDropped))
+    }
+
+    pub(crate) fn other_hasher() -> Self {
+        Error(Arc::new(ErrorCause::OtherHasher))
     }
 
     /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
@@ -220,6 +225,10 @@ impl fmt::Display for Error {
                  load with `compute`",
             ),
             ErrorCause::CacheDropped => f.write_str("the cache of this load has been dropped"),
+            ErrorCause::OtherHasher => f.write_str(
+                "the cache of this load has a hasher of another type; name that type with \
+                 `cache_with_hasher`",
+            ),
         }
     }
 }
@@ -237,6 +246,7 @@ impl fmt::Debug for Error {
             ErrorCause::WithoutRuntime => f.write_str("WithoutRuntime"),
             ErrorCause::WouldBlock => f.write_str("WouldBlock"),
             ErrorCause::CacheDropped => f.write_str("CacheDropped"),
+            ErrorCause::OtherHasher => f.write_str("OtherHasher"),
         }
     }
 }

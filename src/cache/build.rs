@@ -17,7 +17,7 @@ use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
 use crate::protocol::removal::Removals;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
 /// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
@@ -75,7 +75,7 @@ where
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
-        S: BuildHasher,
+        S: BuildHasher + Send + Sync + 'static,
     {
         self.check()?;
         let max_entries = self.max_entries()?;
@@ -120,6 +120,7 @@ where
             weigher,
             negative: NegativeCache::new(negative_capacity),
             home,
+            cache: OnceLock::new(),
         });
         let (start, fleet) = match self.level {
             None => (start, None),

@@ -28,7 +28,7 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>
 /// | the loader | given with |
 /// |---|---|
 /// | computes | [`compute`](Self::compute), [`try_compute`](Self::try_compute) if it may fail |
-/// | computes, with the previous value | [`compute_with`](Self::compute_with) |
+/// | computes, with the previous value or the cache | [`compute_with`](Self::compute_with) |
 /// | waits | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |

@@ -112,8 +112,8 @@ where
         self.computing(move |request| fallible(f(request.key())))
     }
 
-    /// Loads with a CPU-bound function of the [`Request`], which has the previous value beside the
-    /// key.
+    /// Loads with a CPU-bound function of the [`Request`], which has the previous value and
+    /// [the cache](Request::cache) beside the key.
     ///
     /// It runs as with [`compute`](Self::compute), and fails as with
     /// [`try_compute`](Self::try_compute).

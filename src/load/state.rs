@@ -1,5 +1,6 @@
 //! The part of a cache that its loads share.
 
+use std::any::Any;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +12,7 @@ use crate::observe::stats::Counters;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::ClaimGuard;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
 
 /// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
@@ -24,6 +25,8 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
     pub(crate) home: Arc<Home>,
+    /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
+    pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;

@@ -19,6 +19,7 @@ mod early;
 mod errors;
 mod eviction;
 mod freshness;
+mod handles;
 mod hangs;
 mod invalidation;
 mod lifetime;
