@@ -61,10 +61,10 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `threads` or `queue` of zero or above its limit; a `beta` or `jitter`
-    /// out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character in a name; a
-    /// setting that has no effect on the loader; a capacity for which there is not enough memory;
-    /// and an async loader without a runtime.
+    /// `negative_capacity`, `max_depth`, `threads` or `queue` of zero or above its limit; a `beta`
+    /// or `jitter` out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character
+    /// in a name; a setting that has no effect on the loader, or beside another one; a capacity for
+    /// which there is not enough memory; and an async loader without a runtime.
     ///
     /// # Example
     ///
@@ -119,6 +119,7 @@ where
             counters: Counters::default(),
             weigher,
             negative: NegativeCache::new(negative_capacity),
+            max_depth: self.max_depth,
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -210,6 +211,8 @@ where
             let rule = "must be at least 1, because failures of forgotten keys do not rest";
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
+        let rule = "must be at least 1";
+        require(self.max_depth > 0, "max_depth", &self.max_depth, rule)?;
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }

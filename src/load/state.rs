@@ -11,7 +11,9 @@ use crate::observe::stats::Counters;
 use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
+use crate::protocol::flight::Flight;
 use crate::protocol::publish::ClaimGuard;
+use crate::protocol::wait_graph::WaitNode;
 use crate::sync::Arc;
 use crate::time::clock::{Clock, Tick};
 
@@ -24,6 +26,8 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    /// The largest number of loads that wait one for another.
+    pub(crate) max_depth: usize,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -63,6 +67,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// The depth of the load that runs on this thread, 0 outside a load; an error if that load must
+    /// not wait for another one.
+    pub(crate) fn depth(&self) -> Result<u64, Error> {
+        let depth = WaitNode::current_depth();
+        match depth < self.max_depth as u64 {
+            true => Ok(depth),
+            false => Err(Error::too_deep(self.max_depth)),
+        }
+    }
+
+    /// Records that the load that runs on this thread, if any, waits for an attempt that starts.
+    pub(crate) fn deepen(&self, flight: &Flight<K, V>) -> Result<(), Error> {
+        let depth = self.depth()?;
+        if depth > 0 {
+            flight.wait_node().below(depth);
+        }
+        Ok(())
+    }
+
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
     #[cfg_attr(
         not(test),

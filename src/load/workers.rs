@@ -261,3 +261,108 @@ impl fmt::Debug for Workers {
             .finish()
     }
 }
+
+#[cfg(all(test, not(all(loom, feature = "loom"))))]
+mod tests {
+    use std::time::Duration;
+
+    use rayon::Yield;
+
+    use super::{Arc, LoadReason, Mutex, Task, Threading, Workers, lock};
+    use crate::sync::plain::{Sender, channel};
+
+    fn workers(threads: usize) -> Arc<Workers> {
+        let threading = Threading {
+            threads,
+            stack_size: 1 << 20,
+            name: "worker".to_owned(),
+        };
+        Workers::new(threading).expect("the system has some threads")
+    }
+
+    fn queue(workers: &Workers, run: impl FnOnce() + Send + 'static) {
+        workers.queue(LoadReason::Cold, Arc::new(Task::new(run)));
+    }
+
+    /// Long enough that only a fault reaches it.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_job_whose_wake_reached_a_worker_inside_a_part_of_another_runs_soon() {
+        let workers = workers(2);
+        let (ran, has_run) = channel();
+        let (parted, is_parted) = channel();
+        let jobs = workers.clone();
+        queue(&workers, move || {
+            rayon::join(
+                // Keeps this worker without a job of `rayon` until the other job has run.
+                move || {
+                    is_parted.recv().expect("the other half runs");
+                    has_run.recv_timeout(LONG).expect("the job is not stranded");
+                },
+                move || {
+                    // On the other worker.
+                    parted.send(()).expect("the first half waits");
+                    queue(&jobs, move || ran.send(()).expect("the first half waits"));
+                    // Takes the wake of the job, and what comes of it, inside this part.
+                    while rayon::yield_local() == Some(Yield::Executed) {}
+                },
+            );
+        });
+        let (done, is_done) = channel();
+        queue(&workers, move || done.send(()).expect("the test waits"));
+        is_done.recv_timeout(LONG).expect("the pool works");
+    }
+
+    /// Queues a job that hangs until something is sent to it, or its sender is dropped.
+    fn hang(workers: &Workers) -> Sender<()> {
+        let (started, has_started) = channel();
+        let (release, released) = channel::<()>();
+        queue(workers, move || {
+            started.send(()).expect("the test waits");
+            let _ = released.recv();
+        });
+        has_started.recv_timeout(LONG).expect("a worker is free");
+        release
+    }
+
+    #[test]
+    fn a_spare_worker_takes_the_place_of_a_hung_one_until_that_returns() {
+        let workers = workers(2);
+        let hung = [hang(&workers), hang(&workers)];
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (ran, has_run) = channel();
+        let job = |number: u32| {
+            let (seen, ran) = (seen.clone(), ran.clone());
+            queue(&workers, move || {
+                let name = std::thread::current().name().map(str::to_owned);
+                lock(&seen).push((number, name));
+                ran.send(()).expect("the test waits");
+            });
+        };
+        job(1);
+        let one = workers.overdue().expect("the pool has no spare yet");
+        has_run
+            .recv_timeout(LONG)
+            .expect("the spare runs the job that waits");
+        let two = workers.overdue().expect("as many spares as threads");
+        assert!(workers.overdue().is_none(), "more spares than threads");
+        job(2);
+        has_run.recv_timeout(LONG).expect("a spare runs a new job");
+        for (_, name) in lock(&seen).iter() {
+            let name = name.as_deref().unwrap_or_default();
+            assert!(["worker-2", "worker-3"].contains(&name), "{name}");
+        }
+        // One load returns: its spare goes, and its worker works again.
+        drop(hung);
+        drop((one, two));
+        assert!(lock(&workers.spares).is_empty());
+        for number in 3..20 {
+            job(number);
+            has_run.recv_timeout(LONG).expect("the pool works");
+        }
+        let last = lock(&seen).last().and_then(|(_, name)| name.clone());
+        let last = last.unwrap_or_default();
+        assert!(["worker-0", "worker-1"].contains(&last.as_str()), "{last}");
+    }
+}

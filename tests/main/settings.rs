@@ -18,7 +18,7 @@ fn refused(builder: Builder<u64, u64>) -> String {
 
 #[test]
 fn every_bad_setting_is_refused_with_its_name_and_value() {
-    let bad: [(&str, Settings); 22] = [
+    let bad: [(&str, Settings); 23] = [
         ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
         ("`thread_name` is \"\\0\"", |builder| {
             builder.thread_name("\0")
@@ -63,6 +63,7 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
         ("`threads` is 1025", |builder| builder.threads(1_025)),
         ("`threads` is 100000", |builder| builder.threads(100_000)),
         ("`queue` is 0", |builder| builder.queue(0)),
+        ("`max_depth` is 0", |builder| builder.max_depth(0)),
     ];
     for (beginning, setting) in bad {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
