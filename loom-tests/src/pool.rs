@@ -181,20 +181,17 @@ impl Team {
 
     /// A wake reaches a worker that may start loads.
     fn run(&self) {
-        self.wakes.arrive();
-        while self.jobs.run_next() {}
+        self.wakes.run(&self.jobs, || true);
     }
 
     /// A wake reaches a worker that must not start a load; true if it sets the alarm.
     fn defer(&self) -> bool {
-        self.wakes.arrive();
-        !self.jobs.is_empty() && self.deferred.mark()
+        self.deferred.defer(&self.wakes, &self.jobs)
     }
 
     /// The alarm rings; true if a wake follows.
     fn ring(&self) -> bool {
-        self.deferred.clear();
-        !self.jobs.is_empty() && self.wakes.announce()
+        self.deferred.ring(&self.jobs) && self.wakes.announce()
     }
 }
 

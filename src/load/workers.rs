@@ -148,11 +148,10 @@ impl Workers {
 
     /// Runs jobs until none is queued; a wake has reached a worker of `team`.
     fn run(&self, team: &Team) {
-        team.wakes.arrive();
         if !self.has_empty_stack(team) {
-            return self.defer();
+            return self.defer(team);
         }
-        while !team.is_retired() && self.jobs.run_next() {}
+        team.wakes.run(&self.jobs, || !team.is_retired());
         if team.is_retired() {
             // Its jobs are those of the other workers now.
             self.wake_workers();
@@ -180,8 +179,8 @@ impl Workers {
     ///
     /// The idle workers take it now. A worker that runs a part of a load looks for no jobs when the
     /// part ends, so an alarm tries again, which is rare and far cheaper than to try all the time.
-    fn defer(&self) {
-        if self.jobs.is_empty() || !self.deferred.mark() {
+    fn defer(&self, team: &Team) {
+        if !self.deferred.defer(&team.wakes, &self.jobs) {
             return;
         }
         let (team, workers) = (self.main.clone(), self.myself.clone());
@@ -193,8 +192,7 @@ impl Workers {
 
 impl Sleeper for Workers {
     fn wake(&self) {
-        self.deferred.clear();
-        if !self.jobs.is_empty() {
+        if self.deferred.ring(&self.jobs) {
             self.wake_workers();
         }
     }
