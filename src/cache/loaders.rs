@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
+use crate::load::admission::RunsOn;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
@@ -355,7 +356,10 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
+        self.loader = Some(Box::new(|runner| {
+            let start = loading(runner.spawner()?, loader);
+            Ok((start, RunsOn::Runtime))
+        }));
         self
     }
 
@@ -363,7 +367,11 @@ where
         mut self,
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(computing(runner.place()?, f))));
+        self.loader = Some(Box::new(|runner| {
+            let place = runner.place()?;
+            let runs_on = RunsOn::Pool(place.threads());
+            Ok((computing(place, f), runs_on))
+        }));
         self
     }
 }

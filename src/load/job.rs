@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::load::admission::Pass;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
@@ -86,6 +87,7 @@ pub(crate) struct Job<K, V> {
     pub(super) state: Arc<CacheState<K, V>>,
     pub(super) lease: Option<Box<dyn Leased<K, V>>>,
     pub(super) caller: TraceSpan,
+    pub(super) pass: Pass,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -101,6 +103,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         Job {
             claim,
             reason,
+            pass: Pass::new(state.admission.clone(), reason),
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
@@ -209,13 +212,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
     pub(crate) fn shed(self) {
+        let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
+        self.state.counters.shed(self.reason);
+        trace::not_tried(&self.state.name, self.reason);
+        self.put_off(Error::overloaded(), rest);
+    }
+
+    /// Gives the claim back untried, for so long. Its lease ends with it.
+    pub(super) fn put_off(self, error: Error, rest: Tick) {
         let Job {
             claim,
             reason,
             state,
             ..
         } = self;
-        let rest = with_rng(|rng| state.policy.backoff(0, rng));
         let times = &claim.entry().times;
         let limit = match reason {
             LoadReason::Early => times.fresh_until(),
@@ -223,8 +233,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             LoadReason::Cold => 0,
         };
         let until = state.clock.now().saturating_add(rest).min(limit);
-        state.counters.shed(reason);
-        trace::not_tried(&state.name, reason);
-        claim.take().rest(Error::overloaded(), until);
+        claim.take().rest(error, until);
+    }
+
+    /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
+    pub(super) fn abandon(self) {
+        let Job { claim, .. } = self;
+        claim.take().abandon();
+    }
+
+    /// The origin answered, or failed; told to the breakers.
+    pub(super) fn answered(&mut self, failed: bool) {
+        let name = &self.state.name;
+        (self.pass).ended(failed, |changed| trace::breaker(name, changed));
     }
 }

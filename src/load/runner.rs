@@ -6,8 +6,6 @@ use crate::error::BuildError;
 use crate::load::pool_builder::{Place, Pool};
 use crate::sync::future::BoxFuture;
 
-const QUEUE: usize = 65_536;
-
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
 /// The settings of the place where a loader runs.
@@ -16,7 +14,6 @@ pub(crate) struct Runner {
     pub(crate) pool: Option<Pool>,
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
-    pub(crate) queue: Option<usize>,
     pub(crate) spawner: Option<Spawner>,
 }
 
@@ -28,7 +25,6 @@ impl Runner {
                  loader with `load`, or leave `spawner` out",
             ));
         }
-        let queue = self.queue.unwrap_or(QUEUE);
         if let Some(pool) = self.pool {
             let given = [
                 ("threads", self.threads.map(|threads| threads.to_string())),
@@ -45,23 +41,22 @@ impl Runner {
                     )));
                 }
             }
-            return Ok(Place::of(pool, queue));
+            return Ok(Place::of(pool));
         }
         if self.threads.is_none() && self.thread_name.is_none() {
-            return Ok(Place::shared(queue));
+            return Ok(Place::shared());
         }
         let mut private = Pool::builder().name(self.thread_name.unwrap_or(self.name));
         if let Some(threads) = self.threads {
             private = private.threads(threads);
         }
-        Ok(Place::of(private.build()?, queue))
+        Ok(Place::of(private.build()?))
     }
 
     pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
-        let given: [(&str, Option<&dyn Debug>); 4] = [
+        let given: [(&str, Option<&dyn Debug>); 3] = [
             ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
-            ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
             (
                 "thread_name",
                 self.thread_name.as_ref().map(|name| name as _),

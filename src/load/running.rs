@@ -70,8 +70,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Counts the start. `None` if the result is no longer wanted.
-    fn begin(self) -> Option<RunningJob<K, V>> {
+    fn begin(mut self) -> Option<RunningJob<K, V>> {
         if !self.claim.is_wanted() {
+            return None;
+        }
+        if let Err(refusal) = self.pass.begin() {
+            self.refuse(refusal);
             return None;
         }
         self.state.counters.started(self.reason);
@@ -85,7 +89,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         })
     }
 
-    fn finish(self, returned: Result<Returned<V>, Panic>, started: Tick) {
+    fn finish(mut self, returned: Result<Returned<V>, Panic>, started: Tick) {
         let took = self.state.clock.exact().saturating_sub(started);
         let now = self.state.clock.now();
         self.state.counters.took(took);
@@ -96,6 +100,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ending::Failed(_) | Ending::Panicked(_) => Ended::Failed,
         };
         metrics::loaded(&self.state.name, self.reason, ended, took);
+        self.answered(matches!(ended, Ended::Failed));
         match ending {
             Ending::Made(new) => {
                 self.publish(new, Made::Here, now);

@@ -4,10 +4,11 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Error;
+use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::workers::{Overdue, Workers};
-use crate::observe::stats::Counters;
+use crate::observe::stats::{Counters, Stats};
 use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
@@ -24,6 +25,7 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -63,6 +65,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// The counts since the last reset, and what is under way now.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.snapshot();
+        stats.show(self.admission.gauges());
+        stats
+    }
+
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
     #[cfg_attr(
         not(test),
