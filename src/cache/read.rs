@@ -330,8 +330,17 @@ where
     {
         match self.classify(missed) {
             Ok(kept) => Ok(kept),
-            Err(unserved) => self.block_on(self.finish(key, hash, unserved)),
+            Err(unserved) => {
+                let finished = self.block_on(self.finish(key, hash, unserved));
+                finished.unwrap_or_else(|| Err(self.not_waited()))
+            }
         }
+    }
+
+    /// The error of a read that must not wait on this thread, and counts it.
+    pub(crate) fn not_waited(&self) -> Error {
+        self.state.counters.missed();
+        Error::would_block()
     }
 
     /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.

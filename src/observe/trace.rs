@@ -125,13 +125,23 @@ pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Publish
     );
 }
 
-/// A load was not tried because the loader is busy.
+/// A load was not tried because the loader is busy, or because there is no runtime for it.
 pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     event!(
         debug,
         cache = &**cache,
         reason = reason.name(),
-        "not tried, the loader is busy"
+        "not tried, the loader is busy or has no runtime"
+    );
+}
+
+/// A load was dropped before it ended.
+pub(crate) fn load_dropped(cache: &Arc<str>, rest: Duration) {
+    event!(
+        warn,
+        cache = &**cache,
+        ?rest,
+        "a load was dropped before it ended, by its runtime or by a panic"
     );
 }
 
