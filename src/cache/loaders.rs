@@ -368,9 +368,9 @@ where
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
         self.loader = Some(Box::new(|runner| {
-            let pool = runner.pool()?;
-            let runs_on = RunsOn::Pool(pool.threads());
-            Ok((computing(pool, f), runs_on))
+            let place = runner.place()?;
+            let runs_on = RunsOn::Pool(place.threads());
+            Ok((computing(place, f), runs_on))
         }));
         self
     }

@@ -8,7 +8,8 @@ use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
 use crate::load::admission::queued::{Queued, Waiting};
 use crate::load::job::Job;
 use crate::load::loader::{Loader, Request, Returned};
-use crate::load::pool::{Pool, Task};
+use crate::load::pool::Task;
+use crate::load::pool_builder::Place;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
 use crate::protocol::flight::{Flight, Help};
@@ -26,7 +27,7 @@ type Start<K, V> = dyn Fn(Job<K, V>) -> Started<K, V> + Send + Sync;
 
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
-    pool: Arc<Pool>,
+    place: Place,
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
@@ -35,8 +36,16 @@ where
 {
     let f = Arc::new(f);
     through_the_gates(move |job: Job<K, V>| {
+        let pool = match place.workers() {
+            Ok(pool) => pool,
+            Err(error) => {
+                job.not_started(error);
+                return None;
+            }
+        };
         let reason = job.reason;
-        if !pool.admits(reason) {
+        // How many jobs of this cache wait is bounded before its gates.
+        if !pool.admits(reason, usize::MAX) {
             job.shed();
             return None;
         }

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{BuildError, Error};
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
 use crate::observe::metrics::{self, Ended};
@@ -128,6 +128,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }
+    }
+
+    /// Ends a load for which the system has no thread.
+    pub(super) fn not_started(self, error: BuildError) {
+        let now = self.state.clock.now();
+        self.fail(Error::failed(error), false, now);
     }
 
     /// Ends a load that failed, or in which user code panicked.

@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
+use crate::load::workers::{Overdue, Workers};
 use crate::observe::stats::{Counters, Stats};
+use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::ClaimGuard;
@@ -68,6 +70,20 @@ impl<K, V> CacheState<K, V> {
         let mut stats = self.counters.snapshot();
         stats.show(self.admission.gauges());
         stats
+    }
+
+    /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "called where a load meets its deadline")
+    )]
+    pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
+        let overdue = pool.overdue();
+        if overdue.is_some() {
+            self.counters.replaced_worker();
+        }
+        trace::overdue(&self.name, overdue.is_some());
+        overdue
     }
 
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
