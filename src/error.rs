@@ -51,6 +51,10 @@ enum ErrorCause {
     Recursive,
     Cancelled,
     NotFound,
+    WithoutRuntime,
+    WouldBlock,
+    CacheDropped,
+    OtherHasher,
 }
 
 impl Error {
@@ -88,6 +92,22 @@ impl Error {
 
     pub(crate) fn not_found() -> Self {
         Error(Arc::new(ErrorCause::NotFound))
+    }
+
+    pub(crate) fn without_runtime() -> Self {
+        Error(Arc::new(ErrorCause::WithoutRuntime))
+    }
+
+    pub(crate) fn would_block() -> Self {
+        Error(Arc::new(ErrorCause::WouldBlock))
+    }
+
+    pub(crate) fn cache_dropped() -> Self {
+        Error(Arc::new(ErrorCause::CacheDropped))
+    }
+
+    pub(crate) fn other_hasher() -> Self {
+        Error(Arc::new(ErrorCause::OtherHasher))
     }
 
     /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
@@ -131,8 +151,8 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::Recursive))
     }
 
-    /// The load was dropped before it finished: its runtime shut down. The next caller starts
-    /// another load.
+    /// The load was dropped before it finished: its runtime shut down. After the
+    /// [`backoff`](crate::Builder::backoff) the next caller starts another load.
     pub fn is_cancelled(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Cancelled))
     }
@@ -141,6 +161,24 @@ impl Error {
     /// call the loader again.
     pub fn is_not_found(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::NotFound))
+    }
+
+    /// There is no runtime for an async loader: neither the read nor
+    /// [`build`](crate::Builder::build) ran inside one, and there is no
+    /// [`spawner`](crate::Builder::spawner).
+    pub fn is_without_runtime(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::WithoutRuntime))
+    }
+
+    /// The call would have blocked the only thread of the runtime on which the load runs, and so
+    /// would have waited for itself. Read with `get(..).await`, or load with `compute`.
+    pub fn is_would_block(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::WouldBlock))
+    }
+
+    /// A loader asked for [its cache](crate::Request::cache), which has been dropped.
+    pub fn is_cache_dropped(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::CacheDropped))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
@@ -201,6 +239,19 @@ impl fmt::Display for Error {
             ErrorCause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
             ),
+            ErrorCause::WithoutRuntime => f.write_str(
+                "an async loader needs a runtime: read or build the cache inside one, or give it a \
+                 `spawner`",
+            ),
+            ErrorCause::WouldBlock => f.write_str(
+                "this thread runs the load that it would wait for; read with `get(..).await`, or \
+                 load with `compute`",
+            ),
+            ErrorCause::CacheDropped => f.write_str("the cache of this load has been dropped"),
+            ErrorCause::OtherHasher => f.write_str(
+                "the cache of this load has a hasher of another type; name that type with \
+                 `cache_with_hasher`",
+            ),
         }
     }
 }
@@ -216,6 +267,10 @@ impl fmt::Debug for Error {
             ErrorCause::Recursive => f.write_str("Recursive"),
             ErrorCause::Cancelled => f.write_str("Cancelled"),
             ErrorCause::NotFound => f.write_str("NotFound"),
+            ErrorCause::WithoutRuntime => f.write_str("WithoutRuntime"),
+            ErrorCause::WouldBlock => f.write_str("WouldBlock"),
+            ErrorCause::CacheDropped => f.write_str("CacheDropped"),
+            ErrorCause::OtherHasher => f.write_str("OtherHasher"),
         }
     }
 }

@@ -186,6 +186,7 @@ pub use cache::cached::{Cached, Freshness, Source};
 pub use cache::fresh::Fresh;
 pub use cache::lookup::Lookup;
 pub use cache::reader::{Pinned, Reader, ValueRef};
+pub use cache::weak::WeakCache;
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
 pub use load::admission::breaker::Breaker;

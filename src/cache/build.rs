@@ -17,7 +17,7 @@ use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
 use crate::protocol::removal::Removals;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
 /// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
@@ -64,7 +64,8 @@ where
     /// `negative_capacity`, `threads`, `max_loads`, `queue` or `load_rate` of zero or above its
     /// limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter than
     /// `stale_for`; a NUL character in a name; a setting that has no effect on the loader; a
-    /// capacity for which there is not enough memory; and an async loader without a runtime.
+    /// capacity for which there is not enough memory; and, without the feature `tokio`, an async
+    /// loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -75,7 +76,7 @@ where
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
-        S: BuildHasher,
+        S: BuildHasher + Send + Sync + 'static,
     {
         self.check()?;
         let max_entries = self.max_entries()?;
@@ -100,8 +101,8 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let (start, runs_on) = make_start(self.runner)?;
-        let admission = Arc::new(self.admission.admission(runs_on, &clock));
+        let (start, home) = make_start(self.runner)?;
+        let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
             .negative_capacity
@@ -121,6 +122,8 @@ where
             weigher,
             negative: NegativeCache::new(negative_capacity),
             admission,
+            home,
+            cache: OnceLock::new(),
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -260,6 +263,13 @@ impl<K, V, S> fmt::Debug for Builder<K, V, S> {
             .field("stale_for", &self.stale_for)
             .field("has_loader", &self.loader.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+impl<K, V, S> Drop for Core<K, V, S> {
+    fn drop(&mut self) {
+        // Loads that wait keep the state of the cache alive, which keeps them.
+        self.state.admission.close();
     }
 }
 

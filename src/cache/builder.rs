@@ -8,18 +8,21 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
+use crate::load::admission::AdmissionSettings;
 use crate::load::admission::breaker::Breaker;
 use crate::load::admission::budget::Budget;
-use crate::load::admission::{AdmissionSettings, RunsOn};
 use crate::load::engine::RunJob;
 use crate::load::pool_builder::Pool;
 use crate::load::runner::Runner;
+use crate::load::runtime::Home;
 use crate::load::state::Weigher;
 use crate::protocol::removal::{Cause, Listener};
+use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 use crate::time::clock::Clock;
 
-type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, RunsOn), BuildError>>;
+/// Makes the start of loads, and says where they run.
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>), BuildError>>;
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
@@ -29,7 +32,7 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, RunsOn), 
 /// | the loader | given with |
 /// |---|---|
 /// | computes | [`compute`](Self::compute), [`try_compute`](Self::try_compute) if it may fail |
-/// | computes, with the previous value | [`compute_with`](Self::compute_with) |
+/// | computes, with the previous value or the cache | [`compute_with`](Self::compute_with) |
 /// | waits | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
@@ -424,7 +427,13 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
-    /// Default: with the feature `tokio`, the runtime in which [`build`](Self::build) is called.
+    /// Default: with the feature `tokio`, the runtime that is current where a load begins; without
+    /// one, the runtime in which [`build`](Self::build) was called; without either, the caller gets
+    /// an error that [`is_without_runtime`](crate::Error::is_without_runtime). So a `static` cache
+    /// serves any number of runtimes, one after the other or at the same time. A load that its
+    /// runtime drops fails with an error that [`is_cancelled`](crate::Error::is_cancelled), and its
+    /// key rests for the [`backoff`](Self::backoff).
+    ///
     /// With `compute` this setting would have no effect, so `build` refuses it.
     ///
     /// # Example

@@ -5,11 +5,12 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
-use crate::load::admission::RunsOn;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
 };
+use crate::load::runtime::Home;
+use crate::sync::Arc;
 
 /// # The loader
 ///
@@ -111,8 +112,8 @@ where
         self.computing(move |request| fallible(f(request.key())))
     }
 
-    /// Loads with a CPU-bound function of the [`Request`], which has the previous value beside the
-    /// key.
+    /// Loads with a CPU-bound function of the [`Request`], which has the previous value and
+    /// [the cache](Request::cache) beside the key.
     ///
     /// It runs as with [`compute`](Self::compute), and fails as with
     /// [`try_compute`](Self::try_compute).
@@ -147,10 +148,10 @@ where
 
     /// Loads with an async function of the key that always succeeds.
     ///
-    /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime in which
-    /// [`build`](Self::build) is called. The compiler refuses an async closure that captures a
-    /// value, because its future would borrow from the closure: give the value to
-    /// [`load_on`](Self::load_on).
+    /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime that is current
+    /// where the load begins, else on that in which [`build`](Self::build) was called. The compiler
+    /// refuses an async closure that captures a value, because its future would borrow from the
+    /// closure: give the value to [`load_on`](Self::load_on).
     ///
     /// # Panics
     ///
@@ -357,8 +358,8 @@ where
     /// ```
     pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| {
-            let start = loading(runner.spawner()?, loader);
-            Ok((start, RunsOn::Runtime))
+            let home = Arc::new(runner.home()?);
+            Ok((loading(home.clone(), loader), home))
         }));
         self
     }
@@ -369,8 +370,8 @@ where
     ) -> Self {
         self.loader = Some(Box::new(|runner| {
             let place = runner.place()?;
-            let runs_on = RunsOn::Pool(place.threads());
-            Ok((computing(place, f), runs_on))
+            let home = Arc::new(Home::Pool(place.threads()));
+            Ok((computing(place, f), home))
         }));
         self
     }

@@ -10,11 +10,11 @@ use crate::load::job::Job;
 use crate::load::loader::{Loader, Request, Returned};
 use crate::load::pool::Task;
 use crate::load::pool_builder::Place;
+use crate::load::runtime::Home;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
 use crate::protocol::flight::{Flight, Help};
 use crate::sync::Arc;
-use crate::sync::future::BoxFuture;
 
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
@@ -57,17 +57,18 @@ where
 }
 
 /// A loader for I/O-bound work, on a runtime.
-pub(crate) fn loading<K, V>(
-    spawn: impl Fn(BoxFuture) + Send + Sync + 'static,
-    loader: impl Loader<K, V>,
-) -> RunJob<K, V>
+pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Loader<K, V>) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    through_the_gates(move |job: Job<K, V>| {
-        spawn(Box::pin(job.load(loader.clone())));
+    through_the_gates(move |mut job: Job<K, V>| {
+        let runtime = job.runtime.take();
+        match home.can_spawn(runtime.as_ref()) {
+            true => home.spawn(runtime, Box::pin(job.load(loader.clone()))),
+            false => job.postpone(Error::without_runtime()),
+        }
         None
     })
 }

@@ -18,6 +18,7 @@ use crate::protocol::publish::{ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::rng::with_rng;
 use crate::sync::Arc;
+use crate::sync::runtime::Runtime;
 use crate::time::clock::Tick;
 
 /// The payload of a panic in user code.
@@ -41,13 +42,17 @@ pub(crate) trait Leased<K, V>: Send {
 
 /// The claim of a job.
 ///
-/// An attempt is dropped unfinished when its runtime shuts down or its future panics. The backoff
-/// of a resident value then starts at that moment, as after a failure. The claim alone could not do
-/// that, because it has no clock and would count from the moment at which it was made (P5).
+/// An attempt is dropped unfinished when its runtime shuts down or its future panics. The key then
+/// rests from that moment, as after a failure. The claim alone could not do that, because it has no
+/// clock and would count from the moment at which it was made (P5).
 pub(super) struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
+    /// [`CacheState::remember`], which needs more of a key than a drop may ask for.
+    remember: Remember<K, V>,
 }
+
+type Remember<K, V> = fn(&CacheState<K, V>, ClaimGuard<K, V>, Error, Tick, Tick, u32);
 
 impl<K, V> Attempt<K, V> {
     /// The claim, to be ended by the caller.
@@ -74,8 +79,16 @@ impl<K, V> Drop for Attempt<K, V> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
-            let rest = with_rng(|rng| self.state.policy.backoff(failures, rng));
-            claim.cancel(self.state.clock.now().saturating_add(rest));
+            let state = &*self.state;
+            let rest = with_rng(|rng| state.policy.backoff(failures, rng));
+            let now = state.clock.now();
+            if claim.is_wanted() {
+                trace::load_dropped(&state.name, Duration::from_nanos(rest));
+            }
+            match claim.entry().is_loading() {
+                true => (self.remember)(state, claim, Error::cancelled(), now, rest, failures + 1),
+                false => claim.cancel(now.saturating_add(rest)),
+            }
         }
     }
 }
@@ -88,6 +101,9 @@ pub(crate) struct Job<K, V> {
     pub(super) lease: Option<Box<dyn Leased<K, V>>>,
     pub(super) caller: TraceSpan,
     pub(super) pass: Pass,
+    /// Where an async load runs: found where the load began, because a store or a queue may start
+    /// it on another thread.
+    pub(super) runtime: Option<Runtime>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -99,11 +115,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let claim = Attempt {
             claim: Some(claim),
             state: state.clone(),
+            remember: CacheState::remember,
         };
         Job {
             claim,
             reason,
             pass: Pass::new(state.admission.clone(), reason),
+            runtime: state.home.runtime(),
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
@@ -207,15 +225,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Gives the claim back untried, because the loader has no room.
+    pub(crate) fn shed(self) {
+        self.postpone(Error::overloaded());
+    }
+
+    /// Gives the claim back untried, with the reason for a caller that waits.
     ///
     /// A postponed refresh never costs a caller its value, because the backoff ends when the value
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
-    pub(crate) fn shed(self) {
+    pub(super) fn postpone(self, error: Error) {
         let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
         self.state.counters.shed(self.reason);
         trace::not_tried(&self.state.name, self.reason);
-        self.put_off(Error::overloaded(), rest);
+        self.put_off(error, rest);
     }
 
     /// Gives the claim back untried, for so long. Its lease ends with it.

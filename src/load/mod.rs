@@ -10,6 +10,7 @@ pub mod pool;
 pub mod pool_builder;
 pub mod runner;
 pub mod running;
+pub(crate) mod runtime;
 pub mod state;
 pub mod wakes;
 pub mod workers;

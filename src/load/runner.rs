@@ -4,7 +4,9 @@ use std::fmt::Debug;
 
 use crate::error::BuildError;
 use crate::load::pool_builder::{Place, Pool};
+use crate::load::runtime::Home;
 use crate::sync::future::BoxFuture;
+use crate::sync::runtime::Runtime;
 
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
@@ -53,7 +55,7 @@ impl Runner {
         Ok(Place::of(private.build()?))
     }
 
-    pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
+    pub(crate) fn home(self) -> Result<Home, BuildError> {
         let given: [(&str, Option<&dyn Debug>); 3] = [
             ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
@@ -71,25 +73,11 @@ impl Runner {
             }
         }
         match self.spawner {
-            Some(spawner) => Ok(spawner),
-            None => current_runtime(),
+            Some(spawner) => Ok(Home::Spawner(spawner)),
+            None if cfg!(feature = "tokio") => Ok(Home::Runtime(Runtime::current())),
+            None => Err(BuildError::setting(
+                "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
+            )),
         }
     }
-}
-
-#[cfg(feature = "tokio")]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => Ok(Box::new(move |future| drop(runtime.spawn(future)))),
-        Err(_) => Err(BuildError::setting(
-            "an async loader needs a runtime: call `build` inside one, or give a `spawner`",
-        )),
-    }
-}
-
-#[cfg(not(feature = "tokio"))]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    Err(BuildError::setting(
-        "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
-    ))
 }

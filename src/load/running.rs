@@ -82,6 +82,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         Some(RunningJob {
             request: Request {
                 entry: self.claim.entry().clone(),
+                state: self.state.clone(),
             },
             started: self.state.clock.exact(),
             span: self.caller.load(&self.state.name, self.reason),

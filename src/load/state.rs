@@ -1,5 +1,6 @@
 //! The part of a cache that its loads share.
 
+use std::any::Any;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,13 +8,14 @@ use crate::error::Error;
 use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
+use crate::load::runtime::Home;
 use crate::load::workers::{Overdue, Workers};
 use crate::observe::stats::{Counters, Stats};
 use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::ClaimGuard;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
 
 /// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
@@ -26,6 +28,9 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) home: Arc<Home>,
+    /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
+    pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;

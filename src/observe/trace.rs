@@ -125,13 +125,36 @@ pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Publish
     );
 }
 
-/// A load was not tried because the loader is busy.
+/// A load was not tried because the loader is busy, or because there is no runtime for it.
 pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     event!(
         debug,
         cache = &**cache,
         reason = reason.name(),
-        "not tried, the loader is busy"
+        "not tried, the loader is busy or has no runtime"
+    );
+}
+
+/// A load was dropped before it ended.
+pub(crate) fn load_dropped(cache: &Arc<str>, rest: Duration) {
+    event!(
+        warn,
+        cache = &**cache,
+        ?rest,
+        "a load was dropped before it ended, by its runtime or by a panic"
+    );
+}
+
+/// A load is past its deadline and keeps its worker.
+pub(crate) fn overdue(cache: &Arc<str>, replaced: bool) {
+    let what = match replaced {
+        true => "a spare worker takes its place",
+        false => "the pool has no spare worker left",
+    };
+    event!(
+        warn,
+        cache = &**cache,
+        "a load is past its deadline and keeps its worker, {what}"
     );
 }
 
@@ -167,19 +190,6 @@ pub(crate) fn breaker(cache: &Arc<str>, state: BreakerState) {
             "the breaker is closed, the probe succeeded"
         ),
     }
-}
-
-/// A load is past its deadline and keeps its worker.
-pub(crate) fn overdue(cache: &Arc<str>, replaced: bool) {
-    let what = match replaced {
-        true => "a spare worker takes its place",
-        false => "the pool has no spare worker left",
-    };
-    event!(
-        warn,
-        cache = &**cache,
-        "a load is past its deadline and keeps its worker, {what}"
-    );
 }
 
 /// A store operation failed.

@@ -136,14 +136,9 @@ fn a_budget_is_checked_like_a_cache() {
 }
 
 #[test]
-fn a_cache_without_a_loader_or_without_a_runtime_is_refused() {
+fn a_cache_without_a_loader_is_refused() {
     let error: BuildError = Cache::<u64, u64>::builder().build().unwrap_err();
     assert!(error.to_string().contains("there is no loader"), "{error}");
-    let error = Cache::<u64, u64>::builder()
-        .load(async |key: &u64| *key)
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains("needs a runtime"), "{error}");
 }
 
 #[test]

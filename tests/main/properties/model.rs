@@ -306,16 +306,13 @@ impl Model {
                 let longest = backoff(entry.failures);
                 let failures = entry.failures + 1;
                 self.entries.remove(&key);
-                // A load dropped by its runtime shows nothing about the key.
-                if ending != Ending::Cancelled {
-                    let backoff_end = (self.now + longest / 2, self.now + longest);
-                    let entry = NegativeEntry {
-                        ending,
-                        backoff_end,
-                        failures,
-                    };
-                    self.negative.insert(key, entry);
-                }
+                let backoff_end = (self.now + longest / 2, self.now + longest);
+                let entry = NegativeEntry {
+                    ending,
+                    backoff_end,
+                    failures,
+                };
+                self.negative.insert(key, entry);
             }
             (_, Some(entry)) => {
                 let longest = backoff(entry.failures);
