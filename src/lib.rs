@@ -233,6 +233,9 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::fleet::Batcher;
+    pub use crate::load::admission::ask::{Ask, Queue, Refusal};
+    pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
+    pub use crate::load::admission::queued::{Queued, Waiting};
     pub use crate::load::pool::{Jobs, Task, all_on_worker};
     pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;
@@ -243,7 +246,7 @@ pub mod model {
     pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
-    pub use crate::protocol::flight::{Flight, Made, Outcome};
+    pub use crate::protocol::flight::{Flight, Help, Made, Outcome};
     pub use crate::protocol::publish::{ClaimGuard, Published};
     pub use crate::protocol::removal::Removals;
     pub use crate::protocol::table::{Inserted, Place, Table};
