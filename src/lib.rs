@@ -97,6 +97,8 @@
 //!   cheaper reads for threads that read a lot.
 //! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
 //! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
+//! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
+//!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
@@ -209,6 +211,8 @@ pub mod docs {
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]
     pub mod choosing {}
+    #[doc = include_str!("docs/loads.md")]
+    pub mod loads {}
     #[doc = include_str!("docs/migrating.md")]
     pub mod migrating {}
     #[doc = include_str!("docs/performance.md")]

@@ -152,6 +152,53 @@ fn a_permit_handed_on_against_an_arrival() {
     });
 }
 
+/// A load that runs until the model ends it.
+struct Running {
+    loads: Arc<Loads>,
+    permits: Arc<std::sync::Mutex<Vec<Permit>>>,
+}
+
+impl Waiting for Running {
+    fn admitted(self, permit: Permit, _: &Queued<Self>) {
+        self.loads.started.fetch_add(1, Relaxed);
+        self.permits.lock().unwrap().push(permit);
+    }
+
+    fn helped(self, _: &Queued<Self>) {}
+
+    fn refused(self, _: Refusal) {}
+}
+
+/// P3: of two loads that wait, one gets the permit while another load arrives. Each starts when the
+/// one before it has ended.
+#[test]
+fn loads_that_wait_start_one_after_the_other() {
+    run_model(Two, || {
+        let (gate, loads) = (gate(&ManualClock::new()), Arc::<Loads>::default());
+        let (permits, queue) = (Arc::default(), Queue::new(9));
+        let permit = gate.try_enter().expect("it is free");
+        for _ in 0..2 {
+            let running = Running {
+                loads: loads.clone(),
+                permits: Arc::clone(&permits),
+            };
+            let waiter: Arc<dyn Waiter> = Queued::new(running, &gate, LoadReason::Cold, false, 0);
+            let entered = gate.enter(ask(LoadReason::Cold, &queue), &waiter);
+            assert!(matches!(entered, Entered::Waits));
+        }
+        let ends = spawn(move || drop(permit));
+        arrive(&gate, &loads, LoadReason::Stale);
+        ends.join().unwrap();
+        for started in 1..3 {
+            loads.assert_started(started);
+            let ended = permits.lock().unwrap().pop();
+            drop(ended.expect("a load did not start, or started twice"));
+        }
+        loads.assert_started(3);
+        assert_free(&gate);
+    });
+}
+
 /// A load that arrives never overtakes one of its class that waits.
 #[test]
 fn an_arrival_does_not_overtake_a_load_that_waits() {
