@@ -1,13 +1,15 @@
 //! The loaders that a builder takes. Each comes down to one of two shapes: a function on the pool,
 //! or a [`Loader`] on a runtime.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
-    LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
+    LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed, fallible,
+    infallible,
 };
 
 /// # The loader
@@ -28,8 +30,8 @@ where
 {
     /// Loads with a CPU-bound function of the key that always succeeds.
     ///
-    /// It runs on the cache's own [`threads`](Self::threads), once for each load, and for different
-    /// keys at the same time.
+    /// It runs on a thread of the [`pool`](Self::pool), once for each load, and for different keys
+    /// at the same time. `rayon::join` and parallel iterators in it run on that pool too.
     ///
     /// # Panics
     ///
@@ -70,7 +72,7 @@ where
         F: Fn(&K) -> L + Send + Sync + 'static,
         L: Into<Loaded<V>>,
     {
-        self.computing(move |request| infallible(f(request.key())))
+        self.computing(move |request| boxed(Ok::<_, Infallible>(f(request.key()))))
     }
 
     /// Loads with a CPU-bound function of the key that may fail.
@@ -107,7 +109,7 @@ where
         L: Into<Loaded<V>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.computing(move |request| fallible(f(request.key())))
+        self.computing(move |request| boxed(f(request.key())))
     }
 
     /// Loads with a CPU-bound function of the [`Request`], which has the previous value beside the
@@ -141,7 +143,7 @@ where
         L: Into<Loaded<V>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.computing(move |request| fallible(f(request)))
+        self.computing(move |request| boxed(f(request)))
     }
 
     /// Loads with an async function of the key that always succeeds.
