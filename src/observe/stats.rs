@@ -108,7 +108,7 @@ impl Counters {
             Condition::Fresh => &local.fresh,
             Condition::Early => &local.early,
             // The sum of the buckets is the number of stale hits.
-            Condition::Stale | Condition::AfterFailure => &local.stale_age.of(stale_for),
+            Condition::Stale | Condition::AfterFailure => local.stale_age.of(stale_for),
         });
     }
 
@@ -136,7 +136,7 @@ impl Counters {
     }
 
     pub(crate) fn took(&self, ticks: Tick) {
-        add(&self.load_time.of(ticks));
+        add(self.load_time.of(ticks));
     }
 
     pub(crate) fn published(&self, published: Published) {
