@@ -12,6 +12,7 @@ use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
+use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{ClaimGuard, Interest, Published};
@@ -163,7 +164,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         times: Times,
         now: Tick,
     ) -> Option<(Arc<Entry<K, V>>, Published)> {
-        match self.entry(value, times) {
+        match self.entry(&mut Some(value), times) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
                 Some((new, published))
@@ -178,14 +179,22 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
     /// can still fail here. They run as a part of the load, so a read of the same key in them is
     /// recursive.
-    pub(super) fn entry(&self, value: V, times: Times) -> Result<Arc<Entry<K, V>>, Panic> {
+    ///
+    /// The value is taken out of its place only here, because each move of a large one is a copy on
+    /// the stack.
+    pub(super) fn entry(
+        &self,
+        value: &mut Option<V>,
+        times: Times,
+    ) -> Result<Arc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
         let _entered = self.claim.flight().wait_node().enter();
-        let ask = || (old.key.clone(), self.state.weigh(&old.key, &value));
+        let weigh = |value| self.state.weigh(&old.key, value);
+        let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
         let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
-        Ok(Arc::new(Entry::ready(
+        Ok(Arc::new(Entry::made(
             key,
-            value,
+            value.take(),
             times,
             old.eviction_state(weight),
         )))

@@ -118,14 +118,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ok(Err(error)) => return Ending::Failed(Error::failed(error)),
             Err(panic) => return Ending::Panicked(panic),
         };
-        let Some(value) = loaded.value.take() else {
+        if loaded.value.is_none() {
             return Ending::NotFound(loaded);
-        };
+        }
         let policy = &self.state.policy;
         let old = self.claim.entry();
         let cost = (!old.is_loading()).then(|| old.times.cost());
         let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
-        match self.entry(value, times) {
+        match self.entry(&mut loaded.value, times) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }

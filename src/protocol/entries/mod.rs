@@ -323,7 +323,6 @@ impl<K: Eq, V> Entries<K, V> {
             now,
             self.timing.claim_for,
         );
-        let entry = Arc::new(entry);
         let set = self.table.set_of(hash);
         loop {
             let Some(seen) = self.table.missing(hash, |other| other.key == entry.key) else {
