@@ -27,7 +27,7 @@ where
             return job.shed();
         }
         let (f, flight) = (f.clone(), job.claim.flight().clone());
-        let task = Arc::new(Task::new(move || job.compute(|request| f(request))));
+        let task = Arc::new(Task::new(move || job.compute(|request| f(request), None)));
         flight.waits_for(task.clone());
         pool.queue(reason, task);
     })

@@ -13,7 +13,7 @@ use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
-use crate::protocol::publish::{ClaimGuard, Interest, Published};
+use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::rng::with_rng;
 use crate::sync::Arc;
@@ -29,13 +29,20 @@ pub(super) fn panicked(panic: Panic) -> Error {
 }
 
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
-pub(crate) trait Leased<K, V>: Send {
+pub(crate) trait Leased<K, V>: Send + Sync {
     /// The loader made this entry; `published` says whether it is resident.
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
     /// The loader says that the key has no value.
     fn not_found(self: Box<Self>);
+    /// Gives the lease back at the deadline, while the loader runs.
+    fn at_deadline(&self) -> Arc<dyn GiveBack>;
+}
+
+/// A lease that can be given back before its job ends.
+pub(crate) trait GiveBack: Send + Sync {
+    fn give_back(&self);
 }
 
 /// The claim of a job.
@@ -46,6 +53,7 @@ pub(crate) trait Leased<K, V>: Send {
 pub(super) struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
+    reason: LoadReason,
 }
 
 impl<K, V> Attempt<K, V> {
@@ -55,6 +63,11 @@ impl<K, V> Attempt<K, V> {
             Some(claim) => claim,
             None => unreachable!("an attempt loses its claim only together with itself"),
         }
+    }
+
+    /// See [`ClaimGuard::start`].
+    pub(super) fn start(&mut self, now: Tick) -> bool {
+        self.claim.as_mut().is_some_and(|claim| claim.start(now))
     }
 }
 
@@ -74,6 +87,10 @@ impl<K, V> Drop for Attempt<K, V> {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
             let rest = with_rng(|rng| self.state.policy.backoff(failures, rng));
+            if claim.is_wanted() {
+                self.state.counters.dropped();
+                trace::load_dropped(&self.state.name, self.reason, Duration::from_nanos(rest));
+            }
             claim.cancel(self.state.clock.now().saturating_add(rest));
         }
     }
@@ -97,6 +114,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let claim = Attempt {
             claim: Some(claim),
             state: state.clone(),
+            reason,
         };
         Job {
             claim,
@@ -198,9 +216,19 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let Job { claim, state, .. } = self;
         let (claim, now) = (claim.take(), state.clock.now());
         match claim.entry().is_loading() {
-            true => state.remember(claim, error, now, rest, 0),
+            true => {
+                state.remember(claim, Answer::Failed, error, now, rest, 0);
+            }
             false => claim.rest(error, now.saturating_add(rest)),
         }
+    }
+
+    /// Ends the job untried, because its turn did not come before its deadline. The key does not
+    /// rest, because the loader is not to blame.
+    pub(super) fn too_late(self, now: Tick) {
+        let Job { claim, state, .. } = self;
+        let error = Error::timed_out(state.policy.load_timeout);
+        claim.take().rest(error, now);
     }
 
     /// Gives the claim back untried, because the loader has no room.

@@ -1,5 +1,6 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
+mod deadline;
 pub mod engine;
 pub mod job;
 pub mod loader;

@@ -22,6 +22,7 @@ pub(crate) struct Runner {
     pub(crate) thread_name: Option<String>,
     pub(crate) queue: Option<usize>,
     pub(crate) spawner: Option<Spawner>,
+    pub(crate) keep_late_loads: Option<bool>,
 }
 
 impl Runner {
@@ -31,6 +32,12 @@ impl Runner {
                 "`spawner` has no effect on `compute`, which runs on threads of its own; give the \
                  loader with `load`, or leave `spawner` out",
             ));
+        }
+        if let Some(keep) = self.keep_late_loads {
+            return Err(BuildError::setting(format!(
+                "`keep_late_loads` is {keep}; it has no effect on `compute`, which always goes on \
+                 after its deadline; give the loader with `load`, or leave `keep_late_loads` out"
+            )));
         }
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let threads = self.threads.unwrap_or_else(|| cores().min(max_threads()));
