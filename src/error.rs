@@ -220,9 +220,16 @@ impl BuildError {
         }
     }
 
-    pub(crate) fn pool(threads: usize, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn pool(
+        threads: usize,
+        stack_size: usize,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
         BuildError {
-            message: format!("`threads` is {threads}; the system cannot start that many threads"),
+            message: format!(
+                "`threads` is {threads}; the system cannot start that many threads with stacks of \
+                 {stack_size} bytes"
+            ),
             source: Some(Box::new(source)),
         }
     }

@@ -189,6 +189,7 @@ pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
 pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
+pub use load::pool_builder::{Pool, PoolBuilder};
 pub use observe::stats::{Histogram, Stats};
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;
@@ -225,6 +226,7 @@ mod readme {}
 pub mod model {
     pub use crate::fleet::Batcher;
     pub use crate::load::pool::{Jobs, Task, all_on_worker};
+    pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;
     pub use crate::protocol::cached_slot::CachedSlot;
     pub use crate::protocol::claim::{ClaimState, ClaimToken, ClaimWord};
@@ -234,7 +236,7 @@ pub mod model {
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
     pub use crate::protocol::flight::{Flight, Made, Outcome};
-    pub use crate::protocol::publish::{ClaimGuard, Published};
+    pub use crate::protocol::publish::{Answer, ClaimGuard, Expiry, Published};
     pub use crate::protocol::removal::Removals;
     pub use crate::protocol::table::{Inserted, Place, Table};
     pub use crate::protocol::times::{Lifetime, Times};

@@ -16,6 +16,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod late;
 mod load;
 mod negative;
 mod pool;

@@ -12,7 +12,7 @@ use crate::cache::read::Core;
 use crate::error::BuildError;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
-use crate::load::runner::max_threads;
+use crate::load::pool_builder::check_threads;
 use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
@@ -211,13 +211,7 @@ where
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
         if let Some(threads) = runner.threads {
-            let rule = format!("must be 1 to {}", max_threads());
-            require(
-                (1..=max_threads()).contains(&threads),
-                "threads",
-                &threads,
-                &rule,
-            )?;
+            check_threads(threads)?;
         }
         if let Some(jobs) = runner.queue {
             require(jobs > 0, "queue", &jobs, "must be at least 1")?;

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
 use crate::load::engine::RunJob;
+use crate::load::pool_builder::Pool;
 use crate::load::runner::Runner;
 use crate::load::state::Weigher;
 use crate::protocol::removal::{Cause, Listener};
@@ -30,7 +31,8 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
 ///
-/// Loaders that compute run on threads that belong to the cache, the others on an async runtime.
+/// Loaders that compute run on the threads of a [`pool`](Self::pool), the others on an async
+/// runtime.
 ///
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
@@ -59,6 +61,7 @@ impl<K, V> Cache<K, V> {
         Builder {
             runner: Runner {
                 name: "everfresh".to_owned(),
+                pool: None,
                 threads: None,
                 thread_name: None,
                 queue: None,
@@ -333,18 +336,31 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
+    /// The pool on which `compute` runs. Default: one pool for all caches of the process.
     ///
-    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread. When as
-    /// many loads hang as there are threads, this cache computes nothing more. With `load` this
-    /// setting would have no effect, so `build` refuses it.
+    /// The default pool has a thread for each core and starts with the first load. Give several
+    /// caches one [`Pool`] of their own to bound how many of their loads run at once. `build`
+    /// refuses this setting with `load`, where it would have no effect, and together with
+    /// [`threads`](Self::threads) or [`thread_name`](Self::thread_name), which make another pool.
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.runner.pool = Some(pool.clone());
+        self
+    }
+
+    /// Gives the cache a pool of its own with so many threads, 1 to 1 024. Default: none; the cache
+    /// shares the [`pool`](Self::pool) of the process.
+    ///
+    /// All of them start at [`build`](Self::build), and end when the cache is dropped and its loads
+    /// have ended. If only [`thread_name`](Self::thread_name) is set, the pool has one for each
+    /// core. A load that hangs keeps its thread. With `load` this setting would have no effect, so
+    /// `build` refuses it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.runner.threads = Some(threads);
         self
     }
 
-    /// The name of the threads of the pool, to which a number is added. Default: the name of the
-    /// cache.
+    /// Gives the cache a pool of its own whose threads have this name, to which a number is added.
+    /// Default: the name of the cache, if [`threads`](Self::threads) is set.
     ///
     /// It must not contain a NUL character. With `load` this setting would have no effect, so
     /// `build` refuses it.
@@ -353,9 +369,10 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How many jobs may wait for a thread of the pool. Default: 65 536.
+    /// How many jobs may wait for a thread of the pool before jobs of this cache are refused.
+    /// Default: 65 536.
     ///
-    /// Above it, callers of a missing key get an error that
+    /// Jobs of other caches on the same pool count as well. Above it, callers of a missing key get an error that
     /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are postponed.
     /// Early refreshes are postponed whenever no thread is idle. With `load` this setting would
     /// have no effect, so `build` refuses it.

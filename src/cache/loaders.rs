@@ -363,7 +363,7 @@ where
         mut self,
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(computing(runner.pool()?, f))));
+        self.loader = Some(Box::new(|runner| Ok(computing(runner.place()?, f))));
         self
     }
 }

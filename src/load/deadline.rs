@@ -22,11 +22,12 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::load::job::GiveBack;
 use crate::load::state::CacheState;
+use crate::load::workers::{Overdue, Workers};
 use crate::observe::reason::LoadReason;
 use crate::observe::trace;
 use crate::protocol::publish::Expiry;
 use crate::rng::with_rng;
-use crate::sync::{Arc, AtomicU8, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Weak, lock};
 use crate::time::alarm::Sleeper;
 
 const RUNNING: u8 = 0;
@@ -40,18 +41,11 @@ pub(super) struct Deadline<K, V> {
     state: Arc<CacheState<K, V>>,
     reason: LoadReason,
     lease: Option<Arc<dyn GiveBack>>,
-    workers: Option<Arc<dyn Workers>>,
+    /// The pool on which the load runs, if it cannot be interrupted.
+    workers: Option<Weak<Workers>>,
     /// Kept until the load is over.
-    replacement: Mutex<Option<Replacement>>,
+    replacement: Mutex<Option<Overdue>>,
 }
-
-/// The threads on which a load runs that cannot be interrupted.
-pub(super) trait Workers: Send + Sync {
-    /// A load has passed its deadline: replaces its worker until the returned value is dropped.
-    fn overdue(&self) -> Replacement;
-}
-
-pub(super) type Replacement = Box<dyn Send>;
 
 impl<K, V> Deadline<K, V> {
     pub(super) fn new(
@@ -59,7 +53,7 @@ impl<K, V> Deadline<K, V> {
         state: Arc<CacheState<K, V>>,
         reason: LoadReason,
         lease: Option<Arc<dyn GiveBack>>,
-        workers: Option<Arc<dyn Workers>>,
+        workers: Option<Weak<Workers>>,
     ) -> Self {
         Deadline {
             phase: AtomicU8::new(RUNNING),
@@ -115,10 +109,10 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         if let Some(lease) = &self.lease {
             lease.give_back();
         }
-        if let Some(workers) = &self.workers {
+        if let Some(workers) = self.workers.as_ref().and_then(Weak::upgrade) {
             // If the load has ended meanwhile, this is the last reference to the deadline, and the
             // replacement ends with it.
-            *lock(&self.replacement) = Some(workers.overdue());
+            *lock(&self.replacement) = self.state.replace_worker(&workers);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::hash::Hash;
 
 use crate::load::job::Job;
 use crate::load::loader::{Loader, Request, Returned};
-use crate::load::pool::{Pool, Task};
+use crate::load::pool::Task;
+use crate::load::pool_builder::Place;
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 
@@ -13,7 +14,7 @@ pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
-    pool: Arc<Pool>,
+    place: Place,
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
@@ -22,12 +23,20 @@ where
 {
     let f = Arc::new(f);
     Box::new(move |job: Job<K, V>| {
+        let pool = match place.workers() {
+            Ok(pool) => pool,
+            Err(error) => return job.not_started(error),
+        };
         let reason = job.reason;
-        if !pool.admits(reason) {
+        if !pool.admits(reason, place.queue) {
             return job.shed();
         }
         let (f, flight) = (f.clone(), job.claim.flight().clone());
-        let task = Arc::new(Task::new(move || job.compute(|request| f(request), None)));
+        // Weak, because the pool holds its queued tasks.
+        let workers = Arc::downgrade(pool);
+        let task = Arc::new(Task::new(move || {
+            job.compute(|request| f(request), workers);
+        }));
         flight.waits_for(task.clone());
         pool.queue(reason, task);
     })

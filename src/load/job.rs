@@ -87,10 +87,12 @@ impl<K, V> Drop for Attempt<K, V> {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
             let rest = with_rng(|rng| self.state.policy.backoff(failures, rng));
-            if claim.is_wanted() {
-                self.state.counters.dropped();
-                trace::load_dropped(&self.state.name, self.reason, Duration::from_nanos(rest));
+            if !claim.is_wanted() {
+                // Its waiters read again, unless they have been answered.
+                return claim.abandon();
             }
+            self.state.counters.dropped();
+            trace::load_dropped(&self.state.name, self.reason, Duration::from_nanos(rest));
             claim.cancel(self.state.clock.now().saturating_add(rest));
         }
     }

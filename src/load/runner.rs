@@ -1,15 +1,10 @@
 //! Where a loader runs: on a pool, or on an async runtime.
 
 use std::fmt::Debug;
-use std::num::NonZero;
 
 use crate::error::BuildError;
-use crate::load::pool::Pool;
-use crate::sync::Arc;
+use crate::load::pool_builder::{Place, Pool};
 use crate::sync::future::BoxFuture;
-
-/// Each thread of the pool occupies a core, and few machines have more cores.
-const MAX_THREADS: usize = 1_024;
 
 const QUEUE: usize = 65_536;
 
@@ -18,6 +13,7 @@ pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 /// The settings of the place where a loader runs.
 pub(crate) struct Runner {
     pub(crate) name: String,
+    pub(crate) pool: Option<Pool>,
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
     pub(crate) queue: Option<usize>,
@@ -26,10 +22,10 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn pool(self) -> Result<Arc<Pool>, BuildError> {
+    pub(crate) fn place(self) -> Result<Place, BuildError> {
         if self.spawner.is_some() {
             return Err(BuildError::setting(
-                "`spawner` has no effect on `compute`, which runs on threads of its own; give the \
+                "`spawner` has no effect on `compute`, which runs on threads of a pool; give the \
                  loader with `load`, or leave `spawner` out",
             ));
         }
@@ -39,14 +35,38 @@ impl Runner {
                  after its deadline; give the loader with `load`, or leave `keep_late_loads` out"
             )));
         }
-        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = self.threads.unwrap_or_else(|| cores().min(max_threads()));
-        let name = self.thread_name.unwrap_or(self.name);
-        Pool::new(threads, self.queue.unwrap_or(QUEUE), &name).map(Arc::new)
+        let queue = self.queue.unwrap_or(QUEUE);
+        if let Some(pool) = self.pool {
+            let given = [
+                ("threads", self.threads.map(|threads| threads.to_string())),
+                (
+                    "thread_name",
+                    self.thread_name.map(|name| format!("{name:?}")),
+                ),
+            ];
+            for (setting, value) in given {
+                if let Some(value) = value {
+                    return Err(BuildError::setting(format!(
+                        "`{setting}` is {value}; it makes a pool of the cache's own, but `pool` is \
+                         {pool:?}; leave one of them out"
+                    )));
+                }
+            }
+            return Ok(Place::of(pool, queue));
+        }
+        if self.threads.is_none() && self.thread_name.is_none() {
+            return Ok(Place::shared(queue));
+        }
+        let mut private = Pool::builder().name(self.thread_name.unwrap_or(self.name));
+        if let Some(threads) = self.threads {
+            private = private.threads(threads);
+        }
+        Ok(Place::of(private.build()?, queue))
     }
 
     pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
-        let given: [(&str, Option<&dyn Debug>); 3] = [
+        let given: [(&str, Option<&dyn Debug>); 4] = [
+            ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
             ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
             (
@@ -67,11 +87,6 @@ impl Runner {
             None => current_runtime(),
         }
     }
-}
-
-/// The largest number of threads of a pool; smaller on 32-bit systems.
-pub(crate) fn max_threads() -> usize {
-    MAX_THREADS.min(rayon::max_num_threads())
 }
 
 #[cfg(feature = "tokio")]

@@ -7,10 +7,11 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::load::deadline::{Deadline, Workers};
+use crate::error::{BuildError, Error};
+use crate::load::deadline::Deadline;
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
+use crate::load::workers::Workers;
 use crate::observe::metrics::{self, Ended};
 use crate::observe::trace::{self, TraceSpan};
 use crate::panics::isolated;
@@ -18,7 +19,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{Answer, Published};
 use crate::rng::with_rng;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
 
@@ -47,14 +48,14 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Runs a function that computes, here and now. If it is not over at its deadline, `workers`
-    /// replace this thread until it is.
+    /// Runs a function that computes, here and now. While it is past its deadline, a spare of
+    /// `workers` takes the place of this thread.
     pub(super) fn compute(
         self,
         f: impl FnOnce(&Request<K, V>) -> Returned<V>,
-        workers: Option<Arc<dyn Workers>>,
+        workers: Weak<Workers>,
     ) {
-        if let Some(running) = self.begin(workers) {
+        if let Some(running) = self.begin(Some(workers)) {
             let run = || running.within(|| f(&running.request));
             let returned = catch_unwind(AssertUnwindSafe(run));
             running.finish(Some(returned));
@@ -75,7 +76,7 @@ where
     }
 
     /// Counts the start. `None` if the result is no longer wanted.
-    fn begin(mut self, workers: Option<Arc<dyn Workers>>) -> Option<RunningJob<K, V>> {
+    fn begin(mut self, workers: Option<Weak<Workers>>) -> Option<RunningJob<K, V>> {
         let now = self.state.clock.now();
         if !self.claim.start(now) {
             if self.claim.is_wanted() {
@@ -159,6 +160,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }
+    }
+
+    /// Ends a load for which the system has no thread.
+    pub(super) fn not_started(self, error: BuildError) {
+        let now = self.state.clock.now();
+        self.fail(Error::failed(error), false, now);
     }
 
     /// Ends a load that failed, or in which user code panicked.

@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::Error;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
+use crate::load::workers::{Overdue, Workers};
 use crate::observe::stats::Counters;
+use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::{Answer, ClaimGuard};
@@ -67,6 +69,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
+    pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
+        let overdue = pool.overdue();
+        if overdue.is_some() {
+            self.counters.replaced_worker();
+        }
+        trace::overdue(&self.name, overdue.is_some());
+        overdue
+    }
+
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
         let weigher = self.weigher.as_ref();
         weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))

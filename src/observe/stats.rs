@@ -42,6 +42,7 @@ pub(crate) struct Counters {
     discarded_overtaken: Counter,
     discarded_taken_over: Counter,
     not_kept: Counter,
+    replaced_workers: Counter,
     load_time: Buckets,
     /// The totals at the last `reset`, which snapshots subtract.
     baseline: Mutex<Stats>,
@@ -184,6 +185,10 @@ impl Counters {
         add(&self.dropped);
     }
 
+    pub(crate) fn replaced_worker(&self) {
+        add(&self.replaced_workers);
+    }
+
     pub(crate) fn shed(&self, reason: LoadReason) {
         add(match reason {
             LoadReason::Cold => &self.rejected,
@@ -226,6 +231,7 @@ impl Counters {
             shed_stale: read(&self.shed_stale),
             rejected: read(&self.rejected),
             coalesced: read(&self.coalesced),
+            replaced_workers: read(&self.replaced_workers),
             ..Stats::default()
         };
         let locals = self.local.iter().map(|local| &**local);
@@ -320,6 +326,8 @@ stats! {
     discarded_taken_over,
     /// Results that were served but not kept, because they were heavier than the cache.
     not_kept,
+    /// Times a spare worker took the place of one whose load was past its deadline.
+    replaced_workers,
     /// Stale hits that started no refresh, because one was running or had just failed.
     claims_denied,
 }
@@ -414,6 +422,7 @@ impl fmt::Display for Stats {
             "not tried  {} early, {} stale, {} loads refused",
             self.shed_early, self.shed_stale, self.rejected,
         )?;
+        writeln!(f, "replaced   {} workers", self.replaced_workers)?;
         writeln!(f, "load time  {}", self.load_time)?;
         write!(f, "stale age  {}", self.stale_age)
     }

@@ -167,6 +167,19 @@ pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     );
 }
 
+/// A load is past its deadline and keeps its worker.
+pub(crate) fn overdue(cache: &Arc<str>, replaced: bool) {
+    let what = match replaced {
+        true => "a spare worker takes its place",
+        false => "the pool has no spare worker left",
+    };
+    event!(
+        warn,
+        cache = &**cache,
+        "a load is past its deadline and keeps its worker, {what}"
+    );
+}
+
 /// A store operation failed.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub(crate) fn store_failed(

@@ -1,8 +1,8 @@
 //! Loads that hang or are slow: at the deadline the waiters get an error and the key rests. A load
 //! that goes on may still have the first result.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use everfresh::{Builder, Cache, Clock, ManualClock, Source};
 
@@ -399,6 +399,47 @@ fn a_load_that_waited_for_its_turn_gets_its_full_time_from_its_start() {
     clock.advance(secs(5));
     assert!(ready(late).unwrap_err().is_timeout());
     assert_eq!((cache.stats().loads, cache.stats().timed_out), (2, 1));
+}
+
+#[test]
+fn other_keys_go_on_while_every_thread_computes_a_key_that_hangs() {
+    let clock = ManualClock::new();
+    let (release, hung) = mpsc::channel::<()>();
+    let hung = Mutex::new(hung);
+    let cache: Cache<u64, u64> = builder(&clock)
+        .threads(2)
+        .load_timeout(secs(5))
+        .compute(move |key: &u64| {
+            if *key < 2 {
+                // Until the sender is dropped.
+                let _ = hung.lock().unwrap().recv();
+            }
+            *key
+        })
+        .build()
+        .unwrap();
+    let mut hanging = [get(&cache, 0), get(&cache, 1)];
+    assert!(hanging.iter_mut().all(is_pending));
+    until("both threads are busy", || cache.stats().loads == 2);
+    let mut other = get(&cache, 2);
+    assert!(is_pending(&mut other));
+    // Both start a moment after they are counted.
+    until("the keys rest", || {
+        clock.advance(secs(1));
+        cache.stats().timed_out == 2
+    });
+    for read in hanging {
+        assert!(ready(read).unwrap_err().is_timeout());
+    }
+    for key in 3..9 {
+        assert_eq!(*wait(get(&cache, key)).unwrap(), key);
+    }
+    assert_eq!(cache.stats().replaced_workers, 2);
+    drop(release);
+    until("both late results count", || {
+        cache.stats().late_published == 2
+    });
+    assert!((0..2).all(|key| *cache.get_blocking(&key).unwrap() == key));
 }
 
 #[test]

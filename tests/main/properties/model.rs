@@ -66,6 +66,8 @@ struct Load {
     /// It passed its deadline while it ran.
     overdue: bool,
     over: bool,
+    /// It never ran, because its key got a late result. Its readers read again.
+    superseded: bool,
 }
 
 /// A load that waited for this part of its time gets its full time from its start.
@@ -168,6 +170,7 @@ impl Model {
             let explicit = match *stage {
                 Stage::Get => false,
                 Stage::Refresh => true,
+                Stage::Waits { call, .. } if self.loads[call].superseded => false,
                 Stage::Waits {
                     call,
                     fallback,
@@ -301,6 +304,7 @@ impl Model {
             started: false,
             overdue: false,
             over: false,
+            superseded: false,
         });
         Stage::Waits {
             call,
@@ -319,7 +323,12 @@ impl Model {
         if ended || now >= load.deadline {
             let (key, epoch) = (load.key, load.epoch);
             load.over = true;
-            load.outcome = load.outcome.or(Some((Ending::TimedOut, now)));
+            if load.outcome.is_none() {
+                match ended {
+                    true => load.superseded = true,
+                    false => load.outcome = Some((Ending::TimedOut, now)),
+                }
+            }
             let here = self.entries.get_mut(&key);
             match here.filter(|entry| !ended && entry.epoch == epoch) {
                 Some(entry) if entry.value.is_some() => entry.claim = ClaimGuard::Free,
