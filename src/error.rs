@@ -46,9 +46,15 @@ enum ErrorCause {
     Panicked(String),
     TimedOut(Duration),
     Overloaded,
+    /// The next probe may come after so long.
+    Unavailable(Duration),
     Recursive,
     Cancelled,
     NotFound,
+    WithoutRuntime,
+    WouldBlock,
+    CacheDropped,
+    OtherHasher,
 }
 
 impl Error {
@@ -73,12 +79,35 @@ impl Error {
         Error(Arc::new(ErrorCause::Overloaded))
     }
 
+    /// The breaker is open; the next probe may come after so many ticks.
+    pub(crate) fn unavailable(left: u64) -> Self {
+        Error(Arc::new(ErrorCause::Unavailable(Duration::from_nanos(
+            left,
+        ))))
+    }
+
     pub(crate) fn recursive() -> Self {
         Error(Arc::new(ErrorCause::Recursive))
     }
 
     pub(crate) fn not_found() -> Self {
         Error(Arc::new(ErrorCause::NotFound))
+    }
+
+    pub(crate) fn without_runtime() -> Self {
+        Error(Arc::new(ErrorCause::WithoutRuntime))
+    }
+
+    pub(crate) fn would_block() -> Self {
+        Error(Arc::new(ErrorCause::WouldBlock))
+    }
+
+    pub(crate) fn cache_dropped() -> Self {
+        Error(Arc::new(ErrorCause::CacheDropped))
+    }
+
+    pub(crate) fn other_hasher() -> Self {
+        Error(Arc::new(ErrorCause::OtherHasher))
     }
 
     /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
@@ -106,6 +135,12 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
     }
 
+    /// The [`breaker`](crate::Builder::breaker) is open: too many of the last loads failed, so the
+    /// loader was not called. The text says when the next load may be tried.
+    pub fn is_unavailable(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::Unavailable(_)))
+    }
+
     /// Too many loads were queued or running. Try again later, or raise the queue limit.
     pub fn is_overloaded(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Overloaded))
@@ -116,8 +151,8 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::Recursive))
     }
 
-    /// The load was dropped before it finished: its runtime shut down. The next caller starts
-    /// another load.
+    /// The load was dropped before it finished: its runtime shut down. After the
+    /// [`backoff`](crate::Builder::backoff) the next caller starts another load.
     pub fn is_cancelled(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Cancelled))
     }
@@ -126,6 +161,24 @@ impl Error {
     /// call the loader again.
     pub fn is_not_found(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::NotFound))
+    }
+
+    /// There is no runtime for an async loader: neither the read nor
+    /// [`build`](crate::Builder::build) ran inside one, and there is no
+    /// [`spawner`](crate::Builder::spawner).
+    pub fn is_without_runtime(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::WithoutRuntime))
+    }
+
+    /// The call would have blocked the only thread of the runtime on which the load runs, and so
+    /// would have waited for itself. Read with `get(..).await`, or load with `compute`.
+    pub fn is_would_block(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::WouldBlock))
+    }
+
+    /// A loader asked for [its cache](crate::Request::cache), which has been dropped.
+    pub fn is_cache_dropped(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::CacheDropped))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
@@ -171,12 +224,33 @@ impl fmt::Display for Error {
             ErrorCause::Overloaded => f.write_str(
                 "too many loads are queued or running; try again later or raise the queue limit",
             ),
+            ErrorCause::Unavailable(left) if left.is_zero() => f.write_str(
+                "not loaded, because too many loads failed lately; try again now, as a probe",
+            ),
+            ErrorCause::Unavailable(left) => write!(
+                f,
+                "not loaded, because too many loads failed lately; the next probe may come in \
+                 {left:.1?}, try again then"
+            ),
             ErrorCause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
             ErrorCause::NotFound => f.write_str("the loader says that this key has no value"),
             ErrorCause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
+            ),
+            ErrorCause::WithoutRuntime => f.write_str(
+                "an async loader needs a runtime: read or build the cache inside one, or give it a \
+                 `spawner`",
+            ),
+            ErrorCause::WouldBlock => f.write_str(
+                "this thread runs the load that it would wait for; read with `get(..).await`, or \
+                 load with `compute`",
+            ),
+            ErrorCause::CacheDropped => f.write_str("the cache of this load has been dropped"),
+            ErrorCause::OtherHasher => f.write_str(
+                "the cache of this load has a hasher of another type; name that type with \
+                 `cache_with_hasher`",
             ),
         }
     }
@@ -189,9 +263,14 @@ impl fmt::Debug for Error {
             ErrorCause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             ErrorCause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
             ErrorCause::Overloaded => f.write_str("Overloaded"),
+            ErrorCause::Unavailable(left) => f.debug_tuple("Unavailable").field(left).finish(),
             ErrorCause::Recursive => f.write_str("Recursive"),
             ErrorCause::Cancelled => f.write_str("Cancelled"),
             ErrorCause::NotFound => f.write_str("NotFound"),
+            ErrorCause::WithoutRuntime => f.write_str("WithoutRuntime"),
+            ErrorCause::WouldBlock => f.write_str("WouldBlock"),
+            ErrorCause::CacheDropped => f.write_str("CacheDropped"),
+            ErrorCause::OtherHasher => f.write_str("OtherHasher"),
         }
     }
 }

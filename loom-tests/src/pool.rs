@@ -25,7 +25,9 @@ fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()
     let mut worker = None;
     jobs.queue(reason, task, || {
         let jobs = jobs.clone();
-        worker = Some(spawn(move || jobs.run_next()));
+        worker = Some(spawn(move || {
+            jobs.run_next();
+        }));
     });
     worker.expect("a worker is woken")
 }

@@ -160,7 +160,8 @@ fn against_eviction() {
     });
 }
 
-/// P1, P5: after the deadline another reader may take over. Then the first of the two results counts.
+/// P1, P5: after the deadline another reader may take over. Then the first of the two results
+/// counts.
 #[test]
 fn against_takeover() {
     run_model(Two, || {

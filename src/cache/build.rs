@@ -17,7 +17,7 @@ use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
 use crate::protocol::removal::Removals;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
 /// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
@@ -61,10 +61,11 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `threads` or `queue` of zero or above its limit; a `beta` or `jitter`
-    /// out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character in a name; a
-    /// setting that has no effect on the loader; a capacity for which there is not enough memory;
-    /// and an async loader without a runtime.
+    /// `negative_capacity`, `threads`, `max_loads`, `queue` or `load_rate` of zero or above its
+    /// limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter than
+    /// `stale_for`; a NUL character in a name; a setting that has no effect on the loader; a
+    /// capacity for which there is not enough memory; and, without the feature `tokio`, an async
+    /// loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -75,7 +76,7 @@ where
     /// ```
     pub fn build(self) -> Result<Cache<K, V, S>, BuildError>
     where
-        S: BuildHasher,
+        S: BuildHasher + Send + Sync + 'static,
     {
         self.check()?;
         let max_entries = self.max_entries()?;
@@ -100,7 +101,8 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let start = make_start(self.runner)?;
+        let (start, home) = make_start(self.runner)?;
+        let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
             .negative_capacity
@@ -119,6 +121,9 @@ where
             counters: Counters::default(),
             weigher,
             negative: NegativeCache::new(negative_capacity),
+            admission,
+            home,
+            cache: OnceLock::new(),
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -213,10 +218,7 @@ where
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }
-        if let Some(jobs) = runner.queue {
-            require(jobs > 0, "queue", &jobs, "must be at least 1")?;
-        }
-        Ok(())
+        self.admission.check()
     }
 
     /// The number of entries, if there is memory for them.

@@ -8,15 +8,21 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
+use crate::load::admission::AdmissionSettings;
+use crate::load::admission::breaker::Breaker;
+use crate::load::admission::budget::Budget;
 use crate::load::engine::RunJob;
 use crate::load::pool_builder::Pool;
 use crate::load::runner::Runner;
+use crate::load::runtime::Home;
 use crate::load::state::Weigher;
 use crate::protocol::removal::{Cause, Listener};
+use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 use crate::time::clock::Clock;
 
-type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError>>;
+/// Makes the start of loads, and says where they run.
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>), BuildError>>;
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
@@ -26,7 +32,7 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 /// | the loader | given with |
 /// |---|---|
 /// | computes | [`compute`](Self::compute), [`try_compute`](Self::try_compute) if it may fail |
-/// | computes, with the previous value | [`compute_with`](Self::compute_with) |
+/// | computes, with the previous value or the cache | [`compute_with`](Self::compute_with) |
 /// | waits | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
@@ -37,6 +43,7 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<RunJob<K, V>, BuildError
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
     pub(super) runner: Runner,
+    pub(super) admission: AdmissionSettings,
     pub(super) hasher: S,
     pub(super) capacity: Option<usize>,
     pub(super) fresh_for: Duration,
@@ -64,10 +71,10 @@ impl<K, V> Cache<K, V> {
                 pool: None,
                 threads: None,
                 thread_name: None,
-                queue: None,
                 spawner: None,
                 keep_late_loads: None,
             },
+            admission: AdmissionSettings::default(),
             hasher: RandomState::default(),
             capacity: None,
             fresh_for: Duration::from_secs(60),
@@ -369,21 +376,106 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How many jobs may wait for a thread of the pool before jobs of this cache are refused.
-    /// Default: 65 536.
+    /// How many loads of this cache run at once, 1 to 1 048 576. Default: with `compute` as many as
+    /// the pool has [`threads`](Self::threads), with `load` 256.
     ///
-    /// Jobs of other caches on the same pool count as well. Above it, callers of a missing key get an error that
-    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are postponed.
-    /// Early refreshes are postponed whenever no thread is idle. With `load` this setting would
-    /// have no effect, so `build` refuses it.
-    pub fn queue(mut self, jobs: usize) -> Self {
-        self.runner.queue = Some(jobs);
+    /// Above it loads wait: first those for which a caller waits, then refreshes of stale values,
+    /// each in the order in which they were claimed. Nothing waits that has a value: a refresh
+    /// waits, and its readers get the stale value meanwhile. An early refresh never waits. It is
+    /// put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
+    ///
+    /// A load that begins inside another load takes no permit, and neither does a load that another
+    /// load waits for, so loads that read other keys or caches cannot block each other. A load that
+    /// reads a cache from a thread or task of its own counts as a caller from outside.
+    ///
+    /// A load keeps its permit until it has ended, also past its
+    /// [`load_timeout`](Self::load_timeout).
+    ///
+    /// # Cost
+    ///
+    /// One exchange of an atomic word for each load while no load waits, a short lock otherwise.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// // Never more than eight queries at once, however many values become stale together.
+    /// let reports: Cache<u64, String> = Cache::builder()
+    ///     .max_loads(8)
+    ///     .compute(|id: &u64| format!("report {id}"))
+    ///     .build()?;
+    /// assert_eq!(*reports.get_blocking(&7)?, "report 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_loads(mut self, loads: usize) -> Self {
+        self.admission.limits.loads = Some(loads);
+        self
+    }
+
+    /// How many loads may wait for their start, 1 to 1 048 576. Default: 65 536.
+    ///
+    /// Above it, callers of a missing key get an error that
+    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
+    pub fn queue(mut self, loads: usize) -> Self {
+        self.admission.queue = Some(loads);
+        self
+    }
+
+    /// How many loads of this cache start in a second, 1 to 1 000 000. Default: no limit.
+    ///
+    /// Loads wait for their start as they do for a permit of [`max_loads`](Self::max_loads), in the
+    /// same order. They start evenly. After a pause a tenth of them may start at once, so a single
+    /// second has at most a tenth more. The limit also holds for loads that begin inside a load.
+    ///
+    /// With `compute`, `max_loads` is then at most the number of threads, because a load that has
+    /// its start must not wait for a thread.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// // The provider allows 50 requests a second.
+    /// let rates: Cache<String, f64> = Cache::builder()
+    ///     .load_rate(50)
+    ///     .compute(|_: &String| 1.0)
+    ///     .build()?;
+    /// assert_eq!(*rates.get_blocking("EUR")?, 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_rate(mut self, loads_per_second: u32) -> Self {
+        self.admission.limits.per_second = Some(loads_per_second);
+        self
+    }
+
+    /// When the origin of this cache counts as down. Default: never.
+    ///
+    /// While it does, loads do not start, except for one probe at a time: see [`Breaker`].
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.admission.limits.breaker = Some(breaker);
+        self
+    }
+
+    /// The limits of an origin that several caches share. Default: none.
+    ///
+    /// A load needs the permits of both the cache and the budget. If the budget has a limit on
+    /// loads and this cache has no [`max_loads`](Self::max_loads), only the budget limits it, so
+    /// that its loads wait in one order with those of the other caches. See [`Budget`].
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.admission.budget = Some(budget.clone());
         self
     }
 
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
-    /// Default: with the feature `tokio`, the runtime in which [`build`](Self::build) is called.
+    /// Default: with the feature `tokio`, the runtime that is current where a load begins; without
+    /// one, the runtime in which [`build`](Self::build) was called; without either, the caller gets
+    /// an error that [`is_without_runtime`](crate::Error::is_without_runtime). So a `static` cache
+    /// serves any number of runtimes, one after the other or at the same time. A load that its
+    /// runtime drops fails with an error that [`is_cancelled`](crate::Error::is_cancelled), and its
+    /// key rests for the [`backoff`](Self::backoff).
+    ///
     /// With `compute` this setting would have no effect, so `build` refuses it.
     ///
     /// # Example
@@ -410,6 +502,7 @@ impl<K, V, S> Builder<K, V, S> {
         Builder {
             hasher,
             runner: self.runner,
+            admission: self.admission,
             capacity: self.capacity,
             fresh_for: self.fresh_for,
             stale_for: self.stale_for,

@@ -9,6 +9,8 @@ use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
 };
+use crate::load::runtime::Home;
+use crate::sync::Arc;
 
 /// # The loader
 ///
@@ -110,8 +112,8 @@ where
         self.computing(move |request| fallible(f(request.key())))
     }
 
-    /// Loads with a CPU-bound function of the [`Request`], which has the previous value beside the
-    /// key.
+    /// Loads with a CPU-bound function of the [`Request`], which has the previous value and
+    /// [the cache](Request::cache) beside the key.
     ///
     /// It runs as with [`compute`](Self::compute), and fails as with
     /// [`try_compute`](Self::try_compute).
@@ -146,10 +148,10 @@ where
 
     /// Loads with an async function of the key that always succeeds.
     ///
-    /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime in which
-    /// [`build`](Self::build) is called. The compiler refuses an async closure that captures a
-    /// value, because its future would borrow from the closure: give the value to
-    /// [`load_on`](Self::load_on).
+    /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime that is current
+    /// where the load begins, else on that in which [`build`](Self::build) was called. The compiler
+    /// refuses an async closure that captures a value, because its future would borrow from the
+    /// closure: give the value to [`load_on`](Self::load_on).
     ///
     /// # Panics
     ///
@@ -355,7 +357,10 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(loading(runner.spawner()?, loader))));
+        self.loader = Some(Box::new(|runner| {
+            let home = Arc::new(runner.home()?);
+            Ok((loading(home.clone(), loader), home))
+        }));
         self
     }
 
@@ -363,7 +368,11 @@ where
         mut self,
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
-        self.loader = Some(Box::new(|runner| Ok(computing(runner.place()?, f))));
+        self.loader = Some(Box::new(|runner| {
+            let place = runner.place()?;
+            let home = Arc::new(Home::Pool(place.threads()));
+            Ok((computing(place, f), home))
+        }));
         self
     }
 }

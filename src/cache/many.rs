@@ -6,12 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use crate::cache::Cache;
-use crate::cache::cached::Cached;
+use crate::cache::cached::{Cached, Kept};
 use crate::cache::lookup::Lookup;
 use crate::cache::read::Core;
 use crate::error::Error;
 use crate::fleet::Paused;
-use crate::sync::future::block_on;
+use crate::sync::future::block_on_where;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -56,33 +56,8 @@ where
     where
         Q: Lookup<K>,
     {
-        let core = &*self.0;
-        let mut answers = Vec::with_capacity(keys.len());
-        let mut waiting = Vec::new();
-        // All loads begin before the first is waited for.
-        let together = core.fleet.as_deref().map(Paused::new);
-        for (at, key) in keys.iter().enumerate() {
-            let hash = core.hasher.hash_one(key);
-            answers.push(match core.read(key, hash) {
-                Ok(cached) => Some(Ok(cached)),
-                Err(unserved) => {
-                    let mut read = core.finish_boxed(key, hash, unserved);
-                    // This poll only begins the load. It needs no waker, because each read is
-                    // polled again below.
-                    match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
-                        Poll::Ready(kept) => Some(kept.map(Cached::from)),
-                        Poll::Pending => {
-                            waiting.push((at, read));
-                            None
-                        }
-                    }
-                }
-            });
-        }
-        drop(together);
-        // From the end, because loads mostly end in their order: when the last one has ended, the
-        // others have too, and the task was woken once.
-        for (at, read) in waiting.into_iter().rev() {
+        let (mut answers, waiting) = self.0.begin_many(keys);
+        for (at, read) in waiting {
             answers[at] = Some(read.await.map(Cached::from));
         }
         // Every answer is there by now.
@@ -114,24 +89,82 @@ where
     where
         Q: Lookup<K>,
     {
-        self.0.block_on(self.get_many(keys))
+        let core = &*self.0;
+        let (mut answers, waiting) = core.begin_many(keys);
+        for (at, read) in waiting {
+            let kept = core.block_on(read);
+            let kept = kept.unwrap_or_else(|| Err(core.not_waited()));
+            answers[at] = Some(kept.map(Cached::from));
+        }
+        answers.into_iter().flatten().collect()
+    }
+}
+
+/// The answers that are there, and the reads to wait for with their places among the answers.
+type Begun<K, V, R> = (Vec<Option<Result<Cached<K, V>, Error>>>, Vec<(usize, R)>);
+
+impl<K, V, S> Core<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Reads many keys without waiting.
+    ///
+    /// The reads to wait for come from the last to the first, because loads mostly end in their
+    /// order: when the last one has ended, the others have too, and the caller was woken once.
+    fn begin_many<'a, Q>(
+        &'a self,
+        keys: &'a [Q],
+    ) -> Begun<K, V, impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a>
+    where
+        Q: Lookup<K>,
+    {
+        let mut answers = Vec::with_capacity(keys.len());
+        let mut waiting = Vec::new();
+        // All loads begin before the first is waited for.
+        let together = self.fleet.as_deref().map(Paused::new);
+        for (at, key) in keys.iter().enumerate() {
+            let hash = self.hasher.hash_one(key);
+            answers.push(match self.read(key, hash) {
+                Ok(cached) => Some(Ok(cached)),
+                Err(unserved) => {
+                    let mut read = self.finish_boxed(key, hash, unserved);
+                    // This poll only begins the load. It needs no waker, because each read is
+                    // polled again later.
+                    match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(kept) => Some(kept.map(Cached::from)),
+                        Poll::Pending => {
+                            waiting.push((at, read));
+                            None
+                        }
+                    }
+                }
+            });
+        }
+        drop(together);
+        waiting.reverse();
+        (answers, waiting)
     }
 }
 
 impl<K, V, S> Core<K, V, S> {
-    /// Blocks this thread until the future is ready.
+    /// Blocks this thread until the future is ready. `None` if the future would wait for a load
+    /// that this thread keeps from running; it has been polled once then.
     ///
     /// The caller may be user code that a read of many keys runs while it collects its jobs. Then
     /// no other call starts the jobs that this future waits for.
-    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
-        block_on(poll_fn(|cx| {
+        let polled = poll_fn(|cx| {
             let polled = future.as_mut().poll(cx);
             if let (Poll::Pending, Some(level)) = (&polled, self.fleet.as_deref()) {
                 // The end of a pause starts the jobs of all pauses.
                 drop(Paused::new(level));
             }
             polled
-        }))
+        });
+        let stored = self.fleet.is_some();
+        block_on_where(polled, |wait| self.state.home.wait(stored, wait))
     }
 }

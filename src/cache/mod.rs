@@ -11,6 +11,7 @@ mod read;
 pub mod reader;
 #[cfg(feature = "metrics")]
 mod record_metrics;
+pub mod weak;
 mod write;
 
 use std::fmt;
@@ -65,8 +66,14 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    pub(crate) fn new(core: Core<K, V, S>) -> Self {
-        Cache(Arc::new(core))
+    pub(crate) fn new(core: Core<K, V, S>) -> Self
+    where
+        S: Send + Sync + 'static,
+    {
+        let core = Arc::new(core);
+        // The cell is empty, because the cache is new.
+        let _ = core.state.cache.set(weak::without_hasher(&core));
+        Cache(core)
     }
 
     /// Reads a key from a task, loading it if it is missing.
@@ -348,7 +355,8 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.0.block_on(self.refresh(key))
+        let refreshed = self.0.block_on(self.refresh(key));
+        refreshed.unwrap_or_else(|| Err(Error::would_block()))
     }
 
     /// A reader for one thread or task that reads many keys all the time.
@@ -424,7 +432,7 @@ impl<K, V, S> Cache<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        self.0.state.counters.snapshot()
+        self.0.state.stats()
     }
 
     /// Starts the statistics from zero.

@@ -33,6 +33,13 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
 }
 
+impl<K, V, S> Drop for Core<K, V, S> {
+    fn drop(&mut self) {
+        // Loads that wait keep the state of the cache alive, which keeps them.
+        self.state.admission.close();
+    }
+}
+
 /// Callers that waited for a load get its value for this long after the load ended, even if the
 /// value's own life is shorter. Without it they could go on for ever to load a value that lives for
 /// some microseconds.
@@ -323,8 +330,17 @@ where
     {
         match self.classify(missed) {
             Ok(kept) => Ok(kept),
-            Err(unserved) => self.block_on(self.finish(key, hash, unserved)),
+            Err(unserved) => {
+                let finished = self.block_on(self.finish(key, hash, unserved));
+                finished.unwrap_or_else(|| Err(self.not_waited()))
+            }
         }
+    }
+
+    /// The error of a read that must not wait on this thread, and counts it.
+    pub(crate) fn not_waited(&self) -> Error {
+        self.state.counters.missed();
+        Error::would_block()
     }
 
     /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.

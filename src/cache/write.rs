@@ -13,7 +13,7 @@ use crate::protocol::fifo::generation;
 use crate::rng::with_rng;
 use crate::store::StoreError;
 use crate::sync::Arc;
-use crate::sync::future::block_on;
+use crate::sync::runtime::block_on;
 
 /// One write.
 enum WriteOp<'a, K, V, Q: ?Sized> {

@@ -20,6 +20,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::load::admission::Pass;
 use crate::load::job::GiveBack;
 use crate::load::state::CacheState;
 use crate::load::workers::{Overdue, Workers};
@@ -43,6 +44,9 @@ pub(super) struct Deadline<K, V> {
     lease: Option<Arc<dyn GiveBack>>,
     /// The pool on which the load runs, if it cannot be interrupted.
     workers: Option<Weak<Workers>>,
+    /// The permits of the load. A computation gives them back at its deadline, because it has a
+    /// spare worker then; an async load keeps them until its future is dropped.
+    pass: Mutex<Option<Pass>>,
     /// Kept until the load is over.
     replacement: Mutex<Option<Overdue>>,
 }
@@ -54,6 +58,7 @@ impl<K, V> Deadline<K, V> {
         reason: LoadReason,
         lease: Option<Arc<dyn GiveBack>>,
         workers: Option<Weak<Workers>>,
+        pass: Pass,
     ) -> Self {
         Deadline {
             phase: AtomicU8::new(RUNNING),
@@ -62,6 +67,7 @@ impl<K, V> Deadline<K, V> {
             reason,
             lease,
             workers,
+            pass: Mutex::new(Some(pass)),
             replacement: Mutex::new(None),
         }
     }
@@ -71,9 +77,10 @@ impl<K, V> Deadline<K, V> {
         self.phase.load(Ordering::Acquire) == OVERDUE
     }
 
-    /// The load is over; returns whether it was overdue.
-    pub(super) fn end(&self) -> bool {
-        self.phase.swap(ENDED, Ordering::AcqRel) == OVERDUE
+    /// The load is over; returns whether it was overdue, and the permits that it has left.
+    pub(super) fn end(&self) -> (bool, Option<Pass>) {
+        let late = self.phase.swap(ENDED, Ordering::AcqRel) == OVERDUE;
+        (late, lock(&self.pass).take())
     }
 
     /// Completes when the load is overdue.
@@ -109,10 +116,21 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         if let Some(lease) = &self.lease {
             lease.give_back();
         }
+        let pass = lock(&self.pass).take();
+        let pass = pass.map(|mut pass| {
+            pass.ended(true, |changed| trace::breaker(name, changed));
+            pass
+        });
+        if self.workers.is_none() {
+            *lock(&self.pass) = pass;
+            return;
+        }
         if let Some(workers) = self.workers.as_ref().and_then(Weak::upgrade) {
             // If the load has ended meanwhile, this is the last reference to the deadline, and the
             // replacement ends with it.
             *lock(&self.replacement) = self.state.replace_worker(&workers);
         }
+        // Only now, because the next load may start here and needs the spare worker.
+        drop(pass);
     }
 }

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::load::admission::Pass;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
@@ -17,6 +18,7 @@ use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::rng::with_rng;
 use crate::sync::Arc;
+use crate::sync::runtime::Runtime;
 use crate::time::clock::Tick;
 
 /// The payload of a panic in user code.
@@ -47,14 +49,19 @@ pub(crate) trait GiveBack: Send + Sync {
 
 /// The claim of a job.
 ///
-/// An attempt is dropped unfinished when its runtime shuts down or its future panics. The backoff
-/// of a resident value then starts at that moment, as after a failure. The claim alone could not do
-/// that, because it has no clock and would count from the moment at which it was made (P5).
+/// An attempt is dropped unfinished when its runtime shuts down or its future panics. The key then
+/// rests from that moment, as after a failure. The claim alone could not do that, because it has no
+/// clock and would count from the moment at which it was made (P5).
 pub(super) struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
     reason: LoadReason,
+    /// [`CacheState::remember`], which needs more of a key than a drop may ask for.
+    remember: Remember<K, V>,
 }
+
+type Remember<K, V> =
+    fn(&CacheState<K, V>, ClaimGuard<K, V>, Answer, Error, Tick, Tick, u32) -> bool;
 
 impl<K, V> Attempt<K, V> {
     /// The claim, to be ended by the caller.
@@ -86,14 +93,23 @@ impl<K, V> Drop for Attempt<K, V> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
-            let rest = with_rng(|rng| self.state.policy.backoff(failures, rng));
+            let state = &*self.state;
+            let now = state.clock.now();
             if !claim.is_wanted() {
                 // Its waiters read again, unless they have been answered.
                 return claim.abandon();
             }
-            self.state.counters.dropped();
-            trace::load_dropped(&self.state.name, self.reason, Duration::from_nanos(rest));
-            claim.cancel(self.state.clock.now().saturating_add(rest));
+            let rest = with_rng(|rng| state.policy.backoff(failures, rng));
+            state.counters.dropped();
+            trace::load_dropped(&state.name, self.reason, Duration::from_nanos(rest));
+            match claim.entry().is_loading() {
+                true => {
+                    let error = Error::cancelled();
+                    let failures = failures + 1;
+                    (self.remember)(state, claim, Answer::Failed, error, now, rest, failures);
+                }
+                false => claim.cancel(now.saturating_add(rest)),
+            }
         }
     }
 }
@@ -105,6 +121,10 @@ pub(crate) struct Job<K, V> {
     pub(super) state: Arc<CacheState<K, V>>,
     pub(super) lease: Option<Box<dyn Leased<K, V>>>,
     pub(super) caller: TraceSpan,
+    pub(super) pass: Pass,
+    /// Where an async load runs: found where the load began, because a store or a queue may start
+    /// it on another thread.
+    pub(super) runtime: Option<Runtime>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -117,10 +137,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             claim: Some(claim),
             state: state.clone(),
             reason,
+            remember: CacheState::remember,
         };
         Job {
             claim,
             reason,
+            pass: Pass::new(state.admission.clone(), reason),
+            runtime: state.home.runtime(),
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
@@ -234,18 +257,30 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Gives the claim back untried, because the loader has no room.
+    pub(crate) fn shed(self) {
+        self.postpone(Error::overloaded());
+    }
+
+    /// Gives the claim back untried, with the reason for a caller that waits.
     ///
     /// A postponed refresh never costs a caller its value, because the backoff ends when the value
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
-    pub(crate) fn shed(self) {
+    pub(super) fn postpone(self, error: Error) {
+        let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
+        self.state.counters.shed(self.reason);
+        trace::not_tried(&self.state.name, self.reason);
+        self.put_off(error, rest);
+    }
+
+    /// Gives the claim back untried, for so long. Its lease ends with it.
+    pub(super) fn put_off(self, error: Error, rest: Tick) {
         let Job {
             claim,
             reason,
             state,
             ..
         } = self;
-        let rest = with_rng(|rng| state.policy.backoff(0, rng));
         let times = &claim.entry().times;
         let limit = match reason {
             LoadReason::Early => times.fresh_until(),
@@ -253,8 +288,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             LoadReason::Cold => 0,
         };
         let until = state.clock.now().saturating_add(rest).min(limit);
-        state.counters.shed(reason);
-        trace::not_tried(&state.name, reason);
-        claim.take().rest(Error::overloaded(), until);
+        claim.take().rest(error, until);
+    }
+
+    /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
+    pub(super) fn abandon(self) {
+        let Job { claim, .. } = self;
+        claim.take().abandon();
+    }
+
+    /// The origin answered, or failed; told to the breakers.
+    pub(super) fn answered(&mut self, failed: bool) {
+        let name = &self.state.name;
+        (self.pass).ended(failed, |changed| trace::breaker(name, changed));
     }
 }

@@ -5,13 +5,15 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use crate::load::state::CacheState;
 use crate::protocol::entry::Entry;
 use crate::sync::Arc;
 
-/// The request to a loader: the key, and the value that the result will replace.
+/// The request to a loader: the key, the value that the result will replace, and the cache.
 ///
 /// Given to the function of [`Builder::compute_with`](crate::Builder::compute_with) and to a
-/// [`Loader`]. The other loaders get only the key.
+/// [`Loader`]. The other loaders get only the key. [`cache`](Self::cache) is the cache for which
+/// the load runs, for a loader that reads other keys of it.
 ///
 /// # Example
 ///
@@ -34,6 +36,7 @@ use crate::sync::Arc;
 /// ```
 pub struct Request<K, V> {
     pub(crate) entry: Arc<Entry<K, V>>,
+    pub(crate) state: Arc<CacheState<K, V>>,
 }
 
 impl<K, V> Request<K, V> {

@@ -1,5 +1,6 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
+pub mod admission;
 mod deadline;
 pub mod engine;
 pub mod job;
@@ -10,6 +11,7 @@ pub mod pool;
 pub mod pool_builder;
 pub mod runner;
 pub mod running;
+pub(crate) mod runtime;
 pub mod state;
 pub mod wakes;
 pub mod workers;

@@ -177,27 +177,31 @@ fn shared() -> Result<Pool, BuildError> {
     }
 }
 
-/// Where the loads of a cache run, and how many of them may wait there.
+/// Where the loads of a cache run.
 pub(crate) struct Place {
     /// The shared pool is found at the first load.
     pool: OnceLock<Pool>,
-    pub(super) queue: usize,
 }
 
 impl Place {
     /// The pool of all caches that have no other.
-    pub(super) fn shared(queue: usize) -> Self {
+    pub(super) fn shared() -> Self {
         Place {
             pool: OnceLock::new(),
-            queue,
         }
     }
 
-    pub(super) fn of(pool: Pool, queue: usize) -> Self {
+    pub(super) fn of(pool: Pool) -> Self {
         Place {
             pool: OnceLock::from(pool),
-            queue,
         }
+    }
+
+    /// The number of loads that run there at once.
+    pub(crate) fn threads(&self) -> usize {
+        self.pool
+            .get()
+            .map_or_else(cores, |Pool(workers)| workers.threads())
     }
 
     /// The workers, which are started if they do not run yet.

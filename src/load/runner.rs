@@ -4,9 +4,9 @@ use std::fmt::Debug;
 
 use crate::error::BuildError;
 use crate::load::pool_builder::{Place, Pool};
+use crate::load::runtime::Home;
 use crate::sync::future::BoxFuture;
-
-const QUEUE: usize = 65_536;
+use crate::sync::runtime::Runtime;
 
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
@@ -16,7 +16,6 @@ pub(crate) struct Runner {
     pub(crate) pool: Option<Pool>,
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
-    pub(crate) queue: Option<usize>,
     pub(crate) spawner: Option<Spawner>,
     pub(crate) keep_late_loads: Option<bool>,
 }
@@ -35,7 +34,6 @@ impl Runner {
                  after its deadline; give the loader with `load`, or leave `keep_late_loads` out"
             )));
         }
-        let queue = self.queue.unwrap_or(QUEUE);
         if let Some(pool) = self.pool {
             let given = [
                 ("threads", self.threads.map(|threads| threads.to_string())),
@@ -52,23 +50,22 @@ impl Runner {
                     )));
                 }
             }
-            return Ok(Place::of(pool, queue));
+            return Ok(Place::of(pool));
         }
         if self.threads.is_none() && self.thread_name.is_none() {
-            return Ok(Place::shared(queue));
+            return Ok(Place::shared());
         }
         let mut private = Pool::builder().name(self.thread_name.unwrap_or(self.name));
         if let Some(threads) = self.threads {
             private = private.threads(threads);
         }
-        Ok(Place::of(private.build()?, queue))
+        Ok(Place::of(private.build()?))
     }
 
-    pub(crate) fn spawner(self) -> Result<Spawner, BuildError> {
-        let given: [(&str, Option<&dyn Debug>); 4] = [
+    pub(crate) fn home(self) -> Result<Home, BuildError> {
+        let given: [(&str, Option<&dyn Debug>); 3] = [
             ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
-            ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
             (
                 "thread_name",
                 self.thread_name.as_ref().map(|name| name as _),
@@ -83,25 +80,11 @@ impl Runner {
             }
         }
         match self.spawner {
-            Some(spawner) => Ok(spawner),
-            None => current_runtime(),
+            Some(spawner) => Ok(Home::Spawner(spawner)),
+            None if cfg!(feature = "tokio") => Ok(Home::Runtime(Runtime::current())),
+            None => Err(BuildError::setting(
+                "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
+            )),
         }
     }
-}
-
-#[cfg(feature = "tokio")]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => Ok(Box::new(move |future| drop(runtime.spawn(future)))),
-        Err(_) => Err(BuildError::setting(
-            "an async loader needs a runtime: call `build` inside one, or give a `spawner`",
-        )),
-    }
-}
-
-#[cfg(not(feature = "tokio"))]
-fn current_runtime() -> Result<Spawner, BuildError> {
-    Err(BuildError::setting(
-        "an async loader needs a runtime: give a `spawner`, or turn on the feature `tokio`",
-    ))
 }

@@ -84,6 +84,10 @@ where
             }
             return None;
         }
+        if let Err(refusal) = self.pass.begin() {
+            self.refuse(refusal);
+            return None;
+        }
         self.state.counters.started(self.reason);
         let deadline = Arc::new(Deadline::new(
             self.claim.expiry(),
@@ -91,6 +95,7 @@ where
             self.reason,
             self.lease.as_ref().map(|lease| lease.at_deadline()),
             workers,
+            self.pass.take(),
         ));
         let sleeper: Arc<dyn Sleeper> = deadline.clone();
         let flight = self.claim.flight();
@@ -103,6 +108,7 @@ where
         Some(RunningJob {
             request: Request {
                 entry: self.claim.entry().clone(),
+                state: self.state.clone(),
             },
             deadline,
             started,
@@ -111,7 +117,7 @@ where
         })
     }
 
-    fn finish(self, returned: Option<Result<Returned<V>, Panic>>, started: Tick, late: bool) {
+    fn finish(mut self, returned: Option<Result<Returned<V>, Panic>>, started: Tick, late: bool) {
         let took = self.state.clock.exact().saturating_sub(started);
         let now = self.state.clock.now();
         self.state.counters.took(took);
@@ -126,6 +132,9 @@ where
             Ending::TimedOut => Ended::TimedOut,
         };
         metrics::loaded(&self.state.name, self.reason, ended, took);
+        if !late {
+            self.answered(matches!(ended, Ended::Failed));
+        }
         match ending {
             Ending::Made(new) => {
                 let late = late.then(|| self.state.clone());
@@ -277,11 +286,14 @@ where
         let RunningJob {
             request,
             deadline,
-            job,
+            mut job,
             started,
             span,
         } = self;
-        let late = deadline.end();
+        let (late, pass) = deadline.end();
+        if let Some(pass) = pass {
+            job.pass = pass;
+        }
         // From here on only the claim keeps the entry.
         drop((request, deadline));
         span.within(|| job.finish(returned, started, late));

@@ -1,18 +1,21 @@
 //! The part of a cache that its loads share.
 
+use std::any::Any;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Error;
+use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
+use crate::load::runtime::Home;
 use crate::load::workers::{Overdue, Workers};
-use crate::observe::stats::Counters;
+use crate::observe::stats::{Counters, Stats};
 use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::{Answer, ClaimGuard};
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
 
 /// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
@@ -24,6 +27,10 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) home: Arc<Home>,
+    /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
+    pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -69,6 +76,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// The counts since the last reset, and what is under way now.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.snapshot();
+        stats.show(self.admission.gauges());
+        stats
+    }
+
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
     pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
         let overdue = pool.overdue();

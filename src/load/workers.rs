@@ -125,6 +125,10 @@ impl Workers {
         }))
     }
 
+    pub(crate) fn threads(&self) -> usize {
+        self.threading.threads
+    }
+
     /// See [`Jobs::admits`].
     pub(crate) fn admits(&self, reason: LoadReason, bound: usize) -> bool {
         self.jobs.admits(reason, bound)

@@ -1,5 +1,6 @@
 //! Counters, metrics and traces. They receive numbers, and know no cache.
 
+pub mod breaker_state;
 #[cfg(feature = "metrics")]
 pub mod facade;
 pub mod metrics;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::protocol::entries::Condition;
 use crate::protocol::publish::Published;
@@ -39,6 +40,7 @@ pub(crate) struct Counters {
     shed_early: Counter,
     shed_stale: Counter,
     rejected: Counter,
+    breaker_rejected: Counter,
     discarded_overtaken: Counter,
     discarded_taken_over: Counter,
     not_kept: Counter,
@@ -197,6 +199,11 @@ impl Counters {
         });
     }
 
+    /// Counts a load or refresh that the breaker refused.
+    pub(crate) fn breaker_rejected(&self) {
+        add(&self.breaker_rejected);
+    }
+
     /// Everything since the last reset.
     pub(crate) fn snapshot(&self) -> Stats {
         let mut now = self.totals();
@@ -230,6 +237,7 @@ impl Counters {
             shed_early: read(&self.shed_early),
             shed_stale: read(&self.shed_stale),
             rejected: read(&self.rejected),
+            breaker_rejected: read(&self.breaker_rejected),
             coalesced: read(&self.coalesced),
             replaced_workers: read(&self.replaced_workers),
             ..Stats::default()
@@ -264,6 +272,16 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
+            /// Loads and refreshes that run right now.
+            pub running: u64,
+            /// Loads that wait for their start right now, with callers that wait for them.
+            pub waiting_cold: u64,
+            /// Refreshes of stale values that wait for their start right now.
+            pub waiting_stale: u64,
+            /// Early refreshes that wait for their start right now.
+            pub waiting_early: u64,
+            /// The state of the breaker right now; of two, the one that is open.
+            pub breaker: BreakerState,
             /// How long loads and refreshes took, including failed ones.
             pub load_time: Histogram,
             /// How far past their soft limit stale values were when they were served.
@@ -318,6 +336,9 @@ stats! {
     shed_stale,
     /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
     rejected,
+    /// Loads and refreshes not tried because the breaker was open. Those with a caller that waits
+    /// are refused with [`Error::is_unavailable`](crate::Error::is_unavailable).
+    breaker_rejected,
     /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. A
     /// result that was resident but was replaced at that very moment may be counted here too.
     discarded_overtaken,
@@ -332,7 +353,25 @@ stats! {
     claims_denied,
 }
 
+/// What is under way in a cache right now.
+pub(crate) struct Gauges {
+    pub(crate) running: u64,
+    pub(crate) waiting_cold: u64,
+    pub(crate) waiting_stale: u64,
+    pub(crate) waiting_early: u64,
+    pub(crate) breaker: BreakerState,
+}
+
 impl Stats {
+    /// Sets what is under way, which a reset does not change.
+    pub(crate) fn show(&mut self, gauges: Gauges) {
+        self.running = gauges.running;
+        self.waiting_cold = gauges.waiting_cold;
+        self.waiting_stale = gauges.waiting_stale;
+        self.waiting_early = gauges.waiting_early;
+        self.breaker = gauges.breaker;
+    }
+
     /// Reads that were served without waiting.
     pub fn hits(&self) -> u64 {
         self.fresh + self.early + self.stale
@@ -419,8 +458,13 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "not tried  {} early, {} stale, {} loads refused",
-            self.shed_early, self.shed_stale, self.rejected,
+            "not tried  {} early, {} stale, {} loads refused, {} by the breaker",
+            self.shed_early, self.shed_stale, self.rejected, self.breaker_rejected,
+        )?;
+        writeln!(
+            f,
+            "now        {} running, {} cold, {} stale and {} early wait, breaker {}",
+            self.running, self.waiting_cold, self.waiting_stale, self.waiting_early, self.breaker,
         )?;
         writeln!(f, "replaced   {} workers", self.replaced_workers)?;
         writeln!(f, "load time  {}", self.load_time)?;

@@ -11,6 +11,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::protocol::publish::Published;
 use crate::sync::Arc;
@@ -130,14 +131,14 @@ pub(crate) fn load_timed_out(cache: &Arc<str>, reason: LoadReason, failures: u32
     }
 }
 
-/// A load was dropped before it finished, by its runtime or by a panic.
+/// A load was dropped before it ended, by its runtime or by a panic.
 pub(crate) fn load_dropped(cache: &Arc<str>, reason: LoadReason, rest: Duration) {
     event!(
         warn,
         cache = &**cache,
         reason = reason.name(),
         ?rest,
-        "a load was dropped before it finished"
+        "a load was dropped before it ended, by its runtime or by a panic"
     );
 }
 
@@ -157,13 +158,13 @@ pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Publish
     );
 }
 
-/// A load was not tried because the loader is busy.
+/// A load was not tried because the loader is busy, or because there is no runtime for it.
 pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
     event!(
         debug,
         cache = &**cache,
         reason = reason.name(),
-        "not tried, the loader is busy"
+        "not tried, the loader is busy or has no runtime"
     );
 }
 
@@ -178,6 +179,40 @@ pub(crate) fn overdue(cache: &Arc<str>, replaced: bool) {
         cache = &**cache,
         "a load is past its deadline and keeps its worker, {what}"
     );
+}
+
+/// A load was not tried because the breaker is open.
+pub(crate) fn refused_by_breaker(cache: &Arc<str>, reason: LoadReason) {
+    event!(
+        debug,
+        cache = &**cache,
+        reason = reason.name(),
+        "not tried, the breaker is open"
+    );
+}
+
+/// A load changed the state of a breaker. Its opening is a warning.
+pub(crate) fn breaker(cache: &Arc<str>, state: BreakerState) {
+    match state {
+        BreakerState::Open => event!(
+            warn,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker is open, because too many loads failed"
+        ),
+        BreakerState::HalfOpen => event!(
+            debug,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker lets one load through as a probe"
+        ),
+        BreakerState::Closed => event!(
+            info,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker is closed, the probe succeeded"
+        ),
+    }
 }
 
 /// A store operation failed.

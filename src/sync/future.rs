@@ -40,21 +40,43 @@ impl Wake for Parker {
 }
 
 /// Blocks this thread until the future is ready.
+#[cfg(any(test, feature = "test-util", feature = "redis"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    block_on_pinned(pin!(future))
+    match block_on_where(future, |wait| wait()) {
+        Some(output) => output,
+        None => unreachable!("it waits for the output"),
+    }
+}
+
+/// Blocks this thread until the future is ready, inside of `wait`; `None` if that does not wait.
+pub(crate) fn block_on_where<T>(
+    future: impl Future<Output = T>,
+    wait: impl Fn(&mut dyn FnMut()),
+) -> Option<T> {
+    block_on_pinned(pin!(future), &wait)
 }
 
 /// Behind a vtable: a future that is also awaited somewhere is then compiled once, not twice.
 #[inline(never)]
-fn block_on_pinned<T>(mut future: Pin<&mut dyn Future<Output = T>>) -> T {
+fn block_on_pinned<T>(
+    mut future: Pin<&mut dyn Future<Output = T>>,
+    wait: &dyn Fn(&mut dyn FnMut()),
+) -> Option<T> {
     let parker = Arc::new(Parker::default());
     let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        parker.park();
+    let mut polled = future.as_mut().poll(&mut context);
+    if polled.is_pending() {
+        wait(&mut || {
+            while polled.is_pending() {
+                parker.park();
+                polled = future.as_mut().poll(&mut context);
+            }
+        });
+    }
+    match polled {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 

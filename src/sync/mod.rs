@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod future;
 pub(crate) mod on_demand;
 pub(crate) mod per_thread;
+pub(crate) mod runtime;
 
 use std::ops::Deref;
 pub use std::sync::atomic::Ordering;

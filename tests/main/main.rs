@@ -7,6 +7,7 @@
 
 mod support;
 
+mod admission;
 mod allocations;
 mod backoff;
 mod capacity;
@@ -19,6 +20,7 @@ mod early;
 mod errors;
 mod eviction;
 mod freshness;
+mod handles;
 mod hangs;
 mod invalidation;
 mod lifetime;
@@ -35,6 +37,7 @@ mod recursion;
 mod reentrant;
 mod removal;
 mod resilience;
+mod runtimes;
 mod settings;
 mod source_rules;
 mod stale_if_error;

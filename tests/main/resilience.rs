@@ -140,6 +140,8 @@ fn a_load_that_its_runtime_drops_is_cancelled() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock));
     for begun in [false, true] {
+        // Past the rest after the load before.
+        clock.advance(secs(60));
         let mut reads = [get(&cache, 1), get(&cache, 1)];
         assert!(reads.iter_mut().all(is_pending));
         let task = tasks.spawned() - 1;
@@ -151,6 +153,7 @@ fn a_load_that_its_runtime_drops_is_cancelled() {
             assert!(ready(read).unwrap_err().is_cancelled());
         }
     }
+    clock.advance(secs(60));
     let mut read = get(&cache, 1);
     assert!(is_pending(&mut read));
     tasks.poll_all();
@@ -174,6 +177,7 @@ fn a_spawner_that_drops_the_future_cancels_the_load() {
         .unwrap();
     for calls in 1..4 {
         assert!(cache.get_blocking(&1).unwrap_err().is_cancelled());
+        clock.advance(secs(60));
         assert_eq!(handed_in.load(Ordering::Relaxed), calls);
     }
     // A stale value survives the cancelled load.
@@ -202,6 +206,9 @@ fn a_spawner_that_panics_leaves_the_key_usable() {
         .unwrap();
     let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.get_blocking(&1)));
     assert!(first.is_err());
+    // The key rests, as after a loader that panics.
+    assert!(cache.get_blocking(&1).unwrap_err().is_panic());
+    clock.advance(secs(1));
     let mut read = get(&cache, 1);
     assert!(is_pending(&mut read));
     tasks.poll_all();
@@ -239,10 +246,12 @@ fn a_runtime_that_shuts_down_cancels_its_loads_and_leaves_the_key_usable() {
     assert!(ready(waiting).unwrap_err().is_cancelled());
     assert_eq!(loader.running(), 0);
     // On a runtime that has ended, loads are cancelled at once.
+    clock.advance(secs(60));
     assert!(cache.get_blocking(&1).unwrap_err().is_cancelled());
     let second = runtime();
     *current.lock().unwrap() = second.handle().clone();
     loader.release();
+    clock.advance(secs(60));
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
 }
 

@@ -19,7 +19,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
 use crate::sync::event::Event;
-use crate::sync::future::block_on;
+use crate::sync::runtime::block_on;
 use crate::sync::{Arc, AtomicU64, Mutex, Slot};
 use crate::time::clock::Clock;
 

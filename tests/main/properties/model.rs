@@ -63,6 +63,8 @@ struct Load {
     outcome: Option<(Ending, Nanos)>,
     taken_over: bool,
     started: bool,
+    /// It loads a key without a value.
+    cold: bool,
     /// It passed its deadline while it ran.
     overdue: bool,
     over: bool,
@@ -302,6 +304,7 @@ impl Model {
             outcome: None,
             taken_over: false,
             started: false,
+            cold: entry.value.is_none(),
             overdue: false,
             over: false,
             superseded: false,
@@ -408,18 +411,19 @@ impl Model {
                 let failures = entry.failures + 1;
                 self.spent.insert(epoch);
                 self.entries.remove(&key);
-                // A load dropped by its runtime shows nothing about the key.
-                if ending != Ending::Cancelled {
-                    let backoff_end = (self.now + longest / 2, self.now + longest);
-                    let entry = NegativeEntry {
-                        ending,
-                        backoff_end,
-                        failures,
-                    };
-                    self.negative.insert(key, entry);
-                }
+                let backoff_end = (self.now + longest / 2, self.now + longest);
+                let entry = NegativeEntry {
+                    ending,
+                    backoff_end,
+                    failures,
+                };
+                self.negative.insert(key, entry);
             }
             (_, Some(entry)) => rest(entry, now, ending),
+            // It gives its placeholder up, although that has left already.
+            (_, None) if !late && self.loads[call].cold => {
+                self.spent.insert(epoch);
+            }
             (_, None) => {}
         }
     }
