@@ -61,11 +61,11 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `threads`, `max_loads`, `queue` or `load_rate` of zero or above its
-    /// limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter than
-    /// `stale_for`; a NUL character in a name; a setting that has no effect on the loader; a
-    /// capacity for which there is not enough memory; and, without the feature `tokio`, an async
-    /// loader without a `spawner`.
+    /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue` or `load_rate` of zero or
+    /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter
+    /// than `stale_for`; a NUL character in a name; a setting that has no effect on the loader, or
+    /// beside another one; a capacity for which there is not enough memory; and, without the
+    /// feature `tokio`, an async loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -124,6 +124,7 @@ where
             admission,
             home,
             cache: OnceLock::new(),
+            max_depth: self.max_depth,
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -215,6 +216,8 @@ where
             let rule = "must be at least 1, because failures of forgotten keys do not rest";
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
+        let rule = "must be at least 1";
+        require(self.max_depth > 0, "max_depth", &self.max_depth, rule)?;
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }
@@ -265,6 +268,13 @@ impl<K, V, S> fmt::Debug for Builder<K, V, S> {
             .field("stale_for", &self.stale_for)
             .field("has_loader", &self.loader.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+impl<K, V, S> Drop for Core<K, V, S> {
+    fn drop(&mut self) {
+        // Loads that wait keep the state of the cache alive, which keeps them.
+        self.state.admission.close();
     }
 }
 

@@ -33,13 +33,6 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
 }
 
-impl<K, V, S> Drop for Core<K, V, S> {
-    fn drop(&mut self) {
-        // Loads that wait keep the state of the cache alive, which keeps them.
-        self.state.admission.close();
-    }
-}
-
 /// Callers that waited for a load get its value for this long after the load ended, even if the
 /// value's own life is shorter. Without it they could go on for ever to load a value that lives for
 /// some microseconds.
@@ -266,6 +259,10 @@ where
         fallback: Option<Held<Entry<K, V>>>,
     ) -> Unserved<K, V> {
         let flight = claim.flight().clone();
+        if let Err(error) = self.state.deepen(&flight) {
+            claim.rest(error.clone(), 0);
+            return Unserved::Failed(error);
+        }
         self.start(claim, LoadReason::Cold);
         Unserved::Wait(flight, fallback, Source::Loaded)
     }
@@ -430,6 +427,8 @@ where
             Known::NotFound(error) => return Err(error),
             Known::Failures(failures) => failures,
         };
+        // Before the placeholder, which would end the loads of its other callers too.
+        self.state.depth()?;
         let key = key.to_key();
         let mut drop_later = DropLater::new();
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
@@ -491,6 +490,7 @@ where
         if source == Source::Coalesced {
             self.state.counters.coalesced();
         }
+        self.state.depth()?;
         let _edge = match WaitNode::current() {
             None => None,
             Some(wait_node) => Some(

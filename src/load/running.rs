@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{BuildError, Error};
 use crate::load::deadline::Deadline;
 use crate::load::job::{Job, Panic, panicked};
-use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
+use crate::load::loader::{Loaded, Loader, Request, Returned, boxed};
 use crate::load::workers::Workers;
 use crate::observe::metrics::{self, Ended};
 use crate::observe::trace::{self, TraceSpan};
@@ -26,7 +26,7 @@ use crate::time::clock::{Tick, ticks};
 /// How a load ended.
 enum Ending<K, V> {
     Made(Arc<Entry<K, V>>),
-    NotFound(Loaded<V>),
+    NotFound(Box<Loaded<V>>),
     Failed(Error),
     Panicked(Panic),
     /// Its future was dropped at its deadline.
@@ -68,7 +68,7 @@ where
             let returned = {
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
-                let load = async { fallible(loader.load(&running.request).await) };
+                let load = async { boxed(loader.load(&running.request).await) };
                 running.until_its_deadline(pin!(Some(load))).await
             };
             running.finish(returned);

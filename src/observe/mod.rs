@@ -3,6 +3,7 @@
 pub mod breaker_state;
 #[cfg(feature = "metrics")]
 pub mod facade;
+pub mod histogram;
 pub mod metrics;
 pub mod reason;
 pub mod stats;
