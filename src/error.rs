@@ -135,7 +135,9 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::Panicked(_)))
     }
 
-    /// The loader did not finish within the load timeout. The next caller starts another load.
+    /// The loader did not finish within the load timeout, or its turn did not come. After a
+    /// time-out of the loader the key rests, as after a failure. A late result of it may still be
+    /// published: see [`Builder::load_timeout`](crate::Builder::load_timeout).
     pub fn is_timeout(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
     }

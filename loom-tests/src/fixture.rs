@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use everfresh::Error;
 use everfresh::model::{
-    Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime, Limits,
-    Made, Outcome, Place, Published, Read, Removals, Table, Times, Timing, Weight, generation,
+    Answer, Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime,
+    Limits, Made, Outcome, Place, Published, Read, Removals, Table, Times, Timing, Weight,
+    generation,
 };
 use loom::future::block_on;
 
@@ -224,13 +225,29 @@ pub fn publish_weighing(
 /// entry.
 pub fn end_without_value(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = None;
-    claim.remove(cache.timed_out(), |it| left = Some(it));
+    claim.remove(cache.timed_out(), Answer::NotFound, |it| left = Some(it));
     left.expect("`commit` is called")
 }
 
 /// Ends a claim as a load that failed.
 pub fn fail(cache: &Cache, claim: ClaimGuard<u8, u64>, until: u64) {
     claim.fail(cache.timed_out(), until);
+}
+
+/// Of a late load with the value 1 and the load that may have taken it over, with the value 2, one
+/// result is published.
+pub fn assert_first_counts(cache: &Cache, late: Published, took_over: Option<Published>) {
+    let first = match (late, took_over) {
+        (Published::Yes, None | Some(Published::TakenOver)) => 1,
+        (Published::TakenOver, Some(Published::Yes)) => 2,
+        other => panic!("not exactly one result was published: {other:?}"),
+    };
+    assert_eq!(peek(cache, KEY), Some(first));
+}
+
+/// The deadline of a load that goes on. Its claim rests until then.
+pub fn expire(cache: &Cache, claim: &ClaimGuard<u8, u64>, until: u64) {
+    claim.expiry().expire(cache.timed_out(), until);
 }
 
 pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {

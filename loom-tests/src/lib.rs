@@ -17,6 +17,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod late;
 mod load;
 mod negative;
 mod pool;

@@ -253,6 +253,8 @@ where
             backoff_from: ticks(self.backoff.0),
             backoff_to: ticks(self.backoff.1),
             not_found_for: ticks(self.not_found_for),
+            load_timeout: self.load_timeout,
+            keep_late_loads: self.runner.keep_late_loads.unwrap_or(false),
         }
     }
 }

@@ -306,8 +306,9 @@ where
         loop {
             let now = core.state.clock.now();
             let unserved = match core.find(key, hash) {
-                // An expired value too: its refresh need not wait after a failure either.
-                Some((place, entry)) if !entry.is_loading() => {
+                // An expired value too, and the placeholder of a load that timed out: the refresh
+                // need not wait after a failure either.
+                Some((place, entry)) if !entry.is_loading() || entry.claim_word.is_cooling() => {
                     match core.entries.claim_now(place, &entry, now) {
                         Claimed::Ours(claim) => core.lead(claim, None),
                         Claimed::Theirs(flight) => Unserved::Wait(flight, None, Source::Coalesced),

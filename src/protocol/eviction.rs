@@ -7,6 +7,7 @@
 //! S3-FIFO (`fifo`) chooses the victim. Only a full set, whose key can live nowhere else, gives up
 //! one of its own values: expired values first, then the least used, then the oldest.
 
+use crate::protocol::claim::ClaimState;
 use crate::protocol::compact::Weight;
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entries::Entries;
@@ -267,8 +268,8 @@ impl<K, V> Entries<K, V> {
         true
     }
 
-    /// Removes a load past its deadline, which its callers treat as timed out; false if there is
-    /// none.
+    /// Removes the placeholder of a load past its deadline, which its callers treat as timed out;
+    /// false if there is none.
     ///
     /// Also true if the load ended first: see [`evict_value`](Self::evict_value).
     fn evict_hung_load(
@@ -277,9 +278,14 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
+        // A spent one is about to be replaced, or is the tombstone of a value.
         let hung = |entry: &Entry<K, V>| {
-            let claim = entry.claim_word.current();
-            entry.is_loading() && claim.is_some_and(|token| token.deadline() <= now)
+            entry.is_loading()
+                && match entry.claim_word.state() {
+                    ClaimState::Claimed { deadline } => deadline <= now,
+                    ClaimState::Cooling { .. } => true,
+                    ClaimState::Idle | ClaimState::Spent => false,
+                }
         };
         let Some((place, load)) = self.table.items(set).find(|(_, entry)| hung(entry)) else {
             return false;

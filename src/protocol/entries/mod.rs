@@ -215,11 +215,25 @@ impl<K: Eq, V> Entries<K, V> {
         entry: &Held<Entry<K, V>>,
         now: Tick,
     ) -> Option<ClaimGuard<K, V>> {
-        let last = || entry.flight.load().map(|flight| flight.token);
+        self.end_overdue(entry, now);
+        let last = || entry.flight.load().map(|flight| flight.token());
         let token = entry
             .claim_word
             .try_claim(now, self.timing.claim_for, last)?;
         self.confirm(place, entry, token, now)
+    }
+
+    /// If the load of a claim past its deadline is running, ends the claim for it. The key then
+    /// rests. A claim without a running load can be taken over at once.
+    fn end_overdue(&self, entry: &Entry<K, V>, now: Tick) {
+        if let ClaimState::Claimed { deadline } = entry.claim_word.state() {
+            if deadline <= now {
+                let flight = entry.flight.load().map(|flight| flight.arc().clone());
+                if let Some(flight) = flight {
+                    flight.wake_load();
+                }
+            }
+        }
     }
 
     fn confirm(
@@ -247,9 +261,10 @@ impl<K: Eq, V> Entries<K, V> {
         entry: &Held<Entry<K, V>>,
         now: Tick,
     ) -> Claimed<K, V> {
-        let last = || entry.flight.load().map(|flight| flight.token);
+        self.end_overdue(entry, now);
+        let last = || entry.flight.load().map(|flight| flight.token());
         let has_failed = |token| {
-            let flight = entry.flight.load().filter(|flight| flight.token == token);
+            let flight = (entry.flight.load()).filter(|flight| flight.token() == token);
             flight.is_some_and(|flight| flight.has_ended())
         };
         let claimed = entry
@@ -284,7 +299,7 @@ impl<K: Eq, V> Entries<K, V> {
         loop {
             let current = entry.flight.load();
             if let Some(flight) = &current {
-                if !token.is_after(flight.token) {
+                if !token.is_after(flight.token()) {
                     return flight.arc().clone();
                 }
             }
