@@ -18,6 +18,7 @@ mod fixture;
 mod flight;
 mod load;
 mod negative;
+mod places;
 mod pool;
 mod publish;
 mod removal;

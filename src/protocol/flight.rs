@@ -17,12 +17,15 @@
 //! 4. A published entry refers to no earlier entry and, once its flight is closed, to no later one.
 //!    So a caller that keeps a value does not keep its successors alive.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::error::Error;
 use crate::protocol::claim::ClaimToken;
 use crate::protocol::entry::Entry;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering, SetOnce};
+use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::Clock;
 
@@ -70,6 +73,8 @@ pub struct Flight<K, V> {
     event: Event,
     /// The process whose alarm wakes the waiters at the deadline, once it is set.
     alarmed: AtomicU64,
+    /// The clock of that alarm, which is told when the flight is dropped.
+    clock: OnceLock<Clock>,
     /// The node of this attempt in the wait graph, which finds cycles of loads; created when it is
     /// first needed.
     wait_node: SetOnce<Arc<WaitNode>>,
@@ -85,6 +90,7 @@ impl<K, V> Flight<K, V> {
             outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU64::new(0),
+            clock: OnceLock::new(),
             wait_node: SetOnce::new(),
             task: SetOnce::new(),
         }
@@ -158,8 +164,31 @@ impl<K, V> Flight<K, V> {
         if self.alarmed.swap(process, Ordering::Relaxed) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
             clock.wake_at(deadline, Arc::downgrade(&sleeper));
+            let _ = self.clock.set(clock.clone());
         }
         self.wait(|| clock.now() >= deadline).await
+    }
+
+    /// Waits until one of these flights has its outcome or is past its deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`land`](Self::land).
+    pub async fn land_any(flights: &[Arc<Self>], clock: &Clock)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let mut ends: Vec<_> = (flights.iter())
+            .map(|flight| Box::pin(flight.land(clock)))
+            .collect();
+        poll_fn(
+            |cx| match ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            },
+        )
+        .await;
     }
 
     /// Waits for the outcome, or until `is_over` holds after a wake-up. A worker of a pool runs the
@@ -177,6 +206,14 @@ impl<K, V> Flight<K, V> {
                 return None;
             }
             listener.await;
+        }
+    }
+}
+
+impl<K, V> Drop for Flight<K, V> {
+    fn drop(&mut self) {
+        if let Some(clock) = self.clock.take() {
+            clock.dropped();
         }
     }
 }
