@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::iter;
 use std::time::Duration;
 
@@ -212,6 +212,20 @@ impl Error {
         self.sources().find_map(|source| source.downcast_ref())
     }
 
+    /// About how many bytes the loader's error takes: its value, and its texts with those of its
+    /// sources. 0 if the loader returned no error. Runs the user's `Display`.
+    pub(crate) fn size(&self) -> u64 {
+        let ErrorCause::Failed(error) = &*self.0 else {
+            return 0;
+        };
+        let mut length = Length(size_of_val(&**error) as u64);
+        for source in self.sources().take(MAX_SOURCES) {
+            // An error of `Display` itself only ends the count of this text.
+            let _ = write!(length, "{source}");
+        }
+        length.0
+    }
+
     /// Whether this error, or an error of a cache below it, has such a cause.
     fn has(&self, is: impl Fn(&ErrorCause) -> bool) -> bool {
         let mut below = self.sources().filter_map(|source| source.downcast_ref());
@@ -221,6 +235,19 @@ impl Error {
     /// The errors below this one, from the nearest to the original one.
     fn sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
         iter::successors(self.source(), |&error| error.source())
+    }
+}
+
+/// The sources of an error that are counted. A chain that leads back to itself has no end.
+const MAX_SOURCES: usize = 64;
+
+/// Counts the bytes of the texts that are written to it.
+struct Length(u64);
+
+impl fmt::Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len() as u64;
+        Ok(())
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use everfresh::Error;
 use everfresh::model::{
     Answer, Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime,
-    Limits, Made, Outcome, Place, Published, Read, Removals, Table, Times, Timing, Weight,
-    generation,
+    Limits, Made, Outcome, Place, Published, Read, Removals, Times, Timing, Weight, generation,
 };
 use loom::future::block_on;
 
@@ -268,7 +267,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(ClaimGuard<u8, u
             match begun(cache, key, now) {
                 Begun::Ours(claim) => looked = Read::Load(claim, None),
                 Begun::Exists => continue,
-                Begun::Full(_) => unreachable!("no model fills a set with loads"),
+                Begun::Full(..) => unreachable!("no such model fills a set with loads"),
             }
         }
         return match looked {
@@ -318,8 +317,8 @@ fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
 /// All items in the table.
 pub fn entries(cache: &Cache) -> Vec<Held<Item>> {
     (0..cache.table.sets())
-        .flat_map(Table::<Item>::places)
-        .filter_map(|place| cache.table.item_at(place))
+        .flat_map(|set| cache.table.items(set))
+        .map(|(_, item)| item)
         .collect()
 }
 

@@ -20,6 +20,7 @@ mod flight;
 mod late;
 mod load;
 mod negative;
+mod places;
 mod pool;
 mod publish;
 mod removal;

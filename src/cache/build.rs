@@ -20,9 +20,12 @@ use crate::protocol::removal::Removals;
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
-/// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
-/// set full.
+/// Ways of the table for each entry of capacity, and for each load that may run. With three, one
+/// key in eighteen thousand finds its set full.
 const WAYS_PER_ENTRY: usize = 3;
+
+/// The loads for which the table has room beside the values.
+const LOADS: usize = 256;
 
 /// From this soft limit on, a clock in steps of some milliseconds is precise enough.
 const COARSE_FROM: Duration = Duration::from_millis(400);
@@ -110,7 +113,7 @@ where
         let limits = Limits {
             entries: max_entries,
             weight: max_weight,
-            ways: max_entries * WAYS_PER_ENTRY,
+            ways: (max_entries + LOADS) * WAYS_PER_ENTRY,
         };
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
@@ -234,7 +237,7 @@ where
             ),
             (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
         };
-        match has_memory_for(entries) {
+        match has_memory_for(entries.saturating_add(LOADS)) {
             true => Ok(entries),
             false => Err(BuildError::setting(format!(
                 "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \

@@ -109,9 +109,15 @@ impl<K, V, S> Builder<K, V, S> {
     /// The largest number of resident values; the limit holds at every moment.
     ///
     /// Default: 10 000. With [`max_weight`](Self::max_weight) the default follows the weight.
-    /// [`build`](Self::build) allocates 35 to 40 bytes for each entry; a capacity for which there
-    /// is not enough memory is a [`BuildError`]. At most 13 of the keys that share one hash are
-    /// resident.
+    /// [`build`](Self::build) allocates 35 to 40 bytes for each entry, and 8 KB for the loads under
+    /// way; a capacity for which there is not enough memory is a [`BuildError`]. At most 13 of the
+    /// keys that share one hash are resident.
+    ///
+    /// A load takes no value's place while it runs. Where keys of many loads share one set of the
+    /// table, further callers wait until one of these loads ends. A read inside a load does not
+    /// wait: its load runs at once, its result goes to that read alone and is not kept, and another
+    /// such read of the same key loads again. An insert is always kept; it may take the place of a
+    /// load, whose callers still get the result, which is then not kept.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = Some(entries);
         self
@@ -314,7 +320,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// Default: the [`capacity`](Self::capacity), but at least 1 000.
     ///
     /// Negative entries take no room from values. It must be at least 1, because a key without a
-    /// negative entry has no backoff.
+    /// negative entry has no backoff. All remembered errors together take at most 64 MB, by the
+    /// size of their texts: large errors leave room for fewer keys, and the text of an error above
+    /// 4 MB is not kept.
     pub fn negative_capacity(mut self, keys: u64) -> Self {
         self.negative_capacity = Some(keys);
         self

@@ -24,12 +24,15 @@
 //!    finds the claim past its deadline wakes the load as well, so a key rests after a timeout even
 //!    if the reader is faster than the alarm.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::error::Error;
 use crate::protocol::claim::{ClaimToken, TokenCell};
 use crate::protocol::entry::Entry;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering, SetOnce, Weak};
+use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce, Weak};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::Clock;
 
@@ -79,6 +82,8 @@ pub struct Flight<K, V> {
     alarmed: AtomicU64,
     /// The load that runs. It is woken at the deadline before the waiters.
     load: SetOnce<Weak<dyn Sleeper>>,
+    /// The clock of that alarm, which is told when the flight is dropped.
+    clock: OnceLock<Clock>,
     /// The node of this attempt in the wait graph, which finds cycles of loads; created when it is
     /// first needed.
     wait_node: SetOnce<Arc<WaitNode>>,
@@ -95,6 +100,7 @@ impl<K, V> Flight<K, V> {
             event: Event::new(),
             alarmed: AtomicU64::new(0),
             load: SetOnce::new(),
+            clock: OnceLock::new(),
             wait_node: SetOnce::new(),
             task: SetOnce::new(),
         }
@@ -219,7 +225,30 @@ impl<K, V> Flight<K, V> {
         if self.alarmed.swap(process, Ordering::Relaxed) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
             clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
+            let _ = self.clock.set(clock.clone());
         }
+    }
+
+    /// Waits until one of these flights has its outcome or is past its deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`land`](Self::land).
+    pub async fn land_any(flights: &[Arc<Self>], clock: &Clock)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let mut ends: Vec<_> = (flights.iter())
+            .map(|flight| Box::pin(flight.land(clock)))
+            .collect();
+        poll_fn(
+            |cx| match ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            },
+        )
+        .await;
     }
 
     /// Waits for the outcome, or until `is_over` holds after a wake-up. A worker of a pool runs the
@@ -237,6 +266,14 @@ impl<K, V> Flight<K, V> {
                 return None;
             }
             listener.await;
+        }
+    }
+}
+
+impl<K, V> Drop for Flight<K, V> {
+    fn drop(&mut self) {
+        if let Some(clock) = self.clock.take() {
+            clock.dropped();
         }
     }
 }

@@ -283,8 +283,10 @@ impl<K, V> ClaimGuard<K, V> {
             Some(permit) => self.replace(&entries, permit, &new, &mut drop_later),
             None => {
                 // The new value does not fit, but the old value must not stay either.
-                self.remove_claimed(&entries, tombstone, Cause::Size);
-                Published::NotKept
+                match self.remove_claimed(&entries, tombstone, Cause::Size) {
+                    true => Published::NotKept,
+                    false => Published::Overtaken,
+                }
             }
         };
         // A later claimant of an entry that has left ends its flight by itself.

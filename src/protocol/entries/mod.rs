@@ -111,8 +111,13 @@ pub enum Begun<K, V> {
     Ours(ClaimGuard<K, V>),
     /// Another caller was faster: read again.
     Exists,
-    /// Every way of the key's set holds a load: wait for this one, then try again.
-    Full(Arc<Flight<K, V>>),
+    /// The key's set is full, and these loads of other keys are in it.
+    ///
+    /// The placeholder of this claim is not in the table. A caller that may wait gives the claim
+    /// up, waits for one of the loads, and tries again. A caller that may not wait loads: its
+    /// result goes to the waiters of the claim and is not kept, as if the placeholder had been
+    /// evicted at once.
+    Full(ClaimGuard<K, V>, Vec<Arc<Flight<K, V>>>),
 }
 
 impl<K: Eq, V> Entries<K, V> {
@@ -321,6 +326,9 @@ impl<K: Eq, V> Entries<K, V> {
     /// Inserts the placeholder of a load, already claimed, with the number of failures in a row so
     /// far.
     ///
+    /// The placeholder takes no place of a value that may still be served, except in a set that
+    /// holds nothing else.
+    ///
     /// The caller starts the load first. Only then does it drop `drop_later` and deliver the
     /// removals, because the user's code that runs then may read this very key.
     pub fn begin(
@@ -330,7 +338,10 @@ impl<K: Eq, V> Entries<K, V> {
         failures: u32,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
-    ) -> Begun<K, V> {
+    ) -> Begun<K, V>
+    where
+        K: Clone,
+    {
         let (entry, token, flight) = Entry::loading(
             key,
             generation(hash, now),
@@ -340,33 +351,53 @@ impl<K: Eq, V> Entries<K, V> {
         );
         let set = self.table.set_of(hash);
         loop {
-            let Some(seen) = self.table.missing(hash, |other| other.key == entry.key) else {
-                return Begun::Exists;
+            let is_key = |other: &K| *other == entry.key;
+            let Some(seen) = self.table.missing(hash, |other| is_key(&other.key)) else {
+                match self.clear_tombstone(hash, is_key) {
+                    true => continue,
+                    false => return Begun::Exists,
+                }
             };
-            match self.table.insert(hash, &entry, seen, drop_later) {
+            let seen = match self.table.insert(hash, &entry, seen, drop_later) {
                 Inserted::Here(place) => {
                     return Begun::Ours(ClaimGuard::new(self, entry, place, token, flight, now));
                 }
-                Inserted::Changed => {}
-                Inserted::Full(seen) if self.make_room(set, seen, now, drop_later) => {}
-                Inserted::Full(_) => match self.any_load(set) {
-                    Some(flight) => return Begun::Full(flight),
-                    // Other threads are about to fill the ways or to free them.
-                    None => yield_now(),
-                },
+                Inserted::Changed => continue,
+                Inserted::Full(seen) => seen,
+            };
+            if self.evict_idle(set, now, drop_later) {
+                continue;
+            }
+            let loads = self.loads_in(set, now);
+            if !seen.is_full() || !self.table.is_unchanged(set, seen) {
+                // There is room, or another thread is about to fill a way or to free one. A caller
+                // that waited now might wait for a load that has ended.
+                yield_now();
+            } else if loads.is_empty() {
+                self.evict_seen(set, seen, now, drop_later);
+            } else {
+                let place = Place::first(set);
+                let claim = ClaimGuard::new(self, entry, place, token, flight, now);
+                return Begun::Full(claim, loads);
             }
         }
     }
 
-    fn any_load(&self, set: usize) -> Option<Arc<Flight<K, V>>> {
-        Table::<Entry<K, V>>::places(set)
-            .filter_map(|place| self.table.item_at(place))
-            .find_map(|entry| self.join(&entry))
+    /// The flights of a set for which a caller without a value would wait.
+    fn loads_in(&self, set: usize, now: Tick) -> Vec<Arc<Flight<K, V>>> {
+        let waited_for = |entry: &Entry<K, V>| match entry.is_servable(now) {
+            true => None,
+            false => self.join(entry),
+        };
+        let items = self.table.items(set);
+        items.filter_map(|(_, entry)| waited_for(&entry)).collect()
     }
 
-    /// Inserts a value and replaces any entry of its key; returns false if there was no room.
+    /// Inserts a value and replaces any entry of its key; returns false if the value is heavier
+    /// than the cache.
     ///
-    /// A load or refresh that is under way finds its entry gone, and its result is discarded.
+    /// A load or refresh that is under way finds its entry gone, and its result is discarded. So
+    /// does a load of another key that loses its place to the value.
     ///
     /// No other thread may hold `new`, because an overwrite writes the eviction state of the old
     /// value into it.
@@ -431,9 +462,7 @@ impl<K: Eq, V> Entries<K, V> {
                         Inserted::Full(seen) => seen,
                     };
                     drop(admitted);
-                    if !self.make_room(set, full, now, drop_later) {
-                        return false;
-                    }
+                    self.make_room(set, full, now, drop_later);
                 }
             }
         }
