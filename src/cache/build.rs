@@ -24,8 +24,8 @@ use crate::time::clock::{Clock, Tick, ticks};
 /// key in eighteen thousand finds its set full.
 const WAYS_PER_ENTRY: usize = 3;
 
-/// The loads for which the table has room beside the values.
-const LOADS: usize = 256;
+/// The most loads for which the table has room beside the values.
+const MOST_PLACES: usize = 1 << 16;
 
 /// From this soft limit on, a clock in steps of some milliseconds is precise enough.
 const COARSE_FROM: Duration = Duration::from_millis(400);
@@ -105,6 +105,7 @@ where
             ));
         };
         let (start, home) = make_start(self.runner)?;
+        let places = self.admission.max_loads(home.runs_on()).min(MOST_PLACES);
         let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
@@ -113,7 +114,7 @@ where
         let limits = Limits {
             entries: max_entries,
             weight: max_weight,
-            ways: (max_entries + LOADS) * WAYS_PER_ENTRY,
+            ways: (max_entries + places) * WAYS_PER_ENTRY,
         };
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
@@ -237,7 +238,7 @@ where
             ),
             (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
         };
-        match has_memory_for(entries.saturating_add(LOADS)) {
+        match has_memory_for(entries.saturating_add(MOST_PLACES)) {
             true => Ok(entries),
             false => Err(BuildError::setting(format!(
                 "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \

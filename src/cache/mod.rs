@@ -4,6 +4,7 @@ mod build;
 pub mod builder;
 pub mod cached;
 pub mod fresh;
+mod load_settings;
 mod loaders;
 pub mod lookup;
 mod many;

@@ -24,6 +24,7 @@ mod freshness;
 mod handles;
 mod hangs;
 mod invalidation;
+mod late_results;
 mod lifetime;
 mod listener;
 mod loaders;

@@ -35,7 +35,7 @@ fn all_answers(tasks: &Tasks, reads: Vec<Reading<u64>>) -> Vec<Result<u64, Error
 #[test]
 fn a_flood_of_missing_keys_costs_no_value_its_place() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates) = by_hand(builder(&clock).capacity(1_000));
+    let (cache, tasks, gates) = by_hand(builder(&clock).capacity(1_000).max_loads(10_000));
     for key in 0..900 {
         cache.insert(key, key);
     }
@@ -122,20 +122,23 @@ fn two_thousand_loads_that_each_read_another_key_all_succeed() {
         Arc::new(AtomicUsize::new(0)),
     );
     let (gate, count) = (open.clone(), begun.clone());
-    let (cache, tasks) = reading_itself(builder(&clock).capacity(1_000), move |cache, key| {
-        let (gate, count) = (gate.clone(), count.clone());
-        async move {
-            if key < OTHER {
-                return cache.get(&(key + OTHER)).await.map(|read| *read);
+    let (cache, tasks) = reading_itself(
+        builder(&clock).capacity(1_000).max_loads(2_000),
+        move |cache, key| {
+            let (gate, count) = (gate.clone(), count.clone());
+            async move {
+                if key < OTHER {
+                    return cache.get(&(key + OTHER)).await.map(|read| *read);
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                poll_fn(|_| match gate.load(Ordering::Relaxed) {
+                    true => Poll::Ready(Ok(key)),
+                    false => Poll::Pending,
+                })
+                .await
             }
-            count.fetch_add(1, Ordering::Relaxed);
-            poll_fn(|_| match gate.load(Ordering::Relaxed) {
-                true => Poll::Ready(Ok(key)),
-                false => Poll::Pending,
-            })
-            .await
-        }
-    });
+        },
+    );
     let mut reads: Vec<_> = (0..2_000).map(|key| get(&cache, key)).collect();
     assert!(reads.iter_mut().all(is_pending));
     tasks.poll_all();

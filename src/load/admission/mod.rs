@@ -102,6 +102,16 @@ impl AdmissionSettings {
         check_limits(&self.limits)
     }
 
+    /// How many loads may run at once.
+    pub(crate) fn max_loads(&self, runs_on: RunsOn) -> usize {
+        let budget = self.budget.as_ref().and_then(|budget| budget.limits.loads);
+        let default = match runs_on {
+            RunsOn::Pool(threads) => threads,
+            RunsOn::Runtime => ON_A_RUNTIME,
+        };
+        self.limits.loads.or(budget).unwrap_or(default)
+    }
+
     pub(crate) fn admission(self, runs_on: RunsOn, clock: &Clock) -> Admission {
         let mut limits = self.limits;
         let budget = self.budget.as_ref().map(|budget| &*budget.limits);
