@@ -105,6 +105,7 @@ fn every_counter_of_a_cache_is_recorded_and_right() {
         ("everfresh_reads_total early", stats.early),
         ("everfresh_reads_total stale", stats.stale),
         ("everfresh_reads_total miss", stats.misses),
+        ("everfresh_reads_total negative", stats.negative),
         ("everfresh_coalesced_total", stats.coalesced),
         ("everfresh_claims_denied_total", stats.claims_denied),
         ("everfresh_loads_total cold", stats.loads),

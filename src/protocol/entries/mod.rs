@@ -266,6 +266,23 @@ impl<K: Eq, V> Entries<K, V> {
         claimed.unwrap_or(Claimed::Changed)
     }
 
+    /// The error of the last attempt to replace a value, if that has failed and the next one may
+    /// not start yet.
+    ///
+    /// The claim word is read before the flight: an attempt that delivers its failure in between is
+    /// over too, and its claimant is about to give the claim up.
+    pub fn last_failure(&self, entry: &Entry<K, V>, now: Tick) -> Option<Error> {
+        let rests = match entry.claim_word.state() {
+            ClaimState::Cooling { until, .. } => now < until,
+            ClaimState::Claimed { deadline } => now < deadline,
+            ClaimState::Idle | ClaimState::Spent => false,
+        };
+        match rests.then(|| self.join(entry)?.outcome())?? {
+            Outcome::Failed(error) => Some(error),
+            Outcome::Published(..) | Outcome::Superseded => None,
+        }
+    }
+
     /// The flight to wait for; `None` if the entry has its successor or was never claimed.
     fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
         let flight = match entry.claim_word.current() {
