@@ -46,6 +46,8 @@ enum ErrorCause {
     Panicked(String),
     TimedOut(Duration),
     Overloaded,
+    /// The next probe may come after so long.
+    Unavailable(Duration),
     Recursive,
     Cancelled,
     NotFound,
@@ -75,6 +77,13 @@ impl Error {
 
     pub(crate) fn overloaded() -> Self {
         Error(Arc::new(ErrorCause::Overloaded))
+    }
+
+    /// The breaker is open; the next probe may come after so many ticks.
+    pub(crate) fn unavailable(left: u64) -> Self {
+        Error(Arc::new(ErrorCause::Unavailable(Duration::from_nanos(
+            left,
+        ))))
     }
 
     pub(crate) fn recursive() -> Self {
@@ -111,7 +120,10 @@ impl Error {
 
     /// Whether the load was not tried, so that it shows nothing about the key.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(*self.0, ErrorCause::Overloaded | ErrorCause::WithoutRuntime)
+        matches!(
+            *self.0,
+            ErrorCause::Overloaded | ErrorCause::Unavailable(_) | ErrorCause::WithoutRuntime
+        )
     }
 
     /// The loader returned an error; [`source`](StdError::source) and
@@ -129,6 +141,12 @@ impl Error {
     /// The loader did not finish within the load timeout. The next caller starts another load.
     pub fn is_timeout(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
+    }
+
+    /// The [`breaker`](crate::Builder::breaker) is open: too many of the last loads failed, so the
+    /// loader was not called. The text says when the next load may be tried.
+    pub fn is_unavailable(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::Unavailable(_)))
     }
 
     /// Too many loads were queued or running. Try again later, or raise the queue limit.
@@ -214,6 +232,14 @@ impl fmt::Display for Error {
             ErrorCause::Overloaded => f.write_str(
                 "too many loads are queued or running; try again later or raise the queue limit",
             ),
+            ErrorCause::Unavailable(left) if left.is_zero() => f.write_str(
+                "not loaded, because too many loads failed lately; try again now, as a probe",
+            ),
+            ErrorCause::Unavailable(left) => write!(
+                f,
+                "not loaded, because too many loads failed lately; the next probe may come in \
+                 {left:.1?}, try again then"
+            ),
             ErrorCause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
@@ -245,6 +271,7 @@ impl fmt::Debug for Error {
             ErrorCause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             ErrorCause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
             ErrorCause::Overloaded => f.write_str("Overloaded"),
+            ErrorCause::Unavailable(left) => f.debug_tuple("Unavailable").field(left).finish(),
             ErrorCause::Recursive => f.write_str("Recursive"),
             ErrorCause::Cancelled => f.write_str("Cancelled"),
             ErrorCause::NotFound => f.write_str("NotFound"),
@@ -280,9 +307,16 @@ impl BuildError {
         }
     }
 
-    pub(crate) fn pool(threads: usize, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn pool(
+        threads: usize,
+        stack_size: usize,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
         BuildError {
-            message: format!("`threads` is {threads}; the system cannot start that many threads"),
+            message: format!(
+                "`threads` is {threads}; the system cannot start that many threads with stacks of \
+                 {stack_size} bytes"
+            ),
             source: Some(Box::new(source)),
         }
     }

@@ -109,7 +109,7 @@
 //!
 //! | feature | for |
 //! |---|---|
-//! | `tokio` | `load` finds the current runtime; without it, set a [`spawner`](Builder::spawner) |
+//! | `tokio` | `load` finds the current runtime, and blocking reads know it; without it, set a [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
@@ -189,8 +189,13 @@ pub use cache::reader::{Pinned, Reader, ValueRef};
 pub use cache::weak::WeakCache;
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
+pub use load::admission::breaker::Breaker;
+pub use load::admission::budget::{Budget, BudgetBuilder};
 pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
-pub use observe::stats::{Histogram, Stats};
+pub use load::pool_builder::{Pool, PoolBuilder};
+pub use observe::breaker_state::BreakerState;
+pub use observe::histogram::Histogram;
+pub use observe::stats::Stats;
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;
 #[cfg(any(test, feature = "test-util"))]
@@ -226,6 +231,7 @@ mod readme {}
 pub mod model {
     pub use crate::fleet::Batcher;
     pub use crate::load::pool::{Jobs, Task, all_on_worker};
+    pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;
     pub use crate::protocol::cached_slot::CachedSlot;
     pub use crate::protocol::claim::{ClaimState, ClaimToken, ClaimWord};

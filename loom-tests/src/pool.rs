@@ -12,13 +12,16 @@ use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::wait;
 use crate::run_model;
 
+/// The places of a queue that is long enough.
+const PLACES: usize = 2;
+
 fn flight() -> Arc<Flight<u8, u64>> {
     Arc::new(Flight::new(ClaimToken::NEVER))
 }
 
 /// Queues a job as the loader does, and wakes a worker for it.
 fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()> {
-    assert!(jobs.admits(reason), "there is room for it");
+    assert!(jobs.admits(reason, PLACES), "there is room for it");
     let mut worker = None;
     jobs.queue(reason, task, || {
         let jobs = jobs.clone();
@@ -39,14 +42,14 @@ fn counting(ran: &Arc<AtomicUsize>) -> Arc<Task> {
 #[test]
 fn a_job_against_its_worker() {
     run_model(Two, || {
-        let jobs = Arc::new(Jobs::new(1, 1));
+        let jobs = Arc::new(Jobs::new(1));
         let ran = Arc::new(AtomicUsize::new(0));
         start(&jobs, LoadReason::Cold, counting(&ran))
             .join()
             .unwrap();
         assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job did not run");
         assert!(
-            jobs.admits(LoadReason::Early),
+            jobs.admits(LoadReason::Early, PLACES),
             "an idle pool counts as busy"
         );
     });
@@ -56,7 +59,7 @@ fn a_job_against_its_worker() {
 #[test]
 fn two_jobs_and_two_workers() {
     run_model(Three, || {
-        let jobs = Arc::new(Jobs::new(1, 2));
+        let jobs = Arc::new(Jobs::new(1));
         let ran = Arc::new(AtomicUsize::new(0));
         let workers = [LoadReason::Stale, LoadReason::Cold]
             .map(|reason| start(&jobs, reason, counting(&ran)));
@@ -65,7 +68,7 @@ fn two_jobs_and_two_workers() {
         }
         assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job did not run");
         assert!(
-            jobs.admits(LoadReason::Early),
+            jobs.admits(LoadReason::Early, PLACES),
             "an idle pool counts as busy"
         );
     });
@@ -75,17 +78,17 @@ fn two_jobs_and_two_workers() {
 #[test]
 fn two_ask_for_the_last_place() {
     run_model(Two, || {
-        let jobs = Arc::new(Jobs::new(1, 1));
+        let jobs = Arc::new(Jobs::new(1));
         let other = spawn({
             let jobs = jobs.clone();
-            move || jobs.admits(LoadReason::Stale)
+            move || jobs.admits(LoadReason::Stale, 1)
         });
-        let admitted = [jobs.admits(LoadReason::Cold), other.join().unwrap()];
+        let admitted = [jobs.admits(LoadReason::Cold, 1), other.join().unwrap()];
         assert_eq!(admitted.iter().filter(|it| **it).count(), 1, "one place");
         jobs.queue(LoadReason::Cold, Arc::new(Task::new(|| {})), || {});
         jobs.run_next();
         assert!(
-            jobs.admits(LoadReason::Early),
+            jobs.admits(LoadReason::Early, PLACES),
             "an idle pool counts as busy"
         );
     });

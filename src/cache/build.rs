@@ -12,7 +12,7 @@ use crate::cache::read::Core;
 use crate::error::BuildError;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
-use crate::load::runner::max_threads;
+use crate::load::pool_builder::check_threads;
 use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
@@ -61,10 +61,11 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `threads` or `queue` of zero or above its limit; a `beta` or `jitter`
-    /// out of range; a `stale_if_error_for` shorter than `stale_for`; a NUL character in a name; a
-    /// setting that has no effect on the loader; a capacity for which there is not enough memory;
-    /// and, without the feature `tokio`, an async loader without a `spawner`.
+    /// `negative_capacity`, `threads`, `max_loads`, `queue` or `load_rate` of zero or above its
+    /// limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter than
+    /// `stale_for`; a NUL character in a name; a setting that has no effect on the loader; a
+    /// capacity for which there is not enough memory; and, without the feature `tokio`, an async
+    /// loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -100,7 +101,8 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let (start, home) = make_start(self.runner)?;
+        let (start, runs_on, home) = make_start(self.runner)?;
+        let admission = Arc::new(self.admission.admission(runs_on, &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
             .negative_capacity
@@ -121,6 +123,7 @@ where
             negative: NegativeCache::new(negative_capacity),
             home,
             cache: OnceLock::new(),
+            admission,
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -213,18 +216,9 @@ where
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
         if let Some(threads) = runner.threads {
-            let rule = format!("must be 1 to {}", max_threads());
-            require(
-                (1..=max_threads()).contains(&threads),
-                "threads",
-                &threads,
-                &rule,
-            )?;
+            check_threads(threads)?;
         }
-        if let Some(jobs) = runner.queue {
-            require(jobs > 0, "queue", &jobs, "must be at least 1")?;
-        }
-        Ok(())
+        self.admission.check()
     }
 
     /// The number of entries, if there is memory for them.

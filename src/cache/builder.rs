@@ -8,7 +8,11 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
+use crate::load::admission::breaker::Breaker;
+use crate::load::admission::budget::Budget;
+use crate::load::admission::{AdmissionSettings, RunsOn};
 use crate::load::engine::RunJob;
+use crate::load::pool_builder::Pool;
 use crate::load::runner::Runner;
 use crate::load::runtime::Home;
 use crate::load::state::Weigher;
@@ -18,7 +22,8 @@ use crate::sync::future::BoxFuture;
 use crate::time::clock::Clock;
 
 /// Makes the start of loads, and says where they run.
-type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>), BuildError>>;
+type MakeStart<K, V> =
+    Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, RunsOn, Arc<Home>), BuildError>>;
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
@@ -33,11 +38,13 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
 ///
-/// Loaders that compute run on threads that belong to the cache, the others on an async runtime.
+/// Loaders that compute run on the threads of a [`pool`](Self::pool), the others on an async
+/// runtime.
 ///
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
     pub(super) runner: Runner,
+    pub(super) admission: AdmissionSettings,
     pub(super) hasher: S,
     pub(super) capacity: Option<usize>,
     pub(super) fresh_for: Duration,
@@ -62,11 +69,12 @@ impl<K, V> Cache<K, V> {
         Builder {
             runner: Runner {
                 name: "everfresh".to_owned(),
+                pool: None,
                 threads: None,
                 thread_name: None,
-                queue: None,
                 spawner: None,
             },
+            admission: AdmissionSettings::default(),
             hasher: RandomState::default(),
             capacity: None,
             fresh_for: Duration::from_secs(60),
@@ -294,18 +302,31 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The threads of the pool on which `compute` runs, 1 to 1 024. Default: one for each core.
+    /// The pool on which `compute` runs. Default: one pool for all caches of the process.
     ///
-    /// All of them start at [`build`](Self::build). A load that hangs keeps its thread. When as
-    /// many loads hang as there are threads, this cache computes nothing more. With `load` this
-    /// setting would have no effect, so `build` refuses it.
+    /// The default pool has a thread for each core and starts with the first load. Give several
+    /// caches one [`Pool`] of their own to bound how many of their loads run at once. `build`
+    /// refuses this setting with `load`, where it would have no effect, and together with
+    /// [`threads`](Self::threads) or [`thread_name`](Self::thread_name), which make another pool.
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.runner.pool = Some(pool.clone());
+        self
+    }
+
+    /// Gives the cache a pool of its own with so many threads, 1 to 1 024. Default: none; the cache
+    /// shares the [`pool`](Self::pool) of the process.
+    ///
+    /// All of them start at [`build`](Self::build), and end when the cache is dropped and its loads
+    /// have ended. If only [`thread_name`](Self::thread_name) is set, the pool has one for each
+    /// core. A load that hangs keeps its thread. With `load` this setting would have no effect, so
+    /// `build` refuses it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.runner.threads = Some(threads);
         self
     }
 
-    /// The name of the threads of the pool, to which a number is added. Default: the name of the
-    /// cache.
+    /// Gives the cache a pool of its own whose threads have this name, to which a number is added.
+    /// Default: the name of the cache, if [`threads`](Self::threads) is set.
     ///
     /// It must not contain a NUL character. With `load` this setting would have no effect, so
     /// `build` refuses it.
@@ -314,14 +335,94 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How many jobs may wait for a thread of the pool. Default: 65 536.
+    /// How many loads of this cache run at once, 1 to 1 048 576. Default: with `compute` as many as
+    /// the pool has [`threads`](Self::threads), with `load` 256.
+    ///
+    /// Above it loads wait: first those for which a caller waits, then refreshes of stale values,
+    /// each in the order in which they were claimed. Nothing waits that has a value: a refresh
+    /// waits, and its readers get the stale value meanwhile. An early refresh never waits. It is
+    /// put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
+    ///
+    /// A load that begins inside another load takes no permit, and neither does a load that another
+    /// load waits for, so loads that read other keys or caches cannot block each other. A load that
+    /// reads a cache from a thread or task of its own counts as a caller from outside.
+    ///
+    /// A load keeps its permit until it has ended, also past its
+    /// [`load_timeout`](Self::load_timeout).
+    ///
+    /// # Cost
+    ///
+    /// One exchange of an atomic word for each load while no load waits, a short lock otherwise.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// // Never more than eight queries at once, however many values become stale together.
+    /// let reports: Cache<u64, String> = Cache::builder()
+    ///     .max_loads(8)
+    ///     .compute(|id: &u64| format!("report {id}"))
+    ///     .build()?;
+    /// assert_eq!(*reports.get_blocking(&7)?, "report 7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_loads(mut self, loads: usize) -> Self {
+        self.admission.limits.loads = Some(loads);
+        self
+    }
+
+    /// How many loads may wait for their start, 1 to 1 048 576. Default: 65 536.
     ///
     /// Above it, callers of a missing key get an error that
-    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are postponed.
-    /// Early refreshes are postponed whenever no thread is idle. With `load` this setting would
-    /// have no effect, so `build` refuses it.
-    pub fn queue(mut self, jobs: usize) -> Self {
-        self.runner.queue = Some(jobs);
+    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
+    pub fn queue(mut self, loads: usize) -> Self {
+        self.admission.queue = Some(loads);
+        self
+    }
+
+    /// How many loads of this cache start in a second, 1 to 1 000 000. Default: no limit.
+    ///
+    /// Loads wait for their start as they do for a permit of [`max_loads`](Self::max_loads), in the
+    /// same order. They start evenly. After a pause a tenth of them may start at once, so a single
+    /// second has at most a tenth more. The limit also holds for loads that begin inside a load.
+    ///
+    /// With `compute`, `max_loads` is then at most the number of threads, because a load that has
+    /// its start must not wait for a thread.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// // The provider allows 50 requests a second.
+    /// let rates: Cache<String, f64> = Cache::builder()
+    ///     .load_rate(50)
+    ///     .compute(|_: &String| 1.0)
+    ///     .build()?;
+    /// assert_eq!(*rates.get_blocking("EUR")?, 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_rate(mut self, loads_per_second: u32) -> Self {
+        self.admission.limits.per_second = Some(loads_per_second);
+        self
+    }
+
+    /// When the origin of this cache counts as down. Default: never.
+    ///
+    /// While it does, loads do not start, except for one probe at a time: see [`Breaker`].
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.admission.limits.breaker = Some(breaker);
+        self
+    }
+
+    /// The limits of an origin that several caches share. Default: none.
+    ///
+    /// A load needs the permits of both the cache and the budget. If the budget has a limit on
+    /// loads and this cache has no [`max_loads`](Self::max_loads), only the budget limits it, so
+    /// that its loads wait in one order with those of the other caches. See [`Budget`].
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.admission.budget = Some(budget.clone());
         self
     }
 
@@ -360,6 +461,7 @@ impl<K, V, S> Builder<K, V, S> {
         Builder {
             hasher,
             runner: self.runner,
+            admission: self.admission,
             capacity: self.capacity,
             fresh_for: self.fresh_for,
             stale_for: self.stale_for,

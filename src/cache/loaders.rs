@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
+use crate::load::admission::RunsOn;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
@@ -359,7 +360,7 @@ where
     pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| {
             let home = Arc::new(runner.home()?);
-            Ok((loading(home.clone(), loader), home))
+            Ok((loading(home.clone(), loader), RunsOn::Runtime, home))
         }));
         self
     }
@@ -369,7 +370,9 @@ where
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
         self.loader = Some(Box::new(|runner| {
-            Ok((computing(runner.pool()?, f), Arc::new(Home::Pool)))
+            let place = runner.place()?;
+            let runs_on = RunsOn::Pool(place.threads());
+            Ok((computing(place, f), runs_on, Arc::new(Home::Pool)))
         }));
         self
     }

@@ -354,7 +354,7 @@ impl<K, V, S> Cache<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        self.0.state.counters.snapshot()
+        self.0.state.stats()
     }
 
     /// Starts the statistics from zero.

@@ -44,18 +44,23 @@ where
             let now = self.state.clock.now();
             let unserved = match self.find(key, hash) {
                 Some((place, entry)) => {
-                    if let Wanted::Of(old) = wanted {
-                        if let (false, Some(condition)) =
-                            (ptr::eq(&*entry, old), self.peek_state(&entry, now))
-                        {
-                            return Ok(Kept::new(entry.into_arc(), now, condition.into()));
+                    let claimed = match wanted {
+                        Wanted::Of(old) => {
+                            let newer = (!ptr::eq(&*entry, old))
+                                .then(|| self.peek_state(&entry, now))
+                                .flatten();
+                            if let Some(condition) = newer {
+                                return Ok(Kept::new(entry.into_arc(), now, condition.into()));
+                            }
+                            match self.entries.claim_if_due(place, &entry, now) {
+                                Err(error) if !error.is_refusal() => return Err(error),
+                                Err(_) => self.entries.claim_now(place, &entry, now),
+                                Ok(claimed) => claimed,
+                            }
                         }
-                        let failed = self.entries.last_failure(&entry, now);
-                        if let Some(error) = failed.filter(|error| !error.is_refusal()) {
-                            return Err(error);
-                        }
-                    }
-                    match self.entries.claim_now(place, &entry, now) {
+                        Wanted::Any | Wanted::FromNow => self.entries.claim_now(place, &entry, now),
+                    };
+                    match claimed {
                         Claimed::Ours(claim) => self.lead(claim, None),
                         Claimed::Theirs(flight) => Unserved::Wait(flight, None, Source::Coalesced),
                         Claimed::Changed => continue,

@@ -1,20 +1,33 @@
-//! How a cache starts its loads: on the pool or on a runtime.
+//! How a cache starts its loads: through the gates, then on the pool or on a runtime.
 
 use std::hash::Hash;
 
 use crate::error::Error;
+use crate::load::admission::ask::{Ask, Refusal};
+use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
+use crate::load::admission::queued::{Queued, Waiting};
 use crate::load::job::Job;
 use crate::load::loader::{Loader, Request, Returned};
-use crate::load::pool::{Pool, Task};
+use crate::load::pool::Task;
+use crate::load::pool_builder::Place;
 use crate::load::runtime::Home;
+use crate::observe::breaker_state::BreakerState;
+use crate::observe::trace;
+use crate::protocol::flight::{Flight, Help};
 use crate::sync::Arc;
 
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
+/// A job that was started, if a worker that waits for it can run it.
+type Started<K, V> = Option<(Arc<Flight<K, V>>, Arc<dyn Help>)>;
+
+/// Starts a job that was admitted.
+type Start<K, V> = dyn Fn(Job<K, V>) -> Started<K, V> + Send + Sync;
+
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
-    pool: Arc<Pool>,
+    place: Place,
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
@@ -22,15 +35,23 @@ where
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
-    Box::new(move |job: Job<K, V>| {
+    through_the_gates(move |job: Job<K, V>| {
+        let pool = match place.workers() {
+            Ok(pool) => pool,
+            Err(error) => {
+                job.not_started(error);
+                return None;
+            }
+        };
         let reason = job.reason;
-        if !pool.admits(reason) {
-            return job.shed();
+        if !pool.admits(reason, usize::MAX) {
+            job.shed();
+            return None;
         }
         let (f, flight) = (f.clone(), job.claim.flight().clone());
         let task = Arc::new(Task::new(move || job.compute(|request| f(request))));
-        flight.waits_for(task.clone());
-        pool.queue(reason, task);
+        pool.queue(reason, task.clone());
+        Some((flight, task))
     })
 }
 
@@ -41,11 +62,172 @@ where
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    Box::new(move |mut job: Job<K, V>| {
+    through_the_gates(move |mut job: Job<K, V>| {
         let runtime = job.runtime.take();
         match home.can_spawn(runtime.as_ref()) {
             true => home.spawn(runtime, Box::pin(job.load(loader.clone()))),
-            false => job.refuse(Error::without_runtime()),
+            false => job.untried(Error::without_runtime()),
         }
+        None
     })
+}
+
+fn through_the_gates<K, V>(
+    start: impl Fn(Job<K, V>) -> Started<K, V> + Send + Sync + 'static,
+) -> RunJob<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let start: Arc<Start<K, V>> = Arc::new(start);
+    Box::new(move |mut job| match job.pass.arrive() {
+        true => go_on(&start, job, None),
+        false => job.shed(),
+    })
+}
+
+/// Takes a job through the gates that are left, and starts it. `queued` is its place at the last
+/// gate, if it waited there.
+fn go_on<K, V>(start: &Arc<Start<K, V>>, mut job: Job<K, V>, queued: Option<&Queued<AtGate<K, V>>>)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    while let Some(gate) = job.pass.next_gate() {
+        let permit = match job.pass.is_free() {
+            true => None,
+            false => gate.try_enter(),
+        };
+        match permit {
+            Some(permit) => job.pass.hold(permit),
+            None => match enter(start, &gate, job, queued) {
+                Some(entered) => job = entered,
+                None => return,
+            },
+        }
+    }
+    if let Some((flight, help)) = start(job) {
+        helped_by(&flight, help, queued);
+    }
+}
+
+/// Passes a gate that takes its lock. `None` if the job waits there or has ended.
+fn enter<K, V>(
+    start: &Arc<Start<K, V>>,
+    gate: &Arc<Gate>,
+    job: Job<K, V>,
+    queued: Option<&Queued<AtGate<K, V>>>,
+) -> Option<Job<K, V>>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let flight = job.claim.flight().clone();
+    let admission = job.pass.admission().clone();
+    let (reason, is_free) = (job.reason, job.pass.is_free());
+    let ask = Ask {
+        reason,
+        free: is_free,
+        deadline: flight.token.deadline(),
+        queue: &admission.queue,
+    };
+    let at_gate = AtGate {
+        job,
+        start: start.clone(),
+    };
+    let waits = Queued::new(at_gate, gate, reason, is_free, admission.owner());
+    let waiter: Arc<dyn Waiter> = waits.clone();
+    match gate.enter(ask, &waiter) {
+        Entered::Yes(permit) => {
+            let AtGate { mut job, .. } = waits.take()?;
+            job.hold(permit);
+            Some(job)
+        }
+        Entered::Refused(refusal) => {
+            let AtGate { job, .. } = waits.take()?;
+            job.refuse(refusal);
+            None
+        }
+        Entered::Waits => {
+            if admission.is_closed() {
+                waits.refuse(Refusal::Closed);
+            }
+            helped_by(&flight, waits, queued);
+            None
+        }
+    }
+}
+
+/// Sets what helps a job from here on, for loads that wait for it.
+fn helped_by<K, V>(
+    flight: &Flight<K, V>,
+    help: Arc<dyn Help>,
+    queued: Option<&Queued<AtGate<K, V>>>,
+) where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    if let Some(queued) = queued {
+        queued.goes_on_as(help.clone());
+    }
+    // The flight keeps the first of them. In any case it wakes the loads that wait.
+    flight.waits_for(help);
+}
+
+/// A job that waits at a gate.
+struct AtGate<K, V> {
+    job: Job<K, V>,
+    start: Arc<Start<K, V>>,
+}
+
+impl<K, V> Waiting for AtGate<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn admitted(self, permit: Permit, queued: &Queued<Self>) {
+        let AtGate { mut job, start } = self;
+        job.pass.leave_queue();
+        if !job.claim.is_effective() {
+            // It was invalidated, overwritten, evicted or taken over while it waited.
+            return job.abandon();
+        }
+        job.hold(permit);
+        go_on(&start, job, Some(queued));
+    }
+
+    fn helped(self, queued: &Queued<Self>) {
+        let AtGate { mut job, start } = self;
+        job.pass.leave_queue();
+        job.pass.free();
+        go_on(&start, job, Some(queued));
+    }
+
+    fn refused(self, refusal: Refusal) {
+        self.job.pass.leave_queue();
+        self.job.refuse(refusal);
+    }
+}
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
+    fn hold(&mut self, permit: Permit) {
+        if permit.is_probe() {
+            trace::breaker(&self.state.name, BreakerState::HalfOpen);
+        }
+        self.pass.hold(permit);
+    }
+
+    /// Ends a job that a gate refused.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        match refusal {
+            Refusal::Busy => self.shed(),
+            Refusal::Unavailable(left) => {
+                self.state.counters.breaker_rejected();
+                trace::refused_by_breaker(&self.state.name, self.reason);
+                self.put_off(Error::unavailable(left), left);
+            }
+            // Dropped, it gives its claim back.
+            Refusal::Closed => {}
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::load::admission::Pass;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
@@ -102,6 +103,7 @@ pub(crate) struct Job<K, V> {
     /// Where an async load runs: found where the load began, because a store or a queue may start
     /// it on another thread.
     pub(super) runtime: Option<Runtime>,
+    pub(super) pass: Pass,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -119,6 +121,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             claim,
             reason,
             runtime: state.home.runtime(),
+            pass: Pass::new(state.admission.clone(), reason),
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
@@ -223,7 +226,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives the claim back untried, because the loader has no room.
     pub(crate) fn shed(self) {
-        self.refuse(Error::overloaded());
+        self.untried(Error::overloaded());
     }
 
     /// Gives the claim back untried, with the reason for a caller that waits.
@@ -231,14 +234,21 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// A postponed refresh never costs a caller its value, because the backoff ends when the value
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
-    pub(crate) fn refuse(self, error: Error) {
+    pub(crate) fn untried(self, error: Error) {
+        let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
+        self.state.counters.shed(self.reason);
+        trace::not_tried(&self.state.name, self.reason);
+        self.put_off(error, rest);
+    }
+
+    /// Gives the claim back untried, for so long. Its lease ends with it.
+    pub(super) fn put_off(self, error: Error, rest: Tick) {
         let Job {
             claim,
             reason,
             state,
             ..
         } = self;
-        let rest = with_rng(|rng| state.policy.backoff(0, rng));
         let times = &claim.entry().times;
         let limit = match reason {
             LoadReason::Early => times.fresh_until(),
@@ -246,8 +256,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             LoadReason::Cold => 0,
         };
         let until = state.clock.now().saturating_add(rest).min(limit);
-        state.counters.shed(reason);
-        trace::not_tried(&state.name, reason);
         claim.take().rest(error, until);
+    }
+
+    /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
+    pub(super) fn abandon(self) {
+        let Job { claim, .. } = self;
+        claim.take().abandon();
+    }
+
+    /// The origin answered, or failed; told to the breakers.
+    pub(super) fn answered(&mut self, failed: bool) {
+        let name = &self.state.name;
+        (self.pass).ended(failed, |changed| trace::breaker(name, changed));
     }
 }

@@ -1,12 +1,16 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
+pub mod admission;
 pub mod engine;
 pub mod job;
 pub mod loader;
 pub mod negative;
 pub mod policy;
 pub mod pool;
+pub mod pool_builder;
 pub mod runner;
 pub mod running;
 pub(crate) mod runtime;
 pub mod state;
+pub mod wakes;
+pub mod workers;

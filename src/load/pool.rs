@@ -1,18 +1,13 @@
-//! The private `rayon` pool for CPU-bound loads.
+//! The queued jobs of a pool, and which of them runs next.
 //!
-//! It has three queues, one per reason. A worker always takes from the most urgent queue that is
-//! not empty. A job is queued before its worker is woken, so there are never fewer wake-ups than
-//! jobs.
+//! There are three queues, one per reason. A worker always takes from the most urgent queue that is
+//! not empty, and goes on until all are empty. A job is queued before a worker is woken for it.
 
 use std::cell::Cell;
-use std::fmt;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
-use crate::error::BuildError;
 use crate::observe::reason::LoadReason;
+use crate::panics::isolated;
 use crate::protocol::flight::Help;
-use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, SegQueue, lock};
 
 /// A queued job that runs once, on a worker of the pool or on a worker that waits for it.
@@ -47,99 +42,52 @@ pub struct Jobs {
     queues: [SegQueue<Arc<Task>>; 3],
     queued: AtomicUsize,
     running: AtomicUsize,
-    bound: usize,
-}
-
-pub(crate) struct Pool {
-    threads: ThreadPool,
-    jobs: Jobs,
 }
 
 thread_local! {
     static ON_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread belongs to the pool of some cache, and so must not wait for a queued job.
+/// Whether this thread belongs to a pool, and so must not wait for a queued job.
 pub(crate) fn on_worker() -> bool {
     ON_WORKER.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Makes this thread a worker.
+pub(crate) fn become_worker() {
+    ON_WORKER.set(true);
 }
 
 /// Makes the threads of a model workers. They share the thread-locals of one real thread, so either
 /// all of them are workers or none.
 #[cfg(all(loom, feature = "loom"))]
 pub fn all_on_worker() {
-    ON_WORKER.set(true);
-}
-
-impl Pool {
-    pub(crate) fn new(size: usize, bound: usize, name: &str) -> Result<Self, BuildError> {
-        let name = name.to_owned();
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(size)
-            .thread_name(move |number| format!("{name}-{number}"))
-            .start_handler(|_| ON_WORKER.set(true))
-            // The loader's panics are caught and reported where it is called. Only panics of a
-            // user's `Drop` arrive here; `rayon` would abort the process on them.
-            .panic_handler(|_| {})
-            .build()
-            .map_err(|error| BuildError::pool(size, error))?;
-        Ok(Pool {
-            threads,
-            jobs: Jobs::new(size, bound),
-        })
-    }
-
-    /// See [`Jobs::admits`].
-    pub(crate) fn admits(&self, reason: LoadReason) -> bool {
-        self.jobs.admits(reason)
-    }
-
-    /// Queues a task that was admitted.
-    pub(crate) fn queue(self: &Arc<Self>, reason: LoadReason, task: Arc<Task>) {
-        self.jobs.queue(reason, task, || self.wake());
-    }
-
-    fn wake(self: &Arc<Self>) {
-        let pool = self.clone();
-        self.threads.spawn(move || pool.run_next());
-    }
-
-    fn run_next(self: &Arc<Self>) {
-        if WaitNode::current().is_some() {
-            // While a load waits for parallel parts of its own, `rayon` gives this thread other
-            // jobs of the pool. None of them may be a load, because that load could wait for the
-            // one below it on this very stack.
-            std::thread::yield_now();
-            return self.wake();
-        }
-        self.jobs.run_next();
-    }
+    become_worker();
 }
 
 impl Jobs {
-    pub fn new(size: usize, bound: usize) -> Self {
+    pub fn new(size: usize) -> Self {
         Jobs {
             size,
             queues: std::array::from_fn(|_| SegQueue::new()),
             queued: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
-            bound,
         }
     }
 
-    /// Takes a place in the queue for a job that follows at once; false if there is none for its
-    /// reason.
+    /// Takes a place in a queue of at most `bound` jobs, for a job that follows at once; false if
+    /// there is none for its reason.
     ///
     /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the
     /// load it is running is always accepted. There are at most as many of these as workers, and
     /// that worker runs it itself.
-    pub fn admits(&self, reason: LoadReason) -> bool {
+    pub fn admits(&self, reason: LoadReason, bound: usize) -> bool {
         // Relaxed counts: they limit the queue and guard no memory. The queue synchronises.
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
         let accepted = match reason {
             LoadReason::Early => queued + self.running.load(Ordering::Relaxed) < self.size,
-            LoadReason::Stale => queued < self.bound,
-            LoadReason::Cold => queued < self.bound || on_worker(),
+            LoadReason::Stale => queued < bound,
+            LoadReason::Cold => queued < bound || on_worker(),
         };
         if !accepted {
             self.queued.fetch_sub(1, Ordering::Relaxed);
@@ -155,31 +103,27 @@ impl Jobs {
         wake();
     }
 
-    /// Runs the most urgent task in the queue; a worker calls this once for each wake.
-    pub fn run_next(&self) {
+    /// Runs the most urgent task in the queue; false if there is none.
+    pub fn run_next(&self) -> bool {
         let Some(task) = self.queues.iter().find_map(SegQueue::pop) else {
-            return;
+            return false;
         };
         self.running.fetch_add(1, Ordering::Relaxed);
         self.queued.fetch_sub(1, Ordering::Relaxed);
-        let _running = RunningCount(&self.running);
-        task.run();
+        // The loader's panics are caught and reported where it is called. Only panics of a user's
+        // `Drop` arrive here, and must not keep this worker from the next job.
+        isolated(|| task.run());
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        true
     }
-}
 
-/// Counts a job as running until dropped, even by a panic.
-struct RunningCount<'a>(&'a AtomicUsize);
-
-impl Drop for RunningCount<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Whether no task is queued at this moment.
+    pub fn is_empty(&self) -> bool {
+        self.queues.iter().all(SegQueue::is_empty)
     }
-}
 
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("size", &self.jobs.size)
-            .finish_non_exhaustive()
+    /// Whether no worker runs a task that it took from the queue.
+    pub(crate) fn none_runs(&self) -> bool {
+        self.running.load(Ordering::Relaxed) == 0
     }
 }

@@ -1,49 +1,64 @@
 //! Where a loader runs: on a pool, or on an async runtime.
 
 use std::fmt::Debug;
-use std::num::NonZero;
 
 use crate::error::BuildError;
-use crate::load::pool::Pool;
+use crate::load::pool_builder::{Place, Pool};
 use crate::load::runtime::Home;
-use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
 use crate::sync::runtime::Runtime;
-
-/// Each thread of the pool occupies a core, and few machines have more cores.
-const MAX_THREADS: usize = 1_024;
-
-const QUEUE: usize = 65_536;
 
 pub(crate) type Spawner = Box<dyn Fn(BoxFuture) + Send + Sync>;
 
 /// The settings of the place where a loader runs.
 pub(crate) struct Runner {
     pub(crate) name: String,
+    pub(crate) pool: Option<Pool>,
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
-    pub(crate) queue: Option<usize>,
     pub(crate) spawner: Option<Spawner>,
 }
 
 impl Runner {
-    pub(crate) fn pool(self) -> Result<Arc<Pool>, BuildError> {
+    pub(crate) fn place(self) -> Result<Place, BuildError> {
         if self.spawner.is_some() {
             return Err(BuildError::setting(
-                "`spawner` has no effect on `compute`, which runs on threads of its own; give the \
+                "`spawner` has no effect on `compute`, which runs on threads of a pool; give the \
                  loader with `load`, or leave `spawner` out",
             ));
         }
-        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = self.threads.unwrap_or_else(|| cores().min(max_threads()));
-        let name = self.thread_name.unwrap_or(self.name);
-        Pool::new(threads, self.queue.unwrap_or(QUEUE), &name).map(Arc::new)
+        if let Some(pool) = self.pool {
+            let given = [
+                ("threads", self.threads.map(|threads| threads.to_string())),
+                (
+                    "thread_name",
+                    self.thread_name.map(|name| format!("{name:?}")),
+                ),
+            ];
+            for (setting, value) in given {
+                if let Some(value) = value {
+                    return Err(BuildError::setting(format!(
+                        "`{setting}` is {value}; it makes a pool of the cache's own, but `pool` is \
+                         {pool:?}; leave one of them out"
+                    )));
+                }
+            }
+            return Ok(Place::of(pool));
+        }
+        if self.threads.is_none() && self.thread_name.is_none() {
+            return Ok(Place::shared());
+        }
+        let mut private = Pool::builder().name(self.thread_name.unwrap_or(self.name));
+        if let Some(threads) = self.threads {
+            private = private.threads(threads);
+        }
+        Ok(Place::of(private.build()?))
     }
 
     pub(crate) fn home(self) -> Result<Home, BuildError> {
         let given: [(&str, Option<&dyn Debug>); 3] = [
+            ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
-            ("queue", self.queue.as_ref().map(|jobs| jobs as _)),
             (
                 "thread_name",
                 self.thread_name.as_ref().map(|name| name as _),
@@ -65,9 +80,4 @@ impl Runner {
             )),
         }
     }
-}
-
-/// The largest number of threads of a pool; smaller on 32-bit systems.
-pub(crate) fn max_threads() -> usize {
-    MAX_THREADS.min(rayon::max_num_threads())
 }

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{BuildError, Error};
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
 use crate::observe::metrics::{self, Ended};
@@ -70,8 +70,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Counts the start. `None` if the result is no longer wanted.
-    fn begin(self) -> Option<RunningJob<K, V>> {
+    fn begin(mut self) -> Option<RunningJob<K, V>> {
         if !self.claim.is_wanted() {
+            return None;
+        }
+        if let Err(refusal) = self.pass.begin() {
+            self.refuse(refusal);
             return None;
         }
         self.state.counters.started(self.reason);
@@ -86,7 +90,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         })
     }
 
-    fn finish(self, returned: Result<Returned<V>, Panic>, started: Tick) {
+    fn finish(mut self, returned: Result<Returned<V>, Panic>, started: Tick) {
         let took = self.state.clock.exact().saturating_sub(started);
         let now = self.state.clock.now();
         self.state.counters.took(took);
@@ -97,6 +101,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ending::Failed(_) | Ending::Panicked(_) => Ended::Failed,
         };
         metrics::loaded(&self.state.name, self.reason, ended, took);
+        self.answered(matches!(ended, Ended::Failed));
         match ending {
             Ending::Made(new) => {
                 self.publish(new, Made::Here, now);
@@ -124,6 +129,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }
+    }
+
+    /// Ends a load for which the system has no thread.
+    pub(super) fn not_started(self, error: BuildError) {
+        let now = self.state.clock.now();
+        self.fail(Error::failed(error), false, now);
     }
 
     /// Ends a load that failed, or in which user code panicked.

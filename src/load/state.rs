@@ -5,10 +5,13 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Error;
+use crate::load::admission::Admission;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::runtime::Home;
-use crate::observe::stats::Counters;
+use crate::load::workers::{Overdue, Workers};
+use crate::observe::stats::{Counters, Stats};
+use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::publish::ClaimGuard;
@@ -27,6 +30,7 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) home: Arc<Home>,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -66,6 +70,27 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// The counts since the last reset, and what is under way now.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.snapshot();
+        stats.show(self.admission.gauges());
+        stats
+    }
+
+    /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "called where a load meets its deadline")
+    )]
+    pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
+        let overdue = pool.overdue();
+        if overdue.is_some() {
+            self.counters.replaced_worker();
+        }
+        trace::overdue(&self.name, overdue.is_some());
+        overdue
+    }
+
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
         let weigher = self.weigher.as_ref();
         weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))

@@ -173,6 +173,13 @@ impl<'a> Report<'a> {
                 ("early", stats.shed_early),
             ],
         );
+        self.count(
+            metric(
+                "everfresh_replaced_workers_total",
+                "Times a spare worker took the place of one whose load was past its deadline.",
+            ),
+            stats.replaced_workers,
+        );
         self.duration(LOAD);
     }
 }

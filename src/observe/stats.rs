@@ -4,19 +4,17 @@
 //! are shared, because a load costs far more than a shared counter. A snapshot adds them up.
 
 use std::fmt;
-use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use crate::observe::breaker_state::BreakerState;
+use crate::observe::histogram::{Buckets, Histogram, bucket};
 use crate::observe::reason::LoadReason;
 use crate::protocol::entries::Condition;
 use crate::protocol::publish::Published;
 use crate::sync::per_thread::PerThread;
 use crate::sync::{Counter, Mutex, Ordering, lock};
 use crate::time::clock::Tick;
-
-/// Buckets of a histogram: one for each power of two of nanoseconds.
-const BUCKETS: usize = 64;
 
 /// Hits that a reader counts by itself before it adds them to the counters.
 const BATCH: u64 = 64;
@@ -35,9 +33,11 @@ pub(crate) struct Counters {
     shed_early: Counter,
     shed_stale: Counter,
     rejected: Counter,
+    breaker_rejected: Counter,
     discarded_overtaken: Counter,
     discarded_taken_over: Counter,
     not_kept: Counter,
+    replaced_workers: Counter,
     load_time: Buckets,
     /// The totals at the last `reset`, which snapshots subtract.
     baseline: Mutex<Stats>,
@@ -52,19 +52,6 @@ struct Local {
     negative: Counter,
     stale_claimed: Counter,
     stale_age: Buckets,
-}
-
-struct Buckets([Counter; BUCKETS]);
-
-impl Default for Buckets {
-    fn default() -> Self {
-        Buckets(std::array::from_fn(|_| Counter::new(0)))
-    }
-}
-
-#[inline]
-fn bucket(ticks: Tick) -> usize {
-    (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
 }
 
 /// Adds to a counter that no other thread writes: no locked instruction.
@@ -170,12 +157,21 @@ impl Counters {
         add(&self.failed);
     }
 
+    pub(crate) fn replaced_worker(&self) {
+        add(&self.replaced_workers);
+    }
+
     pub(crate) fn shed(&self, reason: LoadReason) {
         add(match reason {
             LoadReason::Cold => &self.rejected,
             LoadReason::Stale => &self.shed_stale,
             LoadReason::Early => &self.shed_early,
         });
+    }
+
+    /// Counts a load or refresh that the breaker refused.
+    pub(crate) fn breaker_rejected(&self) {
+        add(&self.breaker_rejected);
     }
 
     /// Everything since the last reset.
@@ -207,7 +203,9 @@ impl Counters {
             shed_early: read(&self.shed_early),
             shed_stale: read(&self.shed_stale),
             rejected: read(&self.rejected),
+            breaker_rejected: read(&self.breaker_rejected),
             coalesced: read(&self.coalesced),
+            replaced_workers: read(&self.replaced_workers),
             ..Stats::default()
         };
         let locals = self.local.iter().map(|local| &**local);
@@ -241,6 +239,16 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
+            /// Loads and refreshes that run right now.
+            pub running: u64,
+            /// Loads that wait for their start right now, with callers that wait for them.
+            pub waiting_cold: u64,
+            /// Refreshes of stale values that wait for their start right now.
+            pub waiting_stale: u64,
+            /// Early refreshes that wait for their start right now.
+            pub waiting_early: u64,
+            /// The state of the breaker right now; of two, the one that is open.
+            pub breaker: BreakerState,
             /// How long loads and refreshes took, including failed ones.
             pub load_time: Histogram,
             /// How far past their soft limit stale values were when they were served.
@@ -287,6 +295,9 @@ stats! {
     shed_stale,
     /// Loads refused with [`Error::is_overloaded`](crate::Error::is_overloaded).
     rejected,
+    /// Loads and refreshes not tried because the breaker was open. Those with a caller that waits
+    /// are refused with [`Error::is_unavailable`](crate::Error::is_unavailable).
+    breaker_rejected,
     /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. A
     /// result that was resident but was replaced at that very moment may be counted here too.
     discarded_overtaken,
@@ -294,11 +305,31 @@ stats! {
     discarded_taken_over,
     /// Results that were served but not kept, because they were heavier than the cache.
     not_kept,
+    /// Times a spare worker took the place of one whose load was past its deadline.
+    replaced_workers,
     /// Stale hits that started no refresh, because one was running or had just failed.
     claims_denied,
 }
 
+/// What is under way in a cache right now.
+pub(crate) struct Gauges {
+    pub(crate) running: u64,
+    pub(crate) waiting_cold: u64,
+    pub(crate) waiting_stale: u64,
+    pub(crate) waiting_early: u64,
+    pub(crate) breaker: BreakerState,
+}
+
 impl Stats {
+    /// Sets what is under way, which a reset does not change.
+    pub(crate) fn show(&mut self, gauges: Gauges) {
+        self.running = gauges.running;
+        self.waiting_cold = gauges.waiting_cold;
+        self.waiting_stale = gauges.waiting_stale;
+        self.waiting_early = gauges.waiting_early;
+        self.breaker = gauges.breaker;
+    }
+
     /// Reads that were served without waiting.
     pub fn hits(&self) -> u64 {
         self.fresh + self.early + self.stale
@@ -384,78 +415,16 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "not tried  {} early, {} stale, {} loads refused",
-            self.shed_early, self.shed_stale, self.rejected,
+            "not tried  {} early, {} stale, {} loads refused, {} by the breaker",
+            self.shed_early, self.shed_stale, self.rejected, self.breaker_rejected,
         )?;
+        writeln!(
+            f,
+            "now        {} running, {} cold, {} stale and {} early wait, breaker {}",
+            self.running, self.waiting_cold, self.waiting_stale, self.waiting_early, self.breaker,
+        )?;
+        writeln!(f, "replaced   {} workers", self.replaced_workers)?;
         writeln!(f, "load time  {}", self.load_time)?;
         write!(f, "stale age  {}", self.stale_age)
-    }
-}
-
-/// Durations counted in powers of two of nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Histogram([u64; BUCKETS]);
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram([0; BUCKETS])
-    }
-}
-
-impl Histogram {
-    fn of(buckets: &Buckets) -> Self {
-        Histogram(std::array::from_fn(|at| {
-            buckets.0[at].load(Ordering::Relaxed)
-        }))
-    }
-
-    fn add(&mut self, other: &Histogram) {
-        for (count, more) in self.0.iter_mut().zip(&other.0) {
-            *count += more;
-        }
-    }
-
-    fn subtract(&mut self, other: &Histogram) {
-        for (count, less) in self.0.iter_mut().zip(&other.0) {
-            *count = count.saturating_sub(*less);
-        }
-    }
-
-    /// The number of durations.
-    pub fn count(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// An upper bound of this part (0 to 1) of the durations, at most twice too high.
-    ///
-    /// `None` if there are no durations.
-    pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let wanted = (self.count() as f64 * part.clamp(0.0, 1.0)).ceil() as u64;
-        let mut seen = 0;
-        self.buckets()
-            .find(|(_, count)| {
-                seen += count;
-                seen >= wanted.max(1)
-            })
-            .map(|(bound, _)| bound)
-    }
-
-    /// Each bucket that is not empty: the upper bound of its durations, and their number.
-    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled.map(|(at, count)| (Duration::from_nanos(1 << at), *count))
-    }
-}
-
-impl fmt::Display for Histogram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.quantile(0.5), self.quantile(0.99), self.quantile(1.0)) {
-            (Some(half), Some(most), Some(all)) => write!(
-                f,
-                "{} counted, p50 < {half:.1?}, p99 < {most:.1?}, max < {all:.1?}",
-                self.count()
-            ),
-            _ => f.write_str("none counted"),
-        }
     }
 }

@@ -11,6 +11,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::protocol::publish::Published;
 use crate::sync::Arc;
@@ -142,6 +143,53 @@ pub(crate) fn load_dropped(cache: &Arc<str>, rest: Duration) {
         ?rest,
         "a load was dropped before it ended, by its runtime or by a panic"
     );
+}
+
+/// A load is past its deadline and keeps its worker.
+pub(crate) fn overdue(cache: &Arc<str>, replaced: bool) {
+    let what = match replaced {
+        true => "a spare worker takes its place",
+        false => "the pool has no spare worker left",
+    };
+    event!(
+        warn,
+        cache = &**cache,
+        "a load is past its deadline and keeps its worker, {what}"
+    );
+}
+
+/// A load was not tried because the breaker is open.
+pub(crate) fn refused_by_breaker(cache: &Arc<str>, reason: LoadReason) {
+    event!(
+        debug,
+        cache = &**cache,
+        reason = reason.name(),
+        "not tried, the breaker is open"
+    );
+}
+
+/// A load changed the state of a breaker. Its opening is a warning.
+pub(crate) fn breaker(cache: &Arc<str>, state: BreakerState) {
+    match state {
+        BreakerState::Open => event!(
+            warn,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker is open, because too many loads failed"
+        ),
+        BreakerState::HalfOpen => event!(
+            debug,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker lets one load through as a probe"
+        ),
+        BreakerState::Closed => event!(
+            info,
+            cache = &**cache,
+            state = state.name(),
+            "the breaker is closed, the probe succeeded"
+        ),
+    }
 }
 
 /// A store operation failed.

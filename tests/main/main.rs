@@ -7,6 +7,7 @@
 
 mod support;
 
+mod admission;
 mod allocations;
 mod backoff;
 mod capacity;

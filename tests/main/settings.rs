@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use everfresh::{BuildError, Builder, Cache, ManualClock};
+use everfresh::{Breaker, Budget, BuildError, Builder, Cache, ManualClock};
 
 use crate::support::*;
 
@@ -18,7 +18,7 @@ fn refused(builder: Builder<u64, u64>) -> String {
 
 #[test]
 fn every_bad_setting_is_refused_with_its_name_and_value() {
-    let bad: [(&str, Settings); 22] = [
+    let bad: [(&str, Settings); 31] = [
         ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
         ("`thread_name` is \"\\0\"", |builder| {
             builder.thread_name("\0")
@@ -63,6 +63,27 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
         ("`threads` is 1025", |builder| builder.threads(1_025)),
         ("`threads` is 100000", |builder| builder.threads(100_000)),
         ("`queue` is 0", |builder| builder.queue(0)),
+        ("`queue` is 1048577", |builder| builder.queue((1 << 20) + 1)),
+        ("`max_loads` is 0", |builder| builder.max_loads(0)),
+        ("`max_loads` is 1048577", |builder| {
+            builder.max_loads((1 << 20) + 1)
+        }),
+        ("`load_rate` is 0", |builder| builder.load_rate(0)),
+        ("`load_rate` is 1000001", |builder| {
+            builder.load_rate(1_000_001)
+        }),
+        ("`breaker` opens at 0.0", |builder| {
+            builder.breaker(Breaker::new().opens_at(0.0))
+        }),
+        ("`breaker` opens at NaN", |builder| {
+            builder.breaker(Breaker::new().opens_at(f64::NAN))
+        }),
+        ("`breaker` is of the last 0", |builder| {
+            builder.breaker(Breaker::new().of_last(0))
+        }),
+        ("`breaker` probes every 0ns", |builder| {
+            builder.breaker(Breaker::new().probe_every(Duration::ZERO))
+        }),
     ];
     for (beginning, setting) in bad {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
@@ -77,12 +98,9 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
 
 #[test]
 fn settings_that_have_no_effect_on_the_loader_are_refused() {
-    let on_a_runtime: [(&str, Settings); 3] = [
+    let on_a_runtime: [(&str, Settings); 2] = [
         ("`threads` is 4; it has no effect on `load`", |builder| {
             builder.threads(4)
-        }),
-        ("`queue` is 7; it has no effect on `load`", |builder| {
-            builder.queue(7)
         }),
         (
             "`thread_name` is \"io\"; it has no effect on `load`",
@@ -103,6 +121,18 @@ fn settings_that_have_no_effect_on_the_loader_are_refused() {
     // Only the last loader counts, and must fit the settings.
     let builder = Cache::builder().load(async |key: &u64| *key).threads(1);
     assert!(builder.compute(|key: &u64| *key).build().is_ok());
+}
+
+#[test]
+fn a_budget_is_checked_like_a_cache() {
+    let text = |error: BuildError| error.to_string();
+    let zero = text(Budget::new(0).unwrap_err());
+    assert!(zero.starts_with("`max_loads` is 0; "), "{zero}");
+    let rate = text(Budget::builder().load_rate(0).build().unwrap_err());
+    assert!(rate.starts_with("`load_rate` is 0; "), "{rate}");
+    let breaker = Budget::builder().breaker(Breaker::new().of_last(10_001));
+    let breaker = text(breaker.build().unwrap_err());
+    assert!(breaker.starts_with("`breaker` is of the last 10001; "));
 }
 
 #[test]

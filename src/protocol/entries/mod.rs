@@ -266,20 +266,27 @@ impl<K: Eq, V> Entries<K, V> {
         claimed.unwrap_or(Claimed::Changed)
     }
 
-    /// The error of the last attempt to replace a value, if that has failed and the next one may
-    /// not start yet.
+    /// Claims a resident value for callers that want exactly this one replaced, and only once: not
+    /// while it rests after a failure, whose error they get.
     ///
-    /// The claim word is read before the flight: an attempt that delivers its failure in between is
-    /// over too, and its claimant is about to give the claim up.
-    pub fn last_failure(&self, entry: &Entry<K, V>, now: Tick) -> Option<Error> {
-        let rests = match entry.claim_word.state() {
-            ClaimState::Cooling { until, .. } => now < until,
-            ClaimState::Claimed { deadline } => now < deadline,
-            ClaimState::Idle | ClaimState::Spent => false,
+    /// The claim is that of a reader. [`claim_now`](Self::claim_now) would claim the value again
+    /// for a caller that was descheduled while another one claimed it and failed.
+    pub fn claim_if_due(
+        self: &Arc<Self>,
+        place: Place,
+        entry: &Held<Entry<K, V>>,
+        now: Tick,
+    ) -> Result<Claimed<K, V>, Error> {
+        if let Some(claim) = self.claim(place, entry, now) {
+            return Ok(Claimed::Ours(claim));
+        }
+        let Some(flight) = self.join(entry) else {
+            return Ok(Claimed::Changed);
         };
-        match rests.then(|| self.join(entry)?.outcome())?? {
-            Outcome::Failed(error) => Some(error),
-            Outcome::Published(..) | Outcome::Superseded => None,
+        match flight.outcome() {
+            None => Ok(Claimed::Theirs(flight)),
+            Some(Outcome::Failed(error)) => Err(error),
+            Some(Outcome::Published(..) | Outcome::Superseded) => Ok(Claimed::Changed),
         }
     }
 

@@ -1,0 +1,326 @@
+//! Admission: when a load may start.
+//!
+//! A load passes the gate of its cache, then that of the budget, then the queue of the pool or the
+//! spawner. It keeps the permits of the gates until it has ended.
+//!
+//! A load that begins inside another load takes no permit, and neither does a load that another
+//! load waits for. Otherwise loads that hold all permits could wait for loads that need one.
+
+pub mod ask;
+pub mod breaker;
+pub mod budget;
+pub mod gate;
+mod pace;
+pub mod queued;
+
+use std::fmt::Debug;
+
+use self::ask::{Queue, Refusal};
+use self::breaker::Breaker;
+use self::budget::Budget;
+use self::gate::{Gate, GateLimits, Permit};
+use crate::error::BuildError;
+use crate::load::pool::on_worker;
+use crate::observe::breaker_state::BreakerState;
+use crate::observe::reason::LoadReason;
+use crate::observe::stats::Gauges;
+use crate::protocol::wait_graph::WaitNode;
+use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering};
+use crate::time::clock::Clock;
+
+/// The most loads at once that can be asked for, and the longest queue.
+const MOST_LOADS: usize = 1 << 20;
+
+const MOST_PER_SECOND: u32 = 1_000_000;
+
+/// How many loads may wait if `queue` is not given.
+const QUEUE: usize = 65_536;
+
+/// How many loads on a runtime run at once if `max_loads` is not given.
+const ON_A_RUNTIME: usize = 256;
+
+/// Bits of the gauge for the loads of one class that wait.
+const LANE_BITS: u32 = 21;
+
+/// Whether this thread runs a load right now. On a worker of a pool it does, even in a part of the
+/// load that `rayon` moved to another worker.
+pub(crate) fn is_inside_a_load() -> bool {
+    on_worker() || WaitNode::current().is_some()
+}
+
+/// The settings of a cache that say when its loads start.
+#[derive(Default)]
+pub(crate) struct AdmissionSettings {
+    pub(crate) limits: GateLimits,
+    pub(crate) queue: Option<usize>,
+    pub(crate) budget: Option<Budget>,
+}
+
+/// Where the loads of a cache run.
+#[derive(Clone, Copy)]
+pub(crate) enum RunsOn {
+    /// A pool with so many threads, which runs as many at once.
+    Pool(usize),
+    Runtime,
+}
+
+pub(crate) fn check_limits(limits: &GateLimits) -> Result<(), BuildError> {
+    if let Some(rate) = limits.per_second {
+        let rule = "must be 1 to 1 000 000 loads a second";
+        require(
+            (1..=MOST_PER_SECOND).contains(&rate),
+            "load_rate",
+            &rate,
+            rule,
+        )?;
+    }
+    limits.breaker.as_ref().map_or(Ok(()), Breaker::check)
+}
+
+pub(crate) fn require_max_loads(loads: Option<usize>) -> Result<(), BuildError> {
+    let fits = loads.is_none_or(|loads| (1..=MOST_LOADS).contains(&loads));
+    let value = loads.unwrap_or_default();
+    require(fits, "max_loads", &value, "must be 1 to 1 048 576 loads")
+}
+
+fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
+    match holds {
+        true => Ok(()),
+        false => Err(BuildError::setting(format!(
+            "`{setting}` is {value:?}; it {rule}"
+        ))),
+    }
+}
+
+impl AdmissionSettings {
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        require_max_loads(self.limits.loads)?;
+        if let Some(loads) = self.queue {
+            let rule = "must be 1 to 1 048 576 loads";
+            require((1..=MOST_LOADS).contains(&loads), "queue", &loads, rule)?;
+        }
+        check_limits(&self.limits)
+    }
+
+    pub(crate) fn admission(self, runs_on: RunsOn, clock: &Clock) -> Admission {
+        let mut limits = self.limits;
+        let budget = self.budget.as_ref().map(|budget| &*budget.limits);
+        let is_bounded = budget.is_some_and(|budget| budget.loads.is_some());
+        let has_rate =
+            limits.per_second.is_some() || budget.is_some_and(|it| it.per_second.is_some());
+        limits.loads = match (runs_on, limits.loads) {
+            (RunsOn::Runtime, None) => (!is_bounded).then_some(ON_A_RUNTIME),
+            (RunsOn::Runtime, given) => given,
+            // The pool itself bounds its loads. But a load that has its start must not wait there,
+            // or more would start in a second than the rate allows.
+            (RunsOn::Pool(threads), given) if has_rate => {
+                Some(given.map_or(threads, |loads| loads.min(threads)))
+            }
+            (RunsOn::Pool(_), given) => given,
+        };
+        let queue = self.queue.unwrap_or(QUEUE) as u64;
+        let has_gate =
+            limits.loads.is_some() || limits.per_second.is_some() || limits.breaker.is_some();
+        Admission {
+            gates: [
+                has_gate.then(|| Gate::new(&limits, clock.clone())),
+                self.budget.map(|budget| budget.gate),
+            ],
+            queue: Queue::new(queue),
+            before_the_pool: match runs_on {
+                RunsOn::Pool(_) => queue,
+                RunsOn::Runtime => u64::MAX,
+            },
+            waiting: AtomicU64::new(0),
+            running: AtomicU64::new(0),
+            closed: AtomicU8::new(0),
+        }
+    }
+}
+
+/// The gates of a cache, and its loads under way.
+pub(crate) struct Admission {
+    /// The cache's own, and that of its budget.
+    gates: [Option<Arc<Gate>>; 2],
+    pub(crate) queue: Queue,
+    /// How many loads may wait at gates and for a thread of the pool together.
+    before_the_pool: u64,
+    /// The loads that have not begun: cold, stale and early ones, each in `LANE_BITS` bits.
+    waiting: AtomicU64,
+    running: AtomicU64,
+    /// 1 once the cache is gone.
+    closed: AtomicU8,
+}
+
+impl Admission {
+    pub(crate) fn gauges(&self) -> Gauges {
+        // Relaxed, here and in `Pass`: these counts order nothing.
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let [cold, stale, early] = [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
+            .map(|reason| lane(waiting, reason as u32));
+        let gates = self.gates.iter().flatten();
+        let breakers = gates.map(|gate| gate.breaker_state());
+        Gauges {
+            running: self.running.load(Ordering::Relaxed),
+            waiting_cold: cold,
+            waiting_stale: stale,
+            waiting_early: early,
+            breaker: breakers.max().unwrap_or_default(),
+        }
+    }
+
+    /// Ends the waiting of all loads of a cache that is gone.
+    pub(crate) fn close(&self) {
+        // Before the lanes are emptied. Their lock orders this store against a load that comes
+        // later; see `is_closed`.
+        self.closed.store(1, Ordering::Relaxed);
+        for gate in self.gates.iter().flatten() {
+            gate.close(self.owner());
+        }
+    }
+
+    /// Whether a load that waits now would be missed by `close`; asked after it was put into its
+    /// lane.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) != 0
+    }
+
+    /// A number of this cache among those of a budget.
+    pub(crate) fn owner(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+fn lane(waiting: u64, number: u32) -> u64 {
+    (waiting >> (number * LANE_BITS)) & ((1 << LANE_BITS) - 1)
+}
+
+/// How far a load has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has not asked for its start.
+    Before,
+    Waiting,
+    Running,
+}
+
+/// The permits of one load, and its part of the counts. Dropped when the load has ended.
+pub(crate) struct Pass {
+    admission: Arc<Admission>,
+    reason: LoadReason,
+    phase: Phase,
+    is_free: bool,
+    /// The number of gates that it has passed.
+    passed: usize,
+    permits: [Option<Permit>; 2],
+}
+
+impl Pass {
+    /// The pass of a load that begins on this thread.
+    pub(crate) fn new(admission: Arc<Admission>, reason: LoadReason) -> Self {
+        Pass {
+            admission,
+            reason,
+            phase: Phase::Before,
+            is_free: is_inside_a_load(),
+            passed: 0,
+            permits: [None, None],
+        }
+    }
+
+    fn unit(&self) -> u64 {
+        1 << (self.reason as u32 * LANE_BITS)
+    }
+
+    /// Counts the load as waiting; false if too many wait.
+    pub(crate) fn arrive(&mut self) -> bool {
+        self.phase = Phase::Waiting;
+        let admission = &self.admission;
+        let before = admission.waiting.fetch_add(self.unit(), Ordering::Relaxed);
+        let all: u64 = (0..3).map(|number| lane(before, number)).sum();
+        all < admission.before_the_pool || self.is_free
+    }
+
+    /// Counts the load as running, unless the breaker has opened since it got its permit.
+    pub(crate) fn begin(&mut self) -> Result<(), Refusal> {
+        for permit in self.permits.iter().flatten() {
+            permit.check()?;
+        }
+        self.leave();
+        self.phase = Phase::Running;
+        self.admission.running.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        let admission = &self.admission;
+        match self.phase {
+            Phase::Before => {}
+            Phase::Waiting => {
+                admission.waiting.fetch_sub(self.unit(), Ordering::Relaxed);
+            }
+            Phase::Running => {
+                admission.running.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.phase = Phase::Before;
+    }
+
+    /// The gate that comes next; `None` after the last one.
+    pub(crate) fn next_gate(&mut self) -> Option<Arc<Gate>> {
+        while let Some(gate) = self.admission.gates.get(self.passed) {
+            match gate {
+                Some(gate) if !(self.is_free && gate.ignores_free_loads()) => {
+                    return Some(gate.clone());
+                }
+                _ => self.passed += 1,
+            }
+        }
+        None
+    }
+
+    /// Passes the gate with this permit.
+    pub(crate) fn hold(&mut self, permit: Permit) {
+        if let Some(place) = self.permits.get_mut(self.passed) {
+            *place = Some(permit);
+        }
+        self.passed += 1;
+    }
+
+    /// The load needs no further permit.
+    pub(crate) fn free(&mut self) {
+        self.is_free = true;
+    }
+
+    pub(crate) fn is_free(&self) -> bool {
+        self.is_free
+    }
+
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Gives back the place in the queue that the load had while it waited for a permit.
+    pub(crate) fn leave_queue(&self) {
+        if !self.is_free {
+            self.admission.queue.leave();
+        }
+    }
+
+    /// The load ended with an answer of the origin, or failed. It no longer counts as running.
+    /// `changed` gets each new state of a breaker.
+    pub(crate) fn ended(&mut self, failed: bool, changed: impl Fn(BreakerState)) {
+        self.leave();
+        for permit in self.permits.iter_mut().flatten() {
+            if let Some(state) = permit.ended(failed) {
+                changed(state);
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

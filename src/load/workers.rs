@@ -1,0 +1,267 @@
+//! The threads of a pool: `rayon`'s, so that the parallel parts of a load use them too.
+//!
+//! A worker starts a load only where nothing else is on its stack. A load may wait for parallel
+//! parts of its own, by `rayon::join` for example. Meanwhile `rayon` gives its thread other jobs,
+//! also parts of other loads, which in turn may wait. A load that was started there could wait for
+//! the one below it, and neither would ever end.
+//!
+//! A hung load keeps its worker. While it is overdue, the pool has a spare worker in its place.
+
+use std::cell::Cell;
+use std::fmt;
+use std::hint::black_box;
+use std::ptr;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::BuildError;
+use crate::load::pool::{Jobs, Task, become_worker};
+use crate::load::wakes::{Deferred, Wakes};
+use crate::observe::reason::LoadReason;
+use crate::protocol::wait_graph::WaitNode;
+use crate::sync::plain::{Mutex, lock};
+use crate::sync::{Arc, AtomicU8, AtomicUsize, Ordering, Weak};
+use crate::time::alarm::{self, Sleeper};
+use crate::time::clock::{Clock, Tick};
+
+/// After this time a deferred wake tries again, if the workers have not taken all jobs by then.
+const DEFERRED_FOR: Tick = 10_000_000;
+
+/// How the threads of a pool are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Threading {
+    pub(crate) threads: usize,
+    pub(crate) stack_size: usize,
+    pub(crate) name: String,
+}
+
+/// The workers of a pool and their jobs.
+pub(crate) struct Workers {
+    myself: Weak<Workers>,
+    threading: Threading,
+    jobs: Jobs,
+    deferred: Deferred,
+    main: Arc<Team>,
+    spares: Mutex<Vec<Arc<Team>>>,
+    /// The number of spares, so that a wake takes no lock while there are none.
+    spare: AtomicUsize,
+}
+
+/// Some threads that take jobs: those of the pool, or one spare.
+struct Team {
+    threads: ThreadPool,
+    wakes: Wakes,
+    /// How deep the stack of a worker is when `rayon` runs a job on it and nothing else lies below;
+    /// 0 until the first job.
+    depth: AtomicUsize,
+    /// 1 once the load that a spare replaced has returned.
+    retired: AtomicU8,
+}
+
+thread_local! {
+    /// The position of the stack before the first job; `None` if positions say nothing.
+    static BASE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The position of the stack at this call.
+#[inline(never)]
+fn position() -> usize {
+    let here = 0_u8;
+    ptr::from_ref(black_box(&here)).addr()
+}
+
+impl Team {
+    fn new(threading: &Threading, threads: usize, first: usize) -> Result<Self, BuildError> {
+        let name = threading.name.clone();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .stack_size(threading.stack_size)
+            .thread_name(move |number| format!("{name}-{}", first + number))
+            .start_handler(|_| {
+                become_worker();
+                // A sanitizer may keep variables elsewhere, at another place in each call.
+                let (one, two) = (position(), position());
+                BASE.set((one == two).then_some(one));
+            })
+            .panic_handler(|_| {})
+            .build()
+            .map_err(|error| BuildError::pool(threads, threading.stack_size, error))?;
+        Ok(Team {
+            threads: pool,
+            wakes: Wakes::new(threads),
+            depth: AtomicUsize::new(0),
+            retired: AtomicU8::new(0),
+        })
+    }
+
+    fn is_retired(&self) -> bool {
+        // Relaxed: a spare that sees it late runs one more job.
+        self.retired.load(Ordering::Relaxed) == 1
+    }
+
+    fn wake(self: &Arc<Self>, workers: &Weak<Workers>) {
+        // `None` in the drop of the pool, which has no jobs.
+        let Some(workers) = workers.upgrade() else {
+            return;
+        };
+        if self.wakes.announce() {
+            let team = self.clone();
+            self.threads.spawn(move || workers.run(&team));
+        }
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(threading: Threading) -> Result<Arc<Self>, BuildError> {
+        let main = Team::new(&threading, threading.threads, 0)?;
+        Ok(Arc::new_cyclic(|myself| Workers {
+            myself: myself.clone(),
+            jobs: Jobs::new(threading.threads),
+            deferred: Deferred::new(),
+            main: Arc::new(main),
+            spares: Mutex::new(Vec::new()),
+            spare: AtomicUsize::new(0),
+            threading,
+        }))
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threading.threads
+    }
+
+    /// See [`Jobs::admits`].
+    pub(crate) fn admits(&self, reason: LoadReason, bound: usize) -> bool {
+        self.jobs.admits(reason, bound)
+    }
+
+    /// Queues a task that was admitted.
+    pub(crate) fn queue(&self, reason: LoadReason, task: Arc<Task>) {
+        self.jobs.queue(reason, task, || self.wake_workers());
+    }
+
+    fn wake_workers(&self) {
+        self.main.wake(&self.myself);
+        // Relaxed: a spare that starts now wakes itself.
+        if self.spare.load(Ordering::Relaxed) > 0 {
+            let spares = lock(&self.spares).clone();
+            for spare in spares {
+                spare.wake(&self.myself);
+            }
+        }
+    }
+
+    /// Runs jobs until none is queued; a wake has reached a worker of `team`.
+    fn run(&self, team: &Team) {
+        team.wakes.arrive();
+        if !self.has_empty_stack(team) {
+            return self.defer();
+        }
+        while !team.is_retired() && self.jobs.run_next() {}
+        if team.is_retired() {
+            // Its jobs are those of the other workers now.
+            self.wake_workers();
+        }
+    }
+
+    /// Whether nothing lies below the job that this worker runs.
+    fn has_empty_stack(&self, team: &Team) -> bool {
+        if WaitNode::current().is_some() {
+            return false;
+        }
+        let Some(base) = BASE.get() else {
+            return true;
+        };
+        let depth = base.wrapping_sub(position());
+        // The first job of a team finds an empty stack, because only loads have parts. Relaxed: a
+        // worker that runs a part of a load comes after the job that set the depth.
+        let found = team
+            .depth
+            .compare_exchange(0, depth, Ordering::Relaxed, Ordering::Relaxed);
+        found.map_or_else(|known| known == depth, |_| true) || self.jobs.none_runs()
+    }
+
+    /// Hands a wake on that reached a worker which must not start a load.
+    ///
+    /// The idle workers take it now. A worker that runs a part of a load looks for no jobs when the
+    /// part ends, so an alarm tries again, which is rare and far cheaper than to try all the time.
+    fn defer(&self) {
+        if self.jobs.is_empty() || !self.deferred.mark() {
+            return;
+        }
+        let (team, workers) = (self.main.clone(), self.myself.clone());
+        (self.main.threads).spawn_broadcast(move |_| team.wake(&workers));
+        let at = Clock::coarse().now().saturating_add(DEFERRED_FOR);
+        alarm::set(at, self.myself.clone());
+    }
+}
+
+impl Sleeper for Workers {
+    fn wake(&self) {
+        self.deferred.clear();
+        if !self.jobs.is_empty() {
+            self.wake_workers();
+        }
+    }
+}
+
+/// A load that is past its deadline and keeps its worker, from the moment at which a spare worker
+/// took its place until the load returns.
+pub(crate) struct Overdue(Arc<Workers>);
+
+impl Workers {
+    /// Adds a spare worker for a load that is past its deadline and keeps its worker; the spare
+    /// goes when the load returns, which drops the guard.
+    ///
+    /// `None` if there are as many spares as threads, or if the system has no thread left. Jobs
+    /// then wait until a load returns.
+    pub(crate) fn overdue(self: &Arc<Self>) -> Option<Overdue> {
+        let spare = {
+            let mut spares = lock(&self.spares);
+            let (count, threads) = (spares.len(), self.threading.threads);
+            if count >= threads {
+                return None;
+            }
+            let spare = Arc::new(Team::new(&self.threading, 1, threads + count).ok()?);
+            spares.push(spare.clone());
+            self.spare.store(spares.len(), Ordering::Relaxed);
+            spare
+        };
+        spare.wake(&self.myself);
+        Some(Overdue(self.clone()))
+    }
+
+    fn back(&self) {
+        let spare = {
+            let mut spares = lock(&self.spares);
+            let spare = spares.pop();
+            self.spare.store(spares.len(), Ordering::Relaxed);
+            spare
+        };
+        if let Some(spare) = spare {
+            spare.retired.store(1, Ordering::Relaxed);
+            // A wake of the spare may have been the only one for a job.
+            self.wake_workers();
+        }
+    }
+}
+
+impl Drop for Overdue {
+    fn drop(&mut self) {
+        self.0.back();
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Threading {
+            threads,
+            stack_size,
+            name,
+        } = &self.threading;
+        f.debug_struct("Pool")
+            .field("name", name)
+            .field("threads", threads)
+            .field("stack_size", stack_size)
+            .finish()
+    }
+}

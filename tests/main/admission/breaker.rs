@@ -1,0 +1,156 @@
+//! An origin that is down is not called, except for one probe at a time.
+
+use everfresh::{Breaker, BreakerState, Cache, CountingLoader, Loaded, ManualClock, Source};
+
+use crate::support::gates::End;
+use crate::support::*;
+
+/// Opens after two failures of two loads, probes every 5 s.
+fn breaker() -> Breaker {
+    Breaker::new().opens_at(1.0).of_last(2).probe_every(secs(5))
+}
+
+fn fail(cache: &Cache<u64, u64>, tasks: &Tasks, gates: &Gates<u64>, key: u64) {
+    let call = gates.calls();
+    let mut read = get(cache, key);
+    assert!(is_pending(&mut read));
+    tasks.poll_all();
+    gates.end(call, End::Fail);
+    tasks.poll_all();
+    assert!(ready(read).unwrap_err().is_load_failure());
+}
+
+#[test]
+fn an_open_breaker_gives_stale_values_or_an_error_until_a_probe_succeeds() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).breaker(breaker()));
+    cache.insert(7, Loaded::new(7).fresh_for(secs(1)));
+    clock.advance(secs(1));
+    fail(&cache, &tasks, &gates, 0);
+    assert_eq!(cache.stats().breaker, BreakerState::Closed);
+    fail(&cache, &tasks, &gates, 1);
+    assert_eq!(cache.stats().breaker, BreakerState::Open);
+    clock.advance(secs(3));
+    let error = ready(get(&cache, 2)).unwrap_err();
+    assert!(error.is_unavailable() && !error.is_load_failure());
+    assert!(error.to_string().contains("may come in 2.0s"), "{error}");
+    for _ in 0..3 {
+        assert_eq!(ready(get(&cache, 7)).unwrap().source(), Source::Stale);
+    }
+    let stats = cache.stats();
+    // The refresh rests until the next probe.
+    assert_eq!((stats.breaker_rejected, stats.failed), (2, 2));
+    assert_eq!(gates.calls(), 2);
+    // The probe.
+    clock.advance(secs(2));
+    let mut probe = get(&cache, 2);
+    assert!(is_pending(&mut probe));
+    tasks.poll_all();
+    assert_eq!(cache.stats().breaker, BreakerState::HalfOpen);
+    assert!(ready(get(&cache, 3)).unwrap_err().is_unavailable());
+    gates.end(2, End::Value(2));
+    tasks.poll_all();
+    assert_eq!(*ready(probe).unwrap(), 2);
+    assert_eq!(cache.stats().breaker, BreakerState::Closed);
+    let mut next = get(&cache, 3);
+    assert!(is_pending(&mut next));
+    tasks.poll_all();
+    gates.end(3, End::NotFound);
+    tasks.poll_all();
+    assert!(ready(next).unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_dead_origin_with_ten_thousand_keys_in_use_gets_one_call_each_interval() {
+    const KEYS: u64 = 10_000;
+    let clock = ManualClock::new();
+    let loader = CountingLoader::<u64, u64>::new(|key| *key);
+    let limits = builder(&clock)
+        .capacity(20_000)
+        .stale_for(secs(1_000))
+        .threads(2)
+        .breaker(breaker());
+    let cache = computing(limits, &loader);
+    // Half of them have a value.
+    for key in 0..KEYS / 2 {
+        cache.insert(key, Loaded::new(key).fresh_for(secs(1)));
+    }
+    clock.advance(secs(1));
+    loader.fail_next(usize::MAX);
+    let read_all = || {
+        for key in 0..KEYS {
+            match poll(&mut get(&cache, key)) {
+                std::task::Poll::Ready(Ok(value)) => assert_eq!(*value, key),
+                std::task::Poll::Ready(Err(error)) => {
+                    assert!(error.is_unavailable() || error.is_load_failure());
+                }
+                std::task::Poll::Pending => {}
+            }
+        }
+        until("all loads have ended", || {
+            let stats = cache.stats();
+            (stats.running, stats.waiting_cold, stats.waiting_stale) == (0, 0, 0)
+        });
+    };
+    read_all();
+    let opened = loader.calls();
+    // Two that opened it, and at most those that ran at that moment.
+    assert!((2..=4).contains(&opened), "{opened} calls");
+    for interval in 1..=20 {
+        for _ in 0..4 {
+            clock.advance(secs(1));
+            read_all();
+            assert!(loader.calls() < opened + interval);
+        }
+        clock.advance(secs(1));
+        read_all();
+        assert_eq!(loader.calls(), opened + interval);
+    }
+}
+
+#[test]
+fn loads_that_wait_when_the_breaker_opens_are_refused_without_a_call() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_loads(2).breaker(breaker()));
+    let mut reads: Vec<_> = (0..10).map(|key| get(&cache, key)).collect();
+    assert!(reads.iter_mut().all(is_pending));
+    tasks.poll_all();
+    gates.end(0, End::Fail);
+    gates.end(1, End::Fail);
+    // The third one is spawned in place of the first, but has not begun when the second one fails.
+    tasks.poll_all();
+    let refused = reads.split_off(2);
+    for read in refused {
+        assert!(ready(read).unwrap_err().is_unavailable());
+    }
+    assert_eq!((gates.calls(), tasks.spawned()), (2, 3));
+    let stats = cache.stats();
+    assert_eq!(
+        (stats.breaker, stats.breaker_rejected),
+        (BreakerState::Open, 8)
+    );
+    assert_eq!((stats.running, stats.waiting_cold), (0, 0));
+}
+
+#[test]
+fn a_probe_that_is_dropped_or_hangs_is_followed_by_another() {
+    let clock = ManualClock::new();
+    let limits = builder(&clock).load_timeout(secs(30)).breaker(breaker());
+    let (cache, tasks, gates) = by_hand(limits);
+    fail(&cache, &tasks, &gates, 0);
+    fail(&cache, &tasks, &gates, 1);
+    clock.advance(secs(5));
+    assert!(is_pending(&mut get(&cache, 2)));
+    tasks.poll_all();
+    assert!(tasks.abort(2));
+    assert!(ready(get(&cache, 3)).unwrap_err().is_unavailable());
+    clock.advance(secs(5));
+    assert!(is_pending(&mut get(&cache, 3)));
+    tasks.poll_all();
+    clock.advance(secs(30) - NANO);
+    assert!(ready(get(&cache, 4)).unwrap_err().is_unavailable());
+    clock.advance(NANO);
+    assert!(is_pending(&mut get(&cache, 4)));
+    tasks.poll_all();
+    assert_eq!(gates.calls(), 5);
+}
