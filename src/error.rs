@@ -49,6 +49,7 @@ enum ErrorCause {
     /// The next probe may come after so long.
     Unavailable(Duration),
     Recursive,
+    TooDeep(usize),
     Cancelled,
     NotFound,
     WithoutRuntime,
@@ -88,6 +89,10 @@ impl Error {
 
     pub(crate) fn recursive() -> Self {
         Error(Arc::new(ErrorCause::Recursive))
+    }
+
+    pub(crate) fn too_deep(limit: usize) -> Self {
+        Error(Arc::new(ErrorCause::TooDeep(limit)))
     }
 
     pub(crate) fn not_found() -> Self {
@@ -157,6 +162,12 @@ impl Error {
     /// The load of this key waits for itself, directly or through other keys.
     pub fn is_recursive(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Recursive))
+    }
+
+    /// A load read a key that had to be loaded, but already as many loads waited one for another as
+    /// [`max_depth`](crate::Builder::max_depth) allows. Nothing was loaded for this read.
+    pub fn is_too_deep(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::TooDeep(_)))
     }
 
     /// The load was dropped before it finished: its runtime shut down. After the
@@ -243,6 +254,11 @@ impl fmt::Display for Error {
             ErrorCause::Recursive => {
                 f.write_str("the load of this key waits for itself, directly or through other keys")
             }
+            ErrorCause::TooDeep(limit) => write!(
+                f,
+                "a chain of loads that wait one for another is longer than `max_depth`, {limit}; \
+                 load the keys in the other order, or raise `max_depth` and the stacks of the pool"
+            ),
             ErrorCause::NotFound => f.write_str("the loader says that this key has no value"),
             ErrorCause::Cancelled => f.write_str(
                 "the load was dropped before it finished; is its runtime shutting down?",
@@ -274,6 +290,7 @@ impl fmt::Debug for Error {
             ErrorCause::Unavailable(left) => f.debug_tuple("Unavailable").field(left).finish(),
             ErrorCause::Recursive => f.write_str("Recursive"),
             ErrorCause::Cancelled => f.write_str("Cancelled"),
+            ErrorCause::TooDeep(limit) => f.debug_tuple("TooDeep").field(limit).finish(),
             ErrorCause::NotFound => f.write_str("NotFound"),
             ErrorCause::WithoutRuntime => f.write_str("WithoutRuntime"),
             ErrorCause::WouldBlock => f.write_str("WouldBlock"),

@@ -4,25 +4,27 @@ use std::path::PathBuf;
 
 use dev_support::args::Words;
 
-pub const BENCHES: [&str; 11] = [
+pub const BENCHES: [&str; 13] = [
     "hit",
     "hot",
     "stale",
     "async",
     "stampede",
+    "herd",
     "duplicates",
     "ratio",
     "memory",
     "tail",
     "insert",
+    "miss",
     "store",
 ];
 
 pub const USAGE: &str = "\
 usage: everfresh-benches [BENCH...] [--quick] [--json] [--trace PATH]... [--plot DIR]
 
-BENCH         hit, hot, stale, async, stampede, duplicates, ratio, memory, tail, insert, store,
-              or all. Default: all. store needs redis-server and redis-benchmark in the path
+BENCH         hit, hot, stale, async, stampede, herd, duplicates, ratio, memory, tail, insert, miss,
+              store, or all. Default: all. store needs redis-server and redis-benchmark in the path
 --quick       shorter runs: all benches in about two minutes, with more noise
 --json        prints one line of JSON for each figure
 --trace PATH  a trace for `ratio`, or a folder of traces: keys as little-endian u32, compressed

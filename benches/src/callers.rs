@@ -1,7 +1,9 @@
 //! The contenders that load: one call reads a key, and loads it if needed.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,24 +17,71 @@ use crate::ours;
 pub type Bytes = Arc<[u8; 64]>;
 pub type Call = Pin<Box<dyn Future<Output = u8> + Send>>;
 
+/// How a loader spends its time.
+#[derive(Clone, Copy, PartialEq)]
+enum Spends {
+    Sleeping,
+    /// Sleeping, but nothing until [`Loader::now_slow`].
+    SleepingLater,
+    /// Working. Nothing is recorded.
+    Working,
+}
+
 /// A loader that records when it runs.
 pub struct Loader {
     pub takes: Duration,
+    spends: Spends,
+    is_slow: AtomicBool,
     /// Begin and end of each finished load.
     pub done: Mutex<Vec<(Instant, Instant)>>,
 }
 
+/// Works for this time.
+pub fn spin(takes: Duration) {
+    if takes.is_zero() {
+        return;
+    }
+    let since = Instant::now();
+    while since.elapsed() < takes {
+        std::hint::spin_loop();
+    }
+}
+
 impl Loader {
     pub fn new(takes: Duration) -> Arc<Self> {
+        Self::that_spends(takes, Spends::Sleeping)
+    }
+
+    pub fn free_at_first(takes: Duration) -> Arc<Self> {
+        Self::that_spends(takes, Spends::SleepingLater)
+    }
+
+    pub fn spinning(takes: Duration) -> Arc<Self> {
+        Self::that_spends(takes, Spends::Working)
+    }
+
+    fn that_spends(takes: Duration, spends: Spends) -> Arc<Self> {
         Arc::new(Loader {
             takes,
+            spends,
+            is_slow: AtomicBool::new(spends == Spends::Sleeping),
             done: Mutex::default(),
         })
     }
 
+    /// Ends the time of a loader that is free at first, and forgets what it recorded.
+    pub fn now_slow(&self) {
+        self.is_slow.store(true, Ordering::Relaxed);
+        self.take();
+    }
+
     pub async fn load(&self) -> Bytes {
+        if self.spends == Spends::Working {
+            spin(self.takes);
+            return Bytes::make(1);
+        }
         let begun = Instant::now();
-        if !self.takes.is_zero() {
+        if !self.takes.is_zero() && self.is_slow.load(Ordering::Relaxed) {
             tokio::time::sleep(self.takes).await;
         }
         let mut done = self.done.lock().expect("no panic occurs under the lock");
@@ -69,6 +118,12 @@ pub trait AnyCaller: Send + Sync {
     fn call(self: Arc<Self>, n: u64) -> Call;
     /// Polls one read of each key once. Returns nanoseconds per read, and how many were not ready.
     fn poll_hits(&self, keys: &[u64]) -> (f64, u64);
+    /// Reads consecutive keys for at most this time. Returns nanoseconds per read.
+    fn colds(
+        self: Arc<Self>,
+        keys: Range<u64>,
+        longest: Duration,
+    ) -> Pin<Box<dyn Future<Output = f64> + Send>>;
 }
 
 impl<C: Caller> AnyCaller for C {
@@ -93,6 +148,25 @@ impl<C: Caller> AnyCaller for C {
             crate::contender::per_operation(since, keys.len()),
             not_ready,
         )
+    }
+
+    fn colds(
+        self: Arc<Self>,
+        keys: Range<u64>,
+        longest: Duration,
+    ) -> Pin<Box<dyn Future<Output = f64> + Send>> {
+        Box::pin(async move {
+            let since = Instant::now();
+            let mut done = 0;
+            for n in keys {
+                std::hint::black_box(Caller::call(&*self, &C::key(n)).await);
+                done += 1;
+                if done % 16 == 0 && since.elapsed() > longest {
+                    break;
+                }
+            }
+            crate::contender::per_operation(since, done)
+        })
     }
 }
 
@@ -132,11 +206,30 @@ pub fn all() -> Vec<LoadingPeer> {
     ]
 }
 
+/// everfresh with at most eight loads at once.
+pub fn bounded() -> LoadingPeer {
+    LoadingPeer {
+        name: ours::BOUNDED,
+        when_stale: WhenStale::Serves,
+        build: |windows, loader| everfresh_with(windows, loader, |builder| builder.max_loads(8)),
+    }
+}
+
 struct Ours(everfresh::Cache<u64, Bytes>);
 
-/// X-Fetch is off, so that a refresh is due at a known time.
 fn everfresh(windows: Windows, loader: Arc<Loader>) -> Arc<dyn AnyCaller> {
-    let cache = everfresh::Cache::builder()
+    everfresh_with(windows, loader, |builder| builder)
+}
+
+type Builder = everfresh::Builder<u64, Bytes>;
+
+/// X-Fetch is off, so that a refresh is due at a known time.
+fn everfresh_with(
+    windows: Windows,
+    loader: Arc<Loader>,
+    with: fn(Builder) -> Builder,
+) -> Arc<dyn AnyCaller> {
+    let cache = with(everfresh::Cache::builder())
         .capacity(windows.capacity)
         .fresh_for(windows.fresh)
         .stale_for(windows.stale)

@@ -5,10 +5,12 @@ mod awaiting;
 mod callers;
 mod contender;
 mod duplicates;
+mod herd;
 mod hit;
 mod hot;
 mod insert;
 mod memory;
+mod miss;
 mod ours;
 mod pairing;
 mod peers;
@@ -63,9 +65,11 @@ fn main() -> ExitCode {
             "memory" => memory::run(&mut report, args.quick),
             "tail" => tail::run(&mut report, args.quick),
             "insert" => insert::run(&mut report, args.quick),
+            "miss" => miss::run(&mut report, args.quick),
             "stale" => stale::run(&mut report, args.quick),
             "async" => awaiting::run(&mut report, args.quick),
             "stampede" => stampede::run(&mut report, args.quick),
+            "herd" => herd::run(&mut report, args.quick),
             "duplicates" => duplicates::run(&mut report, args.quick),
             "ratio" => {
                 let measured = ratio::run(&mut report, &args.traces);

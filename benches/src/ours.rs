@@ -8,6 +8,7 @@ use everfresh::{Cache, Fresh, Source};
 use crate::contender::{Config, Contender, Reads, Timed, Value, timed};
 
 pub const NAME: &str = "everfresh";
+pub const BOUNDED: &str = "everfresh max_loads(8)";
 pub const WEIGHED: &str = "everfresh by weight";
 
 pub fn build<V: Value>(config: &Config) -> Cache<u64, V> {

@@ -86,7 +86,8 @@ pub fn sequences(keys: u64, threads: usize, length: usize) -> Vec<Vec<u64>> {
     (0..threads as u64).map(of).collect()
 }
 
-fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> Timed {
+/// Runs this on so many threads at once. Returns the mean of the times and the sum of the misses.
+pub fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> Timed {
     let gate = Barrier::new(threads);
     let parts: Vec<Timed> = thread::scope(|scope| {
         let (gate, run) = (&gate, &run);

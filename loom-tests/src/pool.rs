@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use everfresh::model::{
-    AtomicUsize, ClaimToken, Flight, Jobs, LoadReason, Outcome, Task, all_on_worker,
+    AtomicUsize, ClaimToken, Deferred, Flight, Jobs, LoadReason, Outcome, Task, Wakes,
+    all_on_worker,
 };
 use loom::thread::{JoinHandle, spawn};
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +14,7 @@ use crate::fixture::wait;
 use crate::run_model;
 
 /// The places of a queue that is long enough.
-const PLACES: usize = 2;
+const PLACES: usize = 3;
 
 fn flight() -> Arc<Flight<u8, u64>> {
     Arc::new(Flight::new(ClaimToken::NEVER))
@@ -25,7 +26,7 @@ fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()
     let mut worker = None;
     jobs.queue(reason, task, || {
         let jobs = jobs.clone();
-        worker = Some(spawn(move || jobs.run_next()));
+        worker = Some(spawn(move || while jobs.run_next() {}));
     });
     worker.expect("a worker is woken")
 }
@@ -150,5 +151,116 @@ fn a_running_job_blocks_no_worker() {
         task.run();
         needed.deliver(Outcome::Superseded);
         worker.join().unwrap();
+    });
+}
+
+/// A team of workers without its threads: the jobs, and the wakes that are on their way to them.
+struct Team {
+    jobs: Jobs,
+    wakes: Wakes,
+    deferred: Deferred,
+}
+
+impl Team {
+    fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Team {
+            jobs: Jobs::new(workers),
+            wakes: Wakes::new(workers),
+            deferred: Deferred::new(),
+        })
+    }
+
+    /// Queues a job; true if a wake follows.
+    fn queue(&self, task: Arc<Task>) -> bool {
+        assert!(self.jobs.admits(LoadReason::Cold, PLACES));
+        let mut wake = false;
+        self.jobs
+            .queue(LoadReason::Cold, task, || wake = self.wakes.announce());
+        wake
+    }
+
+    /// A wake reaches a worker that may start loads.
+    fn run(&self) {
+        self.wakes.run(&self.jobs, || true);
+    }
+
+    /// A wake reaches a worker that must not start a load; true if it sets the alarm.
+    fn defer(&self) -> bool {
+        self.deferred.defer(&self.wakes, &self.jobs)
+    }
+
+    /// The alarm rings; true if a wake follows.
+    fn ring(&self) -> bool {
+        self.deferred.ring(&self.jobs) && self.wakes.announce()
+    }
+}
+
+/// P3: a caller that relies on the wake of an earlier job strands no job, even if that wake arrives
+/// at this moment.
+#[test]
+fn a_job_against_the_wake_of_an_earlier_one() {
+    run_model(Two, || {
+        let (team, ran) = (Team::new(1), Arc::new(AtomicUsize::new(0)));
+        assert!(team.queue(counting(&ran)), "there is no wake yet");
+        let worker = spawn({
+            let team = team.clone();
+            move || team.run()
+        });
+        let woken = team.queue(counting(&ran));
+        worker.join().unwrap();
+        if woken {
+            team.run();
+        }
+        assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job is stranded");
+    });
+}
+
+/// P3: two callers at once rely on each other's wake at most as far as that wake is sent.
+#[test]
+fn two_jobs_against_the_wake_of_an_earlier_one() {
+    run_model(Three, || {
+        let (team, ran) = (Team::new(1), Arc::new(AtomicUsize::new(0)));
+        assert!(team.queue(counting(&ran)), "there is no wake yet");
+        let worker = spawn({
+            let team = team.clone();
+            move || team.run()
+        });
+        let other = spawn({
+            let (team, task) = (team.clone(), counting(&ran));
+            move || team.queue(task)
+        });
+        let woken = [team.queue(counting(&ran)), other.join().unwrap()];
+        worker.join().unwrap();
+        for _ in woken.iter().filter(|woken| **woken) {
+            team.run();
+        }
+        assert_eq!(ran.fetch_add(0, Relaxed), 3, "a job is stranded");
+    });
+}
+
+/// P3: a wake that reaches a worker which must not start a load comes back, even if the alarm of an
+/// earlier such wake rings at this moment.
+#[test]
+fn a_deferred_wake_against_the_alarm_of_an_earlier_one() {
+    run_model(Two, || {
+        let (team, ran) = (Team::new(1), Arc::new(AtomicUsize::new(0)));
+        // The job of the earlier wake ran elsewhere meanwhile.
+        assert!(team.queue(counting(&ran)));
+        assert!(team.defer(), "this is the first one");
+        assert!(team.jobs.run_next());
+        let alarm = spawn({
+            let team = team.clone();
+            move || team.ring()
+        });
+        // Without a wake of its own, the job relies on that of the alarm.
+        let sets_alarm = team.queue(counting(&ran)) && team.defer();
+        let mut woken = alarm.join().unwrap();
+        if sets_alarm {
+            woken |= team.ring();
+        }
+        if woken {
+            team.run();
+        }
+        assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job is stranded");
     });
 }

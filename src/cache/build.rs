@@ -61,11 +61,11 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `threads`, `max_loads`, `queue` or `load_rate` of zero or above its
-    /// limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter than
-    /// `stale_for`; a NUL character in a name; a setting that has no effect on the loader; a
-    /// capacity for which there is not enough memory; and, without the feature `tokio`, an async
-    /// loader without a `spawner`.
+    /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue` or `load_rate` of zero or
+    /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter
+    /// than `stale_for`; a NUL character in a name; a setting that has no effect on the loader, or
+    /// beside another one; a capacity for which there is not enough memory; and, without the
+    /// feature `tokio`, an async loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -101,8 +101,8 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let (start, runs_on, home) = make_start(self.runner)?;
-        let admission = Arc::new(self.admission.admission(runs_on, &clock));
+        let (start, home) = make_start(self.runner)?;
+        let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
         let negative_capacity = self
             .negative_capacity
@@ -121,9 +121,10 @@ where
             counters: Counters::default(),
             weigher,
             negative: NegativeCache::new(negative_capacity),
+            admission,
             home,
             cache: OnceLock::new(),
-            admission,
+            max_depth: self.max_depth,
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -215,6 +216,8 @@ where
             let rule = "must be at least 1, because failures of forgotten keys do not rest";
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
+        let rule = "must be at least 1";
+        require(self.max_depth > 0, "max_depth", &self.max_depth, rule)?;
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }

@@ -8,9 +8,9 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
+use crate::load::admission::AdmissionSettings;
 use crate::load::admission::breaker::Breaker;
 use crate::load::admission::budget::Budget;
-use crate::load::admission::{AdmissionSettings, RunsOn};
 use crate::load::engine::RunJob;
 use crate::load::pool_builder::Pool;
 use crate::load::runner::Runner;
@@ -22,8 +22,7 @@ use crate::sync::future::BoxFuture;
 use crate::time::clock::Clock;
 
 /// Makes the start of loads, and says where they run.
-type MakeStart<K, V> =
-    Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, RunsOn, Arc<Home>), BuildError>>;
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>), BuildError>>;
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
@@ -55,6 +54,7 @@ pub struct Builder<K, V, S = RandomState> {
     pub(super) beta: f64,
     pub(super) jitter: f64,
     pub(super) not_found_for: Duration,
+    pub(super) max_depth: usize,
     pub(super) negative_capacity: Option<u64>,
     pub(super) clock: Option<Clock>,
     pub(super) weigher: Option<(u64, Weigher<K, V>)>,
@@ -85,6 +85,7 @@ impl<K, V> Cache<K, V> {
             beta: 1.0,
             jitter: 0.0,
             not_found_for: Duration::from_secs(1),
+            max_depth: 128,
             negative_capacity: None,
             clock: None,
             weigher: None,
@@ -426,6 +427,37 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// How many loads may wait one for another, in a chain that ends with a load of this cache.
+    /// Default: 128.
+    ///
+    /// A load that reads a cache waits for the load of that key, which may read another key in
+    /// turn. A worker of a pool runs the load for which it waits on its own stack. A chain that is
+    /// too long would overflow that stack and end the process, so the read that would make it
+    /// longer gets an error that [`is_too_deep`](crate::Error::is_too_deep). The loads of all
+    /// caches in the chain count. With a higher limit, give the [`pool`](Self::pool) larger
+    /// stacks: 64 KiB for each load, and more if values are large.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    /// use everfresh::{Cache, Error};
+    ///
+    /// static SUMS: LazyLock<Cache<u64, u64>> = LazyLock::new(|| {
+    ///     let sum = |n: &u64| -> Result<u64, Error> {
+    ///         Ok(if *n == 0 { 0 } else { n + *SUMS.get_blocking(&(n - 1))? })
+    ///     };
+    ///     Cache::builder().try_compute(sum).build().unwrap()
+    /// });
+    /// assert_eq!(*SUMS.get_blocking(&100)?, 5_050);
+    /// assert!(SUMS.get_blocking(&3_000).unwrap_err().is_too_deep());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn max_depth(mut self, loads: usize) -> Self {
+        self.max_depth = loads;
+        self
+    }
+
     /// Where `load` runs its futures: any runtime's spawn function.
     ///
     /// Default: with the feature `tokio`, the runtime that is current where a load begins; without
@@ -471,6 +503,7 @@ impl<K, V, S> Builder<K, V, S> {
             beta: self.beta,
             jitter: self.jitter,
             not_found_for: self.not_found_for,
+            max_depth: self.max_depth,
             negative_capacity: self.negative_capacity,
             clock: self.clock,
             weigher: self.weigher,

@@ -5,7 +5,6 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
-use crate::load::admission::RunsOn;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
@@ -360,7 +359,7 @@ where
     pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| {
             let home = Arc::new(runner.home()?);
-            Ok((loading(home.clone(), loader), RunsOn::Runtime, home))
+            Ok((loading(home.clone(), loader), home))
         }));
         self
     }
@@ -371,8 +370,8 @@ where
     ) -> Self {
         self.loader = Some(Box::new(|runner| {
             let place = runner.place()?;
-            let runs_on = RunsOn::Pool(place.threads());
-            Ok((computing(place, f), runs_on, Arc::new(Home::Pool)))
+            let home = Arc::new(Home::Pool(place.threads()));
+            Ok((computing(place, f), home))
         }));
         self
     }

@@ -268,6 +268,10 @@ where
         fallback: Option<Held<Entry<K, V>>>,
     ) -> Unserved<K, V> {
         let flight = claim.flight().clone();
+        if let Err(error) = self.state.deepen(&flight) {
+            claim.rest(error.clone(), 0);
+            return Unserved::Failed(error);
+        }
         self.start(claim, LoadReason::Cold);
         Unserved::Wait(flight, fallback, Source::Loaded)
     }
@@ -362,6 +366,8 @@ where
             Known::NotFound(error) => return Ok(Some(Unserved::Failed(error))),
             Known::Failures(failures) => failures,
         };
+        // Before the placeholder, which would end the loads of its other callers too.
+        self.state.depth()?;
         let key = key.to_key();
         let mut drop_later = DropLater::new();
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
@@ -444,6 +450,7 @@ where
         if source == Source::Coalesced {
             self.state.counters.coalesced();
         }
+        self.state.depth()?;
         let _edge = match WaitNode::current() {
             None => None,
             Some(wait_node) => Some(

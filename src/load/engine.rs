@@ -66,7 +66,7 @@ where
         let runtime = job.runtime.take();
         match home.can_spawn(runtime.as_ref()) {
             true => home.spawn(runtime, Box::pin(job.load(loader.clone()))),
-            false => job.untried(Error::without_runtime()),
+            false => job.postpone(Error::without_runtime()),
         }
         None
     })

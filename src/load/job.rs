@@ -100,10 +100,10 @@ pub(crate) struct Job<K, V> {
     pub(super) state: Arc<CacheState<K, V>>,
     pub(super) lease: Option<Box<dyn Leased<K, V>>>,
     pub(super) caller: TraceSpan,
+    pub(super) pass: Pass,
     /// Where an async load runs: found where the load began, because a store or a queue may start
     /// it on another thread.
     pub(super) runtime: Option<Runtime>,
-    pub(super) pass: Pass,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -120,8 +120,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         Job {
             claim,
             reason,
-            runtime: state.home.runtime(),
             pass: Pass::new(state.admission.clone(), reason),
+            runtime: state.home.runtime(),
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
@@ -226,7 +226,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives the claim back untried, because the loader has no room.
     pub(crate) fn shed(self) {
-        self.untried(Error::overloaded());
+        self.postpone(Error::overloaded());
     }
 
     /// Gives the claim back untried, with the reason for a caller that waits.
@@ -234,7 +234,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// A postponed refresh never costs a caller its value, because the backoff ends when the value
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
-    pub(crate) fn untried(self, error: Error) {
+    pub(super) fn postpone(self, error: Error) {
         let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
         self.state.counters.shed(self.reason);
         trace::not_tried(&self.state.name, self.reason);

@@ -23,8 +23,8 @@ const MIN_STACK_SIZE: usize = 64 << 10;
 ///
 /// Without one, all caches of a process share a pool with a thread for each core, which starts with
 /// the first load. A pool of its own bounds how many loads of some caches run at once, names their
-/// threads, or gives them larger stacks. A clone is another handle to the same pool. Its threads end
-/// when the last handle and the last cache with it are dropped and their loads have ended.
+/// threads, or gives them larger stacks. A clone is another handle to the same pool. Its threads
+/// end when the last handle and the last cache with it are dropped and their loads have ended.
 ///
 /// The threads are a `rayon` pool: `rayon::join` and parallel iterators in a loader run on them. A
 /// worker that waits for parallel parts of its load runs parts of other loads meanwhile, but starts
@@ -37,8 +37,9 @@ const MIN_STACK_SIZE: usize = 64 << 10;
 /// use everfresh::{Cache, Pool};
 ///
 /// let models = Pool::builder().threads(2).name("models").build()?;
-/// let squares: Cache<u64, u64> = Cache::builder().pool(&models).compute(|n: &u64| n * n).build()?;
-/// let cubes: Cache<u64, u64> = Cache::builder().pool(&models).compute(|n: &u64| n * n * n).build()?;
+/// let builder = || Cache::<u64, u64>::builder().pool(&models);
+/// let squares = builder().compute(|n: &u64| n * n).build()?;
+/// let cubes = builder().compute(|n: &u64| n * n * n).build()?;
 /// assert_eq!(*squares.get_blocking(&3)? + *cubes.get_blocking(&3)?, 36);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

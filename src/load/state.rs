@@ -14,7 +14,9 @@ use crate::observe::stats::{Counters, Stats};
 use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
+use crate::protocol::flight::Flight;
 use crate::protocol::publish::ClaimGuard;
+use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
 
@@ -27,10 +29,12 @@ pub(crate) struct CacheState<K, V> {
     pub(crate) counters: Counters,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) negative: NegativeCache<K>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) home: Arc<Home>,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
-    pub(crate) admission: Arc<Admission>,
+    /// The largest number of loads that wait one for another.
+    pub(crate) max_depth: usize,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -75,6 +79,25 @@ impl<K, V> CacheState<K, V> {
         let mut stats = self.counters.snapshot();
         stats.show(self.admission.gauges());
         stats
+    }
+
+    /// The depth of the load that runs on this thread, 0 outside a load; an error if that load must
+    /// not wait for another one.
+    pub(crate) fn depth(&self) -> Result<u64, Error> {
+        let depth = WaitNode::current_depth();
+        match depth < self.max_depth as u64 {
+            true => Ok(depth),
+            false => Err(Error::too_deep(self.max_depth)),
+        }
+    }
+
+    /// Records that the load that runs on this thread, if any, waits for an attempt that starts.
+    pub(crate) fn deepen(&self, flight: &Flight<K, V>) -> Result<(), Error> {
+        let depth = self.depth()?;
+        if depth > 0 {
+            flight.wait_node().below(depth);
+        }
+        Ok(())
     }
 
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.

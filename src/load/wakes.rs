@@ -15,6 +15,7 @@
 //!    worker that defers a second wake therefore relies on an alarm that sees its job, or sets an
 //!    alarm itself.
 
+use crate::load::pool::Jobs;
 use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 
 /// The wakes of some workers that are on their way. As many as there are workers are enough for any
@@ -53,9 +54,15 @@ impl Wakes {
         }
     }
 
+    /// Runs jobs while there are any and `goes_on` holds; a wake has reached a worker that may.
+    pub fn run(&self, jobs: &Jobs, goes_on: impl Fn() -> bool) {
+        self.take_back();
+        while goes_on() && jobs.run_next() {}
+    }
+
     /// Takes back the announcement of a wake that has reached its worker, which looks for jobs from
     /// now on.
-    pub fn arrive(&self) {
+    fn take_back(&self) {
         self.announced.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -68,14 +75,17 @@ impl Deferred {
         Deferred(AtomicU8::new(0))
     }
 
-    /// Marks a wake as deferred; true if the caller has to set the alarm.
-    pub fn mark(&self) -> bool {
-        // Release, and Acquire in `clear`: the alarm sees the job of this wake.
-        self.0.swap(1, Ordering::AcqRel) == 0
+    /// Defers a wake that has reached a worker which must not start a load; true if the caller has
+    /// to set the alarm.
+    pub fn defer(&self, wakes: &Wakes, jobs: &Jobs) -> bool {
+        wakes.take_back();
+        // Release, and Acquire in `ring`: the alarm sees the job of this wake.
+        !jobs.is_empty() && self.0.swap(1, Ordering::AcqRel) == 0
     }
 
-    /// Clears the mark when the alarm rings, which then looks for jobs.
-    pub fn clear(&self) {
+    /// The alarm rings; true if the caller has to wake the workers.
+    pub fn ring(&self, jobs: &Jobs) -> bool {
         self.0.swap(0, Ordering::AcqRel);
+        !jobs.is_empty()
     }
 }

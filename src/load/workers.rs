@@ -152,11 +152,10 @@ impl Workers {
 
     /// Runs jobs until none is queued; a wake has reached a worker of `team`.
     fn run(&self, team: &Team) {
-        team.wakes.arrive();
         if !self.has_empty_stack(team) {
-            return self.defer();
+            return self.defer(team);
         }
-        while !team.is_retired() && self.jobs.run_next() {}
+        team.wakes.run(&self.jobs, || !team.is_retired());
         if team.is_retired() {
             // Its jobs are those of the other workers now.
             self.wake_workers();
@@ -184,8 +183,8 @@ impl Workers {
     ///
     /// The idle workers take it now. A worker that runs a part of a load looks for no jobs when the
     /// part ends, so an alarm tries again, which is rare and far cheaper than to try all the time.
-    fn defer(&self) {
-        if self.jobs.is_empty() || !self.deferred.mark() {
+    fn defer(&self, team: &Team) {
+        if !self.deferred.defer(&team.wakes, &self.jobs) {
             return;
         }
         let (team, workers) = (self.main.clone(), self.myself.clone());
@@ -197,8 +196,7 @@ impl Workers {
 
 impl Sleeper for Workers {
     fn wake(&self) {
-        self.deferred.clear();
-        if !self.jobs.is_empty() {
+        if self.deferred.ring(&self.jobs) {
             self.wake_workers();
         }
     }
@@ -263,5 +261,110 @@ impl fmt::Debug for Workers {
             .field("threads", threads)
             .field("stack_size", stack_size)
             .finish()
+    }
+}
+
+#[cfg(all(test, not(all(loom, feature = "loom"))))]
+mod tests {
+    use std::time::Duration;
+
+    use rayon::Yield;
+
+    use super::{Arc, LoadReason, Mutex, Task, Threading, Workers, lock};
+    use crate::sync::plain::{Sender, channel};
+
+    fn workers(threads: usize) -> Arc<Workers> {
+        let threading = Threading {
+            threads,
+            stack_size: 1 << 20,
+            name: "worker".to_owned(),
+        };
+        Workers::new(threading).expect("the system has some threads")
+    }
+
+    fn queue(workers: &Workers, run: impl FnOnce() + Send + 'static) {
+        workers.queue(LoadReason::Cold, Arc::new(Task::new(run)));
+    }
+
+    /// Long enough that only a fault reaches it.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_job_whose_wake_reached_a_worker_inside_a_part_of_another_runs_soon() {
+        let workers = workers(2);
+        let (ran, has_run) = channel();
+        let (parted, is_parted) = channel();
+        let jobs = workers.clone();
+        queue(&workers, move || {
+            rayon::join(
+                // Keeps this worker without a job of `rayon` until the other job has run.
+                move || {
+                    is_parted.recv().expect("the other half runs");
+                    has_run.recv_timeout(LONG).expect("the job is not stranded");
+                },
+                move || {
+                    // On the other worker.
+                    parted.send(()).expect("the first half waits");
+                    queue(&jobs, move || ran.send(()).expect("the first half waits"));
+                    // Takes the wake of the job, and what comes of it, inside this part.
+                    while rayon::yield_local() == Some(Yield::Executed) {}
+                },
+            );
+        });
+        let (done, is_done) = channel();
+        queue(&workers, move || done.send(()).expect("the test waits"));
+        is_done.recv_timeout(LONG).expect("the pool works");
+    }
+
+    /// Queues a job that hangs until something is sent to it, or its sender is dropped.
+    fn hang(workers: &Workers) -> Sender<()> {
+        let (started, has_started) = channel();
+        let (release, released) = channel::<()>();
+        queue(workers, move || {
+            started.send(()).expect("the test waits");
+            let _ = released.recv();
+        });
+        has_started.recv_timeout(LONG).expect("a worker is free");
+        release
+    }
+
+    #[test]
+    fn a_spare_worker_takes_the_place_of_a_hung_one_until_that_returns() {
+        let workers = workers(2);
+        let hung = [hang(&workers), hang(&workers)];
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (ran, has_run) = channel();
+        let job = |number: u32| {
+            let (seen, ran) = (seen.clone(), ran.clone());
+            queue(&workers, move || {
+                let name = std::thread::current().name().map(str::to_owned);
+                lock(&seen).push((number, name));
+                ran.send(()).expect("the test waits");
+            });
+        };
+        job(1);
+        let one = workers.overdue().expect("the pool has no spare yet");
+        has_run
+            .recv_timeout(LONG)
+            .expect("the spare runs the job that waits");
+        let two = workers.overdue().expect("as many spares as threads");
+        assert!(workers.overdue().is_none(), "more spares than threads");
+        job(2);
+        has_run.recv_timeout(LONG).expect("a spare runs a new job");
+        for (_, name) in lock(&seen).iter() {
+            let name = name.as_deref().unwrap_or_default();
+            assert!(["worker-2", "worker-3"].contains(&name), "{name}");
+        }
+        // One load returns: its spare goes, and its worker works again.
+        drop(hung);
+        drop((one, two));
+        assert!(lock(&workers.spares).is_empty());
+        for number in 3..20 {
+            job(number);
+            has_run.recv_timeout(LONG).expect("the pool works");
+        }
+        let last = lock(&seen).last().and_then(|(_, name)| name.clone());
+        let last = last.unwrap_or_default();
+        assert!(["worker-0", "worker-1"].contains(&last.as_str()), "{last}");
     }
 }

@@ -4,16 +4,29 @@
 //! it adds its edge and follows the edges. If they lead back to it, the wait would never end, so
 //! the read fails instead. Two loads that close a cycle at the same moment have both added their
 //! edges before they follow them, so at least one of them finds the cycle.
+//!
+//! A node also counts the loads that wait, one for another, for this one. A chain that is too long
+//! would overflow the stack of a worker, which runs the loads it waits for.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Counter, Mutex, Ordering, lock};
 
 /// One running load or refresh.
-#[derive(Default)]
 pub struct WaitNode {
     waits_for: Mutex<Vec<Arc<WaitNode>>>,
+    /// The number of loads in the chain that ends with this one.
+    depth: Counter,
+}
+
+impl Default for WaitNode {
+    fn default() -> Self {
+        WaitNode {
+            waits_for: Mutex::new(Vec::new()),
+            depth: Counter::new(1),
+        }
+    }
 }
 
 thread_local! {
@@ -40,8 +53,25 @@ impl WaitNode {
             .flatten()
     }
 
+    /// How many loads wait for what this thread runs, itself included; 0 outside a load.
+    pub fn current_depth() -> u64 {
+        let depth = |node: &Arc<WaitNode>| node.depth.load(Ordering::Relaxed);
+        CURRENT
+            .try_with(|current| (**current.borrow()).as_ref().map_or(0, depth))
+            .unwrap_or(0)
+    }
+
+    /// Records that a load of depth `outer` waits for this one, which has not started.
+    pub(crate) fn below(&self, outer: u64) {
+        // Relaxed: the thread that starts the load comes after this one, and the depth is a limit
+        // that guards no memory.
+        self.depth.fetch_max(outer + 1, Ordering::Relaxed);
+    }
+
     /// Marks this thread as running `self` until the guard drops.
     pub fn enter(self: &Arc<Self>) -> Entered {
+        // On this stack it lies above the load that waits for it, whichever caller started it.
+        self.below(Self::current_depth());
         Entered {
             outer: exchange(Some(self.clone())),
         }

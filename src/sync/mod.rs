@@ -50,6 +50,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) mod plain {
     pub use crossbeam::queue::SegQueue;
     use std::sync::PoisonError;
+    #[cfg(test)]
+    pub use std::sync::mpsc::{Sender, channel};
     pub use std::sync::{Condvar, Mutex, MutexGuard};
 
     /// As [`lock`](super::lock).

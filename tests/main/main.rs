@@ -15,6 +15,7 @@ mod churn;
 mod clocks;
 mod costs;
 mod counting_loader;
+mod depth;
 mod drops;
 mod early;
 mod errors;
@@ -49,6 +50,7 @@ mod thread_end;
 mod traits;
 mod user_panics;
 mod wakers;
+mod workers;
 mod writes;
 
 /// Hangs on purpose: `tests/run.sh` checks that `tests/watched.sh` ends this test and prints its

@@ -18,7 +18,7 @@ fn refused(builder: Builder<u64, u64>) -> String {
 
 #[test]
 fn every_bad_setting_is_refused_with_its_name_and_value() {
-    let bad: [(&str, Settings); 31] = [
+    let bad: [(&str, Settings); 32] = [
         ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
         ("`thread_name` is \"\\0\"", |builder| {
             builder.thread_name("\0")
@@ -84,6 +84,7 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
         ("`breaker` probes every 0ns", |builder| {
             builder.breaker(Breaker::new().probe_every(Duration::ZERO))
         }),
+        ("`max_depth` is 0", |builder| builder.max_depth(0)),
     ];
     for (beginning, setting) in bad {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));

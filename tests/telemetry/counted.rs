@@ -88,6 +88,8 @@ fn history(name: &str) -> Cache<u64, u64> {
     tasks.poll_all();
     end(11, End::NotFound);
     ready(read).unwrap_err();
+    // The answer is remembered.
+    ready(get(&cache, SECRET)).unwrap_err();
     cache.insert(SECRET, 12);
     cache.insert(1, 13);
     cache
