@@ -97,6 +97,8 @@
 //!   cheaper reads for threads that read a lot.
 //! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
 //! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
+//! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
+//!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
@@ -210,6 +212,8 @@ pub mod docs {
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]
     pub mod choosing {}
+    #[doc = include_str!("docs/loads.md")]
+    pub mod loads {}
     #[doc = include_str!("docs/migrating.md")]
     pub mod migrating {}
     #[doc = include_str!("docs/performance.md")]
@@ -230,6 +234,9 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::fleet::Batcher;
+    pub use crate::load::admission::ask::{Ask, Queue, Refusal};
+    pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
+    pub use crate::load::admission::queued::{Queued, Waiting};
     pub use crate::load::pool::{Jobs, Task, all_on_worker};
     pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;
@@ -240,7 +247,7 @@ pub mod model {
     pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
-    pub use crate::protocol::flight::{Flight, Made, Outcome};
+    pub use crate::protocol::flight::{Flight, Help, Made, Outcome};
     pub use crate::protocol::publish::{ClaimGuard, Published};
     pub use crate::protocol::removal::Removals;
     pub use crate::protocol::table::{Inserted, Place, Table};

@@ -38,8 +38,7 @@ pub fn run(report: &mut Report, quick: bool) {
             // The first loads are free, so that all values are of one age.
             let loader = Loader::free_at_first(LOAD);
             let cache = (peers[at].build)(windows, loader.clone());
-            let filled = read_all(&cache).join_all().await.len() as u64;
-            assert_eq!(filled, KEYS);
+            read_all(&cache).join_all().await;
             loader.now_slow();
             tokio::time::sleep(fresh + fresh / 4).await;
             let herd = read_all(&cache);

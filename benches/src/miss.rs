@@ -95,6 +95,8 @@ fn contenders(takes: Duration) -> [Box<dyn Colds>; 4] {
         .compute(move |n: &u64| load(takes, *n))
         .build()
         .expect("the settings are valid");
+    // Starts the pool here, because its threads inherit the core of the thread that starts them.
+    ours.get_blocking(&u64::MAX).expect("the load succeeds");
     let moka = moka::sync::Cache::builder()
         .max_capacity(CAPACITY as u64)
         .time_to_live(HOUR)

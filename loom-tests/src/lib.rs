@@ -5,6 +5,7 @@
 //! are plain numbers: no model has a clock.
 #![cfg(all(test, loom))]
 
+mod admission;
 mod alarm;
 mod batcher;
 mod cached_slot;

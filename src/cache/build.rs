@@ -269,6 +269,13 @@ impl<K, V, S> fmt::Debug for Builder<K, V, S> {
     }
 }
 
+impl<K, V, S> Drop for Core<K, V, S> {
+    fn drop(&mut self) {
+        // Loads that wait keep the state of the cache alive, which keeps them.
+        self.state.admission.close();
+    }
+}
+
 fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
     match holds {
         true => Ok(()),

@@ -1,13 +1,15 @@
 //! The loaders that a builder takes. Each comes down to one of two shapes: a function on the pool,
 //! or a [`Loader`] on a runtime.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
-    LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, fallible, infallible,
+    LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed, fallible,
+    infallible,
 };
 use crate::load::runtime::Home;
 use crate::sync::Arc;
@@ -30,8 +32,8 @@ where
 {
     /// Loads with a CPU-bound function of the key that always succeeds.
     ///
-    /// It runs on the cache's own [`threads`](Self::threads), once for each load, and for different
-    /// keys at the same time.
+    /// It runs on a thread of the [`pool`](Self::pool), once for each load, and for different keys
+    /// at the same time. `rayon::join` and parallel iterators in it run on that pool too.
     ///
     /// # Panics
     ///
@@ -72,7 +74,7 @@ where
         F: Fn(&K) -> L + Send + Sync + 'static,
         L: Into<Loaded<V>>,
     {
-        self.computing(move |request| infallible(f(request.key())))
+        self.computing(move |request| boxed(Ok::<_, Infallible>(f(request.key()))))
     }
 
     /// Loads with a CPU-bound function of the key that may fail.
@@ -109,7 +111,7 @@ where
         L: Into<Loaded<V>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.computing(move |request| fallible(f(request.key())))
+        self.computing(move |request| boxed(f(request.key())))
     }
 
     /// Loads with a CPU-bound function of the [`Request`], which has the previous value and
@@ -143,7 +145,7 @@ where
         L: Into<Loaded<V>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.computing(move |request| fallible(f(request)))
+        self.computing(move |request| boxed(f(request)))
     }
 
     /// Loads with an async function of the key that always succeeds.

@@ -134,8 +134,8 @@ where
     /// Reads a key from a thread, loading it if it is missing.
     ///
     /// The same as [`get`](Self::get), for threads. Inside a load that runs on the pool it helps:
-    /// the waiting worker itself runs a load that is still queued, so a pool of one thread is
-    /// enough.
+    /// the waiting worker itself runs the load it waits for, if that is still queued, so a pool of
+    /// one thread is enough.
     ///
     /// # On the threads of a tokio runtime
     ///

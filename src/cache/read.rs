@@ -34,13 +34,6 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
 }
 
-impl<K, V, S> Drop for Core<K, V, S> {
-    fn drop(&mut self) {
-        // Loads that wait keep the state of the cache alive, which keeps them.
-        self.state.admission.close();
-    }
-}
-
 /// Callers that waited for a load get its value for this long after the load ended, even if the
 /// value's own life is shorter. Without it they could go on for ever to load a value that lives for
 /// some microseconds.

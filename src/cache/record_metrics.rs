@@ -168,7 +168,8 @@ impl Report<'_> {
 
 impl<K, V, S> Core<K, V, S> {
     pub(crate) fn record_metrics(&self) {
-        let totals = self.state.counters.totals();
+        let mut totals = self.state.counters.totals();
+        totals.show(self.state.admission.gauges());
         let limit = &self.entries.limit;
         with_recorder(|recorder| {
             let report = Report::new(recorder, &self.state.name);

@@ -44,6 +44,7 @@ where
             }
         };
         let reason = job.reason;
+        // How many jobs of this cache wait is bounded before its gates.
         if !pool.admits(reason, usize::MAX) {
             job.shed();
             return None;
@@ -188,7 +189,8 @@ where
     fn admitted(self, permit: Permit, queued: &Queued<Self>) {
         let AtGate { mut job, start } = self;
         job.pass.leave_queue();
-        if !job.claim.is_effective() {
+        // A load without a permit was asked for by another load, which waits for this very result.
+        if !job.pass.is_free() && !job.claim.is_effective() {
             // It was invalidated, overwritten, evicted or taken over while it waited.
             return job.abandon();
         }

@@ -326,13 +326,16 @@ where
     type Future = Fut;
 }
 
-/// The one shape to which all loaders are reduced.
-pub(crate) type Returned<V> = Result<Loaded<V>, Boxed>;
+/// The one shape to which all loaders are reduced. Boxed at once, because the value may be large,
+/// and the frames between the loader and the end of the load would each have room for it.
+pub(crate) type Returned<V> = Result<Box<Loaded<V>>, Boxed>;
+
+type Answer<V> = Result<Loaded<V>, Boxed>;
 
 type Boxed = Box<dyn StdError + Send + Sync>;
 
 /// The result of a function that may fail.
-pub(crate) fn fallible<V, L, E>(result: Result<L, E>) -> Returned<V>
+pub(crate) fn fallible<V, L, E>(result: Result<L, E>) -> Answer<V>
 where
     L: Into<Loaded<V>>,
     E: Into<Boxed>,
@@ -340,13 +343,25 @@ where
     result.map(Into::into).map_err(Into::into)
 }
 
+/// Moves the result of a loader off the stack.
+pub(crate) fn boxed<V, L, E>(result: Result<L, E>) -> Returned<V>
+where
+    L: Into<Loaded<V>>,
+    E: Into<Boxed>,
+{
+    match result {
+        Ok(loaded) => Ok(Box::new(loaded.into())),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The result of a function that always succeeds.
-pub(crate) fn infallible<V>(value: impl Into<Loaded<V>>) -> Returned<V> {
+pub(crate) fn infallible<V>(value: impl Into<Loaded<V>>) -> Answer<V> {
     Ok(value.into())
 }
 
 /// An async function of the key, and how its result is read.
-pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Returned<V>);
+pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Answer<V>);
 
 impl<K, V, F, R> Loader<K, V> for OnKey<F, R, V>
 where
@@ -358,14 +373,14 @@ where
     type Value = Loaded<V>;
     type Error = Boxed;
 
-    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+    async fn load(&self, request: &Request<K, V>) -> Answer<V> {
         let OnKey(f, read) = self;
         read(f(request.key()).await)
     }
 }
 
 /// Some state, an async function of it and the key, and how its result is read.
-pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Returned<V>);
+pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Answer<V>);
 
 impl<K, V, T, F, R> Loader<K, V> for OnState<T, F, R, V>
 where
@@ -378,7 +393,7 @@ where
     type Value = Loaded<V>;
     type Error = Boxed;
 
-    async fn load(&self, request: &Request<K, V>) -> Returned<V> {
+    async fn load(&self, request: &Request<K, V>) -> Answer<V> {
         let OnState(state, f, read) = self;
         read(f(state, request.key()).await)
     }

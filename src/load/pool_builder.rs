@@ -198,7 +198,7 @@ impl Place {
         }
     }
 
-    /// The number of loads that run there at once.
+    /// How many loads the pool runs at once.
     pub(crate) fn threads(&self) -> usize {
         self.pool
             .get()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::{BuildError, Error};
 use crate::load::job::{Job, Panic, panicked};
-use crate::load::loader::{Loaded, Loader, Request, Returned, fallible};
+use crate::load::loader::{Loaded, Loader, Request, Returned, boxed};
 use crate::observe::metrics::{self, Ended};
 use crate::observe::trace::{self, TraceSpan};
 use crate::protocol::entry::Entry;
@@ -21,7 +21,7 @@ use crate::time::clock::{Tick, ticks};
 /// How a load ended.
 enum Ending<K, V> {
     Made(Arc<Entry<K, V>>),
-    NotFound(Loaded<V>),
+    NotFound(Box<Loaded<V>>),
     Failed(Error),
     Panicked(Panic),
 }
@@ -53,7 +53,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             let returned = {
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
-                let mut future = pin!(async { fallible(loader.load(&running.request).await) });
+                let mut future = pin!(async { boxed(loader.load(&running.request).await) });
                 poll_fn(|cx| {
                     let _entered = running.job.claim.flight().wait_node().enter();
                     let poll = || running.span.within(|| future.as_mut().poll(cx));

@@ -125,6 +125,7 @@ impl Workers {
         }))
     }
 
+    /// The number of threads without the spares.
     pub(crate) fn threads(&self) -> usize {
         self.threading.threads
     }

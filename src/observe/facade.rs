@@ -92,9 +92,25 @@ impl<'a> Report<'a> {
     }
 
     pub(crate) fn gauge(&self, metric: Metric, value: u64) {
+        self.gauge_of(&metric, &[], value);
+    }
+
+    /// A gauge with one more label, for which `values` lists every value.
+    fn gauges<const N: usize>(
+        &self,
+        metric: Metric,
+        label: &'static str,
+        values: [(&'static str, u64); N],
+    ) {
+        for (word, value) in values {
+            self.gauge_of(&metric, &[(label, word)], value);
+        }
+    }
+
+    fn gauge_of(&self, metric: &Metric, words: &[Word], value: u64) {
         let (name, about) = (metric.name.into(), metric.about.into());
         self.recorder.describe_gauge(name, Some(Unit::Count), about);
-        let key = metric.key(self.cache, &[]);
+        let key = metric.key(self.cache, words);
         self.recorder
             .register_gauge(&key, &METADATA)
             .set(value as f64);
@@ -179,6 +195,36 @@ impl<'a> Report<'a> {
                 "Times a spare worker took the place of one whose load was past its deadline.",
             ),
             stats.replaced_workers,
+        );
+        self.count(
+            metric(
+                "everfresh_breaker_rejected_total",
+                "Loads and refreshes not tried because the breaker was open.",
+            ),
+            stats.breaker_rejected,
+        );
+        self.gauge(
+            metric(
+                "everfresh_breaker_state",
+                "0 while the breaker is closed, 1 while it is half-open, 2 while it is open.",
+            ),
+            stats.breaker as u64,
+        );
+        self.gauge(
+            metric("everfresh_loads_running", "Loads and refreshes that run."),
+            stats.running,
+        );
+        self.gauges(
+            metric(
+                "everfresh_loads_waiting",
+                "Loads and refreshes that wait for their start, by reason.",
+            ),
+            "reason",
+            [
+                ("cold", stats.waiting_cold),
+                ("stale", stats.waiting_stale),
+                ("early", stats.waiting_early),
+            ],
         );
         self.duration(LOAD);
     }

@@ -1,4 +1,4 @@
-//! Durations counted in buckets.
+//! Histograms of durations.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::sync::{Counter, Ordering};
 use crate::time::clock::Tick;
 
-/// Buckets of a histogram: one for each power of two of nanoseconds.
+/// One bucket for each power of two of nanoseconds.
 const BUCKETS: usize = 64;
 
-/// Counters of durations, by their buckets.
-pub(super) struct Buckets(pub(super) [Counter; BUCKETS]);
+/// The counters of a histogram.
+pub(super) struct Buckets([Counter; BUCKETS]);
 
 impl Default for Buckets {
     fn default() -> Self {
@@ -18,9 +18,13 @@ impl Default for Buckets {
     }
 }
 
-#[inline]
-pub(super) fn bucket(ticks: Tick) -> usize {
-    (u64::BITS - ticks.leading_zeros()).min(BUCKETS as u32 - 1) as usize
+impl Buckets {
+    /// The counter of a duration.
+    #[inline]
+    pub(super) fn of(&self, ticks: Tick) -> &Counter {
+        let bits = (u64::BITS - ticks.leading_zeros()) as usize;
+        &self.0[bits.min(BUCKETS - 1)]
+    }
 }
 
 /// Durations counted in powers of two of nanoseconds.

@@ -8,7 +8,7 @@ use std::fmt;
 use crossbeam::utils::CachePadded;
 
 use crate::observe::breaker_state::BreakerState;
-use crate::observe::histogram::{Buckets, Histogram, bucket};
+use crate::observe::histogram::{Buckets, Histogram};
 use crate::observe::reason::LoadReason;
 use crate::protocol::entries::Condition;
 use crate::protocol::publish::Published;
@@ -108,7 +108,7 @@ impl Counters {
             Condition::Fresh => &local.fresh,
             Condition::Early => &local.early,
             // The sum of the buckets is the number of stale hits.
-            Condition::Stale | Condition::AfterFailure => &local.stale_age.0[bucket(stale_for)],
+            Condition::Stale | Condition::AfterFailure => &local.stale_age.of(stale_for),
         });
     }
 
@@ -141,7 +141,7 @@ impl Counters {
     }
 
     pub(crate) fn took(&self, ticks: Tick) {
-        add(&self.load_time.0[bucket(ticks)]);
+        add(&self.load_time.of(ticks));
     }
 
     pub(crate) fn published(&self, published: Published) {

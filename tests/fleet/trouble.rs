@@ -10,7 +10,7 @@ use everfresh::SecondLevel;
 use everfresh::store::{
     ChaosStore, Codec, ErrorClass, Fault, Format, Namespace, Op, PayloadError, Postcard, Rejected,
 };
-use everfresh::{Cache, Source};
+use everfresh::{Breaker, Cache, Source};
 use futures_lite::future::block_on;
 
 use crate::support::{FRESH, Fleet, Gate, until};
@@ -72,6 +72,25 @@ fn a_result_that_cannot_be_stored_is_still_served() {
     assert_eq!(a.get(1), 0);
     until("the failure is counted", || a.stats().not_stored == 1);
     assert_eq!(a.get(1), 0);
+}
+
+#[test]
+fn a_load_that_a_breaker_refuses_ends_its_lease_at_once() {
+    let fleet = Fleet::new();
+    let level = SecondLevel::new(fleet.memory.clone(), "test:v1").unwrap();
+    let broken: Cache<u64, u64> = Cache::builder()
+        .clock(&fleet.clock)
+        .threads(1)
+        .breaker(Breaker::new().of_last(1))
+        .store(level.lease(Duration::from_secs(3)))
+        .try_compute(|_: &u64| Err::<u64, _>("the origin is down"))
+        .build()
+        .unwrap();
+    assert!(broken.get_blocking(&1).unwrap_err().is_load_failure());
+    assert!(broken.get_blocking(&2).unwrap_err().is_unavailable());
+    assert_eq!(broken.store_stats().unwrap().leases_granted, 2);
+    // No time passes, so no lease ends by itself.
+    assert_eq!(fleet.process().get(2), 0);
 }
 
 /// A codec whose `encode` panics and whose `decode` fails.

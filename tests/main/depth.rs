@@ -157,26 +157,34 @@ fn a_chain_of_async_loads_is_limited_too() {
 /// A value that lies in its entry and takes a megabyte.
 struct Large([u8; 1 << 20]);
 
-#[test]
-fn large_values_load_one_within_another() {
+#[inline(never)]
+fn large() -> Large {
+    Large([1; 1 << 20])
+}
+
+/// Loads a chain of this many large values on stacks of 8 MiB.
+fn load_large_values(chain: u64) {
     let handle: Arc<OnceLock<Cache<u64, Large>>> = Arc::default();
     let inside = handle.clone();
     let cache: Cache<u64, Large> = Cache::builder()
         .capacity(10)
         .threads(1)
         .try_compute(move |key: &u64| -> Result<Large, Error> {
-            match *key {
-                0 => Ok(Large([1; 1 << 20])),
-                _ => {
-                    let below = inside.get().unwrap().get_blocking(&(key - 1))?;
-                    assert_eq!(below.0[5], 1);
-                    Ok(Large([1; 1 << 20]))
-                }
+            if let Some(below) = key.checked_sub(1) {
+                assert_eq!(inside.get().unwrap().get_blocking(&below)?.0[5], 1);
             }
+            Ok(large())
         })
         .build()
         .unwrap();
-    handle.set(cache.clone()).unwrap();
-    assert_eq!(cache.get_blocking(&1).unwrap().0[7], 1);
-    assert_eq!(cache.get_blocking(&0).unwrap().0[7], 1);
+    handle.set(cache.clone()).unwrap_or_else(|_| unreachable!());
+    let caller = std::thread::Builder::new().stack_size(8 << 20);
+    let read = move || cache.get_blocking(&(chain - 1)).unwrap().0[7];
+    assert_eq!(caller.spawn(read).unwrap().join().unwrap(), 1);
+}
+
+#[test]
+fn large_values_load_one_within_another() {
+    let chain = std::env::var("CHAIN").map_or(2, |n| n.parse().unwrap());
+    load_large_values(chain);
 }

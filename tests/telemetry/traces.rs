@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use dev_support::caches::gates::{End, numbering};
 use dev_support::caches::*;
 use dev_support::until;
-use everfresh::{Cache, CountingLoader, InjectedFailure, ManualClock};
+use everfresh::{Breaker, Cache, CountingLoader, InjectedFailure, ManualClock};
 use tracing::{Level, Span};
 
 use crate::subscriber::{LoggedEvent, TRACED};
@@ -197,4 +197,31 @@ fn a_load_that_a_busy_loader_leaves_out_is_an_event() {
     loader.release();
     wait(running).unwrap();
     wait(queued).unwrap();
+}
+
+#[test]
+fn a_breaker_that_changes_its_state_is_an_event() {
+    let _ = &*TRACED;
+    let clock = ManualClock::new();
+    let breaker = Breaker::new().of_last(1).probe_every(secs(5));
+    let (cache, tasks, gates) = by_hand(builder(&clock).name("broken").breaker(breaker));
+    for (call, end) in [(0, End::Fail), (1, End::Value(1))] {
+        let mut read = get(&cache, SECRET + call);
+        assert!(is_pending(&mut read));
+        tasks.poll_all();
+        gates.end(call as usize, end);
+        tasks.poll_all();
+        if call == 0 {
+            let event = only_event("broken", "the breaker is open, because");
+            assert_eq!(event, (Level::WARN, LOAD));
+            ready(get(&cache, SECRET + 1)).unwrap_err();
+            clock.advance(secs(5));
+        }
+    }
+    let event = only_event("broken", "not tried, the breaker is open");
+    assert_eq!(event, (Level::DEBUG, None));
+    let event = only_event("broken", "lets one load through");
+    assert_eq!(event, (Level::DEBUG, None));
+    let event = only_event("broken", "the breaker is closed");
+    assert_eq!(event, (Level::INFO, LOAD));
 }

@@ -62,6 +62,7 @@ fn snapshot(service: &Arc<Service>, watched: &Pairing) -> Value {
         Some(Freshness::Fresh) => "fresh",
         Some(Freshness::Stale { .. }) => "stale",
     };
+    let stats = service.cache.stats();
     json!({
         "at": tally.now(),
         "answers": answers
@@ -69,7 +70,8 @@ fn snapshot(service: &Arc<Service>, watched: &Pairing) -> Value {
             .collect::<serde_json::Map<_, _>>(),
         "computes": tally.computes.get(),
         "failures": tally.failures.get(),
-        "computing": tally.computing.get(),
+        "running": stats.running,
+        "waiting": stats.waiting_cold + stats.waiting_stale + stats.waiting_early,
         "due": tally.due.get(),
         "latency": tally.latency(),
         "key": {

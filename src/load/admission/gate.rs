@@ -91,8 +91,8 @@ pub struct GateLimits {
 }
 
 thread_local! {
-    /// The gates at which this thread hands on permits after the load that it is starting; `None`
-    /// while it hands nothing on.
+    // The gates at which this thread hands on permits after the load that it is starting; `None`
+    // while it hands nothing on.
     static HANDING_ON: RefCell<Option<Vec<Arc<Gate>>>> = const { RefCell::new(None) };
 }
 
@@ -328,7 +328,7 @@ impl Gate {
                 true
             }
         });
-        if begun == Ok(false) {
+        if matches!(begun, Ok(false)) {
             return;
         }
         let mut next = Some(self.clone());

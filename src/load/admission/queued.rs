@@ -63,7 +63,8 @@ impl<W: Waiting> Queued<W> {
         let _ = self.next.set(next);
     }
 
-    fn promote(&self) {
+    /// Lets the load wait as a cold one, because a caller waits for it.
+    pub fn promote(&self) {
         // Relaxed: twice in the lane would do no harm.
         let is_first = self.promoted.swap(1, Ordering::Relaxed) == 0;
         if let (true, Some(gate), Some(this)) = (is_first, self.gate.upgrade(), self.this.upgrade())

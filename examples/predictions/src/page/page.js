@@ -76,7 +76,8 @@ function show(event) {
   const seconds = (event.at - before.at) / 1000;
   $("rate").textContent = seconds ? grouped((total(event) - total(before)) / seconds) : "–";
   $("computes").textContent = grouped(event.computes);
-  $("computing").textContent = grouped(event.computing);
+  $("running").textContent = grouped(event.running);
+  $("waiting").textContent = grouped(event.waiting);
   $("store").textContent = event.store;
   $("store").classList.toggle("alarm", event.store === "down");
   timeline(event);

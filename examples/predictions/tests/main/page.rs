@@ -1,6 +1,11 @@
 //! The page, in a browser: buttons are clicked and numbers read.
 
+use std::io::Write;
+
+use dev_support::forecast::TEAMS;
+
 use crate::browser::{Browser, ENTER, TAB};
+use crate::http::connect;
 use crate::processes::{RunningService, eventually, redis};
 
 fn open(browser: &Browser, service: &RunningService) {
@@ -83,6 +88,37 @@ fn the_buttons_do_what_they_say_and_the_numbers_show_it() {
     eventually("requests arrive", || browser.number("#rate") > Some(0));
     browser.click("[data-switch=traffic]");
     eventually("requests end", || browser.number("#rate") == Some(0));
+}
+
+#[test]
+fn the_page_shows_the_loads_that_run_and_those_that_wait() {
+    // Computations that last for seconds, and more of them than the service has threads.
+    let service = RunningService::start(&["--simulations", "500000000"]);
+    let browser = Browser::start("loads");
+    open(&browser, &service);
+    eventually("there is no load", || {
+        (browser.number("#running"), browser.number("#waiting")) == (Some(0), Some(0))
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let teams = TEAMS.iter().map(|(name, ..)| *name);
+    let pairings = teams.clone().flat_map(|home| {
+        let others = teams.clone().filter(move |away| *away != home);
+        others.map(move |away| format!("/predict/{home}/{away}"))
+    });
+    let asking = pairings.take(cores + 2).map(|path| {
+        let mut stream = connect(service.port);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
+        stream
+    });
+    let asking: Vec<_> = asking.collect();
+    eventually("the threads are busy, and the other loads wait", || {
+        let threads = (cores / 2).max(1);
+        let waiting = (asking.len() - threads) as u64;
+        (browser.number("#running"), browser.number("#waiting"))
+            == (Some(threads as u64), Some(waiting))
+    });
+    service.kill();
 }
 
 #[test]
