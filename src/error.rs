@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::iter;
 use std::time::Duration;
 
@@ -143,7 +143,9 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::Panicked(_)))
     }
 
-    /// The loader did not finish within the load timeout. The next caller starts another load.
+    /// The loader did not finish within the load timeout, or its turn did not come. After a
+    /// time-out of the loader the key rests, as after a failure. A late result of it may still be
+    /// published: see [`Builder::load_timeout`](crate::Builder::load_timeout).
     pub fn is_timeout(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
     }
@@ -218,6 +220,20 @@ impl Error {
         self.sources().find_map(|source| source.downcast_ref())
     }
 
+    /// About how many bytes the loader's error takes: its value, and its texts with those of its
+    /// sources. 0 if the loader returned no error. Runs the user's `Display`.
+    pub(crate) fn size(&self) -> u64 {
+        let ErrorCause::Failed(error) = &*self.0 else {
+            return 0;
+        };
+        let mut length = Length(size_of_val(&**error) as u64);
+        for source in self.sources().take(MAX_SOURCES) {
+            // An error of `Display` itself only ends the count of this text.
+            let _ = write!(length, "{source}");
+        }
+        length.0
+    }
+
     /// Whether this error, or an error of a cache below it, has such a cause.
     fn has(&self, is: impl Fn(&ErrorCause) -> bool) -> bool {
         let mut below = self.sources().filter_map(|source| source.downcast_ref());
@@ -227,6 +243,19 @@ impl Error {
     /// The errors below this one, from the nearest to the original one.
     fn sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
         iter::successors(self.source(), |&error| error.source())
+    }
+}
+
+/// The sources of an error that are counted. A chain that leads back to itself has no end.
+const MAX_SOURCES: usize = 64;
+
+/// Counts the bytes of the texts that are written to it.
+struct Length(u64);
+
+impl fmt::Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len() as u64;
+        Ok(())
     }
 }
 

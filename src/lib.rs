@@ -135,9 +135,9 @@
 //!   [`capacity`](Builder::capacity).
 //! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
 //!   its capacity, such a key may be loaded again.
-//! - A loader that hangs keeps its thread or task; the cache continues, but cannot interrupt it. If
-//!   as many loads of `compute` hang as the pool has [`threads`](Builder::threads), this cache
-//!   computes nothing more. Callers of missing keys then get a time-out, and stale values are
+//! - A computation that hangs keeps its thread; the cache continues, but cannot interrupt it. A spare
+//!   thread takes its place, at most as many as the pool has [`threads`](Builder::threads). When
+//!   twice that many hang, the pool computes nothing more. Callers of missing keys then get a time-out, and stale values are
 //!   served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next load of its key.
@@ -248,7 +248,7 @@ pub mod model {
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
     pub use crate::protocol::flight::{Flight, Help, Made, Outcome};
-    pub use crate::protocol::publish::{ClaimGuard, Published};
+    pub use crate::protocol::publish::{Answer, ClaimGuard, Expiry, Published};
     pub use crate::protocol::removal::Removals;
     pub use crate::protocol::table::{Inserted, Place, Table};
     pub use crate::protocol::times::{Lifetime, Times};

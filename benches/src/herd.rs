@@ -49,29 +49,35 @@ pub fn run(report: &mut Report, quick: bool) {
                 waits.push(since.elapsed().as_secs_f64() * 1e3);
             }
             herd.join_all().await;
-            let most = most_at_once(&loader.take());
+            let loads = loader.take();
+            let most = most_at_once(&loads);
+            // The timer of the runtime is late by about a millisecond.
+            let longest = loads.iter().map(|(begun, ended)| *ended - *begun).max();
+            let load = longest.unwrap_or(LOAD).as_secs_f64() * 1e3;
             waits.sort_by(f64::total_cmp);
             [
                 most as f64,
                 waits[COLD as usize / 2],
                 waits[COLD as usize - 1],
+                load,
             ]
         });
         runtime.shutdown_background();
         measured
     });
-    for (peer, [most, p50, max]) in peers.iter().zip(medians) {
+    for (peer, [most, p50, max, load]) in peers.iter().zip(medians) {
         let figure = Figure::new("herd")
             .text("contender", peer.name)
             .count("stale", KEYS)
             .number("most_loads", most)
             .number("cold_p50_ms", p50)
             .number("cold_max_ms", max)
+            .number("load_ms", load)
             .bar("herd cold p50", peer.name, p50, "ms");
         report.add(match peer.name {
             ours::BOUNDED => figure.at_most("loads at once", most, 8.0).at_most(
                 "cold p50 to the load",
-                p50 / (LOAD.as_secs_f64() * 1e3),
+                p50 / load,
                 2.0,
             ),
             _ => figure,

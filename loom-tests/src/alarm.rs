@@ -64,6 +64,25 @@ fn an_alarm_against_the_check_of_the_list() {
     });
 }
 
+/// P3: an alarm that is set while the alarms of dropped sleepers are removed is kept.
+#[test]
+fn an_alarm_against_the_removal_of_others() {
+    run_model(Two, || {
+        let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
+        let alarms = Arc::new(Alarms::default());
+        let gone = sleeper(&Arc::new(Flight::new(ClaimToken::NEVER)));
+        assert!(alarms.set(3, gone));
+        let remover = spawn({
+            let alarms = alarms.clone();
+            move || alarms.dropped()
+        });
+        let _ = alarms.set(DEADLINE, sleeper(&flight));
+        remover.join().unwrap();
+        assert_eq!(alarms.ring(0), DEADLINE, "an alarm is lost");
+        drop(flight);
+    });
+}
+
 /// The time at which a manual clock begins.
 const START: u64 = 1_000_000_000_000_000;
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use everfresh::model::Table;
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};
@@ -14,17 +13,20 @@ use crate::run_model;
 /// An entry never comes back after it left. So an entry that is in the table before and after a
 /// read of another was there during that read.
 fn both_at_once(cache: &Cache) -> bool {
-    let places: Vec<_> = Table::<Item>::places(0).collect();
+    let places: Vec<_> = cache.table.occupied_in(0).collect();
+    let [first_place, second_place] = places[..] else {
+        return false;
+    };
     let value_at = |place| {
         cache
             .table
             .item_at(place)
             .filter(|entry| !entry.is_loading())
     };
-    let Some(first) = value_at(places[0]) else {
+    let Some(first) = value_at(first_place) else {
         return false;
     };
-    value_at(places[1]).is_some() && cache.table.holds(places[0], first.arc())
+    value_at(second_place).is_some() && cache.table.holds(first_place, first.arc())
 }
 
 /// The limit: a value that is inserted during a read never exceeds it.
@@ -131,55 +133,5 @@ fn insert_against_invalidate_against_an_observer() {
         invalidator.join().unwrap();
         assert_eq!(peek(&cache, 2), Some(20));
         assert_exact(&cache);
-    });
-}
-
-/// P3: the value that a load is about to evict is removed before. There is room then.
-#[test]
-fn load_in_a_full_set_whose_value_leaves() {
-    run_model(TwoBusy, || {
-        let cache = empty();
-        let loading = begin(&cache, 1, CREATED);
-        assert!(put(&cache, 2, 20, CREATED));
-        let other = spawn({
-            let cache = cache.clone();
-            move || invalidate(&cache, 2)
-        });
-        let begun = ours(begun(&cache, 3, CREATED));
-        assert!(begun.is_some(), "no room in a set with a value");
-        other.join().unwrap();
-        drop((loading, begun));
-    });
-}
-
-/// P3: the value that a load is about to evict gets its successor before.
-#[test]
-fn load_in_a_full_set_whose_value_is_replaced() {
-    run_model(Two, || {
-        let cache = filled();
-        let loading = begin(&cache, 2, STALE);
-        let claim = claim(&cache, STALE);
-        let refresher = spawn(move || publish(claim, 1, STALE));
-        let begun = ours(begun(&cache, 3, STALE));
-        assert!(begun.is_some(), "no room in a set with a value");
-        refresher.join().unwrap();
-        drop((loading, begun));
-    });
-}
-
-/// P3: an insert is about to fill the last way, so no load holds it.
-#[test]
-fn load_in_a_set_that_an_insert_fills() {
-    run_model(TwoBusy, || {
-        let cache = empty();
-        let loading = begin(&cache, 1, CREATED);
-        let other = spawn({
-            let cache = cache.clone();
-            move || put(&cache, 2, 20, CREATED)
-        });
-        let begun = ours(begun(&cache, 3, CREATED));
-        assert!(begun.is_some(), "no room in a set without a second load");
-        other.join().unwrap();
-        drop((loading, begun));
     });
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use everfresh::Error;
 use everfresh::model::{
-    Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime, Limits,
-    Made, Outcome, Place, Published, Read, Removals, Table, Times, Timing, Weight, generation,
+    Answer, Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime,
+    Limits, Made, Outcome, Place, Published, Read, Removals, Times, Timing, Weight, generation,
 };
 use loom::future::block_on;
 
@@ -224,13 +224,29 @@ pub fn publish_weighing(
 /// entry.
 pub fn end_without_value(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = None;
-    claim.remove(cache.timed_out(), |it| left = Some(it));
+    claim.remove(cache.timed_out(), Answer::NotFound, |it| left = Some(it));
     left.expect("`commit` is called")
 }
 
 /// Ends a claim as a load that failed.
 pub fn fail(cache: &Cache, claim: ClaimGuard<u8, u64>, until: u64) {
     claim.fail(cache.timed_out(), until);
+}
+
+/// Of a late load with the value 1 and the load that may have taken it over, with the value 2, one
+/// result is published.
+pub fn assert_first_counts(cache: &Cache, late: Published, took_over: Option<Published>) {
+    let first = match (late, took_over) {
+        (Published::Yes, None | Some(Published::TakenOver)) => 1,
+        (Published::TakenOver, Some(Published::Yes)) => 2,
+        other => panic!("not exactly one result was published: {other:?}"),
+    };
+    assert_eq!(peek(cache, KEY), Some(first));
+}
+
+/// The deadline of a load that goes on. Its claim rests until then.
+pub fn expire(cache: &Cache, claim: &ClaimGuard<u8, u64>, until: u64) {
+    claim.expiry().expire(cache.timed_out(), until);
 }
 
 pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
@@ -251,7 +267,7 @@ pub fn get(cache: &Arc<Cache>, key: u8, now: u64, load: impl Fn(ClaimGuard<u8, u
             match begun(cache, key, now) {
                 Begun::Ours(claim) => looked = Read::Load(claim, None),
                 Begun::Exists => continue,
-                Begun::Full(_) => unreachable!("no model fills a set with loads"),
+                Begun::Full(..) => unreachable!("no such model fills a set with loads"),
             }
         }
         return match looked {
@@ -301,8 +317,8 @@ fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
 /// All items in the table.
 pub fn entries(cache: &Cache) -> Vec<Held<Item>> {
     (0..cache.table.sets())
-        .flat_map(Table::<Item>::places)
-        .filter_map(|place| cache.table.item_at(place))
+        .flat_map(|set| cache.table.items(set))
+        .map(|(_, item)| item)
         .collect()
 }
 

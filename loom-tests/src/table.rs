@@ -51,9 +51,7 @@ fn find(table: &Table<Pair>, key: u64) -> Option<u64> {
 }
 
 fn everything(table: &Table<Pair>) -> Vec<Held<Pair>> {
-    Table::<Pair>::places(0)
-        .filter_map(|place| table.item_at(place))
-        .collect()
+    table.items(0).map(|(_, item)| item).collect()
 }
 
 /// A table that holds one item.

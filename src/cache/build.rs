@@ -20,9 +20,12 @@ use crate::protocol::removal::Removals;
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
-/// Ways of the table for each entry of capacity. With three, one key in eighteen thousand finds its
-/// set full.
+/// Ways of the table for each entry of capacity, and for each load that may run. With three, one
+/// key in eighteen thousand finds its set full.
 const WAYS_PER_ENTRY: usize = 3;
+
+/// The loads for which the table has room beside the values.
+const LOADS: usize = 256;
 
 /// From this soft limit on, a clock in steps of some milliseconds is precise enough.
 const COARSE_FROM: Duration = Duration::from_millis(400);
@@ -62,10 +65,10 @@ where
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
     /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue` or `load_rate` of zero or
-    /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for` shorter
-    /// than `stale_for`; a NUL character in a name; a setting that has no effect on the loader, or
-    /// beside another one; a capacity for which there is not enough memory; and, without the
-    /// feature `tokio`, an async loader without a `spawner`.
+    /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for`
+    /// shorter than `stale_for`; a NUL character in a name; a setting that has no effect on the
+    /// loader, or beside another one; a capacity for which there is not enough memory; and,
+    /// without the feature `tokio`, an async loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -110,7 +113,7 @@ where
         let limits = Limits {
             entries: max_entries,
             weight: max_weight,
-            ways: max_entries * WAYS_PER_ENTRY,
+            ways: (max_entries + LOADS) * WAYS_PER_ENTRY,
         };
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
@@ -234,7 +237,7 @@ where
             ),
             (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
         };
-        match has_memory_for(entries) {
+        match has_memory_for(entries.saturating_add(LOADS)) {
             true => Ok(entries),
             false => Err(BuildError::setting(format!(
                 "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \
@@ -253,6 +256,8 @@ where
             backoff_from: ticks(self.backoff.0),
             backoff_to: ticks(self.backoff.1),
             not_found_for: ticks(self.not_found_for),
+            load_timeout: self.load_timeout,
+            keep_late_loads: self.runner.keep_late_loads.unwrap_or(false),
         }
     }
 }

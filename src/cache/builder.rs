@@ -73,6 +73,7 @@ impl<K, V> Cache<K, V> {
                 threads: None,
                 thread_name: None,
                 spawner: None,
+                keep_late_loads: None,
             },
             admission: AdmissionSettings::default(),
             hasher: RandomState::default(),
@@ -108,9 +109,15 @@ impl<K, V, S> Builder<K, V, S> {
     /// The largest number of resident values; the limit holds at every moment.
     ///
     /// Default: 10 000. With [`max_weight`](Self::max_weight) the default follows the weight.
-    /// [`build`](Self::build) allocates 35 to 40 bytes for each entry; a capacity for which there
-    /// is not enough memory is a [`BuildError`]. At most 13 of the keys that share one hash are
-    /// resident.
+    /// [`build`](Self::build) allocates 35 to 40 bytes for each entry, and 8 KB for the loads under
+    /// way; a capacity for which there is not enough memory is a [`BuildError`]. At most 13 of the
+    /// keys that share one hash are resident.
+    ///
+    /// A load takes no value's place while it runs. Where keys of many loads share one set of the
+    /// table, further callers wait until one of these loads ends. A read inside a load does not
+    /// wait: its load runs at once, its result goes to that read alone and is not kept, and another
+    /// such read of the same key loads again. An insert is always kept; it may take the place of a
+    /// load, whose callers still get the result, which is then not kept.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = Some(entries);
         self
@@ -229,14 +236,29 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// The longest time that a load or refresh may take. After it the waiting callers get an error
-    /// that [`is_timeout`](crate::Error::is_timeout), and the next caller may start another load.
-    /// Default: 30 s.
+    /// that [`is_timeout`](crate::Error::is_timeout). Default: 30 s.
     ///
     /// The timeout never comes early. It comes late by at most two steps of the [`Clock`], plus the
-    /// time that the system needs to wake a thread. The function is not interrupted: it keeps its
-    /// thread or task. Its late result is discarded if another load of the key has started, and
-    /// kept otherwise. So a load that takes longer than this may run beside the next load of the
-    /// same key. With [`Duration::MAX`] a load that hangs keeps its callers and its key for ever.
+    /// time that the system needs to wake a thread. A load that had to wait for its turn gets the
+    /// full time from its start, and its callers wait as long. If its turn does not come within
+    /// `load_timeout` it never runs, and its callers get the same error.
+    ///
+    /// # At the deadline
+    ///
+    /// - A time-out is a failure: the key rests for its [`backoff`](Self::backoff). Then the next
+    ///   caller may start another load.
+    /// - The future of an async load is dropped, unless [`keep_late_loads`](Self::keep_late_loads)
+    ///   is set. It is dropped when its runtime polls it, so a loader that blocks the thread of the
+    ///   runtime goes on.
+    /// - A computation cannot be interrupted. It goes on and keeps its thread, perhaps beside the
+    ///   next load of the same key.
+    /// - With a store, the lease is given back, so other processes may load the key at once.
+    ///
+    /// Slow is not down: the result of a load that goes on is published when it comes, if it is the
+    /// first since the value that it replaces, and if the key was not written, invalidated or
+    /// evicted since. A late failure changes nothing.
+    ///
+    /// With [`Duration::MAX`] a load that hangs keeps its callers and its key for ever.
     ///
     /// # fork
     ///
@@ -250,12 +272,38 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The backoff of a key after its loader failed: `first`, doubled with each further failure up
-    /// to `longest`, less a random part of up to a half. Default: 100 ms to 30 s.
+    /// Lets an async load go on after its [`load_timeout`](Self::load_timeout). Default: false, its
+    /// future is dropped.
+    ///
+    /// For an origin that is slow but whose answers are worth the wait: the late result is
+    /// published like that of a computation. A load that hangs then keeps what it holds, such as a
+    /// connection, and after the backoff the next load takes another. With `compute` this setting
+    /// would have no effect, so `build` refuses it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use everfresh::Cache;
+    /// let reports: Cache<u64, String> = Cache::builder()
+    ///     .load_timeout(Duration::from_secs(2))
+    ///     .keep_late_loads(true)
+    ///     .spawner(|load| { std::thread::spawn(|| futures_lite::future::block_on(load)); })
+    ///     .load(async |id: &u64| format!("report {id}"))
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_late_loads(mut self, keep: bool) -> Self {
+        self.runner.keep_late_loads = Some(keep);
+        self
+    }
+
+    /// The backoff of a key after its loader failed or timed out: `first`, doubled with each
+    /// further failure up to `longest`, less a random part of up to a half. Default: 100 ms to 30
+    /// s.
     ///
     /// During the backoff a stale value is served, and callers of a key without a value get the
-    /// error of the last attempt at once. There is no backoff after a timeout, and `refresh` does
-    /// not wait for it.
+    /// error of the last attempt at once. `refresh` does not wait for it.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self
@@ -272,7 +320,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// Default: the [`capacity`](Self::capacity), but at least 1 000.
     ///
     /// Negative entries take no room from values. It must be at least 1, because a key without a
-    /// negative entry has no backoff.
+    /// negative entry has no backoff. All remembered errors together take at most 64 MB, by the
+    /// size of their texts: large errors leave room for fewer keys, and the text of an error above
+    /// 4 MB is not kept.
     pub fn negative_capacity(mut self, keys: u64) -> Self {
         self.negative_capacity = Some(keys);
         self

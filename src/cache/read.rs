@@ -295,7 +295,7 @@ where
                 {
                     Outcome::Published(entry, made) => {
                         let source = match made {
-                            Made::Here => source,
+                            Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
                         if let Some(kept) = self.hand_over(entry, source) {
@@ -364,37 +364,33 @@ where
         let key = key.to_key();
         let mut drop_later = DropLater::new();
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
-        let full = match begun {
-            Begun::Ours(claim) => {
-                // Another load may have begun and ended between the two steps above, so the
-                // negative entries are asked again. Callers that have joined this load meanwhile
-                // read again, because a write that came before them may have forgotten the negative
-                // entry.
-                let started = match self.known(&claim.entry().key, now) {
-                    Known::NotFound(error) => {
-                        claim.abandon();
-                        Ok(Some(Unserved::Failed(error)))
-                    }
-                    Known::Failures(_) => Ok(Some(self.lead(claim, None))),
-                };
-                self.entries.removals.deliver();
-                return started;
+        let (claim, loads) = match begun {
+            Begun::Ours(claim) => (Some(claim), Vec::new()),
+            Begun::Exists => (None, Vec::new()),
+            // A caller from outside waits for one of the loads to end. A load must not, because the
+            // load that it waits for might wait for it. So it loads without a place.
+            Begun::Full(claim, _) if WaitNode::current().is_some() => (Some(claim), Vec::new()),
+            Begun::Full(claim, loads) => {
+                claim.abandon();
+                (None, loads)
             }
-            Begun::Exists => None,
-            Begun::Full(flight) => Some(flight),
         };
+        // Another load may have begun and ended between the two steps above, so the negative
+        // entries are asked again. Callers that have joined this load meanwhile read again, because
+        // a write that came before them may have forgotten the negative entry.
+        let started = claim.map(|claim| match self.known(&claim.entry().key, now) {
+            Known::NotFound(error) => {
+                claim.abandon();
+                Unserved::Failed(error)
+            }
+            Known::Failures(_) => self.lead(claim, None),
+        });
         self.entries.removals.deliver();
         drop(drop_later);
-        match full {
-            None => {}
-            // Every way of the set holds a load. A caller from outside waits for one of them to
-            // end. A load must not, because the load that it waits for might wait for it.
-            Some(_) if WaitNode::current().is_some() => return Err(Error::overloaded()),
-            Some(flight) => {
-                self.wait(&flight, Source::Coalesced).await?;
-            }
+        if !loads.is_empty() {
+            Flight::land_any(&loads, &self.state.clock).await;
         }
-        Ok(None)
+        Ok(started)
     }
 
     /// The flight of a load that this call or another one began; `None` to read again.

@@ -89,8 +89,10 @@ where
                     has_looked = true;
                     match self.wait(&flight, source).await? {
                         _ if is_too_old => continue,
-                        // Another process may have made this value before the call.
-                        Outcome::Published(_, Made::Elsewhere) | Outcome::Superseded => continue,
+                        // Another process may have made this value before the call, or a load that
+                        // began before it and passed its deadline.
+                        Outcome::Published(_, Made::Elsewhere | Made::Earlier)
+                        | Outcome::Superseded => continue,
                         Outcome::Published(entry, Made::Here) => {
                             match self.hand_over(entry, source) {
                                 Some(kept) => return Ok(kept),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Fleet;
 use super::terms::{terms, ttl};
-use crate::load::job::Leased;
+use crate::load::job::{GiveBack, Leased};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
@@ -13,11 +13,12 @@ use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::time::clock::ticks;
 
-/// The lease of one job, which loads for the fleet.
+/// The lease of one job, which loads for the fleet. Unless it ended before, dropping it gives it
+/// back: its job was shed, taken over, or dropped with its runtime.
 pub(super) struct Lease<K, V> {
     fleet: Arc<Fleet<K, V>>,
     grant: Grant,
-    held: HeldLease,
+    held: Arc<HeldLease>,
 }
 
 /// The grant of the store.
@@ -29,8 +30,7 @@ pub(super) struct Grant {
     pub(super) replaces: bool,
 }
 
-/// A lease in the store. Unless it ended before, dropping it gives it back: its job was shed, taken
-/// over, or dropped with its runtime.
+/// A lease in the store.
 struct HeldLease {
     store: Arc<dyn Store>,
     key: StoreKey,
@@ -40,9 +40,15 @@ struct HeldLease {
 }
 
 impl HeldLease {
-    fn give_back(&self, cool_down: Option<Duration>) {
+    /// Ends the lease here; false if it has ended before. Of the deadline and the result of its
+    /// load, one ends it.
+    fn end(&self) -> bool {
         // Relaxed: one renewal too many does no harm.
-        if self.ended.swap(1, Ordering::Relaxed) != 0 {
+        self.ended.swap(1, Ordering::Relaxed) == 0
+    }
+
+    fn release(&self, cool_down: Option<Duration>) {
+        if !self.end() {
             return;
         }
         let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
@@ -53,9 +59,15 @@ impl HeldLease {
     }
 }
 
-impl Drop for HeldLease {
+impl GiveBack for HeldLease {
+    fn give_back(&self) {
+        self.release(None);
+    }
+}
+
+impl<K, V> Drop for Lease<K, V> {
     fn drop(&mut self) {
-        self.give_back(None);
+        self.held.release(None);
     }
 }
 
@@ -75,12 +87,12 @@ where
         let lease = Lease {
             fleet: fleet.clone(),
             grant,
-            held: HeldLease {
+            held: Arc::new(HeldLease {
                 store: fleet.store.clone(),
                 key,
                 token: grant.token,
                 ended: Arc::new(AtomicU8::new(0)),
-            },
+            }),
         };
         let renewing = lease.renewing(interest);
         fleet.store.spawn(Box::pin(renewing));
@@ -147,7 +159,7 @@ where
                 return;
             }
         };
-        self.held.ended.store(1, Ordering::Relaxed);
+        let late = !self.held.end();
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         let publish = Publish {
             base: self.grant.base,
@@ -155,7 +167,7 @@ where
             payload,
             ttl: ttl(&terms),
         };
-        let token = self.grant.token;
+        let Grant { token, base, .. } = self.grant;
         self.fleet.in_background(async move {
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
@@ -166,6 +178,10 @@ where
                         fleet.remove_entry(key.hash(), &entry);
                     }
                 }
+                // The value came after the deadline, when the lease had been given back. The store
+                // refuses it even if nothing happened to the key. It stays in this process unless
+                // something later is known.
+                Ok(Stored::Refused) if late && fleet.versions.accepts(key.hash(), base) => {}
                 Ok(Stored::Refused) => {
                     trace::refused(&fleet.state.name);
                     fleet.counters.refused.add();
@@ -179,16 +195,20 @@ where
         });
     }
 
+    fn at_deadline(&self) -> Arc<dyn GiveBack> {
+        self.held.clone()
+    }
+
     fn failed(self: Box<Self>, rest: Duration) {
-        self.held.give_back(Some(rest));
+        self.held.release(Some(rest));
     }
 
     /// The store must not keep a value for this key either.
     fn not_found(self: Box<Self>) {
-        if !self.grant.replaces {
+        // A late answer counts in this process only, like a late value.
+        if !self.grant.replaces || !self.held.end() {
             return;
         }
-        self.held.ended.store(1, Ordering::Relaxed);
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         self.fleet.in_background(async move {
             let _ = fleet.store.invalidate(&key, fleet.origin).await;

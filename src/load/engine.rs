@@ -14,6 +14,7 @@ use crate::load::runtime::Home;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
 use crate::protocol::flight::{Flight, Help};
+use crate::protocol::publish::Answer;
 use crate::sync::Arc;
 
 /// How a loader runs jobs.
@@ -50,7 +51,11 @@ where
             return None;
         }
         let (f, flight) = (f.clone(), job.claim.flight().clone());
-        let task = Arc::new(Task::new(move || job.compute(|request| f(request))));
+        // Weak, because the pool holds its queued tasks.
+        let workers = Arc::downgrade(pool);
+        let task = Arc::new(Task::new(move || {
+            job.compute(|request| f(request), workers);
+        }));
         pool.queue(reason, task.clone());
         Some((flight, task))
     })
@@ -129,7 +134,7 @@ where
     let ask = Ask {
         reason,
         free: is_free,
-        deadline: flight.token.deadline(),
+        deadline: flight.token().deadline(),
         queue: &admission.queue,
     };
     let at_gate = AtGate {
@@ -190,7 +195,7 @@ where
         let AtGate { mut job, start } = self;
         job.pass.leave_queue();
         // A load without a permit was asked for by another load, which waits for this very result.
-        if !job.pass.is_free() && !job.claim.is_effective() {
+        if !job.pass.is_free() && !job.claim.is_effective(Answer::Failed) {
             // It was invalidated, overwritten, evicted or taken over while it waited.
             return job.abandon();
         }

@@ -12,9 +12,10 @@ use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
+use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
-use crate::protocol::publish::{ClaimGuard, Interest, Published};
+use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::rng::with_rng;
 use crate::sync::Arc;
@@ -31,13 +32,20 @@ pub(super) fn panicked(panic: Panic) -> Error {
 }
 
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
-pub(crate) trait Leased<K, V>: Send {
+pub(crate) trait Leased<K, V>: Send + Sync {
     /// The loader made this entry; `published` says whether it is resident.
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
     /// The loader says that the key has no value.
     fn not_found(self: Box<Self>);
+    /// Gives the lease back at the deadline, while the loader runs.
+    fn at_deadline(&self) -> Arc<dyn GiveBack>;
+}
+
+/// A lease that can be given back before its job ends.
+pub(crate) trait GiveBack: Send + Sync {
+    fn give_back(&self);
 }
 
 /// The claim of a job.
@@ -48,11 +56,13 @@ pub(crate) trait Leased<K, V>: Send {
 pub(super) struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
+    reason: LoadReason,
     /// [`CacheState::remember`], which needs more of a key than a drop may ask for.
     remember: Remember<K, V>,
 }
 
-type Remember<K, V> = fn(&CacheState<K, V>, ClaimGuard<K, V>, Error, Tick, Tick, u32);
+type Remember<K, V> =
+    fn(&CacheState<K, V>, ClaimGuard<K, V>, Answer, Error, Tick, Tick, u32) -> bool;
 
 impl<K, V> Attempt<K, V> {
     /// The claim, to be ended by the caller.
@@ -61,6 +71,11 @@ impl<K, V> Attempt<K, V> {
             Some(claim) => claim,
             None => unreachable!("an attempt loses its claim only together with itself"),
         }
+    }
+
+    /// See [`ClaimGuard::start`].
+    pub(super) fn start(&mut self, now: Tick) -> bool {
+        self.claim.as_mut().is_some_and(|claim| claim.start(now))
     }
 }
 
@@ -80,13 +95,20 @@ impl<K, V> Drop for Attempt<K, V> {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
             let state = &*self.state;
-            let rest = with_rng(|rng| state.policy.backoff(failures, rng));
             let now = state.clock.now();
-            if claim.is_wanted() {
-                trace::load_dropped(&state.name, Duration::from_nanos(rest));
+            if !claim.is_wanted() {
+                // Its waiters read again, unless they have been answered.
+                return claim.abandon();
             }
+            let rest = with_rng(|rng| state.policy.backoff(failures, rng));
+            state.counters.dropped();
+            trace::load_dropped(&state.name, self.reason, Duration::from_nanos(rest));
             match claim.entry().is_loading() {
-                true => (self.remember)(state, claim, Error::cancelled(), now, rest, failures + 1),
+                true => {
+                    let error = Error::cancelled();
+                    let failures = failures + 1;
+                    (self.remember)(state, claim, Answer::Failed, error, now, rest, failures);
+                }
                 false => claim.cancel(now.saturating_add(rest)),
             }
         }
@@ -115,6 +137,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let claim = Attempt {
             claim: Some(claim),
             state: state.clone(),
+            reason,
             remember: CacheState::remember,
         };
         Job {
@@ -163,7 +186,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         times: Times,
         now: Tick,
     ) -> Option<(Arc<Entry<K, V>>, Published)> {
-        match self.entry(value, times) {
+        match self.entry(&mut Some(value), times) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
                 Some((new, published))
@@ -178,14 +201,22 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
     /// can still fail here. They run as a part of the load, so a read of the same key in them is
     /// recursive.
-    pub(super) fn entry(&self, value: V, times: Times) -> Result<Arc<Entry<K, V>>, Panic> {
+    ///
+    /// The value is taken out of its place only here, because each move of a large one is a copy on
+    /// the stack.
+    pub(super) fn entry(
+        &self,
+        value: &mut Option<V>,
+        times: Times,
+    ) -> Result<Arc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
         let _entered = self.claim.flight().wait_node().enter();
-        let ask = || (old.key.clone(), self.state.weigh(&old.key, &value));
+        let weigh = |value| self.state.weigh(&old.key, value);
+        let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
         let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
-        Ok(Arc::new(Entry::ready(
+        Ok(Arc::new(Entry::made(
             key,
-            value,
+            value.take(),
             times,
             old.eviction_state(weight),
         )))
@@ -219,9 +250,19 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let Job { claim, state, .. } = self;
         let (claim, now) = (claim.take(), state.clock.now());
         match claim.entry().is_loading() {
-            true => state.remember(claim, error, now, rest, 0),
+            true => {
+                state.remember(claim, Answer::Failed, error, now, rest, 0);
+            }
             false => claim.rest(error, now.saturating_add(rest)),
         }
+    }
+
+    /// Ends the job untried, because its turn did not come before its deadline. The key does not
+    /// rest, because the loader is not to blame.
+    pub(super) fn too_late(self, now: Tick) {
+        let Job { claim, state, .. } = self;
+        let error = Error::timed_out(state.policy.load_timeout);
+        claim.take().rest(error, now);
     }
 
     /// Gives the claim back untried, because the loader has no room.

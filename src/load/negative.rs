@@ -10,6 +10,10 @@
 //! it would run under the locks of `moka` or on a thread of another cache: an entry that is dropped
 //! there leaves its key and its error in a queue, which callers empty when they hold nothing.
 //!
+//! Errors may be large, so entries are weighed: all of them together hold at most [`MAX_BYTES`] of
+//! errors. The size of an error is that of its value and of its texts, because no error tells what
+//! else it holds. The texts are written, which runs the user's `Display`, before the entry is made.
+//!
 //! # Races with `insert` and `invalidate` (P4)
 //!
 //! A negative entry is written *before* the entry of its load leaves the table, and counts only
@@ -34,6 +38,13 @@ use crate::time::clock::Tick;
 
 /// How much longer than its rest a failure is remembered, so that the next failure rests longer.
 const REMEMBER: u32 = 2;
+
+/// The largest size of all errors of a cache together, in bytes.
+const MAX_BYTES: u64 = 1 << 26;
+
+/// An error that takes more than this part of [`MAX_BYTES`] is replaced by a short one, so that its
+/// key rests all the same.
+const LARGEST_PART: u64 = 16;
 
 /// How long an entry is kept at least and at most, by the real clock.
 const AT_LEAST: Duration = Duration::from_secs(60);
@@ -61,6 +72,8 @@ struct NegativeEntry {
     until: Tick,
     lasts: Duration,
     failures: u32,
+    /// The weight, in entries without an error.
+    weight: u32,
     committed: AtomicU8,
 }
 
@@ -111,6 +124,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         failures: u32,
     ) -> Uncommitted<'_> {
         let hash = self.hasher.hash_one(&key);
+        let (error, weight) = weighed(error, self.capacity);
         let rest = Duration::from_nanos(until.saturating_sub(now));
         let entry = Arc::new(NegativeEntry {
             content: Some((Box::new(key), error)),
@@ -118,6 +132,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
             until,
             lasts: (rest * REMEMBER).clamp(AT_LEAST, AT_MOST),
             failures,
+            weight,
             committed: AtomicU8::new(0),
         });
         let entries = &**(self.entries).get_or_init(|| make_entries(self.capacity));
@@ -185,9 +200,29 @@ impl NegativeEntries for BoundedCache<u64, Arc<NegativeEntry>, RandomState> {
     }
 }
 
+/// The error to remember, and its weight in a memory of so many keys.
+///
+/// An entry counts as one key for each share that its error takes of [`MAX_BYTES`]. So both limits,
+/// of keys and of bytes, are one.
+fn weighed(error: Error, capacity: u64) -> (Error, u32) {
+    let bytes = error.size();
+    if bytes > MAX_BYTES / LARGEST_PART {
+        return (
+            Error::failed("the error of the loader is too large to be kept"),
+            1,
+        );
+    }
+    let share = (MAX_BYTES / capacity.max(1)).max(1);
+    let weight = bytes
+        .div_ceil(share)
+        .clamp(1, (capacity / LARGEST_PART).max(1));
+    (error, u32::try_from(weight).unwrap_or(u32::MAX))
+}
+
 fn make_entries(capacity: u64) -> Box<dyn NegativeEntries> {
     let entries = BoundedCache::builder()
         .max_capacity(capacity)
+        .weigher(|_: &u64, entry: &Arc<NegativeEntry>| entry.weight)
         .expire_after(Lasting)
         .build_with_hasher(RandomState::default());
     Box::new(entries)

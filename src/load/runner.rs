@@ -17,6 +17,7 @@ pub(crate) struct Runner {
     pub(crate) threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
     pub(crate) spawner: Option<Spawner>,
+    pub(crate) keep_late_loads: Option<bool>,
 }
 
 impl Runner {
@@ -26,6 +27,12 @@ impl Runner {
                 "`spawner` has no effect on `compute`, which runs on threads of a pool; give the \
                  loader with `load`, or leave `spawner` out",
             ));
+        }
+        if let Some(keep) = self.keep_late_loads {
+            return Err(BuildError::setting(format!(
+                "`keep_late_loads` is {keep}; it has no effect on `compute`, which always goes on \
+                 after its deadline; give the loader with `load`, or leave `keep_late_loads` out"
+            )));
         }
         if let Some(pool) = self.pool {
             let given = [

@@ -3,19 +3,24 @@
 use std::future::poll_fn;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::error::{BuildError, Error};
+use crate::load::deadline::Deadline;
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Loaded, Loader, Request, Returned, boxed};
+use crate::load::workers::Workers;
 use crate::observe::metrics::{self, Ended};
 use crate::observe::trace::{self, TraceSpan};
+use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
+use crate::protocol::publish::{Answer, Published};
 use crate::rng::with_rng;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
+use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
 
 /// How a load ended.
@@ -24,54 +29,59 @@ enum Ending<K, V> {
     NotFound(Box<Loaded<V>>),
     Failed(Error),
     Panicked(Panic),
+    /// Its future was dropped at its deadline.
+    TimedOut,
 }
 
 /// A job whose loader runs.
 struct RunningJob<K, V> {
     // Dropped before the claim that it was made from.
     request: Request<K, V>,
+    deadline: Arc<Deadline<K, V>>,
     job: Job<K, V>,
     started: Tick,
     span: TraceSpan,
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
-    /// Runs a function that computes, here and now.
-    pub(super) fn compute(self, f: impl FnOnce(&Request<K, V>) -> Returned<V>) {
-        if let Some(running) = self.begin() {
-            let entered = running.job.claim.flight().wait_node().enter();
-            let run = || running.span.within(|| f(&running.request));
+impl<K, V> Job<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Runs a function that computes, here and now. While it is past its deadline, a spare of
+    /// `workers` takes the place of this thread.
+    pub(super) fn compute(
+        self,
+        f: impl FnOnce(&Request<K, V>) -> Returned<V>,
+        workers: Weak<Workers>,
+    ) {
+        if let Some(running) = self.begin(Some(workers)) {
+            let run = || running.within(|| f(&running.request));
             let returned = catch_unwind(AssertUnwindSafe(run));
-            drop(entered);
-            running.finish(returned);
+            running.finish(Some(returned));
         }
     }
 
     /// Runs a function that waits. Dropping this future gives the claim back.
     pub(super) async fn load(self, loader: Arc<impl Loader<K, V>>) {
-        if let Some(running) = self.begin() {
+        if let Some(running) = self.begin(None) {
             let returned = {
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
-                let mut future = pin!(async { boxed(loader.load(&running.request).await) });
-                poll_fn(|cx| {
-                    let _entered = running.job.claim.flight().wait_node().enter();
-                    let poll = || running.span.within(|| future.as_mut().poll(cx));
-                    match catch_unwind(AssertUnwindSafe(poll)) {
-                        Ok(Poll::Ready(returned)) => Poll::Ready(Ok(returned)),
-                        Ok(Poll::Pending) => Poll::Pending,
-                        Err(panic) => Poll::Ready(Err(panic)),
-                    }
-                })
-                .await
+                let load = async { boxed(loader.load(&running.request).await) };
+                running.until_its_deadline(pin!(Some(load))).await
             };
             running.finish(returned);
         }
     }
 
     /// Counts the start. `None` if the result is no longer wanted.
-    fn begin(mut self) -> Option<RunningJob<K, V>> {
-        if !self.claim.is_wanted() {
+    fn begin(mut self, workers: Option<Weak<Workers>>) -> Option<RunningJob<K, V>> {
+        let now = self.state.clock.now();
+        if !self.claim.start(now) {
+            if self.claim.is_wanted() {
+                self.too_late(now);
+            }
             return None;
         }
         if let Err(refusal) = self.pass.begin() {
@@ -79,53 +89,83 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             return None;
         }
         self.state.counters.started(self.reason);
+        let deadline = Arc::new(Deadline::new(
+            self.claim.expiry(),
+            self.state.clone(),
+            self.reason,
+            self.lease.as_ref().map(|lease| lease.at_deadline()),
+            workers,
+            self.pass.take(),
+        ));
+        let sleeper: Arc<dyn Sleeper> = deadline.clone();
+        let flight = self.claim.flight();
+        flight.watch(Arc::downgrade(&sleeper), &self.state.clock);
+        let started = self.state.clock.exact();
+        if started >= flight.token().deadline() {
+            // The alarm may have rung before the flight knew the load.
+            sleeper.wake();
+        }
         Some(RunningJob {
             request: Request {
                 entry: self.claim.entry().clone(),
                 state: self.state.clone(),
             },
-            started: self.state.clock.exact(),
+            deadline,
+            started,
             span: self.caller.load(&self.state.name, self.reason),
             job: self,
         })
     }
 
-    fn finish(mut self, returned: Result<Returned<V>, Panic>, started: Tick) {
+    fn finish(mut self, returned: Option<Result<Returned<V>, Panic>>, started: Tick, late: bool) {
         let took = self.state.clock.exact().saturating_sub(started);
         let now = self.state.clock.now();
         self.state.counters.took(took);
-        let ending = self.ending(returned, took, now);
+        let ending = match returned {
+            Some(returned) => self.ending(returned, took, now),
+            None => Ending::TimedOut,
+        };
         let ended = match &ending {
             Ending::Made(_) => Ended::Ok,
             Ending::NotFound(_) => Ended::NotFound,
             Ending::Failed(_) | Ending::Panicked(_) => Ended::Failed,
+            Ending::TimedOut => Ended::TimedOut,
         };
         metrics::loaded(&self.state.name, self.reason, ended, took);
-        self.answered(matches!(ended, Ended::Failed));
+        if !late {
+            self.answered(matches!(ended, Ended::Failed));
+        }
         match ending {
             Ending::Made(new) => {
-                self.publish(new, Made::Here, now);
+                let late = late.then(|| self.state.clone());
+                let published = self.publish(new, Made::Here, now);
+                if let Some(state) = late {
+                    state.counters.late(published == Published::Yes);
+                }
             }
-            Ending::NotFound(loaded) => self.not_found(&loaded, now),
+            Ending::NotFound(loaded) => self.not_found(&loaded, now, late),
             Ending::Failed(error) => self.fail(error, false, now),
             Ending::Panicked(panic) => self.fail(panicked(panic), true, now),
+            Ending::TimedOut => self.time_out(now),
         }
     }
+}
 
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     fn ending(&self, returned: Result<Returned<V>, Panic>, took: Tick, now: Tick) -> Ending<K, V> {
         let mut loaded = match returned {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(error)) => return Ending::Failed(Error::failed(error)),
             Err(panic) => return Ending::Panicked(panic),
         };
-        let Some(value) = loaded.value.take() else {
+        if loaded.value.is_none() {
             return Ending::NotFound(loaded);
-        };
+        }
         let policy = &self.state.policy;
         let old = self.claim.entry();
         let cost = (!old.is_loading()).then(|| old.times.cost());
         let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
-        match self.entry(value, times) {
+        match self.entry(&mut loaded.value, times) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }
@@ -154,7 +194,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         trace::load_failed(&state.name, reason, panicked, failures + 1, pause);
         let claim = claim.take();
         match claim.entry().is_loading() {
-            true => state.remember(claim, error, now, rest, failures + 1),
+            true => {
+                // After its deadline the key rests already, and the failure changes nothing.
+                let (until, failures) = claim
+                    .rest_of_placeholder()
+                    .unwrap_or((now.saturating_add(rest), failures + 1));
+                let rest = until.saturating_sub(now);
+                state.remember(claim, Answer::Failed, error, now, rest, failures);
+            }
             false => claim.fail(error, now.saturating_add(rest)),
         }
         if let Some(lease) = lease {
@@ -162,7 +209,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
-    fn not_found(self, loaded: &Loaded<V>, now: Tick) {
+    /// Ends a load whose future was dropped at its deadline. The deadline has ended the claim; the
+    /// rest of a missing key moves from its placeholder to a negative entry.
+    fn time_out(self, now: Tick) {
+        let Job { claim, state, .. } = self;
+        if let Some((until, failures)) = claim.rest_of_placeholder() {
+            let error = Error::timed_out(state.policy.load_timeout);
+            let rest = until.saturating_sub(now);
+            state.remember(claim.take(), Answer::Failed, error, now, rest, failures);
+        }
+    }
+
+    fn not_found(self, loaded: &Loaded<V>, now: Tick, late: bool) {
         let Job {
             claim,
             state,
@@ -170,23 +228,74 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             ..
         } = self;
         let rest = loaded.fresh_for.map_or(state.policy.not_found_for, ticks);
-        state.remember(claim.take(), Error::not_found(), now, rest, 0);
+        let (answer, error) = (Answer::NotFound, Error::not_found());
+        let removed = state.remember(claim.take(), answer, error, now, rest, 0);
+        if late {
+            state.counters.late(removed);
+        }
         if let Some(lease) = lease {
             lease.not_found();
         }
     }
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> RunningJob<K, V> {
-    fn finish(self, returned: Result<Returned<V>, Panic>) {
+impl<K, V> RunningJob<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Runs code of the loader as a part of this load.
+    fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        let _entered = self.job.claim.flight().wait_node().enter();
+        self.span.within(run)
+    }
+
+    /// Waits for what the loader returns; `None` if the future was dropped at the deadline.
+    async fn until_its_deadline(
+        &self,
+        mut load: Pin<&mut Option<impl Future<Output = Returned<V>>>>,
+    ) -> Option<Result<Returned<V>, Panic>> {
+        let keeps = self.job.state.policy.keep_late_loads;
+        let mut passed = pin!(None);
+        poll_fn(|cx| {
+            let Some(running) = load.as_mut().as_pin_mut() else {
+                return Poll::Ready(None);
+            };
+            match catch_unwind(AssertUnwindSafe(|| self.within(|| running.poll(cx)))) {
+                Ok(Poll::Ready(returned)) => return Poll::Ready(Some(Ok(returned))),
+                Err(panic) => return Poll::Ready(Some(Err(panic))),
+                Ok(Poll::Pending) if keeps => return Poll::Pending,
+                Ok(Poll::Pending) => {}
+            }
+            // Only a load that has to wait pays for this.
+            if passed.is_none() {
+                passed.set(Some(self.deadline.passed()));
+            }
+            match passed.as_mut().as_pin_mut().map(|passed| passed.poll(cx)) {
+                Some(Poll::Ready(())) => {
+                    isolated(|| self.within(|| load.set(None)));
+                    Poll::Ready(None)
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn finish(self, returned: Option<Result<Returned<V>, Panic>>) {
         let RunningJob {
-            job,
             request,
+            deadline,
+            mut job,
             started,
             span,
         } = self;
+        let (late, pass) = deadline.end();
+        if let Some(pass) = pass {
+            job.pass = pass;
+        }
         // From here on only the claim keeps the entry.
-        drop(request);
-        span.within(|| job.finish(returned, started));
+        drop((request, deadline));
+        span.within(|| job.finish(returned, started, late));
     }
 }

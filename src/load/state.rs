@@ -15,7 +15,7 @@ use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::flight::Flight;
-use crate::protocol::publish::ClaimGuard;
+use crate::protocol::publish::{Answer, ClaimGuard};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
@@ -40,18 +40,21 @@ pub(crate) struct CacheState<K, V> {
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
-    /// Ends a claim without a value, and writes a negative entry with the cause.
+    /// Ends a claim without a value, and writes a negative entry with the cause. Returns whether
+    /// this ended the entry.
     pub(crate) fn remember(
         &self,
         claim: ClaimGuard<K, V>,
+        answer: Answer,
         error: Error,
         now: Tick,
         rest: Tick,
         failures: u32,
-    ) {
+    ) -> bool {
         let until = now.saturating_add(rest);
-        // The late answer of an overtaken load must not replace the negative entry of a later load.
-        let effective = claim.is_effective();
+        // The late failure of an overtaken load must not replace the negative entry of a later
+        // load.
+        let effective = claim.is_effective(answer);
         // A key that panics is not remembered, but its callers still learn that the load ended.
         let key = || claim.entry().key.clone();
         let write = || {
@@ -64,12 +67,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
             discard(panic);
             None
         });
-        claim.remove(error, |left| {
+        let mut removed = false;
+        claim.remove(error, answer, |left| {
+            removed = left;
             if let Some(entry) = entry {
                 entry.commit(left);
             }
         });
         self.negative.drop_content();
+        removed
     }
 }
 
@@ -101,10 +107,6 @@ impl<K, V> CacheState<K, V> {
     }
 
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "called where a load meets its deadline")
-    )]
     pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
         let overdue = pool.overdue();
         if overdue.is_some() {

@@ -164,6 +164,31 @@ impl<'a> Report<'a> {
             ),
             stats.failed,
         );
+        self.count(
+            metric(
+                "everfresh_load_timeouts_total",
+                "Loads that passed their deadline. They may have gone on.",
+            ),
+            stats.timed_out,
+        );
+        self.counts(
+            metric(
+                "everfresh_late_results_total",
+                "Results that came after the deadline of their load, by outcome.",
+            ),
+            "outcome",
+            [
+                ("published", stats.late_published),
+                ("discarded", stats.late_discarded),
+            ],
+        );
+        self.count(
+            metric(
+                "everfresh_loads_dropped_total",
+                "Loads that were dropped before they finished.",
+            ),
+            stats.dropped,
+        );
         self.counts(
             metric(
                 "everfresh_results_total",

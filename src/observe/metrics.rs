@@ -17,6 +17,7 @@ pub(crate) enum Ended {
     Ok,
     Failed,
     NotFound,
+    TimedOut,
 }
 
 /// A load or refresh ended.
@@ -28,6 +29,7 @@ pub(crate) fn loaded(cache: &Arc<str>, reason: LoadReason, ended: Ended, took: T
             Ended::Ok => "ok",
             Ended::Failed => "failed",
             Ended::NotFound => "not_found",
+            Ended::TimedOut => "timed_out",
         };
         let labels = [("reason", reason.name()), ("outcome", outcome)];
         super::facade::LOAD.record(cache, &labels, took);

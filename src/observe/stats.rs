@@ -30,6 +30,10 @@ pub(crate) struct Counters {
     refreshes_early: Counter,
     published: Counter,
     failed: Counter,
+    timed_out: Counter,
+    late_published: Counter,
+    late_discarded: Counter,
+    dropped: Counter,
     shed_early: Counter,
     shed_stale: Counter,
     rejected: Counter,
@@ -108,7 +112,7 @@ impl Counters {
             Condition::Fresh => &local.fresh,
             Condition::Early => &local.early,
             // The sum of the buckets is the number of stale hits.
-            Condition::Stale | Condition::AfterFailure => &local.stale_age.of(stale_for),
+            Condition::Stale | Condition::AfterFailure => local.stale_age.of(stale_for),
         });
     }
 
@@ -141,7 +145,7 @@ impl Counters {
     }
 
     pub(crate) fn took(&self, ticks: Tick) {
-        add(&self.load_time.of(ticks));
+        add(self.load_time.of(ticks));
     }
 
     pub(crate) fn published(&self, published: Published) {
@@ -155,6 +159,22 @@ impl Counters {
 
     pub(crate) fn failed(&self) {
         add(&self.failed);
+    }
+
+    pub(crate) fn timed_out(&self) {
+        add(&self.timed_out);
+    }
+
+    /// A result came after the deadline of its load.
+    pub(crate) fn late(&self, published: bool) {
+        add(match published {
+            true => &self.late_published,
+            false => &self.late_discarded,
+        });
+    }
+
+    pub(crate) fn dropped(&self) {
+        add(&self.dropped);
     }
 
     pub(crate) fn replaced_worker(&self) {
@@ -193,6 +213,10 @@ impl Counters {
             // Ends before starts, so that no snapshot shows a load that ended but never started.
             published: read(&self.published),
             failed: read(&self.failed),
+            late_published: read(&self.late_published),
+            late_discarded: read(&self.late_discarded),
+            timed_out: read(&self.timed_out),
+            dropped: read(&self.dropped),
             discarded_overtaken: read(&self.discarded_overtaken),
             discarded_taken_over: read(&self.discarded_taken_over),
             not_kept: read(&self.not_kept),
@@ -289,6 +313,17 @@ stats! {
     published,
     /// Times the loader failed or panicked.
     failed,
+    /// Loads that passed their deadline, [`load_timeout`](crate::Builder::load_timeout). They may
+    /// have gone on.
+    timed_out,
+    /// Results that came after the deadline and were the first for their key nevertheless: a value
+    /// that became resident, or "not found". Values are counted in `published` too.
+    late_published,
+    /// Results that came after the deadline and were thrown away. Values are counted by the cause
+    /// too.
+    late_discarded,
+    /// Loads that were dropped before they finished, by a runtime that shut down or by a panic.
+    dropped,
     /// Early refreshes not tried because the pool was busy.
     shed_early,
     /// Refreshes of stale values not tried because the queue was full.
@@ -301,7 +336,8 @@ stats! {
     /// Results discarded because the key was invalidated, overwritten or evicted meanwhile. A
     /// result that was resident but was replaced at that very moment may be counted here too.
     discarded_overtaken,
-    /// Results discarded because they came after the deadline and another caller had taken over.
+    /// Results discarded because another load of the same entry was first. One of the two had
+    /// passed its deadline.
     discarded_taken_over,
     /// Results that were served but not kept, because they were heavier than the cache.
     not_kept,
@@ -412,6 +448,11 @@ impl fmt::Display for Stats {
             self.discarded_overtaken,
             self.discarded_taken_over,
             self.not_kept,
+        )?;
+        writeln!(
+            f,
+            "time-outs  {} loads, {} late results kept, {} thrown away; {} loads dropped",
+            self.timed_out, self.late_published, self.late_discarded, self.dropped,
         )?;
         writeln!(
             f,

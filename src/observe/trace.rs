@@ -109,12 +109,45 @@ pub(crate) fn load_failed(
     }
 }
 
+/// A load passed its deadline. It may go on.
+pub(crate) fn load_timed_out(cache: &Arc<str>, reason: LoadReason, failures: u32, rest: Duration) {
+    match reason {
+        LoadReason::Cold => event!(
+            debug,
+            cache = &**cache,
+            reason = reason.name(),
+            failures,
+            ?rest,
+            "the loader timed out"
+        ),
+        LoadReason::Stale | LoadReason::Early => event!(
+            warn,
+            cache = &**cache,
+            reason = reason.name(),
+            failures,
+            ?rest,
+            "the loader timed out, the old value is served until its hard limit"
+        ),
+    }
+}
+
+/// A load was dropped before it ended, by its runtime or by a panic.
+pub(crate) fn load_dropped(cache: &Arc<str>, reason: LoadReason, rest: Duration) {
+    event!(
+        warn,
+        cache = &**cache,
+        reason = reason.name(),
+        ?rest,
+        "a load was dropped before it ended, by its runtime or by a panic"
+    );
+}
+
 /// A result was not published; a published result has no event.
 pub(crate) fn published(cache: &Arc<str>, reason: LoadReason, published: Published) {
     let why = match published {
         Published::Yes => return,
         Published::Overtaken => "overtaken by a write, or evicted",
-        Published::TakenOver => "too late, another load took over",
+        Published::TakenOver => "too late, another result was first",
         Published::NotKept => "no room for it",
     };
     event!(
@@ -132,16 +165,6 @@ pub(crate) fn not_tried(cache: &Arc<str>, reason: LoadReason) {
         cache = &**cache,
         reason = reason.name(),
         "not tried, the loader is busy or has no runtime"
-    );
-}
-
-/// A load was dropped before it ended.
-pub(crate) fn load_dropped(cache: &Arc<str>, rest: Duration) {
-    event!(
-        warn,
-        cache = &**cache,
-        ?rest,
-        "a load was dropped before it ended, by its runtime or by a panic"
     );
 }
 

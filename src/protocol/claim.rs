@@ -2,24 +2,28 @@
 //!
 //! ```text
 //!            try_claim                     try_claim (deadline passed: takeover)
-//!   Idle ─────────────▶ Claimed{deadline} ───┐
-//!                        │  ▲   ▲     ▲──────┘
+//!   Idle ─────────────▶ Claimed{deadline} ───┐ renew (its load starts)
+//!                        │  ▲   │     ▲──────┘
 //!             rest, cool │  │   │
 //!                        ▼  │   │
-//!   Cooling{until} ─────────┘   │ spend
-//!        try_claim (until past) ▼
-//!                             Spent
+//!   Cooling{until} ─────────┘   │ spend, end_epoch
+//!        │ try_claim            ▼
+//!        └──────────────────▶ Spent
+//!          end_epoch (a late result), spend_cooled (a late failure)
 //! ```
+//!
+//! A load that is past its deadline goes on, but its claim has ended: `cool` at the deadline, or a
+//! takeover. Its result may still come. The first result of any claim of the entry ends the epoch.
 //!
 //! Invariants, and the promise each serves:
 //!
 //! 1. Only a successful `try_claim` yields a [`ClaimToken`]. Each claim of one entry has a deadline
 //!    strictly later than every earlier claim, so no two tokens are equal (P1, P5).
-//! 2. `spend`, `cool` and `rest` succeed only while the word is exactly the caller's claim. After a
-//!    takeover the old claimant can change nothing (P5).
-//! 3. `Spent` is final. The claimant sets it *before* the successor becomes visible. A straggler
-//!    that still holds the old entry can therefore never claim it, however late the straggler is
-//!    (P1).
+//! 2. `spend`, `cool`, `rest` and `renew` succeed only while the word is exactly the caller's
+//!    claim. So a late failure changes nothing for a later claimant (P5).
+//! 3. `Spent` is final, and one caller sets it: the first with a result, in time or late. It does
+//!    so *before* the successor becomes visible. So at most one result of an entry is published,
+//!    and a straggler that still holds the old entry can never claim it, however late it is (P1).
 //! 4. Every transition is one compare-and-swap without a loop: no thread waits for a claimant (P2).
 
 use crate::sync::{AtomicU64, Ordering};
@@ -85,13 +89,54 @@ impl ClaimToken {
         self.0 & TIME_MASK > other.0 & TIME_MASK
     }
 
+    /// This claim with the deadline `timeout` after `now`; `None` if that is not later.
+    ///
+    /// Also `None` in the last 64 ns before the deadline. So a renewed token stays before every
+    /// token of a takeover, whose time is the deadline or later.
+    pub fn renewed(self, now: Tick, timeout: Tick) -> Option<ClaimToken> {
+        let renewed = pack(CLAIMED, self.failures(), units(now.saturating_add(timeout)));
+        let in_time = now.saturating_add(1 << UNIT_SHIFT) < self.deadline();
+        let renewed = ClaimToken(renewed);
+        (in_time && renewed.is_after(self)).then_some(renewed)
+    }
+
     fn failures(self) -> u64 {
         failures(self.0)
     }
 }
 
+/// A token that its claimant may renew.
+pub struct TokenCell(AtomicU64);
+
+impl TokenCell {
+    pub fn new(token: ClaimToken) -> Self {
+        TokenCell(AtomicU64::new(token.0))
+    }
+
+    /// Acquire pairs with `set`.
+    pub fn get(&self) -> ClaimToken {
+        ClaimToken(self.0.load(Ordering::Acquire))
+    }
+
+    /// Only the claimant sets it. Release: see [`ClaimWord::renew`].
+    pub fn set(&self, token: ClaimToken) {
+        self.0.store(token.0, Ordering::Release);
+    }
+}
+
 /// The claim word of one entry.
 pub struct ClaimWord(AtomicU64);
+
+/// How a result found the claim word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochEnd {
+    /// Claimed by the claimant that has the result.
+    InTime,
+    /// Cooling, or claimed by a later claimant. This result is the first nevertheless.
+    Late,
+    /// Spent: another result was first, or the entry has left.
+    Ended,
+}
 
 impl ClaimWord {
     pub fn idle() -> Self {
@@ -192,11 +237,46 @@ impl ClaimWord {
             .then_some(ClaimToken(claimed))
     }
 
-    /// `Claimed(mine) -> Spent`: the last step before the successor becomes visible.
+    /// Any state `-> Spent`: the last step of a result before the successor becomes visible.
     ///
-    /// Returns false if another claimant took over. Then the caller must not publish.
+    /// One exchange decides between all results of this entry. If it found the word spent already,
+    /// the caller must not publish.
+    pub fn end_epoch(&self, token: ClaimToken) -> EpochEnd {
+        // AcqRel. Release as in `finish`. Acquire: a late result sees what the later claimant wrote
+        // before its claim.
+        let word = self.0.swap(pack(SPENT, 0, TIME_MASK), Ordering::AcqRel);
+        match state(word) {
+            ClaimState::Spent => EpochEnd::Ended,
+            _ if word == token.0 => EpochEnd::InTime,
+            _ => EpochEnd::Late,
+        }
+    }
+
+    /// `Claimed(mine) -> Spent` without a result, before a placeholder is removed.
+    ///
+    /// Returns false if another claimant took over, or a late result was first.
     pub fn spend(&self, token: ClaimToken) -> bool {
         self.finish(token, pack(SPENT, 0, TIME_MASK))
+    }
+
+    /// `Cooling -> Spent` without a result, before the placeholder of a load that failed after its
+    /// deadline is removed. `cooled` is the state that the end of its own claim left.
+    pub fn spend_cooled(&self, cooled: Cooled) -> bool {
+        self.finish(ClaimToken(cooled.0), pack(SPENT, 0, TIME_MASK))
+    }
+
+    /// The word, if it is cooling.
+    pub fn cooled(&self) -> Option<Cooled> {
+        let word = self.0.load(Ordering::Acquire);
+        (word >> STATE_SHIFT == COOLING).then_some(Cooled(word))
+    }
+
+    /// `Claimed(mine) -> Claimed(mine, later)`, when the load starts.
+    ///
+    /// The flight of the claim gets the later token first. So a caller that reads the new word
+    /// finds a flight with this token, and does not take it for the flight of an earlier claim.
+    pub fn renew(&self, token: ClaimToken, to: ClaimToken) -> bool {
+        self.finish(token, to.0)
     }
 
     /// `Claimed(mine) -> Cooling` after a failure, which is counted.
@@ -219,6 +299,17 @@ impl ClaimWord {
         self.0
             .compare_exchange(token.0, word, Ordering::Release, Ordering::Relaxed)
             .is_ok()
+    }
+}
+
+/// The word of a cooling entry.
+#[derive(Clone, Copy)]
+pub struct Cooled(u64);
+
+impl Cooled {
+    /// When the rest is over, and the number of failures in a row.
+    pub fn rest(self) -> (Tick, u32) {
+        (time(self.0), failures(self.0) as u32)
     }
 }
 

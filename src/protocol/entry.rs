@@ -49,6 +49,11 @@ pub struct EvictionState {
 
 impl<K, V> Entry<K, V> {
     pub fn ready(key: K, value: V, times: Times, eviction_state: EvictionState) -> Self {
+        Self::made(key, Some(value), times, eviction_state)
+    }
+
+    /// The entry of a value that was just made; `value` has one.
+    pub fn made(key: K, value: Option<V>, times: Times, eviction_state: EvictionState) -> Self {
         let EvictionState {
             uses,
             promoted,
@@ -59,7 +64,7 @@ impl<K, V> Entry<K, V> {
             generation,
             weight,
             key,
-            value: Some(value),
+            value,
             times,
             claim_word: ClaimWord::idle(),
             flight: Slot::new(None),
@@ -76,10 +81,11 @@ impl<K, V> Entry<K, V> {
         failures: u32,
         now: Tick,
         timeout: Tick,
-    ) -> (Self, ClaimToken, Arc<Flight<K, V>>) {
+    ) -> (Arc<Self>, ClaimToken, Arc<Flight<K, V>>) {
         let (claim_word, token) = ClaimWord::claimed(now, timeout, failures);
         let flight = Arc::new(Flight::new(token));
-        let entry = Entry {
+        // In the call, because an entry may be large and would be copied on the stack.
+        let entry = Arc::new(Entry {
             generation,
             weight: Weight::ZERO,
             key,
@@ -89,7 +95,7 @@ impl<K, V> Entry<K, V> {
             flight: Slot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
             mark: AtomicU8::new(0),
-        };
+        });
         (entry, token, flight)
     }
 

@@ -5,8 +5,26 @@
 //! moment (placeholders of loads hold no permit).
 //!
 //! S3-FIFO (`fifo`) chooses the victim. Only a full set, whose key can live nowhere else, gives up
-//! one of its own values: expired values first, then the least used, then the oldest.
+//! one of its own entries, and to whom depends on what needs the room:
+//!
+//! - A *value* takes the place of an idle entry, else of a load, else of the least valuable value.
+//!   The load goes on, its waiters get its result, and the result is not kept. So no insert
+//!   vanishes, and loads cost no value its place.
+//! - A *load* takes the place of an idle entry only. Else it waits for a load in its set, or goes
+//!   without a place. Only a set that holds nothing but values that may be served gives up one of
+//!   them, because nothing is left to wait for.
+//!
+//! Races that this must survive:
+//!
+//! 1. An `insert` overwrites an expired value while a load takes its place. The load removes
+//!    exactly the expired value, through a tombstone, so the inserted value stays.
+//! 2. A load ends while a value takes its place. Either the removal takes out the new value, or the
+//!    load finds its placeholder gone; the waiters get the result in both cases (P3).
+//! 3. Another load, or a write, empties the way first. Then there may be room, so the caller looks
+//!    again.
+//! 4. A reader meets a tombstone whose owner is paused. The reader removes it itself (P2).
 
+use crate::protocol::claim::{ClaimState, ClaimToken};
 use crate::protocol::compact::Weight;
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entries::Entries;
@@ -206,27 +224,28 @@ impl<K, V> Entries<K, V> {
         Permit(&self.limit, Some(need))
     }
 
-    /// Frees a way of a set that had no free way under `seen`; false if every way holds a load that
-    /// is under way.
+    /// Frees a way of a set that had none under `seen`, for a value.
     ///
-    /// Also true if another thread makes room or has just made it: the caller looks again.
+    /// The caller looks again: another thread may have made room, or may have taken the way that
+    /// was freed here.
     pub fn make_room(
         &self,
         set: usize,
         seen: Membership,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
-    ) -> bool {
-        if self.evict_value(set, now, drop_later) || self.evict_hung_load(set, now, drop_later) {
-            return true;
-        }
-        // No value was found. If the set is as full as before, it contains none. Otherwise another
-        // thread is changing a way, and may need this core.
-        let full = seen.is_full() && self.table.is_unchanged(set, seen);
-        if !full {
+    ) {
+        let worth = |entry: &Entry<K, V>| match entry.is_loading() {
+            _ if is_idle(entry, now) => (0, 0, 0),
+            // The load that began last has done the least work.
+            true => (1, 0, Tick::MAX - deadline(entry)),
+            false => (2, entry.uses(), entry.times.created()),
+        };
+        let is_full = self.table.is_unchanged(set, seen);
+        if is_full && !self.evict_least(set, now, worth, |_| true, drop_later) {
+            // Other threads are about to fill the ways or to free them, and may need this core.
             yield_now();
         }
-        !full
     }
 
     /// Removes every value past its hard limit; returns how many.
@@ -249,16 +268,40 @@ impl<K, V> Entries<K, V> {
     }
 
     /// Evicts the least valuable value of a set; false if the set has none.
-    ///
-    /// Also true if another thread removed or replaced that value first. There may be room then, so
-    /// the caller looks again. At each further look some thread has made progress.
     fn evict_value(&self, set: usize, now: Tick, drop_later: &mut DropLater<Entry<K, V>>) -> bool {
-        let worth = |entry: &Entry<K, V>| {
-            let alive = entry.is_servable(now);
-            (alive, entry.uses(), entry.times.created())
-        };
+        let is_value = |entry: &Entry<K, V>| !entry.is_loading();
+        self.evict_least(set, now, |entry| worth(entry, now), is_value, drop_later)
+    }
+
+    /// Evicts the least valuable value of a set that was seen to hold nothing else, for a load,
+    /// unless a key came to the set or left it since.
+    pub fn evict_seen(
+        &self,
+        set: usize,
+        seen: Membership,
+        now: Tick,
+        drop_later: &mut DropLater<Entry<K, V>>,
+    ) {
         let values = (self.table.items(set)).filter(|(_, entry)| !entry.is_loading());
-        let Some((place, victim)) = values.min_by_key(|(_, entry)| worth(entry)) else {
+        if let Some((place, entry)) = values.min_by_key(|(_, entry)| worth(entry, now)) {
+            drop(self.evict(place, entry, seen, now, drop_later));
+        }
+    }
+
+    /// Evicts the entry of a set that is worth least, of those that count; false if none does.
+    ///
+    /// Also true if another thread removed or replaced that entry first. There may be room then, so
+    /// the caller looks again. At each further look some thread has made progress.
+    fn evict_least<W: Ord>(
+        &self,
+        set: usize,
+        now: Tick,
+        worth: impl Fn(&Entry<K, V>) -> W,
+        counts: impl Fn(&Entry<K, V>) -> bool,
+        drop_later: &mut DropLater<Entry<K, V>>,
+    ) -> bool {
+        let items = (self.table.items(set)).filter(|(_, entry)| counts(entry));
+        let Some((place, victim)) = items.min_by_key(|(_, entry)| worth(entry)) else {
             return false;
         };
         if let Some(removed) = self.remove_entry(place, victim.arc(), Cause::of(&victim, now)) {
@@ -267,28 +310,65 @@ impl<K, V> Entries<K, V> {
         true
     }
 
-    /// Removes a load past its deadline, which its callers treat as timed out; false if there is
-    /// none.
+    /// Removes an idle entry of a set, for a load; false if the set has none.
     ///
-    /// Also true if the load ended first: see [`evict_value`](Self::evict_value).
-    fn evict_hung_load(
-        &self,
-        set: usize,
-        now: Tick,
-        drop_later: &mut DropLater<Entry<K, V>>,
-    ) -> bool {
-        let hung = |entry: &Entry<K, V>| {
-            let claim = entry.claim_word.current();
-            entry.is_loading() && claim.is_some_and(|token| token.deadline() <= now)
-        };
-        let Some((place, load)) = self.table.items(set).find(|(_, entry)| hung(entry)) else {
+    /// Also true if another thread removed or replaced that entry first: see
+    /// [`evict_least`](Self::evict_least).
+    pub fn evict_idle(&self, set: usize, now: Tick, drop_later: &mut DropLater<Entry<K, V>>) -> bool
+    where
+        K: Clone,
+    {
+        let mut items = self.table.items(set);
+        let Some((place, idle)) = items.find(|(_, entry)| is_idle(entry, now)) else {
             return false;
         };
-        if let Some(removed) = self.remove_entry(place, load.arc(), Cause::Size) {
-            drop_later.add(removed);
+        if idle.is_loading() {
+            // No insert replaces a placeholder in place.
+            let removed = self.remove_entry(place, idle.arc(), Cause::Size);
+            removed.into_iter().for_each(|entry| drop_later.add(entry));
+        } else {
+            let tombstone = Arc::new(Entry::tombstone(idle.key.clone(), self.closed.clone()));
+            self.remove_through_tombstone(place, idle.arc(), tombstone, Cause::Expired);
+            drop_later.add(idle.into_arc());
         }
         true
     }
+
+    /// Removes the tombstone of a key that [`evict_idle`](Self::evict_idle) has left in the table;
+    /// false if there is none.
+    pub fn clear_tombstone(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> bool {
+        let found = self.table.find(hash, |entry| is_key(&entry.key));
+        let is_closed = |entry: &Entry<K, V>| {
+            let flight = entry.flight.load();
+            entry.is_loading() && flight.is_some_and(|flight| flight.is_closed())
+        };
+        let found = found.filter(|(_, entry)| is_closed(entry));
+        found.is_some_and(|(place, entry)| self.table.remove(place, entry.arc()).is_some())
+    }
+}
+
+/// The order in which the values of a set are evicted.
+fn worth<K, V>(value: &Entry<K, V>, now: Tick) -> impl Ord + use<K, V> {
+    let alive = value.is_servable(now);
+    (alive, value.uses(), value.times.created())
+}
+
+/// Whether an entry holds its place for nothing: it may not be served, and no attempt for it is
+/// under way. A load past its deadline is not, and neither is one that has failed and rests.
+fn is_idle<K, V>(entry: &Entry<K, V>, now: Tick) -> bool {
+    let ended = match entry.claim_word.state() {
+        ClaimState::Idle | ClaimState::Cooling { .. } => true,
+        ClaimState::Claimed { deadline } => deadline <= now,
+        // Its successor, or its removal, is a step away.
+        ClaimState::Spent => false,
+    };
+    ended && !entry.is_servable(now)
+}
+
+/// The deadline of the attempt for an entry; 0 if none is under way.
+fn deadline<K, V>(entry: &Entry<K, V>) -> Tick {
+    let claim = entry.claim_word.current();
+    claim.map_or(0, ClaimToken::deadline)
 }
 
 impl<K, V> Entries<K, V> {
@@ -331,7 +411,9 @@ impl<K, V> Entries<K, V> {
         vacated
     }
 
-    /// Takes a permit for the successor of a value, or for the first value of a placeholder.
+    /// Takes a permit for the successor of a value, or for the first value of a placeholder; `None`
+    /// if the successor is heavier than the cache, or would have to evict another value though
+    /// `old` has left the table.
     pub fn admit_successor(
         &self,
         place: Place,
@@ -347,7 +429,12 @@ impl<K, V> Entries<K, V> {
             true => Need::entry(new.weight),
             false => Need::beyond(new.weight, old.weight),
         };
-        Some(self.admit(place.set(), need, now, drop_later))
+        if self.limit.take(need) {
+            return Some(Permit(&self.limit, Some(need)));
+        }
+        // A result that cannot be kept must not cost another value its place.
+        let is_here = (self.table.item_at(place)).is_some_and(|here| std::ptr::eq(&*here, old));
+        is_here.then(|| self.admit(place.set(), need, now, drop_later))
     }
 
     /// Replaces exactly `old` by its successor, which uses the permit, and gives back the weight of

@@ -271,7 +271,7 @@ impl<K, V> Entries<K, V> {
 
     /// Removes a value, or its successor, if its set has not changed since it was seen; passes the
     /// permit to the caller.
-    fn evict(
+    pub fn evict(
         &self,
         place: Place,
         entry: Held<Entry<K, V>>,

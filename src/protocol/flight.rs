@@ -6,23 +6,33 @@
 //! Invariants, and the promise each serves:
 //!
 //! 1. A claimant delivers to the flight of its claim exactly once, whatever happens: the guard in
-//!    `publish` delivers when it is dropped (P3: no waiter hangs). A claimant that takes over
-//!    delivers a timeout to the old flight as well. The first of the two decides, and neither waits
-//!    for the other (P2).
+//!    `publish` delivers when it is dropped (P3: no waiter hangs). Others deliver to it as well:
+//!    the end of the claim at its deadline and a claimant that takes over deliver a timeout, a late
+//!    result that ends the epoch delivers itself. The first of them decides, and none waits for
+//!    another (P2).
 //! 2. A waiter checks the outcome, registers, and checks again, so it sees a delivery between the
 //!    two checks (no lost wake-up).
 //! 3. The flight in an entry is replaced only by the flight of a later claim, or by the closed
 //!    flight when the entry has its successor. A waiter that finds the closed flight reads the
-//!    table again.
+//!    table again. The thread that ends an epoch late swaps the closed flight in and delivers to
+//!    the flight that it gets. A later claimant comes either before that exchange, and its waiters
+//!    get the late result; or after it, and it finds its entry gone (P3).
 //! 4. A published entry refers to no earlier entry and, once its flight is closed, to no later one.
 //!    So a caller that keeps a value does not keep its successors alive.
+//! 5. One alarm serves the waiters of a flight and its running load. The load registers before it
+//!    sets the alarm and reads the clock once more afterwards, like every sleeper. A reader that
+//!    finds the claim past its deadline wakes the load as well, so a key rests after a timeout even
+//!    if the reader is faster than the alarm.
+
+use std::future::poll_fn;
+use std::task::Poll;
 
 use crate::error::Error;
-use crate::protocol::claim::ClaimToken;
+use crate::protocol::claim::{ClaimToken, TokenCell};
 use crate::protocol::entry::Entry;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering, SetOnce};
+use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce, Weak};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::Clock;
 
@@ -43,6 +53,8 @@ pub enum Made {
     Here,
     /// Another process. The value came from the store.
     Elsewhere,
+    /// An earlier attempt on the same entry, whose result came after its deadline.
+    Earlier,
 }
 
 impl<K, V> Clone for Outcome<K, V> {
@@ -63,13 +75,17 @@ pub trait Help: Send + Sync {
 }
 
 pub struct Flight<K, V> {
-    pub token: ClaimToken,
+    token: TokenCell,
     /// 1 once a thread sets the outcome.
     decided: AtomicU8,
     outcome: SetOnce<Outcome<K, V>>,
     event: Event,
-    /// The process whose alarm wakes the waiters at the deadline, once it is set.
+    /// The process whose alarm rings at the deadline, once it is set.
     alarmed: AtomicU64,
+    /// The load that runs. It is woken at the deadline before the waiters.
+    load: SetOnce<Weak<dyn Sleeper>>,
+    /// The clock of that alarm, which is told when the flight is dropped.
+    clock: OnceLock<Clock>,
     /// The node of this attempt in the wait graph, which finds cycles of loads; created when it is
     /// first needed.
     wait_node: SetOnce<Arc<WaitNode>>,
@@ -80,11 +96,13 @@ pub struct Flight<K, V> {
 impl<K, V> Flight<K, V> {
     pub fn new(token: ClaimToken) -> Self {
         Flight {
-            token,
+            token: TokenCell::new(token),
             decided: AtomicU8::new(0),
             outcome: SetOnce::new(),
             event: Event::new(),
             alarmed: AtomicU64::new(0),
+            load: SetOnce::new(),
+            clock: OnceLock::new(),
             wait_node: SetOnce::new(),
             task: SetOnce::new(),
         }
@@ -100,7 +118,19 @@ impl<K, V> Flight<K, V> {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.token == ClaimToken::NEVER
+        self.token() == ClaimToken::NEVER
+    }
+
+    pub fn token(&self) -> ClaimToken {
+        self.token.get()
+    }
+
+    /// The claimant renews its claim: first this, then the claim word.
+    pub fn renew(&self, token: ClaimToken) {
+        self.token.set(token);
+        // The alarm that is set rings at the old deadline, and `watch` sets another. A waiter that
+        // sets it first has read the old deadline or the new one.
+        self.alarmed.swap(0, Ordering::Relaxed);
     }
 
     /// Sets the outcome unless another thread does, then wakes all waiters.
@@ -150,16 +180,77 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        let deadline = self.token.deadline();
-        // The alarm is set before the wait, once for all waiters, and again after a fork because
-        // the parent's alarm does not ring here. Relaxed: the thread that sets the alarm is
-        // running.
+        self.set_alarm(clock);
+        // The deadline is read again each time, because the claimant may renew its claim.
+        self.wait(|| clock.now() >= self.token().deadline()).await
+    }
+
+    /// Registers the load that runs, which is woken at the deadline.
+    pub fn watch(self: &Arc<Self>, load: Weak<dyn Sleeper>, clock: &Clock)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        // Each flight has one load, so the cell is empty.
+        let _ = self.load.set(load);
+        self.set_alarm(clock);
+    }
+
+    /// Wakes the load that runs, if the flight has one, because its deadline has passed.
+    pub fn wake_load(&self) {
+        if let Some(load) = self.load.get().and_then(Weak::upgrade) {
+            load.wake();
+        }
+    }
+
+    /// Waits until `is_over` holds after a delivery; `is_over` does before the delivery is made.
+    pub async fn ended(&self, is_over: impl Fn() -> bool) {
+        loop {
+            // Listens before it checks, so that a delivery between the two is not lost.
+            let listener = self.event.listen();
+            if is_over() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Sets the alarm, once for the load and all waiters, and again after a fork because the
+    /// parent's alarm does not ring here.
+    fn set_alarm(self: &Arc<Self>, clock: &Clock)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        // Relaxed: the thread that sets the alarm is running.
         let process = u64::from(alarm::process());
         if self.alarmed.swap(process, Ordering::Relaxed) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
-            clock.wake_at(deadline, Arc::downgrade(&sleeper));
+            clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
+            let _ = self.clock.set(clock.clone());
         }
-        self.wait(|| clock.now() >= deadline).await
+    }
+
+    /// Waits until one of these flights has its outcome or is past its deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`land`](Self::land).
+    pub async fn land_any(flights: &[Arc<Self>], clock: &Clock)
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let mut ends: Vec<_> = (flights.iter())
+            .map(|flight| Box::pin(flight.land(clock)))
+            .collect();
+        poll_fn(
+            |cx| match ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            },
+        )
+        .await;
     }
 
     /// Waits for the outcome, or until `is_over` holds after a wake-up. A worker of a pool runs the
@@ -181,8 +272,18 @@ impl<K, V> Flight<K, V> {
     }
 }
 
+impl<K, V> Drop for Flight<K, V> {
+    fn drop(&mut self) {
+        if let Some(clock) = self.clock.take() {
+            clock.dropped();
+        }
+    }
+}
+
 impl<K: Send + Sync, V: Send + Sync> Sleeper for Flight<K, V> {
     fn wake(&self) {
+        // First the load, whose claim then cools, so that a waiter which reads again finds that.
+        self.wake_load();
         self.event.notify_all();
     }
 }

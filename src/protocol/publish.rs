@@ -1,4 +1,4 @@
-//! The end of a claim: publish, fail, rest, abandon, or give back by dropping it.
+//! The end of a claim: publish, fail, rest, abandon, expire, or give back by dropping it.
 //!
 //! A [`ClaimGuard`] always ends its flight, so every waiter is released whatever happens to the
 //! claimant (P3, P5). Where the order of two steps matters:
@@ -10,11 +10,29 @@
 //!   cooling finds the error in its flight, and the next claimant finds a flight that has ended.
 //! - A placeholder that failed is spent before it is removed, because it belongs to the new
 //!   claimant after a takeover.
+//! - *Expire* ends a claim at its deadline while its load goes on. It delivers before it gives the
+//!   claim up, like *fail*. The placeholder stays, so that a late result can replace it.
 //! - A value that leaves without a successor is first replaced by a tombstone. Otherwise an
 //!   `insert` that overwrites it at that moment would be removed with it (P4).
+//!
+//! # Late results
+//!
+//! The first result of an entry is published, even if it comes after the deadline of its claim
+//! (slow is not down). A result is a value, or the answer that the key has none. One exchange of
+//! the claim word, to `Spent`, decides which result is the first. A late result races with:
+//!
+//! - *The claim of a takeover*, also one by `refresh`. The takeover finds the word spent, or it
+//!   finds its entry gone and abandons. Or it is first: then its waiters get the late result, and
+//!   its own result finds the word spent.
+//! - *The result of a takeover, or another late result*. One exchange finds the word unspent, and
+//!   only that result is published (P1).
+//! - *The failure of a takeover*. If the failure spends a placeholder first, the late result is
+//!   discarded. Otherwise the failure changes nothing.
+//! - *`invalidate`, `insert`, eviction*. The entry has left, so the exchange of the way fails (P4).
+//! - *Expire*. The result finds the claim ended or not. The waiters get the first delivery.
 
 use crate::error::Error;
-use crate::protocol::claim::{ClaimToken, failures_before};
+use crate::protocol::claim::{ClaimState, ClaimToken, Cooled, EpochEnd, failures_before};
 use crate::protocol::drop_later::DropLater;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
@@ -24,6 +42,10 @@ use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Tick;
+
+/// A load that waited for its turn longer than this share of its time gets the full time from its
+/// start.
+const SHORT: Tick = 16;
 
 /// The right to replace one entry, and the obligation to end its flight.
 pub struct ClaimGuard<K, V> {
@@ -41,21 +63,62 @@ pub struct ClaimGuard<K, V> {
 pub struct Interest<K, V> {
     entries: Weak<Entries<K, V>>,
     entry: Arc<Entry<K, V>>,
-    token: ClaimToken,
+    flight: Arc<Flight<K, V>>,
 }
 
 impl<K, V> Interest<K, V> {
     /// Whether the claim is held and within its deadline, and the cache still exists.
     pub fn is_live(&self, now: Tick) -> bool {
-        now < self.token.deadline()
+        let token = self.flight.token();
+        // While the claim is being renewed, the flight has the later token already.
+        let holds = |current: ClaimToken| !current.is_after(token);
+        now < token.deadline()
             && self.entries.strong_count() > 0
-            && self.entry.claim_word.current() == Some(self.token)
+            && self.entry.claim_word.current().is_some_and(holds)
     }
 
     /// Whether the entry is claimed no more, because the claimant has published or given up.
     pub fn has_ended(&self) -> bool {
         self.entry.claim_word.current().is_none()
     }
+}
+
+/// Ends a claim at its deadline, while its load goes on.
+pub struct Expiry<K, V> {
+    entry: Arc<Entry<K, V>>,
+    token: ClaimToken,
+    flight: Arc<Flight<K, V>>,
+}
+
+impl<K, V> Expiry<K, V> {
+    pub fn deadline(&self) -> Tick {
+        self.token.deadline()
+    }
+
+    /// Consecutive failures before this attempt.
+    pub fn failures(&self) -> u32 {
+        failures_before(self.token)
+    }
+
+    pub fn flight(&self) -> &Arc<Flight<K, V>> {
+        &self.flight
+    }
+
+    /// Delivers the time-out, then gives the claim up until then, as after a failure. Changes
+    /// nothing if another caller took over or a result came first.
+    pub fn expire(&self, error: Error, until: Tick) {
+        self.flight.deliver(Outcome::Failed(error));
+        self.entry.claim_word.cool(self.token, until);
+    }
+}
+
+/// An answer of a loader without a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The key has no value. This is a result, even if it comes late.
+    NotFound,
+    /// No answer: the attempt failed.
+    Failed,
 }
 
 /// The outcome for a result.
@@ -65,7 +128,7 @@ pub enum Published {
     Yes,
     /// Discarded: the entry was invalidated, overwritten or evicted meanwhile.
     Overtaken,
-    /// Discarded: another claimant took over after the deadline.
+    /// Discarded: it came after the deadline, and another result of the same entry was first.
     TakenOver,
     /// Given to the waiters, but not kept, because there was no room.
     NotKept,
@@ -87,7 +150,7 @@ impl<K, V> ClaimGuard<K, V> {
             token,
             // A later flight belongs to a claimant that has already taken over, so this guard must
             // not end it.
-            flight: match flight.token == token {
+            flight: match flight.token() == token {
                 true => flight,
                 false => Arc::new(Flight::new(token)),
             },
@@ -115,8 +178,44 @@ impl<K, V> ClaimGuard<K, V> {
         Interest {
             entries: self.entries.clone(),
             entry: self.entry.clone(),
-            token: self.token,
+            flight: self.flight.clone(),
         }
+    }
+
+    /// Ends this claim at its deadline, unless the guard ended it before.
+    pub fn expiry(&self) -> Expiry<K, V> {
+        Expiry {
+            entry: self.entry.clone(),
+            token: self.token,
+            flight: self.flight.clone(),
+        }
+    }
+
+    /// The load starts: renews the claim if the load waited so long for its turn that its time
+    /// would be short. False if the result is no longer needed, or if the deadline has passed.
+    pub fn start(&mut self, now: Tick) -> bool {
+        let Some(entries) = self.entries.upgrade() else {
+            return false;
+        };
+        let deadline = self.token.deadline();
+        if now >= deadline || self.entry.claim_word.current() != Some(self.token) {
+            return false;
+        }
+        let claim_for = entries.timing.claim_for;
+        if deadline - now > claim_for - claim_for / SHORT {
+            return true;
+        }
+        let Some(renewed) = self.token.renewed(now, claim_for) else {
+            return true;
+        };
+        // The flight first: see `ClaimWord::renew`. After a takeover the flight is not in the
+        // entry.
+        self.flight.renew(renewed);
+        let held = self.entry.claim_word.renew(self.token, renewed);
+        if held {
+            self.token = renewed;
+        }
+        held
     }
 
     /// Consecutive failures before this attempt.
@@ -129,17 +228,37 @@ impl<K, V> ClaimGuard<K, V> {
         self.entries.strong_count() > 0 && self.entry.claim_word.current() == Some(self.token)
     }
 
-    /// Whether this claim may still replace the entry, as far as this thread can see now.
-    pub fn is_effective(&self) -> bool {
-        self.entry.claim_word.current() == Some(self.token)
+    /// Whether this answer may still end the entry, as far as this thread can see now.
+    pub fn is_effective(&self, answer: Answer) -> bool {
+        let may_end = match answer {
+            Answer::NotFound => self.entry.claim_word.state() != ClaimState::Spent,
+            Answer::Failed => {
+                self.entry.claim_word.current() == Some(self.token) || self.cooled().is_some()
+            }
+        };
+        may_end
             && (self.entries.upgrade())
                 .is_some_and(|entries| entries.table.holds(self.place, &self.entry))
     }
 
-    /// Replaces the claimed entry by `new`, if this claim may still replace it.
+    /// The rest of a placeholder whose load, this one, passed its deadline: its end, and the number
+    /// of failures in a row. `None` once another caller has taken over.
+    pub fn rest_of_placeholder(&self) -> Option<(Tick, u32)> {
+        self.cooled().map(Cooled::rest)
+    }
+
+    fn cooled(&self) -> Option<Cooled> {
+        let cooled = self.entry.claim_word.cooled()?;
+        // After a later claim the entry has a later flight, and that claim's end left the word.
+        let flight = self.entry.flight.load()?;
+        (self.entry.is_loading() && flight.token() == self.token).then_some(cooled)
+    }
+
+    /// Replaces the claimed entry by `new`, if this is the first result of the entry and the entry
+    /// is still in its place.
     ///
     /// The waiters of this flight get `new` in any case, because they asked before any write that
-    /// overtook it.
+    /// overtook it. The waiters of a later claim of the entry get it if it is published.
     pub fn publish(mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published
     where
         K: Clone,
@@ -153,7 +272,8 @@ impl<K, V> ClaimGuard<K, V> {
         let permit = entries.admit_successor(self.place, &self.entry, &new, now, &mut drop_later);
         // Before spending, because the clone of a key may panic.
         let tombstone = permit.is_none().then(|| self.tombstone()).flatten();
-        if !self.entry.claim_word.spend(self.token) {
+        let epoch = self.entry.claim_word.end_epoch(self.token);
+        if epoch == EpochEnd::Ended {
             drop(permit);
             self.end(Outcome::Published(new, made));
             entries.removals.deliver();
@@ -163,16 +283,30 @@ impl<K, V> ClaimGuard<K, V> {
             Some(permit) => self.replace(&entries, permit, &new, &mut drop_later),
             None => {
                 // The new value does not fit, but the old value must not stay either.
-                self.remove_claimed(&entries, tombstone, Cause::Size);
-                Published::NotKept
+                match self.remove_claimed(&entries, tombstone, Cause::Size) {
+                    true => Published::NotKept,
+                    false => Published::Overtaken,
+                }
             }
         };
+        // A later claimant of an entry that has left ends its flight by itself.
+        let late = (epoch == EpochEnd::Late && published != Published::Overtaken)
+            .then(|| Outcome::Published(new.clone(), Made::Earlier));
         self.end(Outcome::Published(new, made));
-        // From here on waiters read the table again, and the old entry no longer refers to the new
-        // one.
-        self.entry.flight.swap(Some(entries.closed.clone()));
+        self.close(&entries, late);
         entries.removals.deliver();
         published
+    }
+
+    /// From here on waiters read the table again, and the old entry no longer refers to the new
+    /// one. After a late end, the waiters of a later claim get the outcome.
+    fn close(&self, entries: &Entries<K, V>, late: Option<Outcome<K, V>>) {
+        let last = self.entry.flight.swap(Some(entries.closed.clone()));
+        if let (Some(last), Some(outcome)) = (last, late) {
+            if !last.is_closed() {
+                last.deliver(outcome);
+            }
+        }
     }
 
     fn replace(
@@ -202,33 +336,59 @@ impl<K, V> ClaimGuard<K, V> {
     }
 
     /// Ends an attempt that found no value, or that failed without an old value, and removes the
-    /// entry.
+    /// entry. A load that failed after its deadline removes its placeholder while that cools.
     ///
     /// `commit` gets true if this call removed exactly the claimed entry, so that nothing happened
     /// to its key since the claim. It runs before any waiter is released, so a waiter that gets the
     /// error and reads again finds what `commit` recorded.
-    pub fn remove(mut self, error: Error, commit: impl FnOnce(bool))
+    pub fn remove(mut self, error: Error, answer: Answer, commit: impl FnOnce(bool))
     where
         K: Clone,
     {
         let tombstone = self.tombstone();
-        let removed = self.entry.claim_word.spend(self.token)
-            && (self.entries.upgrade()).is_some_and(|entries| {
-                self.remove_claimed(&entries, tombstone, Cause::Invalidated)
-            });
+        let epoch = match answer {
+            Answer::NotFound => self.entry.claim_word.end_epoch(self.token),
+            Answer::Failed => self.spend_failed(),
+        };
+        let entries = self.entries.upgrade();
+        let removed = epoch != EpochEnd::Ended
+            && (entries.as_ref())
+                .is_some_and(|entries| self.remove_claimed(entries, tombstone, Cause::Invalidated));
         commit(removed);
+        let late = (epoch == EpochEnd::Late && removed).then(|| Outcome::Failed(error.clone()));
         self.end(Outcome::Failed(error));
-        if let Some(entries) = self.entries.upgrade() {
+        if let Some(entries) = entries {
+            if epoch == EpochEnd::Late {
+                self.close(&entries, late);
+            }
             entries.removals.deliver();
+        }
+    }
+
+    fn spend_failed(&self) -> EpochEnd {
+        let word = &self.entry.claim_word;
+        if word.spend(self.token) {
+            return EpochEnd::InTime;
+        }
+        match self
+            .cooled()
+            .is_some_and(|cooled| word.spend_cooled(cooled))
+        {
+            true => EpochEnd::Late,
+            false => EpochEnd::Ended,
         }
     }
 
     /// The tombstone that replaces a claimed value while that is removed. A reader that meets it
     /// waits for the end of this attempt.
-    fn tombstone(&self) -> Option<Arc<Entry<K, V>>>
+    fn tombstone(&mut self) -> Option<Arc<Entry<K, V>>>
     where
         K: Clone,
     {
+        if self.flight.has_ended() {
+            // It ended with a time-out, which is no answer for that reader.
+            self.flight = Arc::new(Flight::new(self.token));
+        }
         let value = (!self.entry.is_loading()).then_some(&self.entry)?;
         Some(Arc::new(Entry::tombstone(
             value.key.clone(),

@@ -317,11 +317,6 @@ impl<T> Table<T> {
         bits(control & OCCUPIED).map(move |way| Place::new(set, way))
     }
 
-    /// Every way of a set.
-    pub fn places(set: usize) -> impl Iterator<Item = Place> {
-        (0..WAYS).map(move |way| Place::new(set, way))
-    }
-
     fn at(&self, place: Place) -> (&Set<T>, usize) {
         (&self.sets[place.set as usize], usize::from(place.way))
     }
@@ -356,6 +351,11 @@ impl<T> Drop for Table<T> {
 }
 
 impl Place {
+    /// The first way of a set.
+    pub fn first(set: usize) -> Self {
+        Place::new(set, 0)
+    }
+
     fn new(set: usize, way: usize) -> Self {
         Place {
             set: set as u32,

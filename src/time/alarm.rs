@@ -2,9 +2,12 @@
 //! thread.
 //!
 //! Nearly every wait is over long before its deadline. So setting an alarm costs a short lock and a
-//! weak reference, and wakes the thread only if it would sleep too long. Alarms are not cancelled:
-//! alarms of dropped sleepers are removed when the list would grow. (One timer per waiter would
-//! wake a thread twice for each load.)
+//! weak reference, and wakes the thread only if it would sleep too long. (One timer per waiter
+//! would wake a thread twice for each load.)
+//!
+//! Alarms are not cancelled one by one. A weak reference keeps the memory of its sleeper, so
+//! dropped sleepers are counted. Once they may be half of the list, all their alarms are removed
+//! together. So at most as many dropped sleepers as live ones keep their memory, and a few more.
 //!
 //! Invariants:
 //!
@@ -13,6 +16,8 @@
 //! 2. `next` is never later than an alarm in the list, once the call that set the alarm has
 //!    returned. So the thread, or the caller that moves the clock, checks the list in time (P3, P5:
 //!    no waiter hangs).
+//! 3. Alarms of dropped sleepers are removed in one step under the lock, so no alarm that is set
+//!    meanwhile is lost (P3).
 
 use std::thread::park_timeout;
 use std::time::Duration;
@@ -26,6 +31,13 @@ use crate::time::clock::{Clock, Tick};
 /// The shortest and the longest sleep of the thread.
 const SLEEP: (Tick, Tick) = (1_000_000, 86_400_000_000_000);
 
+/// How many sleepers are dropped between two looks at the list. Under the model checker, one.
+const LOOK_EVERY: u64 = if cfg!(all(loom, feature = "loom")) {
+    1
+} else {
+    64
+};
+
 /// A waiter that an alarm can wake.
 pub trait Sleeper: Send + Sync {
     /// Called without any lock, perhaps more than once, never too early.
@@ -37,6 +49,8 @@ pub struct Alarms {
     list: Mutex<Vec<Alarm>>,
     /// When the list has to be checked next.
     next: AtomicU64,
+    /// The sleepers that were dropped since their alarms were last removed.
+    dropped: AtomicU64,
 }
 
 impl Default for Alarms {
@@ -44,6 +58,7 @@ impl Default for Alarms {
         Alarms {
             list: Mutex::new(Vec::new()),
             next: AtomicU64::new(Tick::MAX),
+            dropped: AtomicU64::new(0),
         }
     }
 }
@@ -74,6 +89,25 @@ impl Alarms {
         // SeqCst with the exchange in `ring`: either that exchange is followed by a check that sees
         // this alarm in the list, or this operation sees the exchange.
         self.next.fetch_min(at, Ordering::SeqCst) > at
+    }
+
+    /// Counts a sleeper that was dropped after it had set an alarm.
+    pub fn dropped(&self) {
+        // Relaxed: a count that is too high or too low only moves the next removal.
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        if dropped % LOOK_EVERY != 0 {
+            return;
+        }
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if 2 * dropped < list.len() as u64 {
+            return;
+        }
+        self.dropped.swap(0, Ordering::Relaxed);
+        list.retain(|alarm| alarm.sleeper.strong_count() > 0);
+        let live = list.len();
+        if list.capacity() / 4 > live {
+            list.shrink_to(2 * live);
+        }
     }
 
     /// Wakes all sleepers whose time has come; returns when to check again if no earlier alarm is
@@ -132,6 +166,11 @@ pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
     if system.alarms.set(at, sleeper) {
         thread.inspect(|thread| thread.unpark());
     }
+}
+
+/// Counts a sleeper that was dropped after it had set an alarm by the clocks of the system.
+pub(crate) fn dropped() {
+    System::of_this_process().alarms.dropped();
 }
 
 /// Identifies the process, because a fork copies alarms to the child but they ring only in the
@@ -218,5 +257,32 @@ mod tests {
         assert!((10..=21).contains(&listed), "{listed} alarms of 10");
         assert_eq!(alarms.ring(6), 7, "none is due");
         assert_eq!(alarms.ring(7), u64::MAX, "none is left");
+    }
+
+    #[test]
+    fn memory_of_sleepers_goes_when_they_are_dropped() {
+        let alarms = Alarms::default();
+        let mut sleepers: Vec<Arc<dyn Sleeper>> = Vec::new();
+        for _ in 0..10_000 {
+            let sleeper: Arc<dyn Sleeper> = Arc::new(Nap(Event::new()));
+            let _ = alarms.set(7, Arc::downgrade(&sleeper));
+            sleepers.push(sleeper);
+        }
+        let lasting = sleepers.split_off(9_900);
+        for sleeper in sleepers {
+            drop(sleeper);
+            alarms.dropped();
+        }
+        let listed = || {
+            alarms
+                .list
+                .lock()
+                .map_or((0, 0), |list| (list.len(), list.capacity()))
+        };
+        let (len, capacity) = listed();
+        assert!((100..=300).contains(&len), "{len} alarms of 100");
+        assert!(capacity <= 1_000, "room for {capacity} alarms");
+        drop(lasting);
+        assert_eq!(alarms.ring(7), u64::MAX);
     }
 }

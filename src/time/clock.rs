@@ -139,6 +139,15 @@ impl Clock {
         }
     }
 
+    /// Counts a sleeper that was dropped after it had set an alarm by this clock.
+    pub(crate) fn dropped(&self) {
+        match &self.0 {
+            ClockSource::Coarse | ClockSource::Precise | ClockSource::Boottime => alarm::dropped(),
+            #[cfg(any(test, feature = "test-util"))]
+            ClockSource::Manual(clock) => clock.dropped(),
+        }
+    }
+
     /// Completes when `now` has reached `deadline`.
     pub(crate) async fn sleep_until(&self, deadline: Tick) {
         let nap = Arc::new(Nap(Event::new()));

@@ -70,6 +70,10 @@ impl ManualClock {
         self.0.now.load(Ordering::Acquire)
     }
 
+    pub(super) fn dropped(&self) {
+        self.0.alarms.dropped();
+    }
+
     pub(super) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
         // The caller that moves the clock checks the whole list, whatever `next` says. A sleeper
         // checks the clock after it has set its alarm.

@@ -125,6 +125,35 @@ fn a_process_that_dies_while_it_loads_delays_the_others_by_one_lease() {
 }
 
 #[test]
+fn a_load_past_its_deadline_gives_its_lease_back() {
+    let fleet = Fleet::new();
+    // Far longer than the time limit of a load, which is 30 s.
+    let lease = Duration::from_secs(1_000);
+    let [a, b] = [(); 2].map(|()| fleet.process_with(SecondLevel::lease, lease));
+    fleet.origin.gate.shut();
+    std::thread::scope(|scope| {
+        let hung = scope.spawn(|| a.cache.get_blocking(&1));
+        until("the load runs", || fleet.origin.loads() == 1);
+        until("the load is past its deadline", || {
+            fleet.clock.advance(Duration::from_secs(30));
+            a.cache.stats().timed_out == 1
+        });
+        assert!(hung.join().unwrap().unwrap_err().is_timeout());
+        let other = scope.spawn(|| b.cache.get_blocking(&1));
+        until("another process loads at once", || {
+            fleet.origin.loads() == 2
+        });
+        fleet.origin.gate.open();
+        assert!(other.join().unwrap().is_ok());
+    });
+    until("the late result counts", || {
+        a.cache.stats().late_published == 1
+    });
+    assert!(a.cache.get_blocking(&1).is_ok());
+    assert_eq!(fleet.origin.loads(), 2);
+}
+
+#[test]
 fn a_slow_loader_keeps_its_lease() {
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());

@@ -1,6 +1,10 @@
-//! Loads that hang: at the deadline the waiters get an error, and the next caller takes over.
+//! Loads that hang or are slow: at the deadline the waiters get an error and the key rests. A load
+//! that goes on may still have the first result.
 
-use everfresh::{Cache, Clock, ManualClock, Source};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use everfresh::{Builder, Cache, Clock, ManualClock, Source};
 
 use crate::support::gates::{End, numbering};
 use crate::support::*;
@@ -9,6 +13,14 @@ fn end(tasks: &Tasks, gates: &Gates<u64>, call: usize, end: End<u64>) {
     gates.end(call, end);
     tasks.poll_all();
 }
+
+/// A time limit of 5 s for loads, and no loads dropped.
+fn kept(clock: &ManualClock) -> Builder<u64, u64> {
+    builder(clock).load_timeout(secs(5)).keep_late_loads(true)
+}
+
+/// Longer than the first backoff, and shorter than a load may take.
+const RESTED: std::time::Duration = std::time::Duration::from_millis(100);
 
 #[test]
 fn waiters_time_out_exactly_at_the_deadline() {
@@ -28,54 +40,196 @@ fn waiters_time_out_exactly_at_the_deadline() {
 }
 
 #[test]
-fn the_next_caller_takes_over_and_the_late_result_is_discarded() {
+fn the_first_result_wins_and_later_ones_are_discarded() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(kept(&clock));
+    let mut hung = get(&cache, 1);
+    assert!(is_pending(&mut hung));
+    tasks.poll_all();
+    clock.advance(secs(5));
+    assert!(ready(hung).unwrap_err().is_timeout());
+    clock.advance(RESTED);
+    let mut next = get(&cache, 1);
+    assert!(is_pending(&mut next));
+    tasks.poll_all();
+    assert_eq!(gates.calls(), 2);
+    end(&tasks, &gates, 0, End::Value(10));
+    assert_eq!(*ready(next).unwrap(), 10, "callers of the next load get it");
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
+    end(&tasks, &gates, 1, End::Value(11));
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
+    let stats = cache.stats();
+    assert_eq!((stats.discarded_taken_over, stats.published), (1, 1));
+    assert_eq!((stats.timed_out, stats.late_published), (1, 1));
+    assert_eq!((stats.loads, cache.len()), (2, 1));
+}
+
+#[test]
+fn a_late_answer_that_the_key_has_no_value_wins_too() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(kept(&clock));
+    assert!(is_pending(&mut get(&cache, 1)));
+    tasks.poll_all();
+    clock.advance(secs(5));
+    clock.advance(RESTED);
+    let mut next = get(&cache, 1);
+    assert!(is_pending(&mut next));
+    tasks.poll_all();
+    end(&tasks, &gates, 0, End::NotFound);
+    assert!(ready(next).unwrap_err().is_not_found());
+    assert!(ready(get(&cache, 1)).unwrap_err().is_not_found());
+    end(&tasks, &gates, 1, End::Value(11));
+    assert!(cache.get_if_present(&1).is_none());
+    let stats = cache.stats();
+    assert_eq!((stats.late_published, stats.discarded_taken_over), (1, 1));
+}
+
+#[test]
+fn a_write_since_the_load_began_beats_its_late_result() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(kept(&clock));
+    for key in 0..3 {
+        assert!(is_pending(&mut get(&cache, key)));
+    }
+    tasks.poll_all();
+    clock.advance(secs(5));
+    cache.insert(0, 1);
+    cache.invalidate(&1);
+    cache.invalidate_all();
+    for call in 0..3 {
+        end(&tasks, &gates, call, End::Value(10));
+    }
+    assert!((0..3).all(|key| cache.get_if_present(&key).is_none()));
+    let stats = cache.stats();
+    assert_eq!((stats.late_published, stats.late_discarded), (0, 3));
+}
+
+#[test]
+fn a_late_failure_changes_nothing() {
+    let clock = ManualClock::new();
+    for late in [End::Fail, End::Panic] {
+        let (cache, tasks, gates) = by_hand(kept(&clock));
+        assert!(is_pending(&mut get(&cache, 1)));
+        tasks.poll_all();
+        clock.advance(secs(5));
+        end(&tasks, &gates, 0, late);
+        assert!(ready(get(&cache, 1)).is_err(), "the key rests");
+        clock.advance(RESTED);
+        let mut next = get(&cache, 1);
+        assert!(is_pending(&mut next), "no longer than after the time-out");
+        tasks.poll_all();
+        end(&tasks, &gates, 1, End::Value(11));
+        assert_eq!(*ready(next).unwrap(), 11);
+    }
+}
+
+/// The origin lends ten connections, and one key hangs.
+#[test]
+fn a_hanging_key_uses_at_most_two_connections_and_other_keys_go_on() {
+    struct Connection(Arc<AtomicUsize>);
+    impl Drop for Connection {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let clock = ManualClock::new();
+    let tasks = Tasks::default();
+    let used = Arc::new(AtomicUsize::new(0));
+    let connections = used.clone();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .load_timeout(secs(5))
+        .spawner(tasks.spawner())
+        .load(move |key: &u64| {
+            let (key, connections) = (*key, connections.clone());
+            async move {
+                assert!(connections.fetch_add(1, Ordering::SeqCst) < 10);
+                let _connection = Connection(connections);
+                if key == 0 {
+                    std::future::pending::<()>().await;
+                }
+                key
+            }
+        })
+        .build()
+        .unwrap();
+    let mut most = 0;
+    for round in 0..600 {
+        let mut hung = get(&cache, 0);
+        let _ = poll(&mut hung);
+        tasks.poll_all();
+        most = most.max(used.load(Ordering::SeqCst));
+        let mut other = get(&cache, 1 + round);
+        assert!(is_pending(&mut other));
+        tasks.poll_all();
+        assert_eq!(*ready(other).unwrap(), 1 + round);
+        clock.advance(secs(1));
+    }
+    assert!(most <= 2, "{most} connections of the hanging key");
+    let stats = cache.stats();
+    assert!((15..=100).contains(&stats.timed_out), "{}", stats.timed_out);
+}
+
+#[test]
+fn an_async_load_is_dropped_at_its_deadline_and_its_key_rests() {
     let clock = ManualClock::new();
     let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
     let mut hung = get(&cache, 1);
     assert!(is_pending(&mut hung));
     tasks.poll_all();
-    // Exactly at the deadline.
-    clock.advance(secs(5));
+    clock.advance(secs(5) - NANO);
+    tasks.poll_all();
+    assert_eq!(tasks.running(), 1);
+    clock.advance(NANO);
+    assert!(
+        ready(get(&cache, 1)).unwrap_err().is_timeout(),
+        "before the drop"
+    );
+    tasks.poll_all();
+    assert_eq!(tasks.running(), 0);
+    assert!(
+        ready(get(&cache, 1)).unwrap_err().is_timeout(),
+        "after the drop"
+    );
+    clock.advance(RESTED / 2 - NANO);
+    assert!(ready(get(&cache, 1)).unwrap_err().is_timeout());
+    clock.advance(RESTED / 2 + NANO);
     let mut next = get(&cache, 1);
     assert!(is_pending(&mut next));
     tasks.poll_all();
     assert_eq!(gates.calls(), 2);
-    assert!(ready(hung).unwrap_err().is_timeout());
-    end(&tasks, &gates, 0, End::Value(10));
-    assert!(
-        cache.get_if_present(&1).is_none(),
-        "the late result reaches no caller"
-    );
-    assert!(is_pending(&mut next));
-    end(&tasks, &gates, 1, End::Value(11));
-    assert_eq!(*ready(next).unwrap(), 11);
-    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
+    // The second failure in a row rests twice as long.
+    clock.advance(secs(5) + RESTED - NANO);
+    tasks.poll_all();
+    assert!(ready(get(&cache, 1)).unwrap_err().is_timeout());
     let stats = cache.stats();
-    assert_eq!((stats.discarded_taken_over, stats.published), (1, 1));
-    assert_eq!((stats.loads, cache.len()), (2, 1));
+    assert_eq!((stats.timed_out, stats.failed, stats.dropped), (2, 0, 0));
 }
 
 #[test]
-fn a_late_result_after_its_successor_is_discarded_too() {
+fn a_late_result_after_its_successor_is_discarded() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
-    assert!(is_pending(&mut get(&cache, 1)));
-    tasks.poll_all();
-    clock.advance(secs(5));
-    assert!(is_pending(&mut get(&cache, 1)));
-    tasks.poll_all();
-    end(&tasks, &gates, 1, End::Value(11));
-    for late in [End::Value(10), End::Fail, End::Panic] {
-        end(&tasks, &gates, 0, late);
+    let (cache, tasks, gates) = by_hand(kept(&clock));
+    for late in [End::Value(10), End::NotFound, End::Fail, End::Panic] {
+        cache.invalidate_all();
+        let first = gates.calls();
+        assert!(is_pending(&mut get(&cache, 1)));
+        tasks.poll_all();
+        clock.advance(secs(5));
+        clock.advance(RESTED);
+        assert!(is_pending(&mut get(&cache, 1)));
+        tasks.poll_all();
+        end(&tasks, &gates, first + 1, End::Value(11));
+        end(&tasks, &gates, first, late);
         assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
     }
-    assert_eq!(cache.stats().discarded_taken_over, 1);
+    let stats = cache.stats();
+    assert_eq!((stats.discarded_taken_over, stats.late_discarded), (1, 2));
 }
 
 #[test]
 fn a_late_result_is_published_if_no_caller_took_over() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    let (cache, tasks, gates) = by_hand(kept(&clock));
     let mut hung = get(&cache, 1);
     assert!(is_pending(&mut hung));
     tasks.poll_all();
@@ -85,25 +239,55 @@ fn a_late_result_is_published_if_no_caller_took_over() {
     assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
 }
 
+/// The origin needs 1.2 times the time that it is given.
 #[test]
-fn a_hung_refresh_is_taken_over_while_the_stale_value_is_served() {
+fn a_key_whose_computation_is_slower_than_its_deadline_is_served() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    let loader = numbering();
+    let limits = builder(&clock).threads(2).load_timeout(secs(5));
+    let cache = computing(limits, &loader);
+    loader.hold();
+    std::thread::scope(|scope| {
+        let hung = scope.spawn(|| cache.get_blocking(&1));
+        loader.wait_for_calls(1);
+        clock.advance(secs(5));
+        assert!(hung.join().unwrap().unwrap_err().is_timeout());
+    });
+    assert!(cache.get_blocking(&1).unwrap_err().is_timeout(), "it rests");
+    clock.advance(secs(1));
+    loader.release();
+    until("the late result is counted", || {
+        cache.stats().late_published == 1
+    });
+    for _ in 0..7 {
+        assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.loads, stats.published, stats.timed_out), (1, 1, 1));
+}
+
+#[test]
+fn a_hung_refresh_rests_and_is_taken_over_while_the_stale_value_is_served() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(kept(&clock));
     cache.insert(1, 9);
     clock.advance(secs(12));
     assert_eq!(ready(get(&cache, 1)).unwrap().source(), Source::Stale);
     tasks.poll_all();
     clock.advance(secs(5) - NANO);
     assert!(ready(get(&cache, 1)).is_ok());
-    assert_eq!(tasks.spawned(), 1);
     clock.advance(NANO);
+    let resting = ready(get(&cache, 1)).unwrap();
+    assert_eq!(resting.source(), Source::AfterFailure);
+    assert_eq!(tasks.spawned(), 1);
+    clock.advance(RESTED);
     assert!(ready(get(&cache, 1)).is_ok());
     tasks.poll_all();
     assert_eq!(gates.calls(), 2);
     end(&tasks, &gates, 0, End::Value(10));
-    assert_eq!(*cache.get_if_present(&1).unwrap(), 9);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
     end(&tasks, &gates, 1, End::Value(11));
-    assert_eq!(*cache.get_if_present(&1).unwrap(), 11);
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 10);
     let stats = cache.stats();
     assert_eq!((stats.discarded_taken_over, stats.published), (1, 1));
 }
@@ -126,9 +310,9 @@ fn a_caller_in_the_second_stale_window_gets_the_old_value_at_the_deadline() {
 }
 
 #[test]
-fn a_chain_of_hangs_is_taken_over_each_time() {
+fn of_a_chain_of_hangs_the_first_that_ends_counts() {
     let clock = ManualClock::new();
-    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    let (cache, tasks, gates) = by_hand(kept(&clock));
     for hung in 0..20 {
         let mut read = get(&cache, 1);
         assert!(is_pending(&mut read));
@@ -136,15 +320,20 @@ fn a_chain_of_hangs_is_taken_over_each_time() {
         assert_eq!(gates.calls(), hung + 1);
         clock.advance(secs(5));
         assert!(ready(read).unwrap_err().is_timeout());
+        // The longest backoff.
+        clock.advance(secs(30));
     }
     let mut read = get(&cache, 1);
     assert!(is_pending(&mut read));
     tasks.poll_all();
+    end(&tasks, &gates, 7, End::Value(7));
+    assert_eq!(*ready(read).unwrap(), 7);
     for call in 0..=20 {
         end(&tasks, &gates, call, End::Value(call as u64));
     }
-    assert_eq!(*ready(read).unwrap(), 20);
-    assert_eq!(cache.stats().discarded_taken_over, 20);
+    let stats = cache.stats();
+    assert_eq!((stats.discarded_taken_over, stats.late_discarded), (20, 19));
+    assert_eq!(*cache.get_if_present(&1).unwrap(), 7);
 }
 
 #[test]
@@ -177,16 +366,80 @@ fn a_thread_that_waits_for_a_hung_computation_gets_an_error() {
         loader.wait_for_calls(1);
         clock.advance(secs(5));
         assert!(hung.join().unwrap().unwrap_err().is_timeout());
+        clock.advance(RESTED);
         let next = scope.spawn(|| cache.get_blocking(&1));
         loader.wait_for_calls(2);
         loader.release();
         next.join().unwrap().unwrap();
     });
-    until("the late result is discarded", || {
+    until("one of the two results is discarded", || {
         cache.stats().discarded_taken_over == 1
     });
     // A result is counted after its waiters are woken.
     until("the result is counted", || cache.stats().published == 1);
+}
+
+#[test]
+fn a_load_that_waited_for_its_turn_gets_its_full_time_from_its_start() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    let mut first = get(&cache, 1);
+    assert!(is_pending(&mut first));
+    clock.advance(secs(4));
+    tasks.poll_all();
+    clock.advance(secs(4));
+    let mut second = get(&cache, 1);
+    assert!(is_pending(&mut first) && is_pending(&mut second));
+    end(&tasks, &gates, 0, End::Value(10));
+    assert_eq!((*ready(first).unwrap(), *ready(second).unwrap()), (10, 10));
+    let mut late = get(&cache, 2);
+    assert!(is_pending(&mut late));
+    clock.advance(secs(4));
+    tasks.poll_all();
+    clock.advance(secs(5));
+    assert!(ready(late).unwrap_err().is_timeout());
+    assert_eq!((cache.stats().loads, cache.stats().timed_out), (2, 1));
+}
+
+#[test]
+fn other_keys_go_on_while_every_thread_computes_a_key_that_hangs() {
+    let clock = ManualClock::new();
+    let (release, hung) = mpsc::channel::<()>();
+    let hung = Mutex::new(hung);
+    let cache: Cache<u64, u64> = builder(&clock)
+        .threads(2)
+        .load_timeout(secs(5))
+        .compute(move |key: &u64| {
+            if *key < 2 {
+                // Until the sender is dropped.
+                let _ = hung.lock().unwrap().recv();
+            }
+            *key
+        })
+        .build()
+        .unwrap();
+    let mut hanging = [get(&cache, 0), get(&cache, 1)];
+    assert!(hanging.iter_mut().all(is_pending));
+    until("both threads are busy", || cache.stats().loads == 2);
+    let mut other = get(&cache, 2);
+    assert!(is_pending(&mut other));
+    // Both start a moment after they are counted.
+    until("the keys rest", || {
+        clock.advance(secs(1));
+        cache.stats().timed_out == 2
+    });
+    for read in hanging {
+        assert!(ready(read).unwrap_err().is_timeout());
+    }
+    for key in 3..9 {
+        assert_eq!(*wait(get(&cache, key)).unwrap(), key);
+    }
+    assert_eq!(cache.stats().replaced_workers, 2);
+    drop(release);
+    until("both late results count", || {
+        cache.stats().late_published == 2
+    });
+    assert!((0..2).all(|key| *cache.get_blocking(&key).unwrap() == key));
 }
 
 #[test]
@@ -202,6 +455,7 @@ fn a_load_still_queued_at_its_deadline_does_not_run() {
     assert!(is_pending(&mut queued));
     clock.advance(secs(5));
     assert!(ready(queued).unwrap_err().is_timeout());
+    // The loader is not to blame, so the key does not rest.
     let mut next = get(&cache, 2);
     assert!(is_pending(&mut next));
     loader.release();

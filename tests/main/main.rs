@@ -30,6 +30,7 @@ mod loaders;
 mod lookups;
 mod not_found;
 mod not_found_race;
+mod places;
 mod pool;
 mod properties;
 mod readers;

@@ -284,3 +284,50 @@ fn failures_of_a_key_are_never_counted_for_another_key_of_the_same_hash() {
     clock.advance(secs(WINDOW));
     assert_eq!((read(101), read(101)), (1, 0));
 }
+
+/// An error with a text of this many bytes.
+#[derive(Debug)]
+struct Long(usize);
+
+impl std::fmt::Display for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&"x".repeat(self.0))
+    }
+}
+
+impl std::error::Error for Long {}
+
+fn failing_with(clock: &ManualClock, length: usize) -> Cache<u64, u64> {
+    builder(clock)
+        .negative_capacity(1_000)
+        .backoff(secs(1_000), secs(1_000))
+        .try_compute(move |_: &u64| Err::<u64, _>(Long(length)))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn negative_entries_are_bounded_by_the_size_of_their_errors() {
+    let clock = ManualClock::new();
+    let cache = failing_with(&clock, 100_000);
+    for key in (0..1_000).chain(0..1_000) {
+        assert!(cache.get_blocking(&key).is_err());
+    }
+    // 64 MB are 671 such errors.
+    let remembered = 2_000 - cache.stats().loads;
+    assert!(
+        remembered <= 700,
+        "{remembered} keys of 1 000 are remembered"
+    );
+}
+
+#[test]
+fn a_key_rests_after_an_error_that_is_too_large_to_keep() {
+    let clock = ManualClock::new();
+    let cache = failing_with(&clock, 5_000_000);
+    let first = cache.get_blocking(&1).unwrap_err();
+    assert!(first.downcast_ref::<Long>().is_some());
+    let second = cache.get_blocking(&1).unwrap_err();
+    assert!(second.is_load_failure() && second.downcast_ref::<Long>().is_none());
+    assert_eq!(cache.stats().loads, 1);
+}

@@ -223,16 +223,16 @@ fn a_load_starts_before_the_values_it_evicts_are_notified_and_dropped() {
     let tasks = Tasks::default();
     let ((dropped, drops), (notified, removals)) = (mpsc::channel(), mpsc::channel());
     let started = tasks.clone();
-    let cache: Cache<u64, Tells> = builder(&clock)
-        .capacity(1)
+    let cache: Cache<u64, Tells, OneSet> = builder(&clock)
+        .hasher(OneSet::default())
         .on_removal(move |_, _, _| notified.send(started.spawned()).unwrap())
         .spawner(tasks.spawner())
         .load(async |_: &u64| std::future::pending::<Tells>().await)
         .build()
         .unwrap();
     cache.insert(0, Tells(dropped, tasks.clone()));
-    // A cache of one entry has one set of 13 ways. The last of these loads takes the way of the
-    // value.
+    clock.advance(secs(31));
+    // The last of these loads takes the way of the expired value.
     let mut loads: Vec<_> = (1..=13).map(|key| get(&cache, key)).collect();
     assert!(loads.iter_mut().all(is_pending));
     assert!(cache.is_empty());

@@ -275,6 +275,37 @@ fn a_refresh_from_now_outlives_a_load_that_hangs() {
 }
 
 #[test]
+fn a_late_result_of_an_earlier_load_is_not_enough_for_a_refresh_from_now() {
+    let clock = ManualClock::new();
+    let settings = builder(&clock)
+        .backoff(secs(1), secs(60))
+        .keep_late_loads(true);
+    let (cache, tasks, gates) = by_hand(settings);
+    let end = |call, end| {
+        gates.end(call, end);
+        tasks.poll_all();
+    };
+    cache.insert(1, 10);
+    let mut slow = refresh(&cache, 1);
+    assert!(is_pending(&mut slow));
+    tasks.poll_all();
+    clock.advance(secs(31));
+    assert!(ready(slow).unwrap_err().is_timeout());
+    let mut asked = refresh_from_now(&cache, 1);
+    let mut other = refresh(&cache, 1);
+    assert!(is_pending(&mut asked) && is_pending(&mut other));
+    tasks.poll_all();
+    assert_eq!(gates.calls(), 2);
+    // The first result counts, but the load that made it began before the call.
+    end(0, End::Value(11));
+    assert_eq!(*ready(other).unwrap(), 11);
+    assert!(is_pending(&mut asked));
+    tasks.poll_all();
+    end(2, End::Value(12));
+    assert_eq!(*ready(asked).unwrap(), 12);
+}
+
+#[test]
 fn a_write_during_a_refresh_from_now_wins_and_its_caller_gets_its_own_load() {
     let rig = rig();
     let mut asked = refresh_from_now(&rig.cache, 1);

@@ -1,4 +1,5 @@
 use std::future::poll_fn;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -25,7 +26,10 @@ pub struct Gates<V>(Arc<Mutex<Vec<Call<V>>>>);
 
 impl<V: Copy + Send + Sync + 'static> Gates<V> {
     /// Gives the cache this loader.
-    pub fn cache(&self, builder: Builder<u64, V>) -> Cache<u64, V> {
+    pub fn cache<S>(&self, builder: Builder<u64, V, S>) -> Cache<u64, V, S>
+    where
+        S: BuildHasher + Send + Sync + 'static,
+    {
         builder.loader(self.clone()).build().unwrap()
     }
 

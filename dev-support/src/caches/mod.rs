@@ -4,6 +4,7 @@ pub mod gates;
 pub mod tasks;
 
 use std::future::Future;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,6 +18,21 @@ pub use tasks::Tasks;
 pub type Reading<V> = Pin<Box<dyn Future<Output = Result<Cached<u64, V>, Error>> + Send>>;
 
 pub const NANO: Duration = Duration::from_nanos(1);
+
+/// Puts all keys into one set of the table, whatever its size.
+pub type OneSet = BuildHasherDefault<Constant>;
+
+/// The hasher of [`OneSet`].
+#[derive(Default)]
+pub struct Constant;
+
+impl Hasher for Constant {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
 
 pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -53,13 +69,19 @@ pub fn computing<V: Send + Sync + 'static>(
 }
 
 /// A cache whose loads the test runs and ends, step by step.
-pub fn by_hand(builder: Builder<u64, u64>) -> (Cache<u64, u64>, Tasks, Gates<u64>) {
+pub fn by_hand<S: BuildHasher + Send + Sync + 'static>(
+    builder: Builder<u64, u64, S>,
+) -> (Cache<u64, u64, S>, Tasks, Gates<u64>) {
     let (tasks, gates) = (Tasks::default(), Gates::default());
     let cache = gates.cache(builder.spawner(tasks.spawner()));
     (cache, tasks, gates)
 }
 
-pub fn get<V: Send + Sync + 'static>(cache: &Cache<u64, V>, key: u64) -> Reading<V> {
+pub fn get<V, S>(cache: &Cache<u64, V, S>, key: u64) -> Reading<V>
+where
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
     let cache = cache.clone();
     Box::pin(async move { cache.get(&key).await })
 }

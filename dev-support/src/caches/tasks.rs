@@ -18,6 +18,11 @@ impl Tasks {
         self.0.lock().unwrap().len()
     }
 
+    /// The number of tasks that have not ended.
+    pub fn running(&self) -> usize {
+        self.0.lock().unwrap().iter().flatten().count()
+    }
+
     /// Polls a task unless it has ended; returns whether it has ended now.
     pub fn poll(&self, task: usize) -> bool {
         // Takes the task out while it is polled, because a load may spawn others.

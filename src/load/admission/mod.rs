@@ -228,6 +228,19 @@ impl Pass {
         }
     }
 
+    /// Takes the permits and the counts of a load, and leaves a pass without any.
+    pub(crate) fn take(&mut self) -> Pass {
+        let empty = Pass {
+            admission: self.admission.clone(),
+            reason: self.reason,
+            phase: Phase::Before,
+            is_free: self.is_free,
+            passed: self.passed,
+            permits: [None, None],
+        };
+        std::mem::replace(self, empty)
+    }
+
     fn unit(&self) -> u64 {
         1 << (self.reason as u32 * LANE_BITS)
     }

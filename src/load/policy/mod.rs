@@ -4,6 +4,8 @@
 //! Stampede Prevention", PVLDB 8(8), 2015): a read at `now` refreshes if
 //! `now - cost * beta * ln(U) >= fresh_until`, with `U` uniform in (0, 1].
 
+use std::time::Duration;
+
 use rand::{Rng, RngExt};
 
 use crate::load::loader::Loaded;
@@ -32,6 +34,10 @@ pub(crate) struct Policy {
     pub(crate) backoff_from: Tick,
     pub(crate) backoff_to: Tick,
     pub(crate) not_found_for: Tick,
+    /// As the user configured it, for the error of a load that timed out.
+    pub(crate) load_timeout: Duration,
+    /// Whether an async load goes on after its deadline.
+    pub(crate) keep_late_loads: bool,
 }
 
 impl Policy {

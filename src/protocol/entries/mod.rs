@@ -111,8 +111,13 @@ pub enum Begun<K, V> {
     Ours(ClaimGuard<K, V>),
     /// Another caller was faster: read again.
     Exists,
-    /// Every way of the key's set holds a load: wait for this one, then try again.
-    Full(Arc<Flight<K, V>>),
+    /// The key's set is full, and these loads of other keys are in it.
+    ///
+    /// The placeholder of this claim is not in the table. A caller that may wait gives the claim
+    /// up, waits for one of the loads, and tries again. A caller that may not wait loads: its
+    /// result goes to the waiters of the claim and is not kept, as if the placeholder had been
+    /// evicted at once.
+    Full(ClaimGuard<K, V>, Vec<Arc<Flight<K, V>>>),
 }
 
 impl<K: Eq, V> Entries<K, V> {
@@ -215,11 +220,25 @@ impl<K: Eq, V> Entries<K, V> {
         entry: &Held<Entry<K, V>>,
         now: Tick,
     ) -> Option<ClaimGuard<K, V>> {
-        let last = || entry.flight.load().map(|flight| flight.token);
+        self.end_overdue(entry, now);
+        let last = || entry.flight.load().map(|flight| flight.token());
         let token = entry
             .claim_word
             .try_claim(now, self.timing.claim_for, last)?;
         self.confirm(place, entry, token, now)
+    }
+
+    /// If the load of a claim past its deadline is running, ends the claim for it. The key then
+    /// rests. A claim without a running load can be taken over at once.
+    fn end_overdue(&self, entry: &Entry<K, V>, now: Tick) {
+        if let ClaimState::Claimed { deadline } = entry.claim_word.state() {
+            if deadline <= now {
+                let flight = entry.flight.load().map(|flight| flight.arc().clone());
+                if let Some(flight) = flight {
+                    flight.wake_load();
+                }
+            }
+        }
     }
 
     fn confirm(
@@ -237,56 +256,6 @@ impl<K: Eq, V> Entries<K, V> {
                 claim.abandon();
                 None
             }
-        }
-    }
-
-    /// Claims a resident value whatever its age, for an explicit refresh.
-    pub fn claim_now(
-        self: &Arc<Self>,
-        place: Place,
-        entry: &Held<Entry<K, V>>,
-        now: Tick,
-    ) -> Claimed<K, V> {
-        let last = || entry.flight.load().map(|flight| flight.token);
-        let has_failed = |token| {
-            let flight = entry.flight.load().filter(|flight| flight.token == token);
-            flight.is_some_and(|flight| flight.has_ended())
-        };
-        let claimed = entry
-            .claim_word
-            .force_claim(now, self.timing.claim_for, last, has_failed);
-        let claimed = match claimed {
-            Some(token) => self.confirm(place, entry, token, now).map(Claimed::Ours),
-            // A flight that has its outcome began before this call, so the caller does not join it.
-            // Its claimant has published, or has just given the claim up.
-            None => (self.join(entry))
-                .filter(|flight| !flight.has_ended())
-                .map(Claimed::Theirs),
-        };
-        claimed.unwrap_or(Claimed::Changed)
-    }
-
-    /// Claims a resident value for callers that want exactly this one replaced, and only once: not
-    /// while it rests after a failure, whose error they get.
-    ///
-    /// The claim is that of a reader. [`claim_now`](Self::claim_now) would claim the value again
-    /// for a caller that was descheduled while another one claimed it and failed.
-    pub fn claim_if_due(
-        self: &Arc<Self>,
-        place: Place,
-        entry: &Held<Entry<K, V>>,
-        now: Tick,
-    ) -> Result<Claimed<K, V>, Error> {
-        if let Some(claim) = self.claim(place, entry, now) {
-            return Ok(Claimed::Ours(claim));
-        }
-        let Some(flight) = self.join(entry) else {
-            return Ok(Claimed::Changed);
-        };
-        match flight.outcome() {
-            None => Ok(Claimed::Theirs(flight)),
-            Some(Outcome::Failed(error)) => Err(error),
-            Some(Outcome::Published(..) | Outcome::Superseded) => Ok(Claimed::Changed),
         }
     }
 
@@ -308,7 +277,7 @@ impl<K: Eq, V> Entries<K, V> {
         loop {
             let current = entry.flight.load();
             if let Some(flight) = &current {
-                if !token.is_after(flight.token) {
+                if !token.is_after(flight.token()) {
                     return flight.arc().clone();
                 }
             }
@@ -330,6 +299,9 @@ impl<K: Eq, V> Entries<K, V> {
     /// Inserts the placeholder of a load, already claimed, with the number of failures in a row so
     /// far.
     ///
+    /// The placeholder takes no place of a value that may still be served, except in a set that
+    /// holds nothing else.
+    ///
     /// The caller starts the load first. Only then does it drop `drop_later` and deliver the
     /// removals, because the user's code that runs then may read this very key.
     pub fn begin(
@@ -339,7 +311,10 @@ impl<K: Eq, V> Entries<K, V> {
         failures: u32,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
-    ) -> Begun<K, V> {
+    ) -> Begun<K, V>
+    where
+        K: Clone,
+    {
         let (entry, token, flight) = Entry::loading(
             key,
             generation(hash, now),
@@ -347,36 +322,55 @@ impl<K: Eq, V> Entries<K, V> {
             now,
             self.timing.claim_for,
         );
-        let entry = Arc::new(entry);
         let set = self.table.set_of(hash);
         loop {
-            let Some(seen) = self.table.missing(hash, |other| other.key == entry.key) else {
-                return Begun::Exists;
+            let is_key = |other: &K| *other == entry.key;
+            let Some(seen) = self.table.missing(hash, |other| is_key(&other.key)) else {
+                match self.clear_tombstone(hash, is_key) {
+                    true => continue,
+                    false => return Begun::Exists,
+                }
             };
-            match self.table.insert(hash, &entry, seen, drop_later) {
+            let seen = match self.table.insert(hash, &entry, seen, drop_later) {
                 Inserted::Here(place) => {
                     return Begun::Ours(ClaimGuard::new(self, entry, place, token, flight, now));
                 }
-                Inserted::Changed => {}
-                Inserted::Full(seen) if self.make_room(set, seen, now, drop_later) => {}
-                Inserted::Full(_) => match self.any_load(set) {
-                    Some(flight) => return Begun::Full(flight),
-                    // Other threads are about to fill the ways or to free them.
-                    None => yield_now(),
-                },
+                Inserted::Changed => continue,
+                Inserted::Full(seen) => seen,
+            };
+            if self.evict_idle(set, now, drop_later) {
+                continue;
+            }
+            let loads = self.loads_in(set, now);
+            if !seen.is_full() || !self.table.is_unchanged(set, seen) {
+                // There is room, or another thread is about to fill a way or to free one. A caller
+                // that waited now might wait for a load that has ended.
+                yield_now();
+            } else if loads.is_empty() {
+                self.evict_seen(set, seen, now, drop_later);
+            } else {
+                let place = Place::first(set);
+                let claim = ClaimGuard::new(self, entry, place, token, flight, now);
+                return Begun::Full(claim, loads);
             }
         }
     }
 
-    fn any_load(&self, set: usize) -> Option<Arc<Flight<K, V>>> {
-        Table::<Entry<K, V>>::places(set)
-            .filter_map(|place| self.table.item_at(place))
-            .find_map(|entry| self.join(&entry))
+    /// The flights of a set for which a caller without a value would wait.
+    fn loads_in(&self, set: usize, now: Tick) -> Vec<Arc<Flight<K, V>>> {
+        let waited_for = |entry: &Entry<K, V>| match entry.is_servable(now) {
+            true => None,
+            false => self.join(entry),
+        };
+        let items = self.table.items(set);
+        items.filter_map(|(_, entry)| waited_for(&entry)).collect()
     }
 
-    /// Inserts a value and replaces any entry of its key; returns false if there was no room.
+    /// Inserts a value and replaces any entry of its key; returns false if the value is heavier
+    /// than the cache.
     ///
-    /// A load or refresh that is under way finds its entry gone, and its result is discarded.
+    /// A load or refresh that is under way finds its entry gone, and its result is discarded. So
+    /// does a load of another key that loses its place to the value.
     ///
     /// No other thread may hold `new`, because an overwrite writes the eviction state of the old
     /// value into it.
@@ -441,9 +435,7 @@ impl<K: Eq, V> Entries<K, V> {
                         Inserted::Full(seen) => seen,
                     };
                     drop(admitted);
-                    if !self.make_room(set, full, now, drop_later) {
-                        return false;
-                    }
+                    self.make_room(set, full, now, drop_later);
                 }
             }
         }
@@ -476,5 +468,6 @@ impl<K: Eq, V> Entries<K, V> {
     }
 }
 
+mod explicit;
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests;

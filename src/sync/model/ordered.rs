@@ -175,6 +175,10 @@ impl<K, V> BoundedCacheBuilder<K, V> {
         self
     }
 
+    pub fn weigher(self, _: fn(&K, &V) -> u32) -> Self {
+        self
+    }
+
     pub fn expire_after<E>(self, _: E) -> Self {
         self
     }

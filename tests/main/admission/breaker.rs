@@ -148,6 +148,9 @@ fn a_probe_that_is_dropped_or_hangs_is_followed_by_another() {
     clock.advance(secs(30) - NANO);
     assert!(ready(get(&cache, 4)).unwrap_err().is_unavailable());
     clock.advance(NANO);
+    // The probe timed out, which is a failure of the origin.
+    assert!(ready(get(&cache, 4)).unwrap_err().is_unavailable());
+    clock.advance(secs(5));
     assert!(is_pending(&mut get(&cache, 4)));
     tasks.poll_all();
     assert_eq!(gates.calls(), 5);

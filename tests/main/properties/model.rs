@@ -4,7 +4,7 @@
 //! jitter is over, and whether X-Fetch refreshes early. There the model follows the cache if its
 //! decision was allowed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use everfresh::Source;
 
@@ -44,6 +44,7 @@ struct Entry {
     claim: ClaimGuard,
     failures: u32,
     last_deadline: Nanos,
+    last_call: Call,
     last_error: Ending,
 }
 
@@ -61,7 +62,18 @@ struct Load {
     deadline: Nanos,
     outcome: Option<(Ending, Nanos)>,
     taken_over: bool,
+    started: bool,
+    /// It loads a key without a value.
+    cold: bool,
+    /// It passed its deadline while it ran.
+    overdue: bool,
+    over: bool,
+    /// It never ran, because its key got a late result. Its readers read again.
+    superseded: bool,
 }
+
+/// A load that waited for this part of its time gets its full time from its start.
+const SHORT: Nanos = 16;
 
 /// The stage of a reader between two polls.
 #[derive(Clone, Copy)]
@@ -89,11 +101,15 @@ pub struct Model {
     negative: HashMap<Key, NegativeEntry>,
     loads: Vec<Load>,
     epochs: usize,
+    /// Entries that have had their first result, or whose placeholder was given up.
+    spent: HashSet<usize>,
     pub computes: u64,
     pub published: u64,
     pub failed: u64,
     pub overtaken: u64,
     pub taken_over: u64,
+    pub timed_out: u64,
+    pub late_published: u64,
 }
 
 impl Model {
@@ -101,6 +117,27 @@ impl Model {
         Model {
             draws_early,
             ..Model::default()
+        }
+    }
+
+    /// Moves the time. Loads that run end their claims at their deadlines and go on.
+    pub fn advance(&mut self, by: Nanos) {
+        self.now += by;
+        let now = self.now;
+        for (call, load) in self.loads.iter_mut().enumerate() {
+            if !load.started || load.over || load.overdue || now < load.deadline {
+                continue;
+            }
+            load.overdue = true;
+            load.outcome = load.outcome.or(Some((Ending::TimedOut, now)));
+            self.timed_out += 1;
+            let here = self.entries.get_mut(&load.key);
+            let here = here.filter(|entry| entry.epoch == load.epoch);
+            if let Some(entry) = here {
+                if matches!(entry.claim, ClaimGuard::Held(holder) if holder == call) {
+                    rest(entry, now, Ending::TimedOut);
+                }
+            }
         }
     }
 
@@ -135,6 +172,7 @@ impl Model {
             let explicit = match *stage {
                 Stage::Get => false,
                 Stage::Refresh => true,
+                Stage::Waits { call, .. } if self.loads[call].superseded => false,
                 Stage::Waits {
                     call,
                     fallback,
@@ -257,6 +295,7 @@ impl Model {
         }
         let deadline = (self.now + Limits::TIMEOUT).max(entry.last_deadline + UNIT);
         entry.last_deadline = deadline;
+        entry.last_call = call;
         entry.claim = ClaimGuard::Held(call);
         self.loads.push(Load {
             key,
@@ -264,6 +303,11 @@ impl Model {
             deadline,
             outcome: None,
             taken_over: false,
+            started: false,
+            cold: entry.value.is_none(),
+            overdue: false,
+            over: false,
+            superseded: false,
         });
         Stage::Waits {
             call,
@@ -274,10 +318,43 @@ impl Model {
 
     /// Polls the future of a load for the first time. Returns whether it calls the loader.
     pub fn start(&mut self, call: Call) -> bool {
-        // A load that was taken over before it ran does not run.
-        let wanted = !self.loads[call].taken_over;
-        self.computes += u64::from(wanted);
-        wanted
+        let now = self.now;
+        let load = &mut self.loads[call];
+        // A load that was taken over before it ran, or whose turn came too late, does not run. Nor
+        // does one whose key got a late result meanwhile.
+        let ended = load.taken_over || self.spent.contains(&load.epoch);
+        if ended || now >= load.deadline {
+            let (key, epoch) = (load.key, load.epoch);
+            load.over = true;
+            if load.outcome.is_none() {
+                match ended {
+                    true => load.superseded = true,
+                    false => load.outcome = Some((Ending::TimedOut, now)),
+                }
+            }
+            let here = self.entries.get_mut(&key);
+            match here.filter(|entry| !ended && entry.epoch == epoch) {
+                Some(entry) if entry.value.is_some() => entry.claim = ClaimGuard::Free,
+                Some(_) => {
+                    self.spent.insert(epoch);
+                    self.entries.remove(&key);
+                }
+                None => {}
+            }
+            return false;
+        }
+        load.started = true;
+        let renewed = now + Limits::TIMEOUT;
+        let is_short = load.deadline - now <= Limits::TIMEOUT - Limits::TIMEOUT / SHORT;
+        if is_short && now + UNIT < load.deadline && renewed > load.deadline {
+            load.deadline = renewed;
+            let here = self.entries.get_mut(&load.key);
+            if let Some(entry) = here.filter(|entry| entry.epoch == load.epoch) {
+                entry.last_deadline = renewed;
+            }
+        }
+        self.computes += 1;
+        true
     }
 
     /// Ends a load that has started, or drops the future of any load.
@@ -287,24 +364,52 @@ impl Model {
             Ending::Failed | Ending::Panicked => self.failed += 1,
             Ending::Cancelled | Ending::TimedOut => {}
         }
+        let now = self.now;
         let load = &mut self.loads[call];
-        let (key, epoch) = (load.key, load.epoch);
+        let (key, epoch, late) = (load.key, load.epoch, load.overdue);
+        load.over = true;
         if load.taken_over {
-            self.taken_over += u64::from(matches!(ending, Ending::Value(_)));
             return;
         }
-        load.outcome = Some((ending, self.now));
+        load.outcome = load.outcome.or(Some((ending, now)));
         let here = self.entries.get_mut(&key);
         let here = here.filter(|entry| entry.epoch == epoch);
         match (ending, here) {
-            (Ending::Value(number), Some(_)) => {
+            (Ending::Value(_), _) if !self.spent.insert(epoch) => self.taken_over += 1,
+            (Ending::Value(number), Some(entry)) => {
+                if let ClaimGuard::Held(later) = entry.claim {
+                    let later = &mut self.loads[later];
+                    later.outcome = later.outcome.or(Some((ending, now)));
+                }
                 self.published += 1;
+                self.late_published += u64::from(late);
                 self.insert(key, number);
             }
             (Ending::Value(_), None) => self.overtaken += 1,
+            (_, Some(entry)) if late => {
+                // The rest of the key moves from the placeholder to a negative entry.
+                let ClaimGuard::Backoff(earliest, latest) = entry.claim else {
+                    return;
+                };
+                let claimed_since = entry.last_call != call;
+                if entry.value.is_some() || claimed_since || ending == Ending::Cancelled {
+                    return;
+                }
+                let failures = entry.failures;
+                self.spent.insert(epoch);
+                self.entries.remove(&key);
+                let backoff_end = (earliest, latest);
+                let entry = NegativeEntry {
+                    ending,
+                    backoff_end,
+                    failures,
+                };
+                self.negative.insert(key, entry);
+            }
             (_, Some(entry)) if entry.value.is_none() => {
                 let longest = backoff(entry.failures);
                 let failures = entry.failures + 1;
+                self.spent.insert(epoch);
                 self.entries.remove(&key);
                 let backoff_end = (self.now + longest / 2, self.now + longest);
                 let entry = NegativeEntry {
@@ -314,11 +419,10 @@ impl Model {
                 };
                 self.negative.insert(key, entry);
             }
-            (_, Some(entry)) => {
-                let longest = backoff(entry.failures);
-                entry.claim = ClaimGuard::Backoff(self.now + longest / 2, self.now + longest);
-                entry.failures += 1;
-                entry.last_error = ending;
+            (_, Some(entry)) => rest(entry, now, ending),
+            // It gives its placeholder up, although that has left already.
+            (_, None) if !late && self.loads[call].cold => {
+                self.spent.insert(epoch);
             }
             (_, None) => {}
         }
@@ -332,7 +436,16 @@ impl Model {
             claim: ClaimGuard::Free,
             failures: 0,
             last_deadline: 0,
+            last_call: Call::MAX,
             last_error: Ending::Cancelled,
         }
     }
+}
+
+/// An attempt failed, and the next one waits.
+fn rest(entry: &mut Entry, now: Nanos, ending: Ending) {
+    let longest = backoff(entry.failures);
+    entry.claim = ClaimGuard::Backoff(now + longest / 2, now + longest);
+    entry.failures += 1;
+    entry.last_error = ending;
 }

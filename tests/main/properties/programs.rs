@@ -98,6 +98,7 @@ impl Run {
             .stale_for(nanos(Limits::STALE))
             .stale_if_error_for(nanos(Limits::ERROR))
             .load_timeout(nanos(Limits::TIMEOUT))
+            .keep_late_loads(true)
             .backoff(nanos(Limits::REST.0), nanos(Limits::REST.1))
             // Far from the optimum, so that the window is as wide as possible and most reads in it
             // refresh early.
@@ -155,7 +156,7 @@ impl Run {
             }
             Step::Advance(by) => {
                 self.clock.advance(Duration::from_nanos(by));
-                self.model.now += by;
+                self.model.advance(by);
             }
             Step::Start(which) => self.load(which, |run, load| run.start(load)),
             Step::End(which, how) => self.load(which, |run, load| run.end(load, how)),
@@ -285,7 +286,7 @@ impl Run {
                 self.promises.failed(load, now);
                 return;
             };
-            self.promises.started(load, key, previous);
+            self.promises.started(load, key, previous, now);
             self.loads[load] = LoadState::Running;
         }
         assert_eq!(over, how.is_some());
@@ -360,6 +361,8 @@ impl Run {
             ("failures", stats.failed, model.failed),
             ("overtaken", stats.discarded_overtaken, model.overtaken),
             ("taken over", stats.discarded_taken_over, model.taken_over),
+            ("time-outs", stats.timed_out, model.timed_out),
+            ("late", stats.late_published, model.late_published),
         ];
         for (name, counted, expected) in expected {
             assert_eq!(counted, expected, "{name}");
@@ -406,7 +409,7 @@ fn random_programs_behave_as_the_model_predicts() {
     println!("{total:?}");
     if cases() >= 400 {
         // A generator that misses kinds of results would prove less than intended.
-        let [sources, errors, results] = [6, 4, 5];
+        let [sources, errors, results] = [6, 4, 7];
         assert_eq!(total.len(), sources + errors + results, "{total:?}");
         assert!(total.values().all(|count| *count > 0), "{total:?}");
     }

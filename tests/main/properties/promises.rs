@@ -132,8 +132,11 @@ impl Promises {
     }
 
     /// Records that the loader was called, and sees this previous value.
-    pub fn started(&self, call: usize, key: Key, previous: Option<Number>) {
-        let load = &self.loads[call];
+    pub fn started(&mut self, call: usize, key: Key, previous: Option<Number>, now: Nanos) {
+        let load = &mut self.loads[call];
+        if load.deadline - now <= Limits::TIMEOUT - Limits::TIMEOUT / 16 {
+            load.deadline = now + Limits::TIMEOUT;
+        }
         assert_eq!(
             (load.key, load.epoch.1),
             (key, previous),

@@ -1,0 +1,136 @@
+//! The deadline of a running load: its claim ends there, whether or not the load does.
+//!
+//! A load registers itself with its flight when it starts, and is woken by the alarm that the
+//! flight has for its waiters, or by a reader that finds the claim past its deadline. One exchange
+//! of `phase` decides between the deadline and the end of the load:
+//!
+//! ```text
+//!   RUNNING ──(deadline)──▶ OVERDUE ──▶ ENDED
+//!      └────(the load ends in time)───────▲
+//! ```
+//!
+//! The thread that makes a load overdue counts it, ends its claim with a time-out and a backoff,
+//! gives its lease back, and lets the pool replace its worker. What the load still returns is a
+//! late result (see `protocol::publish`).
+//!
+//! Races: the deadline against the end of the load (the exchange); the alarm against the start of
+//! the load (the load registers, sets the alarm, and then reads the clock once more); the alarm of
+//! a deadline that was renewed since (the clock has not reached the deadline, so nothing happens).
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::load::admission::Pass;
+use crate::load::job::GiveBack;
+use crate::load::state::CacheState;
+use crate::load::workers::{Overdue, Workers};
+use crate::observe::reason::LoadReason;
+use crate::observe::trace;
+use crate::protocol::publish::Expiry;
+use crate::rng::with_rng;
+use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Weak, lock};
+use crate::time::alarm::Sleeper;
+
+const RUNNING: u8 = 0;
+const OVERDUE: u8 = 1;
+const ENDED: u8 = 2;
+
+/// Held by the running load; its flight knows it weakly.
+pub(super) struct Deadline<K, V> {
+    phase: AtomicU8,
+    expiry: Expiry<K, V>,
+    state: Arc<CacheState<K, V>>,
+    reason: LoadReason,
+    lease: Option<Arc<dyn GiveBack>>,
+    /// The pool on which the load runs, if it cannot be interrupted.
+    workers: Option<Weak<Workers>>,
+    /// The permits of the load. A computation gives them back at its deadline, because it has a
+    /// spare worker then; an async load keeps them until its future is dropped.
+    pass: Mutex<Option<Pass>>,
+    /// Kept until the load is over.
+    replacement: Mutex<Option<Overdue>>,
+}
+
+impl<K, V> Deadline<K, V> {
+    pub(super) fn new(
+        expiry: Expiry<K, V>,
+        state: Arc<CacheState<K, V>>,
+        reason: LoadReason,
+        lease: Option<Arc<dyn GiveBack>>,
+        workers: Option<Weak<Workers>>,
+        pass: Pass,
+    ) -> Self {
+        Deadline {
+            phase: AtomicU8::new(RUNNING),
+            expiry,
+            state,
+            reason,
+            lease,
+            workers,
+            pass: Mutex::new(Some(pass)),
+            replacement: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn is_overdue(&self) -> bool {
+        // Acquire pairs with the exchange in `wake`.
+        self.phase.load(Ordering::Acquire) == OVERDUE
+    }
+
+    /// The load is over; returns whether it was overdue, and the permits that it has left.
+    pub(super) fn end(&self) -> (bool, Option<Pass>) {
+        let late = self.phase.swap(ENDED, Ordering::AcqRel) == OVERDUE;
+        (late, lock(&self.pass).take())
+    }
+
+    /// Completes when the load is overdue.
+    pub(super) async fn passed(&self) {
+        self.expiry.flight().ended(|| self.is_overdue()).await;
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
+    fn wake(&self) {
+        let now = self.state.clock.now();
+        if now < self.expiry.deadline() {
+            return;
+        }
+        let exchanged =
+            (self.phase).compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Relaxed);
+        if exchanged.is_err() {
+            return;
+        }
+        let CacheState {
+            policy,
+            counters,
+            name,
+            ..
+        } = &*self.state;
+        let failures = self.expiry.failures();
+        let rest = with_rng(|rng| policy.backoff(failures, rng));
+        counters.timed_out();
+        // Before the waiting callers learn of it, because they may trace it as well.
+        trace::load_timed_out(name, self.reason, failures + 1, Duration::from_nanos(rest));
+        let error = Error::timed_out(policy.load_timeout);
+        self.expiry.expire(error, now.saturating_add(rest));
+        if let Some(lease) = &self.lease {
+            lease.give_back();
+        }
+        let pass = lock(&self.pass).take();
+        let pass = pass.map(|mut pass| {
+            pass.ended(true, |changed| trace::breaker(name, changed));
+            pass
+        });
+        if self.workers.is_none() {
+            *lock(&self.pass) = pass;
+            return;
+        }
+        if let Some(workers) = self.workers.as_ref().and_then(Weak::upgrade) {
+            // If the load has ended meanwhile, this is the last reference to the deadline, and the
+            // replacement ends with it.
+            *lock(&self.replacement) = self.state.replace_worker(&workers);
+        }
+        // Only now, because the next load may start here and needs the spare worker.
+        drop(pass);
+    }
+}
