@@ -123,6 +123,14 @@ impl Error {
         }
     }
 
+    /// Whether the load was not tried, so that it shows nothing about the key.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            *self.0,
+            ErrorCause::Overloaded | ErrorCause::Unavailable(_) | ErrorCause::WithoutRuntime
+        )
+    }
+
     /// The loader returned an error; [`source`](StdError::source) and
     /// [`downcast_ref`](Self::downcast_ref) return it.
     pub fn is_load_failure(&self) -> bool {

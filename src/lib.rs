@@ -111,7 +111,7 @@
 //!
 //! | feature | for |
 //! |---|---|
-//! | `tokio` | `load` finds the current runtime; without it, set a [`spawner`](Builder::spawner) |
+//! | `tokio` | `load` finds the current runtime, and blocking reads know it; without it, set a [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
@@ -196,7 +196,8 @@ pub use load::admission::budget::{Budget, BudgetBuilder};
 pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
 pub use load::pool_builder::{Pool, PoolBuilder};
 pub use observe::breaker_state::BreakerState;
-pub use observe::stats::{Histogram, Stats};
+pub use observe::histogram::Histogram;
+pub use observe::stats::Stats;
 pub use protocol::removal::Cause;
 pub use sync::future::BoxFuture;
 #[cfg(any(test, feature = "test-util"))]

@@ -182,3 +182,75 @@ fn reader_against_explicit_refresh() {
         }
     });
 }
+
+/// A caller that saw `seen` and wants it replaced; the claim if it has to do so.
+fn refresh_if(cache: &Arc<Cache>, seen: &Arc<Item>) -> Option<ClaimGuard<u8, u64>> {
+    loop {
+        let (place, entry) = find(cache, KEY).expect("the key stays resident");
+        if !Arc::ptr_eq(entry.arc(), seen) {
+            return None;
+        }
+        match cache.claim_if_due(place, &entry, STALE) {
+            Ok(Claimed::Ours(claim)) => return Some(claim),
+            Ok(Claimed::Theirs(_)) | Err(_) => return None,
+            Ok(Claimed::Changed) => {}
+        }
+    }
+}
+
+/// P1: of two callers that want one value replaced, one loads, however late the other is and
+/// however that load ends.
+fn two_that_saw_one_value(end: fn(&Cache, ClaimGuard<u8, u64>)) {
+    run_model(Two, move || {
+        let cache = filled();
+        let (_, entry) = find(&cache, KEY).expect("the entry is resident");
+        let seen = entry.arc().clone();
+        drop(entry);
+        let replace = move |cache: Arc<Cache>, seen: Arc<Item>| {
+            let claim = refresh_if(&cache, &seen);
+            claim.map(|claim| end(&cache, claim)).is_some()
+        };
+        let other = spawn({
+            let (cache, seen) = (cache.clone(), seen.clone());
+            move || replace(cache, seen)
+        });
+        let mine = replace(cache, seen);
+        assert!(
+            mine != other.join().unwrap(),
+            "not exactly one load of one value"
+        );
+    });
+}
+
+#[test]
+fn two_that_saw_one_value_and_a_result() {
+    two_that_saw_one_value(|_, claim| {
+        publish(claim, 1, STALE);
+    });
+}
+
+#[test]
+fn two_that_saw_one_value_and_a_failure() {
+    two_that_saw_one_value(|cache, claim| fail(cache, claim, EXPIRED));
+}
+
+/// P4: a caller that comes after an `invalidate` neither gets the value that it saw replaced, nor
+/// joins the refresh that ran before.
+#[test]
+fn invalidate_against_the_refresh_of_one_value() {
+    run_model(Two, || {
+        let cache = filled();
+        let (place, entry) = find(&cache, KEY).expect("the entry is resident");
+        let refresher = spawn({
+            let cache = cache.clone();
+            move || match cache.claim_if_due(place, &entry, STALE) {
+                Ok(Claimed::Ours(claim)) => Some(publish(claim, 1, STALE)),
+                _ => None,
+            }
+        });
+        invalidate(&cache, KEY);
+        assert!(find(&cache, KEY).is_none(), "the invalidated key is back");
+        refresher.join().unwrap();
+        assert!(find(&cache, KEY).is_none(), "the invalidated key is back");
+    });
+}

@@ -3,6 +3,7 @@
 mod build;
 pub mod builder;
 pub mod cached;
+mod finish;
 pub mod fresh;
 mod load_settings;
 mod loaders;
@@ -12,6 +13,7 @@ mod read;
 pub mod reader;
 #[cfg(feature = "metrics")]
 mod record_metrics;
+mod refresh;
 pub mod weak;
 mod write;
 
@@ -20,14 +22,13 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::quality::RandomState;
 
-use crate::cache::cached::{Cached, Source};
+use crate::cache::cached::Cached;
 use crate::cache::lookup::Lookup;
-use crate::cache::read::{Core, Missed, Unserved};
+use crate::cache::read::Core;
 use crate::cache::reader::{Pinned, Reader};
 use crate::error::Error;
 use crate::fleet::FleetStats;
 use crate::observe::stats::Stats;
-use crate::protocol::entries::Claimed;
 use crate::sync::Arc;
 
 /// A cache that keeps computed values fresh without stampedes.
@@ -92,8 +93,8 @@ where
     /// # Errors
     ///
     /// Only without a value that may be served: the loader failed or panicked, found no value, did
-    /// not finish in time, or was dropped by its runtime; there was no room to queue it; or this
-    /// call is part of the load of the same key.
+    /// not finish in time, or was dropped by its runtime; there was no room to queue it, or no
+    /// runtime to run it; or this call is part of the load of the same key.
     ///
     /// # Panics
     ///
@@ -135,11 +136,27 @@ where
     ///
     /// The same as [`get`](Self::get), for threads. Inside a load that runs on the pool it helps:
     /// the waiting worker itself runs the load it waits for, if that is still queued, so a pool of
-    /// one thread is enough. Not for tasks: on a miss it blocks the runtime's thread.
+    /// one thread is enough.
+    ///
+    /// # On the threads of a tokio runtime
+    ///
+    /// Not for tasks: on a miss it blocks the thread. A hit never waits. What a miss does there
+    /// depends on the loader and on the runtime, if the feature `tokio` is on:
+    ///
+    /// | | a runtime with many threads | a runtime with one thread, a `LocalSet` on it |
+    /// |---|---|---|
+    /// | `compute` | blocks this thread | blocks this thread, and so the runtime |
+    /// | `load` | blocks this thread; another one does its work meanwhile | an error at once |
+    ///
+    /// The error [`is_would_block`](Error::is_would_block): the load could not run while its thread
+    /// waits. The load runs on without the caller. A thread for blocking work (`spawn_blocking`)
+    /// may wait on every runtime. With a [`spawner`](crate::Builder::spawner) the cache cannot know
+    /// on which thread a load runs; the wait then ends by the
+    /// [`load_timeout`](crate::Builder::load_timeout).
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get), and the error above.
     ///
     /// # Panics
     ///
@@ -263,101 +280,6 @@ where
     {
         let found = self.0.find(key, self.0.hasher.hash_one(key));
         found.is_some_and(|(_, entry)| entry.is_servable(self.0.state.clock.now()))
-    }
-
-    /// Replaces the value of a key now, from a task, and returns the new one; loads a missing key.
-    ///
-    /// It joins the refresh that is running, if there is one. Other callers read the old value
-    /// meanwhile. A failure is returned, and the old value stays. It starts at once, even if the
-    /// last refresh failed and the next one would have to wait.
-    ///
-    /// A refresh that it joins may have begun before this call, and may have read the origin before
-    /// a write that this caller has just made there. After a write use
-    /// [`invalidate`](Self::invalidate), because no load from before it outlives it.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get), and also when there is an old value.
-    ///
-    /// # Panics
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves the refresh running.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use everfresh::Cache;
-    /// # futures_lite::future::block_on(async {
-    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
-    /// cache.insert(3, 10);
-    /// assert_eq!(*cache.refresh(&3).await?, 9);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # }).unwrap();
-    /// ```
-    pub async fn refresh<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let core = &*self.0;
-        let hash = core.hasher.hash_one(key);
-        loop {
-            let now = core.state.clock.now();
-            let unserved = match core.find(key, hash) {
-                // An expired value too, and the placeholder of a load that timed out: the refresh
-                // need not wait after a failure either.
-                Some((place, entry)) if !entry.is_loading() || entry.claim_word.is_cooling() => {
-                    match core.entries.claim_now(place, &entry, now) {
-                        Claimed::Ours(claim) => core.lead(claim, None),
-                        Claimed::Theirs(flight) => Unserved::Wait(flight, None, Source::Coalesced),
-                        Claimed::Changed => continue,
-                    }
-                }
-                found @ Some(_) => match core.classify(Missed { found, now }) {
-                    Ok(_) => continue,
-                    Err(unserved) => unserved,
-                },
-                None => {
-                    // The caller asks for a new answer, so a remembered one does not count.
-                    core.forget(key);
-                    Unserved::Missing
-                }
-            };
-            let kept = core.load_or_wait(key, hash, unserved).await;
-            return kept.map(Cached::from);
-        }
-    }
-
-    /// Replaces the value of a key now, from a thread; the same as [`refresh`](Self::refresh).
-    ///
-    /// Not for tasks: it blocks the runtime's thread.
-    ///
-    /// # Errors
-    ///
-    /// As [`refresh`](Self::refresh).
-    ///
-    /// # Panics
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use everfresh::Cache;
-    /// let cache: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
-    /// cache.insert(3, 10);
-    /// assert_eq!(*cache.refresh_blocking(&3)?, 9);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn refresh_blocking<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let refreshed = self.0.block_on(self.refresh(key));
-        refreshed.unwrap_or_else(|| Err(Error::would_block()))
     }
 
     /// A reader for one thread or task that reads many keys all the time.

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash};
 
 use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::error::Error;
 use crate::fleet::Level;
@@ -49,6 +50,7 @@ pub(crate) enum Unserved<K, V> {
     /// Wait for this flight, which this read or another one started. If it fails, the entry may be
     /// served instead.
     Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
+    /// The remembered end of an earlier load.
     Failed(Error),
     Missing,
 }
@@ -271,118 +273,40 @@ where
         (self.start)(Job::new(claim, reason, self.state.clone()));
     }
 
-    /// Finishes a read that could not be served at once, and counts it.
-    async fn finish<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        unserved: Unserved<K, V>,
-    ) -> Result<Kept<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
-        let mut result = self.load_or_wait(key, hash, unserved).await;
-        if joined && result.as_ref().is_err_and(Error::is_overloaded) {
-            // The value expired during its refresh, which was then put off. There may be room for a
-            // load by now, so this caller tries for itself, once.
-            result = match self.read_kept(key, hash) {
-                Ok(kept) => Ok(kept),
-                Err(unserved) => self.load_or_wait(key, hash, unserved).await,
-            };
-        }
-        let waited = |kept: &Kept<K, V>| {
-            matches!(
-                kept.source(),
-                Source::Loaded | Source::Coalesced | Source::Store
-            )
-        };
-        if result.as_ref().map_or(true, waited) {
-            self.state.counters.missed();
-        }
-        result
-    }
-
-    /// [`read`](Self::read) after a wait, out of line: the code of a hit is not repeated for it.
-    #[inline(never)]
-    fn read_kept<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let hit = |cached: Cached<K, V>| Ok(cached.kept());
-        self.lookup(key, hash, hit, |missed| self.classify(missed))
-    }
-
-    /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
-    /// wait.
-    #[inline(never)]
-    fn finish_blocking<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        missed: Missed<K, V>,
-    ) -> Result<Kept<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        match self.classify(missed) {
-            Ok(kept) => Ok(kept),
-            Err(unserved) => {
-                let finished = self.block_on(self.finish(key, hash, unserved));
-                finished.unwrap_or_else(|| Err(self.not_waited()))
-            }
-        }
-    }
-
-    /// The error of a read that must not wait on this thread, and counts it.
-    pub(crate) fn not_waited(&self) -> Error {
-        self.state.counters.missed();
-        Error::would_block()
-    }
-
-    /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.
-    #[inline(never)]
-    pub(crate) fn finish_boxed<'a, Q>(
-        &'a self,
-        key: &'a Q,
-        hash: u64,
-        unserved: Unserved<K, V>,
-    ) -> impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        Box::pin(self.finish(key, hash, unserved))
-    }
-
     /// Loads or waits until there is a value or an error.
     pub(crate) async fn load_or_wait<Q>(
         &self,
         key: &Q,
         hash: u64,
         mut unserved: Unserved<K, V>,
-    ) -> Result<Kept<K, V>, Error>
+    ) -> Result<Kept<K, V>, Unread>
     where
         Q: Lookup<K> + ?Sized,
     {
         loop {
             match unserved {
-                Unserved::Failed(error) => return Err(error),
+                Unserved::Failed(error) => {
+                    return Err(Unread {
+                        error,
+                        negative: true,
+                    });
+                }
                 Unserved::Wait(flight, fallback, source) => match self.wait(&flight, source).await?
                 {
                     Outcome::Published(entry, made) => {
                         let source = match made {
-                            Made::Here => source,
+                            Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
-                        let now = self.state.clock.now();
-                        let handed_until = entry.times.created().saturating_add(HANDING_OVER);
-                        if entry.is_servable(now) || now < handed_until {
-                            return Ok(Kept::new(entry, now, source));
+                        if let Some(kept) = self.hand_over(entry, source) {
+                            return Ok(kept);
                         }
                         // This future was polled only after the hard limit, so it reads again, like
                         // a caller that comes now.
                     }
-                    Outcome::Failed(error) => return self.fall_back(fallback, error),
+                    Outcome::Failed(error) => {
+                        return self.fall_back(fallback, error).map_err(Unread::from);
+                    }
                     Outcome::Superseded => {}
                 },
                 Unserved::Missing => {
@@ -399,6 +323,14 @@ where
                 Err(unserved) => unserved,
             };
         }
+    }
+
+    /// The value of a load for a caller that waited for it; `None` if it has expired long ago.
+    pub(crate) fn hand_over(&self, entry: Arc<Entry<K, V>>, source: Source) -> Option<Kept<K, V>> {
+        let now = self.state.clock.now();
+        let handed_until = entry.times.created().saturating_add(HANDING_OVER);
+        let served = entry.is_servable(now) || now < handed_until;
+        served.then(|| Kept::new(entry, now, source))
     }
 
     /// The load failed: serves the value inside its stale-if-error window, if there is one.
@@ -424,7 +356,7 @@ where
     {
         let now = self.state.clock.now();
         let failures = match self.known(key, now) {
-            Known::NotFound(error) => return Err(error),
+            Known::NotFound(error) => return Ok(Some(Unserved::Failed(error))),
             Known::Failures(failures) => failures,
         };
         // Before the placeholder, which would end the loads of its other callers too.
@@ -449,16 +381,37 @@ where
         let started = claim.map(|claim| match self.known(&claim.entry().key, now) {
             Known::NotFound(error) => {
                 claim.abandon();
-                Err(error)
+                Unserved::Failed(error)
             }
-            Known::Failures(_) => Ok(self.lead(claim, None)),
+            Known::Failures(_) => self.lead(claim, None),
         });
         self.entries.removals.deliver();
         drop(drop_later);
         if !loads.is_empty() {
             Flight::land_any(&loads, &self.state.clock).await;
         }
-        started.transpose()
+        Ok(started)
+    }
+
+    /// The flight of a load that this call or another one began; `None` to read again.
+    pub(crate) async fn begun<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        unserved: Unserved<K, V>,
+    ) -> Result<Option<(Arc<Flight<K, V>>, Source)>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let begun = match unserved {
+            Unserved::Missing => self.begin(key, hash).await?,
+            begun => Some(begun),
+        };
+        match begun {
+            Some(Unserved::Wait(flight, _, source)) => Ok(Some((flight, source))),
+            Some(Unserved::Failed(error)) => Err(error),
+            Some(Unserved::Missing) | None => Ok(None),
+        }
     }
 
     /// The negative entry of a key.
@@ -478,7 +431,7 @@ where
     }
 
     /// Waits for a flight, at most until its claim's deadline.
-    async fn wait(
+    pub(crate) async fn wait(
         &self,
         flight: &Arc<Flight<K, V>>,
         source: Source,

@@ -131,6 +131,7 @@ impl<'a> Report<'a> {
                 ("early", stats.early),
                 ("stale", stats.stale),
                 ("miss", stats.misses),
+                ("negative", stats.negative),
             ],
         );
         self.count(

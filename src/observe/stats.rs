@@ -8,8 +8,7 @@ use std::fmt;
 use crossbeam::utils::CachePadded;
 
 use crate::observe::breaker_state::BreakerState;
-use crate::observe::histogram::Buckets;
-pub use crate::observe::histogram::Histogram;
+use crate::observe::histogram::{Buckets, Histogram};
 use crate::observe::reason::LoadReason;
 use crate::protocol::entries::Condition;
 use crate::protocol::publish::Published;
@@ -54,6 +53,7 @@ struct Local {
     fresh: Counter,
     early: Counter,
     misses: Counter,
+    negative: Counter,
     stale_claimed: Counter,
     stale_age: Buckets,
 }
@@ -125,6 +125,11 @@ impl Counters {
 
     pub(crate) fn missed(&self) {
         self.count(1, |local| &local.misses);
+    }
+
+    /// Counts a read that was answered by a remembered error.
+    pub(crate) fn negative(&self) {
+        self.count(1, |local| &local.negative);
     }
 
     pub(crate) fn coalesced(&self) {
@@ -236,6 +241,7 @@ impl Counters {
             stats.early += read(&local.early);
             stats.stale += stale_age.count();
             stats.misses += read(&local.misses);
+            stats.negative += read(&local.negative);
             stats.claims_denied += stale_age.count().saturating_sub(claimed);
             stats.stale_age.add(&stale_age);
         }
@@ -290,8 +296,11 @@ stats! {
     early,
     /// Hits on a stale value.
     stale,
-    /// Reads that found nothing to serve.
+    /// Reads that found nothing to serve, so that they waited for a load, or failed without one.
     misses,
+    /// Reads answered by a remembered error: the loader had said that the key has no value, or its
+    /// last load had failed and the next one was not due. They are neither hits nor misses.
+    negative,
     /// Reads that waited for a load that another caller had started.
     coalesced,
     /// Times the loader ran because a caller waited for the value.
@@ -362,14 +371,18 @@ impl Stats {
         self.fresh + self.early + self.stale
     }
 
-    /// All reads.
+    /// All reads: hits, misses and negative answers.
     pub fn reads(&self) -> u64 {
-        self.hits() + self.misses
+        self.hits() + self.misses + self.negative
     }
 
-    /// Hits per read, 0 to 1; 0 before the first read.
+    /// Hits per hit and miss, 0 to 1; 0 before the first of either.
+    ///
+    /// The part of the reads that needed a value and did not wait for the loader. Negative answers
+    /// are left out: they cost no load and have no value, so they say nothing about the capacity or
+    /// the limits.
     pub fn hit_ratio(&self) -> f64 {
-        ratio(self.hits(), self.reads())
+        ratio(self.hits(), self.hits() + self.misses)
     }
 
     /// Stale hits per read, 0 to 1.
@@ -415,8 +428,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "misses     {} ({} waited for another caller's load)",
-            self.misses, self.coalesced,
+            "misses     {} ({} waited for another caller's load), {} negative answers",
+            self.misses, self.coalesced, self.negative,
         )?;
         writeln!(
             f,

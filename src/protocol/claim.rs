@@ -162,10 +162,6 @@ impl ClaimWord {
         state(self.0.load(Ordering::Acquire))
     }
 
-    pub fn is_cooling(&self) -> bool {
-        matches!(self.state(), ClaimState::Cooling { .. })
-    }
-
     /// The token of the current claim, if the entry is claimed.
     pub fn current(&self) -> Option<ClaimToken> {
         let word = self.0.load(Ordering::Acquire);

@@ -53,6 +53,8 @@ pub enum Made {
     Here,
     /// Another process. The value came from the store.
     Elsewhere,
+    /// An earlier attempt on the same entry, whose result came after its deadline.
+    Earlier,
 }
 
 impl<K, V> Clone for Outcome<K, V> {

@@ -291,7 +291,7 @@ impl<K, V> ClaimGuard<K, V> {
         };
         // A later claimant of an entry that has left ends its flight by itself.
         let late = (epoch == EpochEnd::Late && published != Published::Overtaken)
-            .then(|| Outcome::Published(new.clone(), made));
+            .then(|| Outcome::Published(new.clone(), Made::Earlier));
         self.end(Outcome::Published(new, made));
         self.close(&entries, late);
         entries.removals.deliver();

@@ -38,6 +38,7 @@ mod readers;
 mod readers_race;
 mod recursion;
 mod reentrant;
+mod refreshes;
 mod removal;
 mod resilience;
 mod runtimes;

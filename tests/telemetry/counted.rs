@@ -88,6 +88,8 @@ fn history(name: &str) -> Cache<u64, u64> {
     tasks.poll_all();
     end(11, End::NotFound);
     ready(read).unwrap_err();
+    // The answer is remembered.
+    ready(get(&cache, SECRET)).unwrap_err();
     cache.insert(SECRET, 12);
     cache.insert(1, 13);
     cache
@@ -105,6 +107,7 @@ fn every_counter_of_a_cache_is_recorded_and_right() {
         ("everfresh_reads_total early", stats.early),
         ("everfresh_reads_total stale", stats.stale),
         ("everfresh_reads_total miss", stats.misses),
+        ("everfresh_reads_total negative", stats.negative),
         ("everfresh_coalesced_total", stats.coalesced),
         ("everfresh_claims_denied_total", stats.claims_denied),
         ("everfresh_loads_total cold", stats.loads),

@@ -259,33 +259,6 @@ impl<K: Eq, V> Entries<K, V> {
         }
     }
 
-    /// Claims a resident value whatever its age, for an explicit refresh.
-    pub fn claim_now(
-        self: &Arc<Self>,
-        place: Place,
-        entry: &Held<Entry<K, V>>,
-        now: Tick,
-    ) -> Claimed<K, V> {
-        self.end_overdue(entry, now);
-        let last = || entry.flight.load().map(|flight| flight.token());
-        let has_failed = |token| {
-            let flight = (entry.flight.load()).filter(|flight| flight.token() == token);
-            flight.is_some_and(|flight| flight.has_ended())
-        };
-        let claimed = entry
-            .claim_word
-            .force_claim(now, self.timing.claim_for, last, has_failed);
-        let claimed = match claimed {
-            Some(token) => self.confirm(place, entry, token, now).map(Claimed::Ours),
-            // A flight that has its outcome began before this call, so the caller does not join it.
-            // Its claimant has published, or has just given the claim up.
-            None => (self.join(entry))
-                .filter(|flight| !flight.has_ended())
-                .map(Claimed::Theirs),
-        };
-        claimed.unwrap_or(Claimed::Changed)
-    }
-
     /// The flight to wait for; `None` if the entry has its successor or was never claimed.
     fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
         let flight = match entry.claim_word.current() {
@@ -495,5 +468,6 @@ impl<K: Eq, V> Entries<K, V> {
     }
 }
 
+mod explicit;
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests;

@@ -1,0 +1,120 @@
+//! The end of a read that was not served at once: it waits, and is counted.
+
+use std::hash::{BuildHasher, Hash};
+
+use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::lookup::Lookup;
+use crate::cache::read::{Core, Missed, Unserved};
+use crate::error::Error;
+
+/// The error of a read that got no value.
+pub(crate) struct Unread {
+    pub(crate) error: Error,
+    /// Whether it was remembered: nothing was loaded for this read.
+    pub(super) negative: bool,
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Unread {
+            error,
+            negative: false,
+        }
+    }
+}
+
+impl<K, V, S> Core<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Finishes a read that could not be served at once, and counts it.
+    async fn finish<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        unserved: Unserved<K, V>,
+    ) -> Result<Kept<K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
+        let mut result = self.load_or_wait(key, hash, unserved).await;
+        if joined
+            && result
+                .as_ref()
+                .is_err_and(|unread| unread.error.is_overloaded())
+        {
+            // The value expired during its refresh, which was then put off. There may be room for a
+            // load by now, so this caller tries for itself, once.
+            result = match self.read_kept(key, hash) {
+                Ok(kept) => Ok(kept),
+                Err(unserved) => self.load_or_wait(key, hash, unserved).await,
+            };
+        }
+        let waited = |kept: &Kept<K, V>| {
+            matches!(
+                kept.source(),
+                Source::Loaded | Source::Coalesced | Source::Store
+            )
+        };
+        match &result {
+            Ok(kept) if !waited(kept) => {}
+            Err(unread) if unread.negative => self.state.counters.negative(),
+            _ => self.state.counters.missed(),
+        }
+        result.map_err(|unread| unread.error)
+    }
+
+    /// [`read`](Self::read) after a wait, out of line: the code of a hit is not repeated for it.
+    #[inline(never)]
+    pub(super) fn read_kept<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let hit = |cached: Cached<K, V>| Ok(cached.kept());
+        self.lookup(key, hash, hit, |missed| self.classify(missed))
+    }
+
+    /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
+    /// wait.
+    #[inline(never)]
+    pub(super) fn finish_blocking<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        missed: Missed<K, V>,
+    ) -> Result<Kept<K, V>, Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        match self.classify(missed) {
+            Ok(kept) => Ok(kept),
+            Err(unserved) => {
+                let finished = self.block_on(self.finish(key, hash, unserved));
+                finished.unwrap_or_else(|| Err(self.not_waited()))
+            }
+        }
+    }
+
+    /// The error of a read that must not wait on this thread, and counts it.
+    pub(crate) fn not_waited(&self) -> Error {
+        self.state.counters.missed();
+        Error::would_block()
+    }
+
+    /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.
+    #[inline(never)]
+    pub(crate) fn finish_boxed<'a, Q>(
+        &'a self,
+        key: &'a Q,
+        hash: u64,
+        unserved: Unserved<K, V>,
+    ) -> impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        Box::pin(self.finish(key, hash, unserved))
+    }
+}
