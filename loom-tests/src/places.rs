@@ -92,12 +92,12 @@ fn load_and_insert_for_the_last_way() {
 fn insert_in_the_place_of_a_load_that_ends() {
     run_model(TwoBusy, || {
         let cache = empty();
-        let other = begin(&cache, 2, CREATED);
+        let other = begin(&cache, 2, STALE);
         // The load that began last gives up its place.
-        let claim = begin(&cache, 1, STALE);
+        let claim = begin(&cache, 1, STALE_RESTED);
         let flight = claim.flight().clone();
-        let loader = spawn(move || publish(claim, 10, STALE));
-        assert!(put(&cache, 3, 30, STALE));
+        let loader = spawn(move || publish(claim, 10, STALE_RESTED));
+        assert!(put(&cache, 3, 30, STALE_RESTED));
         assert_eq!(peek(&cache, 3), Some(30), "an insert vanished");
         let published = loader.join().unwrap();
         assert!(matches!(published, Published::Yes | Published::Overtaken));
@@ -117,14 +117,14 @@ fn insert_in_the_place_of_a_load_that_ends() {
 fn insert_in_the_place_of_a_load_that_fails() {
     run_model(TwoBusy, || {
         let cache = empty();
-        let other = begin(&cache, 2, CREATED);
-        let claim = begin(&cache, 1, STALE);
+        let other = begin(&cache, 2, STALE);
+        let claim = begin(&cache, 1, STALE_RESTED);
         let flight = claim.flight().clone();
         let loader = spawn({
             let cache = cache.clone();
-            move || fail(&cache, claim, STALE)
+            move || fail(&cache, claim, STALE_RESTED)
         });
-        assert!(put(&cache, 3, 30, STALE));
+        assert!(put(&cache, 3, 30, STALE_RESTED));
         loader.join().unwrap();
         assert_eq!(peek(&cache, 3), Some(30), "an insert vanished");
         assert!(matches!(flight.outcome(), Some(Outcome::Failed(_))));

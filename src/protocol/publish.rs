@@ -283,9 +283,11 @@ impl<K, V> ClaimGuard<K, V> {
             Some(permit) => self.replace(&entries, permit, &new, &mut drop_later),
             None => {
                 // The new value does not fit, but the old value must not stay either.
-                match self.remove_claimed(&entries, tombstone, Cause::Size) {
-                    true => Published::NotKept,
-                    false => Published::Overtaken,
+                self.remove_claimed(&entries, tombstone, Cause::Size);
+                match entries.limit.allows(new.weight) {
+                    // Without a permit, because the old entry had left the table.
+                    true => Published::Overtaken,
+                    false => Published::NotKept,
                 }
             }
         };
