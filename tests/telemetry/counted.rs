@@ -159,7 +159,7 @@ fn the_time_of_a_load_is_recorded_as_it_ends() {
         recorded.durations("durations", &name)
     };
     assert_eq!(durations("cold ok")[0], 2.0);
-    // The load that was taken over took 6 s.
+    // The load that was taken over took 7 s.
     assert_eq!(durations("cold ok").iter().sum::<f64>(), 9.0);
     assert_eq!(durations("cold not_found"), [0.0]);
     assert_eq!(durations("early ok"), [0.0]);
