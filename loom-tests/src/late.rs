@@ -35,6 +35,12 @@ fn result_against_its_deadline() {
         assert_eq!(publish(claim, 1, STALE_LATE), Published::Yes);
         deadline.join().unwrap();
         assert_eq!(peek(&cache, KEY), Some(1));
+        let state = kept.1.claim_word.state();
+        assert_eq!(
+            state,
+            ClaimState::Spent,
+            "an entry was given back after its end"
+        );
         let straggler = won(classify(&cache, kept, STALE_LATE));
         assert!(straggler.is_none(), "an entry was refreshed after its end");
         assert_exact(&cache);
