@@ -135,10 +135,10 @@
 //!   [`capacity`](Builder::capacity).
 //! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
 //!   its capacity, such a key may be loaded again.
-//! - A computation that hangs keeps its thread; the cache continues, but cannot interrupt it. A spare
-//!   thread takes its place, at most as many as the pool has [`threads`](Builder::threads). When
-//!   twice that many hang, the pool computes nothing more. Callers of missing keys then get a time-out, and stale values are
-//!   served up to their hard limit.
+//! - A computation that hangs keeps its thread; the cache continues, but cannot interrupt it. A
+//!   spare thread takes its place, at most as many as the pool has [`threads`](Builder::threads).
+//!   When twice that many hang, the pool computes nothing more. Callers of missing keys then get a
+//!   time-out, and stale values are served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next load of its key.
 //! - A child process made by `fork` has no thread of the pool, so a cache that was built before
