@@ -296,6 +296,16 @@ impl Called {
         }
     }
 
+    /// [`ended`](Self::ended) of a caller that reads again if its attempt was given up untried.
+    pub fn ended_or_reads(self, cache: &Cache) -> Result<u64, Error> {
+        match &self {
+            Called::Waits(flight) if matches!(flight.outcome(), Some(Outcome::Superseded)) => {
+                peek(cache, KEY).ok_or_else(|| cache.timed_out())
+            }
+            _ => self.ended(),
+        }
+    }
+
     /// The answer, after every attempt has ended. Far cheaper to explore than a wait, and enough if
     /// the model does not test the wake-up: a flight without an outcome now never gets one.
     pub fn ended(self) -> Result<u64, Error> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use everfresh::model::{AtomicU64, Published};
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::*;
 use crate::run_model;
 
@@ -118,7 +118,7 @@ fn failure_against_insert() {
 /// P1, P5: a load that hangs is taken over, and the first of the two results counts.
 #[test]
 fn late_result_against_takeover() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = empty();
         let slow = begin(&cache, KEY, STALE);
         let slow = spawn(move || publish(slow, 1, STALE_LATE));

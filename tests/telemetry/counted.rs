@@ -15,6 +15,7 @@ fn history(name: &str) -> Cache<u64, u64> {
     let builder = builder(&clock).name(name).capacity(50).beta(1.0);
     let builder = builder
         .load_timeout(secs(5))
+        .keep_late_loads(true)
         .max_weight(1_000, |_, value| *value as u32);
     let (cache, tasks, gates) = by_hand(builder);
     let end = |call, end| {
@@ -68,7 +69,9 @@ fn history(name: &str) -> Cache<u64, u64> {
     }
     assert!(is_pending(&mut get(&cache, SECRET)));
     tasks.poll_all();
+    // Past its deadline, which is rounded up, and past the rest.
     clock.advance(secs(6));
+    clock.advance(secs(1));
     let mut next = get(&cache, SECRET);
     assert!(is_pending(&mut next));
     tasks.poll_all();
@@ -114,6 +117,11 @@ fn every_counter_of_a_cache_is_recorded_and_right() {
         ("everfresh_loads_total stale", stats.refreshes_stale),
         ("everfresh_loads_total early", stats.refreshes_early),
         ("everfresh_load_failures_total", stats.failed),
+        ("everfresh_load_timeouts_total", stats.timed_out),
+        (
+            "everfresh_late_results_total discarded",
+            stats.late_discarded,
+        ),
         ("everfresh_results_total published", stats.published),
         (
             "everfresh_results_total overtaken",
@@ -154,8 +162,8 @@ fn the_time_of_a_load_is_recorded_as_it_ends() {
         recorded.durations("durations", &name)
     };
     assert_eq!(durations("cold ok")[0], 2.0);
-    // The load that was taken over took 6 s.
-    assert_eq!(durations("cold ok").iter().sum::<f64>(), 8.0);
+    // The load that was taken over took 7 s.
+    assert_eq!(durations("cold ok").iter().sum::<f64>(), 9.0);
     assert_eq!(durations("cold not_found"), [0.0]);
     assert_eq!(durations("early ok"), [0.0]);
     assert_eq!(durations("stale failed"), [0.0]);
@@ -243,5 +251,5 @@ fn a_cache_without_store_and_weigher_records_no_metrics_of_them() {
     );
     // All counters are recorded from the start, at zero, so that a rate includes the first event.
     assert!(recorded_series.contains_key("everfresh_results_total taken_over"));
-    assert_eq!(recorded_series.len(), 19 + 8);
+    assert_eq!(recorded_series.len(), 23 + 8);
 }

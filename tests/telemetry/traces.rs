@@ -150,6 +150,7 @@ fn discarded_results_are_events() {
     let traced = &*TRACED;
     let clock = ManualClock::new();
     let builder = builder(&clock).name("discarded").load_timeout(secs(5));
+    let builder = builder.keep_late_loads(true);
     let (cache, tasks, gates) = by_hand(builder.max_weight(100, |_, value| *value as u32));
     let end = |call, value| {
         gates.end(call, End::Value(value));
@@ -163,7 +164,10 @@ fn discarded_results_are_events() {
     assert_eq!(event, (Level::DEBUG, LOAD));
     assert!(is_pending(&mut get(&cache, SECRET)));
     tasks.poll_all();
-    clock.advance(secs(6));
+    clock.advance(secs(5));
+    let event = only_event("discarded", "the loader timed out");
+    assert_eq!(event.0, Level::DEBUG);
+    clock.advance(secs(1));
     assert!(is_pending(&mut get(&cache, SECRET)));
     tasks.poll_all();
     end(2, 101);
@@ -172,7 +176,7 @@ fn discarded_results_are_events() {
     end(1, 1);
     let event = only_event("discarded", "a result is discarded: too late");
     assert_eq!(event, (Level::DEBUG, LOAD));
-    assert_eq!(traced.events("discarded").len(), 3);
+    assert_eq!(traced.events("discarded").len(), 4);
     assert!(!reveals_key(&traced.text()));
 }
 
