@@ -28,8 +28,9 @@ build() { # COPY; prints the path of the test binary
         quick+=(--config "profile.loom.package.$package.opt-level=0")
         quick+=(--config "profile.loom.package.$package.debug=false")
     done
-    (cd "$1/tree" && RUSTFLAGS="--cfg loom" cargo test "${quick[@]}" -p loom-tests --lib \
-        --profile loom --target-dir "$1/target" --no-run) >"$1/log" 2>&1 || return 1
+    (cd "$1/tree" && CARGO_INCREMENTAL=1 RUSTFLAGS="--cfg loom" cargo test "${quick[@]}" \
+        -p loom-tests --lib --profile loom --target-dir "$1/target" --no-run) \
+        >"$1/log" 2>&1 || return 1
     sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$1/log"
 }
 
