@@ -284,3 +284,34 @@ fn failures_of_a_key_are_never_counted_for_another_key_of_the_same_hash() {
     clock.advance(secs(WINDOW));
     assert_eq!((read(101), read(101)), (1, 0));
 }
+
+/// A key that counts its clones.
+#[derive(PartialEq, Eq, Hash)]
+struct ClonedKey(u64);
+
+static CLONES: AtomicU64 = AtomicU64::new(0);
+
+impl Clone for ClonedKey {
+    fn clone(&self) -> Self {
+        CLONES.fetch_add(1, Ordering::Relaxed);
+        ClonedKey(self.0)
+    }
+}
+
+#[test]
+fn a_remembered_answer_clones_no_key() {
+    let cache: Cache<ClonedKey, u64> = Cache::builder()
+        .clock(ManualClock::new())
+        .not_found_for(secs(WINDOW))
+        .compute(|_: &ClonedKey| None)
+        .build()
+        .unwrap();
+    assert!(cache.get_blocking(&ClonedKey(1)).is_err());
+    let clones = CLONES.load(Ordering::Relaxed);
+    assert!(clones > 0, "the load needs the key");
+    for _ in 0..10 {
+        let error = cache.get_blocking(&ClonedKey(1)).unwrap_err();
+        assert!(error.is_not_found());
+    }
+    assert_eq!(CLONES.load(Ordering::Relaxed), clones);
+}
