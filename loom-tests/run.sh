@@ -44,6 +44,6 @@ export -f model
 bash tests/watched.sh xargs --arg-file="$logs/ordered" --max-procs="$(nproc)" -I NAME \
     bash -c 'model "$1"' model NAME | grep --line-buffered -v '^test .* \.\.\. '
 status=$?
-green=$(grep -rlE '^[a-z_:]+: [0-9]+ executions' "$logs" | wc -l)
+green=$(grep -rlE '^[a-z0-9_:]+: [0-9]+ executions' "$logs" | wc -l)
 printf '%s of %s models passed\n' "$green" "$(wc -l <"$logs/picked")"
 [ $status -eq 0 ]

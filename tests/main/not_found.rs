@@ -331,3 +331,34 @@ fn a_key_rests_after_an_error_that_is_too_large_to_keep() {
     assert!(second.is_load_failure() && second.downcast_ref::<Long>().is_none());
     assert_eq!(cache.stats().loads, 1);
 }
+
+/// A key that counts its clones.
+#[derive(PartialEq, Eq, Hash)]
+struct ClonedKey(u64);
+
+static CLONES: AtomicU64 = AtomicU64::new(0);
+
+impl Clone for ClonedKey {
+    fn clone(&self) -> Self {
+        CLONES.fetch_add(1, Ordering::Relaxed);
+        ClonedKey(self.0)
+    }
+}
+
+#[test]
+fn a_remembered_answer_clones_no_key() {
+    let cache: Cache<ClonedKey, u64> = Cache::builder()
+        .clock(ManualClock::new())
+        .not_found_for(secs(WINDOW))
+        .compute(|_: &ClonedKey| None)
+        .build()
+        .unwrap();
+    assert!(cache.get_blocking(&ClonedKey(1)).is_err());
+    let clones = CLONES.load(Ordering::Relaxed);
+    assert!(clones > 0, "the load needs the key");
+    for _ in 0..10 {
+        let error = cache.get_blocking(&ClonedKey(1)).unwrap_err();
+        assert!(error.is_not_found());
+    }
+    assert_eq!(CLONES.load(Ordering::Relaxed), clones);
+}
