@@ -136,9 +136,9 @@
 //! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
 //!   its capacity, such a key may be loaded again.
 //! - A computation that hangs keeps its thread, because it cannot be interrupted. A spare thread
-//!   takes its place. A pool has at most as many spares as [`threads`](Builder::threads). When twice
-//!   that many loads hang, the pool computes nothing more. Callers of missing keys then get a
-//!   timeout, and stale values are served up to their hard limit.
+//!   takes its place. A pool has at most as many spares as [`threads`](Builder::threads). When
+//!   twice that many loads hang, the pool computes nothing more. Callers of missing keys then get
+//!   a time-out, and stale values are served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next load of its key.
 //! - A child process made by `fork` has no thread of the pool, so a cache that was built before

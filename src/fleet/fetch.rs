@@ -43,14 +43,9 @@ struct Asking<K, V> {
     _underway: Underway<K, V>,
 }
 
-/// The use that a payload had.
-enum Use<K, V> {
-    /// The job is done: with this value, or because user code panicked.
-    Installed,
-    /// The payload may not be served, or may not replace a refresh. Its epoch, if it has one, is
-    /// the one that the store holds.
-    Refresh(Job<K, V>, Option<Epoch>),
-}
+/// The job of a payload that may not be served, or may not replace a refresh. The epoch of the
+/// payload, if it has one, is the one that the store holds.
+type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
 
 impl<K, V> Fleet<K, V>
 where
@@ -164,8 +159,8 @@ where
         let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
             Ok(Some(payload)) => match self.install(job, &key, &payload, time) {
-                Use::Installed => return,
-                Use::Refresh(job, epoch) => (job, epoch),
+                None => return,
+                Some(unusable) => unusable,
             },
             Ok(None) => {
                 self.counters.misses.add();
@@ -211,9 +206,9 @@ where
             match self.store.acquire(&key, ask).await {
                 Ok(Acquired::Stored(payload)) => {
                     match self.install(job, &key, &payload, self.store.now()) {
-                        Use::Installed => return,
-                        Use::Refresh(back, None) => return self.unleased(back),
-                        Use::Refresh(back, epoch) => {
+                        None => return,
+                        Some((back, None)) => return self.unleased(back),
+                        Some((back, epoch)) => {
                             job = back;
                             seen = epoch;
                         }
@@ -274,19 +269,20 @@ where
     }
 
     /// Makes a payload the value of the job's key, if it may be served; `time` is the store's.
+    /// Returns the job unless it has ended: with this value, or because user code panicked.
     fn install(
         &self,
         job: Job<K, V>,
         key: &StoreKey,
         payload: &[u8],
         time: Option<u64>,
-    ) -> Use<K, V> {
+    ) -> Option<Unusable<K, V>> {
         let hash = key.hash();
         let opened = match self.format.open(key, payload) {
             Ok(opened) => opened,
             Err(reason) => {
                 self.counters.payload_errors(reason);
-                return Use::Refresh(job, envelope::epoch(payload));
+                return Some((job, envelope::epoch(payload)));
             }
         };
         let Opened {
@@ -296,28 +292,26 @@ where
         } = opened;
         if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
             self.counters.outdated.add();
-            return Use::Refresh(job, Some(epoch));
+            return Some((job, Some(epoch)));
         }
         let now = self.state.clock.now();
         let times = restored(&self.state.policy, &terms, age(epoch, time), now);
         let fresh = now < times.fresh_until();
         // Past the hard limit; or stale, while the job refreshes a resident value.
         if now >= times.expires() || !(fresh || job.is_cold()) {
-            return Use::Refresh(job, Some(epoch));
+            return Some((job, Some(epoch)));
         }
         match fresh {
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
-        let Some((entry, published)) = job.found(value, times, now) else {
-            return Use::Installed;
-        };
+        let (entry, published) = job.found(value, times, now)?;
         // A notification of a later epoch may have come before this value was resident, and found
         // nothing to remove.
         if published == Published::Yes && !self.versions.install(hash, epoch) {
             self.remove_entry(hash, &entry);
         }
-        Use::Installed
+        None
     }
 
     fn distrusts(&self, epoch: Epoch) -> bool {

@@ -266,6 +266,7 @@ impl fmt::Debug for Workers {
 }
 
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
+#[allow(clippy::expect_used, reason = "a panic is the result of a test")]
 mod tests {
     use std::time::Duration;
 
