@@ -319,7 +319,7 @@ impl Called {
 fn answer(outcome: Outcome<u8, u64>) -> Result<u64, Error> {
     match outcome {
         Outcome::Published(entry, _) => Ok(*entry.value().expect("a load makes a value")),
-        Outcome::Failed(error) => Err(error),
+        Outcome::Failed(error) | Outcome::Earlier(error) => Err(error),
         Outcome::Superseded => unreachable!("no model removes an entry that it waits for"),
     }
 }

@@ -133,6 +133,47 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     pub fn refresh_blocking(&self) -> Result<Cached<(), V>, Error> {
         self.0.refresh_blocking(&())
     }
+
+    /// Replaces a value that the caller has read, if it is still the one, from a task; the same as
+    /// [`Cache::refresh_if`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::refresh_if`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::refresh_if`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// # use everfresh::Fresh;
+    /// # futures_lite::future::block_on(async {
+    /// let issued = AtomicU64::new(0);
+    /// let token: Fresh<u64> = Fresh::builder()
+    ///     .compute(move |&()| issued.fetch_add(1, Ordering::Relaxed))
+    ///     .build_fresh()?;
+    /// let refused = token.get().await?; // by the server, which says so to two callers
+    /// assert_eq!(*token.refresh_if(&refused).await?, 1);
+    /// assert_eq!(*token.refresh_if(&refused).await?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn refresh_if(&self, seen: &Cached<(), V>) -> Result<Cached<(), V>, Error> {
+        self.0.refresh_if(seen).await
+    }
+
+    /// Replaces a value that the caller has read, if it is still the one, from a thread; the same
+    /// as [`Cache::refresh_if_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::refresh_if`].
+    pub fn refresh_if_blocking(&self, seen: &Cached<(), V>) -> Result<Cached<(), V>, Error> {
+        self.0.refresh_if_blocking(seen)
+    }
 }
 
 impl<V> Fresh<V> {

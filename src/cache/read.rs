@@ -304,7 +304,7 @@ where
                         // This future was polled only after the hard limit, so it reads again, like
                         // a caller that comes now.
                     }
-                    Outcome::Failed(error) => {
+                    Outcome::Failed(error) | Outcome::Earlier(error) => {
                         return self.fall_back(fallback, error).map_err(Unread::from);
                     }
                     Outcome::Superseded => {}

@@ -89,9 +89,10 @@ where
                     has_looked = true;
                     match self.wait(&flight, source).await? {
                         _ if is_too_old => continue,
-                        // Another process may have made this value before the call, or a load that
-                        // began before it and passed its deadline.
+                        // Another process may have made this value before the call. A load that
+                        // began before it, and passed its deadline, may have this result.
                         Outcome::Published(_, Made::Elsewhere | Made::Earlier)
+                        | Outcome::Earlier(_)
                         | Outcome::Superseded => continue,
                         Outcome::Published(entry, Made::Here) => {
                             match self.hand_over(entry, source) {

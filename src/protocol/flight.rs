@@ -42,6 +42,8 @@ pub enum Outcome<K, V> {
     Published(Arc<Entry<K, V>>, Made),
     /// The reason why there is no new entry.
     Failed(Error),
+    /// An earlier attempt on the same entry ended it without a value, after its deadline.
+    Earlier(Error),
     /// The entry was no longer resident, and nothing was tried: read again.
     Superseded,
 }
@@ -62,6 +64,7 @@ impl<K, V> Clone for Outcome<K, V> {
         match self {
             Outcome::Published(entry, made) => Outcome::Published(entry.clone(), *made),
             Outcome::Failed(error) => Outcome::Failed(error.clone()),
+            Outcome::Earlier(error) => Outcome::Earlier(error.clone()),
             Outcome::Superseded => Outcome::Superseded,
         }
     }

@@ -291,10 +291,15 @@ impl<K, V> ClaimGuard<K, V> {
                 }
             }
         };
+        let made = match epoch {
+            EpochEnd::Late => Made::Earlier,
+            EpochEnd::InTime | EpochEnd::Ended => made,
+        };
+        let outcome = Outcome::Published(new, made);
         // A later claimant of an entry that has left ends its flight by itself.
-        let late = (epoch == EpochEnd::Late && published != Published::Overtaken)
-            .then(|| Outcome::Published(new.clone(), Made::Earlier));
-        self.end(Outcome::Published(new, made));
+        let late =
+            (epoch == EpochEnd::Late && published != Published::Overtaken).then(|| outcome.clone());
+        self.end(outcome);
         self.close(&entries, late);
         entries.removals.deliver();
         published
@@ -357,8 +362,12 @@ impl<K, V> ClaimGuard<K, V> {
             && (entries.as_ref())
                 .is_some_and(|entries| self.remove_claimed(entries, tombstone, Cause::Invalidated));
         commit(removed);
-        let late = (epoch == EpochEnd::Late && removed).then(|| Outcome::Failed(error.clone()));
-        self.end(Outcome::Failed(error));
+        let outcome = match epoch {
+            EpochEnd::Late => Outcome::Earlier(error),
+            EpochEnd::InTime | EpochEnd::Ended => Outcome::Failed(error),
+        };
+        let late = (epoch == EpochEnd::Late && removed).then(|| outcome.clone());
+        self.end(outcome);
         if let Some(entries) = entries {
             if epoch == EpochEnd::Late {
                 self.close(&entries, late);

@@ -313,6 +313,38 @@ fn tasks_can_read_a_pin() {
 }
 
 #[test]
+fn tasks_can_read_a_reader() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock));
+    let mut reader = cache.reader();
+    {
+        let mut read = std::pin::pin!(reader.get(&1));
+        assert!(is_pending(&mut read));
+        tasks.poll_all();
+        gates.end(0, End::Value(10));
+        tasks.poll_all();
+        let read = ready(read).unwrap();
+        assert_eq!((*read, read.source()), (10, Source::Loaded));
+    }
+    for _ in 0..5 {
+        let read = ready(std::pin::pin!(reader.get(&1))).unwrap();
+        assert_eq!((*read, read.source()), (10, Source::Fresh));
+    }
+    clock.advance(secs(12));
+    let read = ready(std::pin::pin!(reader.get(&1))).unwrap();
+    assert_eq!((*read, read.source()), (10, Source::Stale));
+    cache.invalidate(&1);
+    {
+        // Dropped while it waits, and read again.
+        assert!(is_pending(&mut std::pin::pin!(reader.get(&1))));
+    }
+    tasks.poll_all();
+    gates.end(2, End::Value(12));
+    tasks.poll_all();
+    assert_eq!(*ready(std::pin::pin!(reader.get(&1))).unwrap(), 12);
+}
+
+#[test]
 fn keys_that_share_a_cell_of_a_reader_are_distinguished() {
     // More keys than cells, read so that each is cached for a while.
     let clock = ManualClock::new();

@@ -55,7 +55,7 @@ impl<K: Eq, V> Entries<K, V> {
         };
         match flight.outcome() {
             None => Ok(Claimed::Theirs(flight)),
-            Some(Outcome::Failed(error)) => Err(error),
+            Some(Outcome::Failed(error) | Outcome::Earlier(error)) => Err(error),
             Some(Outcome::Published(..) | Outcome::Superseded) => Ok(Claimed::Changed),
         }
     }
