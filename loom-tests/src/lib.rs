@@ -12,6 +12,7 @@ mod cached_slot;
 mod canaries;
 mod change_queue;
 mod claim;
+mod deadline;
 mod event;
 mod eviction;
 mod fifo;

@@ -2,7 +2,7 @@
 //!
 //! A load registers itself with its flight when it starts, and is woken by the alarm that the
 //! flight has for its waiters, or by a reader that finds the claim past its deadline. One exchange
-//! of `phase` decides between the deadline and the end of the load:
+//! of its [`Phase`] decides between the deadline and the end of the load:
 //!
 //! ```text
 //!   RUNNING ──(deadline)──▶ OVERDUE ──▶ ENDED
@@ -35,9 +35,35 @@ const RUNNING: u8 = 0;
 const OVERDUE: u8 = 1;
 const ENDED: u8 = 2;
 
+/// Decides between the deadline of a load and its end.
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    pub fn running() -> Self {
+        Phase(AtomicU8::new(RUNNING))
+    }
+
+    pub fn is_overdue(&self) -> bool {
+        // Acquire pairs with the exchange in `pass`.
+        self.0.load(Ordering::Acquire) == OVERDUE
+    }
+
+    /// The deadline has passed. True for one caller, which makes the load overdue.
+    pub fn pass(&self) -> bool {
+        (self.0)
+            .compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The load is over; returns whether it was overdue.
+    pub fn end(&self) -> bool {
+        self.0.swap(ENDED, Ordering::AcqRel) == OVERDUE
+    }
+}
+
 /// Held by the running load; its flight knows it weakly.
 pub(super) struct Deadline<K, V> {
-    phase: AtomicU8,
+    phase: Phase,
     expiry: Expiry<K, V>,
     state: Arc<CacheState<K, V>>,
     reason: LoadReason,
@@ -61,7 +87,7 @@ impl<K, V> Deadline<K, V> {
         pass: Pass,
     ) -> Self {
         Deadline {
-            phase: AtomicU8::new(RUNNING),
+            phase: Phase::running(),
             expiry,
             state,
             reason,
@@ -72,32 +98,22 @@ impl<K, V> Deadline<K, V> {
         }
     }
 
-    pub(super) fn is_overdue(&self) -> bool {
-        // Acquire pairs with the exchange in `wake`.
-        self.phase.load(Ordering::Acquire) == OVERDUE
-    }
-
     /// The load is over; returns whether it was overdue, and the permits that it has left.
     pub(super) fn end(&self) -> (bool, Option<Pass>) {
-        let late = self.phase.swap(ENDED, Ordering::AcqRel) == OVERDUE;
+        let late = self.phase.end();
         (late, lock(&self.pass).take())
     }
 
     /// Completes when the load is overdue.
     pub(super) async fn passed(&self) {
-        self.expiry.flight().ended(|| self.is_overdue()).await;
+        self.expiry.flight().ended(|| self.phase.is_overdue()).await;
     }
 }
 
 impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
     fn wake(&self) {
         let now = self.state.clock.now();
-        if now < self.expiry.deadline() {
-            return;
-        }
-        let exchanged =
-            (self.phase).compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Relaxed);
-        if exchanged.is_err() {
+        if now < self.expiry.deadline() || !self.phase.pass() {
             return;
         }
         let CacheState {

@@ -1,7 +1,7 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
 pub mod admission;
-mod deadline;
+pub(crate) mod deadline;
 pub mod engine;
 pub mod job;
 pub mod loader;

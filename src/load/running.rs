@@ -99,12 +99,8 @@ where
         ));
         let sleeper: Arc<dyn Sleeper> = deadline.clone();
         let flight = self.claim.flight();
-        flight.watch(Arc::downgrade(&sleeper), &self.state.clock);
+        flight.watch(&sleeper, &self.state.clock);
         let started = self.state.clock.exact();
-        if started >= flight.token().deadline() {
-            // The alarm may have rung before the flight knew the load.
-            sleeper.wake();
-        }
         Some(RunningJob {
             request: Request {
                 entry: self.claim.entry().clone(),

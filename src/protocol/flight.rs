@@ -188,15 +188,19 @@ impl<K, V> Flight<K, V> {
         self.wait(|| clock.now() >= self.token().deadline()).await
     }
 
-    /// Registers the load that runs, which is woken at the deadline.
-    pub fn watch(self: &Arc<Self>, load: Weak<dyn Sleeper>, clock: &Clock)
+    /// Registers the load that runs, which is woken at the deadline, at once if that has passed.
+    pub fn watch(self: &Arc<Self>, load: &Arc<dyn Sleeper>, clock: &Clock)
     where
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
         // Each flight has one load, so the cell is empty.
-        let _ = self.load.set(load);
+        let _ = self.load.set(Arc::downgrade(load));
         self.set_alarm(clock);
+        // The alarm of a waiter may have rung before this flight knew the load.
+        if clock.now() >= self.token().deadline() {
+            load.wake();
+        }
     }
 
     /// Wakes the load that runs, if the flight has one, because its deadline has passed.
