@@ -1,7 +1,7 @@
 //! Gates: permits that are handed on, loads that wait, and breakers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use everfresh::model::{
@@ -251,6 +251,61 @@ fn a_promoted_load_against_its_permit() {
     });
 }
 
+/// A load that notes when it starts, and ends at once.
+struct Noted {
+    number: usize,
+    order: Arc<std::sync::Mutex<Vec<usize>>>,
+}
+
+impl Waiting for Noted {
+    fn admitted(self, permit: Permit, _: &Queued<Self>) {
+        self.order.lock().unwrap().push(self.number);
+        drop(permit);
+    }
+
+    fn helped(self, _: &Queued<Self>) {}
+
+    fn refused(self, _: Refusal) {}
+}
+
+/// Of two refreshes that wait, the later one is made urgent while a permit comes back. It goes
+/// first unless the permit was there before.
+#[test]
+fn a_promotion_against_a_permit_for_an_earlier_load() {
+    run_model(Two, || {
+        let gate = gate(&ManualClock::new());
+        let (order, queue) = (Arc::<std::sync::Mutex<Vec<_>>>::default(), Queue::new(9));
+        let permit = gate.try_enter().expect("it is free");
+        let [_, later] = [1, 2].map(|number| {
+            let order = order.clone();
+            let noted = Noted { number, order };
+            let queued = Queued::new(noted, &gate, LoadReason::Stale, false, 0);
+            let waiter: Arc<dyn Waiter> = queued.clone();
+            let entered = gate.enter(ask(LoadReason::Stale, &queue), &waiter);
+            assert!(matches!(entered, Entered::Waits));
+            queued
+        });
+        let promoted = Arc::new(AtomicUsize::new(0));
+        let ends = spawn({
+            let promoted = promoted.clone();
+            move || {
+                let was_promoted = promoted.load(Acquire) == 1;
+                drop(permit);
+                was_promoted
+            }
+        });
+        later.promote();
+        promoted.store(1, Release);
+        let was_promoted = ends.join().unwrap();
+        let order = order.lock().unwrap().clone();
+        match was_promoted {
+            true => assert_eq!(order, [2, 1], "a stale load goes before a cold one"),
+            false => assert_eq!(order.len(), 2, "a load did not start, or started twice"),
+        }
+        assert_free(&gate);
+    });
+}
+
 /// A cache is dropped while a load of it gets its permit. The load ends once, and the permit is
 /// free.
 #[test]
@@ -330,6 +385,35 @@ fn the_end_of_a_probe_against_a_caller() {
         }
         ends.join().unwrap();
         assert!(admitted(&gate, &Queue::new(9)).is_some());
+    });
+}
+
+/// Two loads come at once, and the rate allows one start. The other load waits for the next one.
+#[test]
+fn two_arrivals_for_one_start() {
+    run_model(Two, || {
+        let clock = ManualClock::new();
+        let limits = GateLimits {
+            per_second: Some(1),
+            ..GateLimits::default()
+        };
+        let gate = Gate::new(&limits, Clock::from(&clock));
+        let loads = Arc::<Loads>::default();
+        let starts = {
+            let (gate, loads) = (gate.clone(), loads.clone());
+            move || {
+                let load = Load(loads.clone());
+                let waiter: Arc<dyn Waiter> = Queued::new(load, &gate, LoadReason::Cold, false, 0);
+                let entered = gate.enter(ask(LoadReason::Cold, &Queue::new(9)), &waiter);
+                matches!(entered, Entered::Yes(_))
+            }
+        };
+        let other = spawn(starts.clone());
+        let ours = starts();
+        let other = other.join().unwrap();
+        assert!(ours != other, "more loads start than the rate allows");
+        clock.advance(Duration::from_secs(1));
+        loads.assert_started(1);
     });
 }
 
