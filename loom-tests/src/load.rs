@@ -85,7 +85,7 @@ fn against_invalidate_and_a_caller_after_it() {
 /// P4: a value that a user inserts during a load stays.
 #[test]
 fn against_insert() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = empty();
         let claim = begin(&cache, KEY, STALE);
         let loader = spawn(move || publish(claim, 1, STALE));
