@@ -166,7 +166,7 @@ impl Team {
         Arc::new(Team {
             jobs: Jobs::new(workers),
             wakes: Wakes::new(workers),
-            deferred: Deferred::new(),
+            deferred: Deferred::default(),
         })
     }
 

@@ -68,13 +68,10 @@ impl Wakes {
 }
 
 /// Whether a wake waits for the alarm, because it reached a worker that must not start a load.
+#[derive(Default)]
 pub struct Deferred(AtomicU8);
 
 impl Deferred {
-    pub fn new() -> Self {
-        Deferred(AtomicU8::new(0))
-    }
-
     /// Defers a wake that has reached a worker which must not start a load; true if the caller has
     /// to set the alarm.
     pub fn defer(&self, wakes: &Wakes, jobs: &Jobs) -> bool {

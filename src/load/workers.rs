@@ -117,7 +117,7 @@ impl Workers {
         Ok(Arc::new_cyclic(|myself| Workers {
             myself: myself.clone(),
             jobs: Jobs::new(threading.threads),
-            deferred: Deferred::new(),
+            deferred: Deferred::default(),
             main: Arc::new(main),
             spares: Mutex::new(Vec::new()),
             spare: AtomicUsize::new(0),
