@@ -205,6 +205,9 @@ impl<K, V> Flight<K, V> {
 
     /// Wakes the load that runs, if the flight has one, because its deadline has passed.
     pub fn wake_load(&self) {
+        // This exchange and the one in `set_alarm` have one order. If the load that starts is the
+        // later one, it sees the clock that this caller saw. Else its registration is seen here.
+        self.alarmed.fetch_add(0, Ordering::AcqRel);
         if let Some(load) = self.load.get().and_then(Weak::upgrade) {
             load.wake();
         }
@@ -229,9 +232,10 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        // Relaxed: the thread that sets the alarm is running.
+        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm of
+        // a waiter.
         let process = u64::from(alarm::process());
-        if self.alarmed.swap(process, Ordering::Relaxed) != process {
+        if self.alarmed.swap(process, Ordering::AcqRel) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
             clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
             let _ = self.clock.set(clock.clone());
