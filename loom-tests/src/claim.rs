@@ -201,7 +201,7 @@ fn refresh_if(cache: &Arc<Cache>, seen: &Arc<Item>) -> Option<ClaimGuard<u8, u64
 /// P1: of two callers that want one value replaced, one loads, however late the other is and
 /// however that load ends.
 fn two_that_saw_one_value(end: fn(&Cache, ClaimGuard<u8, u64>)) {
-    run_model(Two, move || {
+    run_model(TwoBusy, move || {
         let cache = filled();
         let (_, entry) = find(&cache, KEY).expect("the entry is resident");
         let seen = entry.arc().clone();

@@ -103,7 +103,7 @@ fn permit_too_small_against_invalidate() {
 /// The limit: two loads end at once and there is room for one value.
 #[test]
 fn two_loads_for_one_permit() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = with_capacity(1);
         let (first, second) = (begin(&cache, 2, CREATED), begin(&cache, 3, CREATED));
         let other = spawn(move || publish(first, 20, CREATED));

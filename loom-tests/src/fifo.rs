@@ -112,7 +112,7 @@ fn hand_against_refresh() {
 /// the queue by then.
 #[test]
 fn eviction_against_a_neighbour() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         let neighbour = spawn({
             let cache = cache.clone();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use everfresh::model::{AtomicU64, DropLater, Held, Inserted, Place, Table};
 use loom::thread::spawn;
 
-use crate::Threads::{Three, Two};
+use crate::Threads::{Three, Two, TwoBusy};
 use crate::run_model;
 
 /// A key, and the number of the item among those of its key.
@@ -108,7 +108,7 @@ fn one_key_by_three() {
 /// P4: two inserts of different keys into one set do not lose either.
 #[test]
 fn two_keys_by_two() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let table = table();
         let other = spawn({
             let table = table.clone();
