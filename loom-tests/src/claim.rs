@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use everfresh::model::{AtomicU64, ClaimGuard, Claimed, Published, Read};
+use everfresh::model::{AtomicU64, ClaimGuard, ClaimState, Claimed, Published, Read};
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};
@@ -109,6 +109,28 @@ fn straggler_of_an_overwritten_entry() {
             "a refresh of an entry that was gone"
         );
         writer.join().unwrap();
+    });
+}
+
+/// P1, P5: the failure of a claim that was taken over leaves the later claim as it is.
+#[test]
+fn takeover_against_a_failure() {
+    run_model(Two, || {
+        let cache = filled();
+        let old = claim(&cache, STALE);
+        let old = spawn({
+            let cache = cache.clone();
+            move || fail(&cache, old, STALE_RESTED)
+        });
+        let later = won(read(&cache, KEY, STALE_LATE));
+        old.join().unwrap();
+        if let Some(later) = later {
+            let state = later.entry().claim_word.state();
+            assert!(
+                matches!(state, ClaimState::Claimed { .. }),
+                "the end of a claim ended a later one"
+            );
+        }
     });
 }
 

@@ -52,8 +52,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// load waits for, so loads that read other keys or caches cannot block each other. A load that
     /// reads a cache from a thread or task of its own counts as a caller from outside.
     ///
-    /// A load keeps its permit until it has ended, also past its
-    /// [`load_timeout`](Self::load_timeout).
+    /// An async load keeps its permit until it has ended or its future was dropped at the deadline.
+    /// A computation gives it back at its deadline, because a spare worker takes its place there.
     ///
     /// # Cost
     ///
