@@ -45,8 +45,7 @@ where
             }
         };
         let reason = job.reason;
-        // How many jobs of this cache wait is bounded before its gates.
-        if !pool.admits(reason, usize::MAX) {
+        if !pool.admits(reason) {
             job.shed();
             return None;
         }
