@@ -141,9 +141,9 @@
 //!   a time-out, and stale values are served up to their hard limit.
 //! - One refresh at a time holds within [`load_timeout`](Builder::load_timeout). A load that takes
 //!   longer may run beside the next load of its key.
-//! - A child process made by `fork` has no thread of the pool, so a cache that was built before
-//!   cannot load there, and a store does not work. A wait there ends after `load_timeout`. Build
-//!   caches after the `fork`.
+//! - A child process made by `fork` has no thread of its parent. A cache whose pool or runtime
+//!   started before the `fork` cannot load there, and its store does not work. A wait there ends
+//!   after `load_timeout`. A cache that is built after the `fork` works.
 //! - A [`Reader`] holds up to 4 096 values, also those that the cache has evicted.
 //! - The clocks stop while the machine is suspended, so values seem younger by that time.
 //!   [`Clock::boottime`] continues.

@@ -13,16 +13,13 @@ use crate::Threads::{Three, Two, TwoBusy};
 use crate::fixture::wait;
 use crate::run_model;
 
-/// The places of a queue that is long enough.
-const PLACES: usize = 3;
-
 fn flight() -> Arc<Flight<u8, u64>> {
     Arc::new(Flight::new(ClaimToken::NEVER))
 }
 
 /// Queues a job as the loader does, and wakes a worker for it.
 fn start(jobs: &Arc<Jobs>, reason: LoadReason, task: Arc<Task>) -> JoinHandle<()> {
-    assert!(jobs.admits(reason, PLACES), "there is room for it");
+    assert!(jobs.admits(reason), "it may wait");
     let mut worker = None;
     jobs.queue(reason, task, || {
         let jobs = jobs.clone();
@@ -50,7 +47,7 @@ fn a_job_against_its_worker() {
             .unwrap();
         assert_eq!(ran.fetch_add(0, Relaxed), 1, "a job did not run");
         assert!(
-            jobs.admits(LoadReason::Early, PLACES),
+            jobs.admits(LoadReason::Early),
             "an idle pool counts as busy"
         );
     });
@@ -69,27 +66,27 @@ fn two_jobs_and_two_workers() {
         }
         assert_eq!(ran.fetch_add(0, Relaxed), 2, "a job did not run");
         assert!(
-            jobs.admits(LoadReason::Early, PLACES),
+            jobs.admits(LoadReason::Early),
             "an idle pool counts as busy"
         );
     });
 }
 
-/// P3: a refused job keeps no place, even if another one asks at the same moment.
+/// P3: a refused refresh keeps no place, even if another one asks at the same moment.
 #[test]
-fn two_ask_for_the_last_place() {
+fn two_early_refreshes_ask_for_one_worker() {
     run_model(Two, || {
         let jobs = Arc::new(Jobs::new(1));
         let other = spawn({
             let jobs = jobs.clone();
-            move || jobs.admits(LoadReason::Stale, 1)
+            move || jobs.admits(LoadReason::Early)
         });
-        let admitted = [jobs.admits(LoadReason::Cold, 1), other.join().unwrap()];
-        assert_eq!(admitted.iter().filter(|it| **it).count(), 1, "one place");
-        jobs.queue(LoadReason::Cold, Arc::new(Task::new(|| {})), || {});
+        let admitted = [jobs.admits(LoadReason::Early), other.join().unwrap()];
+        assert_eq!(admitted.iter().filter(|it| **it).count(), 1, "one worker");
+        jobs.queue(LoadReason::Early, Arc::new(Task::new(|| {})), || {});
         jobs.run_next();
         assert!(
-            jobs.admits(LoadReason::Early, PLACES),
+            jobs.admits(LoadReason::Early),
             "an idle pool counts as busy"
         );
     });
@@ -172,7 +169,7 @@ impl Team {
 
     /// Queues a job; true if a wake follows.
     fn queue(&self, task: Arc<Task>) -> bool {
-        assert!(self.jobs.admits(LoadReason::Cold, PLACES));
+        assert!(self.jobs.admits(LoadReason::Cold));
         let mut wake = false;
         self.jobs
             .queue(LoadReason::Cold, task, || wake = self.wakes.announce());

@@ -1,15 +1,14 @@
 //! The loaders that a builder takes. Each comes down to one of two shapes: a function on the pool,
 //! or a [`Loader`] on a runtime.
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::Builder;
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
-    LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed, fallible,
-    infallible,
+    ByType, Load, LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed,
+    boxed_value,
 };
 use crate::load::runtime::Home;
 use crate::sync::Arc;
@@ -74,7 +73,7 @@ where
         F: Fn(&K) -> L + Send + Sync + 'static,
         L: Into<Loaded<V>>,
     {
-        self.computing(move |request| boxed(Ok::<_, Infallible>(f(request.key()))))
+        self.computing(move |request| boxed_value(f(request.key())))
     }
 
     /// Loads with a CPU-bound function of the key that may fail.
@@ -162,9 +161,10 @@ where
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when its runtime shuts down, and its callers get an error that
-    /// [`is_cancelled`](crate::Error::is_cancelled). It is dropped at no other time: neither when
-    /// its callers give up, nor at the [`load_timeout`](Self::load_timeout).
+    /// The future is dropped at the [`load_timeout`](Self::load_timeout), unless
+    /// [`keep_late_loads`](Self::keep_late_loads) is set, and when its runtime shuts down. Its
+    /// callers then get an error that [`is_timeout`](crate::Error::is_timeout) or
+    /// [`is_cancelled`](crate::Error::is_cancelled). It is not dropped when its callers give up.
     ///
     /// # Example
     ///
@@ -192,7 +192,7 @@ where
         F: AsyncFn(&K) -> L + for<'a> LoadFn<'a, K, L, Future: Send> + Send + Sync + 'static,
         L: Into<Loaded<V>> + 'static,
     {
-        self.loader(OnKey(f, infallible))
+        self.loading(OnKey(f, boxed_value))
     }
 
     /// Loads with an async function of the key that may fail.
@@ -228,7 +228,7 @@ where
         L: Into<Loaded<V>> + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        self.loader(OnKey(f, fallible))
+        self.loading(OnKey(f, boxed))
     }
 
     /// Loads with an async function of some state and the key that always succeeds.
@@ -265,7 +265,7 @@ where
             + 'static,
         L: Into<Loaded<V>> + 'static,
     {
-        self.loader(OnState(state, f, infallible))
+        self.loading(OnState(state, f, boxed_value))
     }
 
     /// Loads with an async function of some state and the key that may fail: the usual loader of a
@@ -313,7 +313,7 @@ where
         L: Into<Loaded<V>> + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        self.loader(OnState(state, f, fallible))
+        self.loading(OnState(state, f, boxed))
     }
 
     /// Loads with a [`Loader`], which has fields of its own and sees the [`Request`].
@@ -358,7 +358,11 @@ where
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn loader(mut self, loader: impl Loader<K, V>) -> Self {
+    pub fn loader(self, loader: impl Loader<K, V>) -> Self {
+        self.loading(ByType(loader))
+    }
+
+    fn loading(mut self, loader: impl Load<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| {
             let home = Arc::new(runner.home()?);
             Ok((loading(home.clone(), loader), home))

@@ -7,7 +7,7 @@ use crate::load::admission::ask::{Ask, Refusal};
 use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
 use crate::load::admission::queued::{Queued, Waiting};
 use crate::load::job::Job;
-use crate::load::loader::{Loader, Request, Returned};
+use crate::load::loader::{Load, Request, Returned};
 use crate::load::pool::Task;
 use crate::load::pool_builder::Place;
 use crate::load::runtime::Home;
@@ -45,8 +45,7 @@ where
             }
         };
         let reason = job.reason;
-        // How many jobs of this cache wait is bounded before its gates.
-        if !pool.admits(reason, usize::MAX) {
+        if !pool.admits(reason) {
             job.shed();
             return None;
         }
@@ -62,7 +61,7 @@ where
 }
 
 /// A loader for I/O-bound work, on a runtime.
-pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Loader<K, V>) -> RunJob<K, V>
+pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Load<K, V>) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,

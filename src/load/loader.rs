@@ -167,8 +167,14 @@ impl<V> Loaded<V> {
 }
 
 impl<V> From<V> for Loaded<V> {
+    // Built here and not by `new`, because each call would be a copy of the value.
     fn from(value: V) -> Self {
-        Loaded::new(value)
+        Loaded {
+            value: Some(value),
+            fresh_for: None,
+            stale_for: None,
+            stale_if_error_for: None,
+        }
     }
 }
 
@@ -261,9 +267,9 @@ pub trait Loader<K, V>: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when its runtime shuts down. It is not dropped at the
-    /// [`load_timeout`](crate::Builder::load_timeout): it then runs on, and its result is
-    /// discarded if another load of the key has started.
+    /// The future is dropped at the [`load_timeout`](crate::Builder::load_timeout), unless
+    /// [`keep_late_loads`](crate::Builder::keep_late_loads) is set, and when its runtime shuts
+    /// down. It is not dropped when its callers give up.
     fn load(
         &self,
         request: &Request<K, V>,
@@ -330,20 +336,13 @@ where
 /// and the frames between the loader and the end of the load would each have room for it.
 pub(crate) type Returned<V> = Result<Box<Loaded<V>>, Boxed>;
 
-type Answer<V> = Result<Loaded<V>, Boxed>;
-
 type Boxed = Box<dyn StdError + Send + Sync>;
 
-/// The result of a function that may fail.
-pub(crate) fn fallible<V, L, E>(result: Result<L, E>) -> Answer<V>
-where
-    L: Into<Loaded<V>>,
-    E: Into<Boxed>,
-{
-    result.map(Into::into).map_err(Into::into)
-}
-
 /// Moves the result of a loader off the stack.
+///
+/// Never inlined: the frame of the caller stays while the loader runs, and has room for one copy of
+/// the value, but not for those that are made here.
+#[inline(never)]
 pub(crate) fn boxed<V, L, E>(result: Result<L, E>) -> Returned<V>
 where
     L: Into<Loaded<V>>,
@@ -355,34 +354,51 @@ where
     }
 }
 
-/// The result of a function that always succeeds.
-pub(crate) fn infallible<V>(value: impl Into<Loaded<V>>) -> Answer<V> {
-    Ok(value.into())
+/// As [`boxed`], for a loader that always succeeds.
+#[inline(never)]
+pub(crate) fn boxed_value<V>(value: impl Into<Loaded<V>>) -> Returned<V> {
+    Ok(Box::new(value.into()))
+}
+
+/// An async loader, reduced to the one shape.
+pub(crate) trait Load<K, V>: Send + Sync + 'static {
+    fn returned(&self, request: &Request<K, V>) -> impl Future<Output = Returned<V>> + Send;
+}
+
+/// A [`Loader`].
+pub(crate) struct ByType<L>(pub(crate) L);
+
+impl<K, V, L> Load<K, V> for ByType<L>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    L: Loader<K, V>,
+{
+    async fn returned(&self, request: &Request<K, V>) -> Returned<V> {
+        boxed(self.0.load(request).await)
+    }
 }
 
 /// An async function of the key, and how its result is read.
-pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Answer<V>);
+pub(crate) struct OnKey<F, R, V>(pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-impl<K, V, F, R> Loader<K, V> for OnKey<F, R, V>
+impl<K, V, F, R> Load<K, V> for OnKey<F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
     R: 'static,
     F: for<'a> LoadFn<'a, K, R, Future: Send> + Send + Sync + 'static,
 {
-    type Value = Loaded<V>;
-    type Error = Boxed;
-
-    async fn load(&self, request: &Request<K, V>) -> Answer<V> {
+    async fn returned(&self, request: &Request<K, V>) -> Returned<V> {
         let OnKey(f, read) = self;
         read(f(request.key()).await)
     }
 }
 
 /// Some state, an async function of it and the key, and how its result is read.
-pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Answer<V>);
+pub(crate) struct OnState<T, F, R, V>(pub(crate) T, pub(crate) F, pub(crate) fn(R) -> Returned<V>);
 
-impl<K, V, T, F, R> Loader<K, V> for OnState<T, F, R, V>
+impl<K, V, T, F, R> Load<K, V> for OnState<T, F, R, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -390,10 +406,7 @@ where
     R: 'static,
     F: for<'a> LoadOnFn<'a, T, K, R, Future: Send> + Send + Sync + 'static,
 {
-    type Value = Loaded<V>;
-    type Error = Boxed;
-
-    async fn load(&self, request: &Request<K, V>) -> Answer<V> {
+    async fn returned(&self, request: &Request<K, V>) -> Returned<V> {
         let OnState(state, f, read) = self;
         read(f(state, request.key()).await)
     }

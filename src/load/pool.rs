@@ -75,20 +75,13 @@ impl Jobs {
         }
     }
 
-    /// Takes a place in a queue of at most `bound` jobs, for a job that follows at once; false if
-    /// there is none for its reason.
-    ///
-    /// An early refresh is refused as soon as no worker is idle. A load that a worker needs for the
-    /// load it is running is always accepted. There are at most as many of these as workers, and
-    /// that worker runs it itself.
-    pub fn admits(&self, reason: LoadReason, bound: usize) -> bool {
-        // Relaxed counts: they limit the queue and guard no memory. The queue synchronises.
+    /// Takes a place in the queue for a job that follows at once; false for an early refresh if no
+    /// worker is idle. How many others wait is bounded where they come from.
+    pub fn admits(&self, reason: LoadReason) -> bool {
+        // Relaxed counts: they guard no memory. The queue synchronises.
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
-        let accepted = match reason {
-            LoadReason::Early => queued + self.running.load(Ordering::Relaxed) < self.size,
-            LoadReason::Stale => queued < bound,
-            LoadReason::Cold => queued < bound || on_worker(),
-        };
+        let accepted = reason != LoadReason::Early
+            || queued + self.running.load(Ordering::Relaxed) < self.size;
         if !accepted {
             self.queued.fetch_sub(1, Ordering::Relaxed);
         }

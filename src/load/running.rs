@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{BuildError, Error};
 use crate::load::deadline::Deadline;
 use crate::load::job::{Job, Panic, panicked};
-use crate::load::loader::{Loaded, Loader, Request, Returned, boxed};
+use crate::load::loader::{Load, Loaded, Request, Returned};
 use crate::load::workers::Workers;
 use crate::observe::metrics::{self, Ended};
 use crate::observe::trace::{self, TraceSpan};
@@ -63,12 +63,12 @@ where
     }
 
     /// Runs a function that waits. Dropping this future gives the claim back.
-    pub(super) async fn load(self, loader: Arc<impl Loader<K, V>>) {
+    pub(super) async fn load(self, loader: Arc<impl Load<K, V>>) {
         if let Some(running) = self.begin(None) {
             let returned = {
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
-                let load = async { boxed(loader.load(&running.request).await) };
+                let load = async { loader.returned(&running.request).await };
                 running.until_its_deadline(pin!(Some(load))).await
             };
             running.finish(returned);

@@ -131,8 +131,8 @@ impl Workers {
     }
 
     /// See [`Jobs::admits`].
-    pub(crate) fn admits(&self, reason: LoadReason, bound: usize) -> bool {
-        self.jobs.admits(reason, bound)
+    pub(crate) fn admits(&self, reason: LoadReason) -> bool {
+        self.jobs.admits(reason)
     }
 
     /// Queues a task that was admitted.

@@ -1,5 +1,6 @@
 //! A forked process has the caches of its parent, but neither its pools nor its clock thread. A
-//! read that cannot be served returns an error after the load timeout.
+//! read that cannot be served returns an error after the load timeout. A cache that is built there
+//! works.
 //!
 //! This binary has a single test, so that no other thread holds a lock at the moment of a fork. A
 //! child only reads and exits; its exit status tells the result.
@@ -120,4 +121,22 @@ fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
         .unwrap();
     assert_eq!(*cache.get_blocking(&1).unwrap(), 1);
     assert_eq!(in_a_child(|| cache.get_blocking(&2)), Got::Value);
+    // The shared pool runs in the parent. A child starts its own, also for a cache of the parent
+    // that has not loaded yet.
+    let on_the_shared_pool = || {
+        let builder = Cache::builder().load_timeout(Duration::from_millis(200));
+        builder.compute(|key: &u64| *key).build().unwrap()
+    };
+    let [used, unused]: [Cache<u64, u64>; 2] = [(); 2].map(|()| on_the_shared_pool());
+    assert_eq!(*used.get_blocking(&1).unwrap(), 1);
+    let built_here = || on_the_shared_pool().get_blocking(&2);
+    assert_eq!(in_a_child(built_here), Got::Value);
+    assert_eq!(in_a_child(|| unused.get_blocking(&2)), Got::Value);
+    assert_eq!(in_a_child(|| used.get_blocking(&2)), Got::Timeout);
+    let grandchild = || match in_a_child(built_here) {
+        Got::Value => built_here(),
+        _ => used.get_blocking(&2),
+    };
+    assert_eq!(in_a_child(grandchild), Got::Value);
+    assert_eq!(*used.get_blocking(&3).unwrap(), 3);
 }

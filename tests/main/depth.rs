@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use everfresh::{Builder, Cache, Error, Pool};
+use everfresh::{Builder, Cache, Error, Pool, Request};
 
 use crate::support::*;
 
@@ -154,12 +154,14 @@ fn a_chain_of_async_loads_is_limited_too() {
     }
 }
 
+const MEGABYTE: usize = 1_000_000;
+
 /// A value that lies in its entry and takes a megabyte.
-struct Large([u8; 1 << 20]);
+struct Large([u8; MEGABYTE]);
 
 #[inline(never)]
 fn large() -> Large {
-    Large([1; 1 << 20])
+    Large([1; MEGABYTE])
 }
 
 #[test]
@@ -169,7 +171,36 @@ fn a_large_value_loads_on_a_stack_of_the_default_size() {
         .try_compute(|_: &u64| Ok::<_, Error>(large()))
         .build()
         .unwrap();
+    assert_eq!(read_large(&cache, 1), 1);
+}
+
+/// Reads on a thread whose stack has room for the placeholder of a large value, which is copied
+/// without optimizations.
+fn read_large(cache: &Cache<u64, Large>, key: u64) -> u8 {
+    let cache = cache.clone();
     let caller = std::thread::Builder::new().stack_size(8 << 20);
-    let read = move || cache.get_blocking(&1).unwrap().0[7];
-    assert_eq!(caller.spawn(read).unwrap().join().unwrap(), 1);
+    let read = move || cache.get_blocking(&key).unwrap().0[7];
+    caller.spawn(read).unwrap().join().unwrap()
+}
+
+/// Loads a value that says how many loads were nested in its own.
+fn nested(request: &Request<u64, Large>) -> Result<Large, Error> {
+    let below = match *request.key() {
+        0 => 0,
+        key => request.cache()?.get_blocking(&(key - 1))?.0[0] + 1,
+    };
+    levels(below)
+}
+
+#[inline(never)]
+fn levels(below: u8) -> Result<Large, Error> {
+    Ok(Large([below; MEGABYTE]))
+}
+
+#[test]
+fn loads_of_large_values_nest_on_a_stack_of_the_default_size() {
+    let with_request = Cache::builder().compute_with(nested);
+    let cache: Cache<u64, Large> = with_request.capacity(10).threads(1).build().unwrap();
+    // Four loads on the stack of one worker.
+    assert_eq!(read_large(&cache, 3), 3);
 }
