@@ -48,9 +48,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// waits, and its readers get the stale value meanwhile. An early refresh never waits. It is
     /// put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
     ///
-    /// A load that begins inside another load takes no permit, and neither does a load that another
-    /// load waits for, so loads that read other keys or caches cannot block each other. A load that
-    /// reads a cache from a thread or task of its own counts as a caller from outside.
+    /// A load that another load waits for takes no permit, so loads that read other keys or caches
+    /// cannot block each other. A load that reads a cache from a thread or task of its own counts
+    /// as a caller from outside.
     ///
     /// A load keeps its permit until it has ended, also past its
     /// [`load_timeout`](Self::load_timeout).
