@@ -69,7 +69,7 @@ fn ask(reason: LoadReason, queue: &Queue) -> Ask<'_> {
     Ask {
         reason,
         free: false,
-        deadline: 0,
+        time_left: 0,
         queue,
     }
 }

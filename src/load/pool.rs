@@ -18,6 +18,11 @@ impl Task {
         Task(Mutex::new(Some(Box::new(run))))
     }
 
+    /// Whether no thread has taken the job.
+    pub fn is_queued(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
     /// Runs the job unless another thread runs it or has run it.
     pub fn run(&self) {
         let run = lock(&self.0).take();

@@ -15,9 +15,10 @@ use std::ptr;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
-use crate::load::pool::{Jobs, Task, become_worker};
+use crate::load::pool::{Jobs, Task, become_worker, on_worker};
 use crate::load::wakes::{Deferred, Wakes};
 use crate::observe::reason::LoadReason;
+use crate::protocol::flight::Help;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::plain::{Mutex, lock};
 use crate::sync::{Arc, AtomicU8, AtomicUsize, Ordering, Weak};
@@ -147,6 +148,18 @@ impl Workers {
         self.jobs.queue(reason, task, || self.wake_workers());
     }
 
+    /// What helps a queued task for which another thread waits.
+    pub(crate) fn help(&self, reason: LoadReason, task: Arc<Task>) -> Arc<dyn Help> {
+        match reason {
+            LoadReason::Cold => task,
+            LoadReason::Stale | LoadReason::Early => Arc::new(Refresh {
+                task,
+                workers: self.myself.clone(),
+                promoted: AtomicU8::new(0),
+            }),
+        }
+    }
+
     fn wake_workers(&self) {
         self.main.wake(&self.myself);
         // Relaxed: a spare that starts now wakes itself.
@@ -199,6 +212,29 @@ impl Workers {
         (self.main.threads).spawn_broadcast(move |_| team.wake(&workers));
         let at = Clock::coarse().now().saturating_add(DEFERRED_FOR);
         alarm::set(at, self.myself.clone());
+    }
+}
+
+/// A queued refresh. It becomes a cold load when a caller without a value waits for it.
+struct Refresh {
+    task: Arc<Task>,
+    workers: Weak<Workers>,
+    /// 1 once it was queued as a cold load as well.
+    promoted: AtomicU8,
+}
+
+impl Help for Refresh {
+    fn help(&self) {
+        if on_worker() {
+            return self.task.help();
+        }
+        // Relaxed: twice in the queue would do no harm, because it runs once.
+        if self.promoted.swap(1, Ordering::Relaxed) == 0 && self.task.is_queued() {
+            if let Some(workers) = self.workers.upgrade() {
+                workers.admits(LoadReason::Cold, usize::MAX);
+                workers.queue(LoadReason::Cold, self.task.clone());
+            }
+        }
     }
 }
 

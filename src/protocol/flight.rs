@@ -130,7 +130,8 @@ impl<K, V> Flight<K, V> {
         self.token.set(token);
         // The alarm that is set rings at the old deadline, and `watch` sets another. A waiter that
         // sets it first has read the old deadline or the new one.
-        self.alarmed.swap(0, Ordering::Relaxed);
+        // Release, and Acquire in `set_alarm`: a waiter that finds this sets it by the new token.
+        self.alarmed.swap(0, Ordering::Release);
     }
 
     /// Sets the outcome unless another thread does, then wakes all waiters.
@@ -222,9 +223,9 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        // Relaxed: the thread that sets the alarm is running.
+        // Acquire: see `renew`.
         let process = u64::from(alarm::process());
-        if self.alarmed.swap(process, Ordering::Relaxed) != process {
+        if self.alarmed.swap(process, Ordering::Acquire) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
             clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
             let _ = self.clock.set(clock.clone());

@@ -163,7 +163,8 @@ fn a_part_of_a_load_on_another_worker_needs_no_place_in_a_full_set() {
     const DEEP: u64 = 15;
     let builder = Cache::builder()
         .hasher(OneSet::default())
-        .threads(DEEP as usize + 2);
+        // One worker for each load, and one for the part that waits for it.
+        .threads(2 * DEEP as usize + 2);
     let cache = reading_itself(builder, |cache, key| {
         if key == 0 {
             return Ok(0);

@@ -170,13 +170,13 @@ impl Circuit {
         }
     }
 
-    /// Starts the probe, whose load ends at the latest at `deadline`. Returns its number.
-    pub(crate) fn probe(&mut self, now: Tick, deadline: Tick) -> u64 {
+    /// Starts the probe, whose load ends at the latest after `time_left`. Returns its number.
+    pub(crate) fn probe(&mut self, now: Tick, time_left: Tick) -> u64 {
         self.probes += 1;
         self.state = CircuitState::HalfOpen {
             probe: self.probes,
             // Two probes are never closer than the interval.
-            over_at: deadline.max(self.next_probe(now)),
+            over_at: now.saturating_add(time_left).max(self.next_probe(now)),
         };
         self.probes
     }
@@ -273,7 +273,7 @@ mod tests {
     fn one_probe_runs_at_a_time_and_its_end_decides() {
         let mut circuit = opened();
         assert_eq!(circuit.verdict(false, 110), Verdict::Probe);
-        let probe = circuit.probe(110, 150);
+        let probe = circuit.probe(110, 40);
         assert_eq!(circuit.verdict(false, 149), Verdict::No(1));
         // A load that started before is no probe.
         assert_eq!(circuit.ended(None, false, 120), None);
@@ -282,7 +282,7 @@ mod tests {
             Some(BreakerState::Open)
         );
         assert_eq!(circuit.verdict(false, 139), Verdict::No(1));
-        let probe = circuit.probe(140, 150);
+        let probe = circuit.probe(140, 10);
         assert_eq!(
             circuit.ended(Some(probe), false, 141),
             Some(BreakerState::Closed)
@@ -294,9 +294,9 @@ mod tests {
     #[test]
     fn a_probe_that_hangs_is_followed_by_another_at_its_deadline() {
         let mut circuit = opened();
-        let hung = circuit.probe(110, 150);
+        let hung = circuit.probe(110, 40);
         assert_eq!(circuit.verdict(false, 150), Verdict::Probe);
-        let next = circuit.probe(150, 152);
+        let next = circuit.probe(150, 2);
         assert_eq!(
             circuit.verdict(false, 159),
             Verdict::No(1),

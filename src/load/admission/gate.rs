@@ -207,7 +207,7 @@ impl Gate {
         let entered = if is_first && self.take(&mut state, lane, now) {
             let probe = (state.circuit.as_mut())
                 .filter(|_| verdict == Verdict::Probe)
-                .map(|circuit| circuit.probe(now, ask.deadline));
+                .map(|circuit| circuit.probe(now, ask.time_left));
             Entered::Yes(self.permit(lane != Lane::Free, probe))
         } else if verdict == Verdict::Probe {
             // A later caller is the probe. Nothing waits while the breaker is open.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use everfresh::{
-    Breaker, BreakerState, Cache, CountingLoader, Loaded, ManualClock, Request, Source,
+    Breaker, BreakerState, Budget, Cache, CountingLoader, Loaded, ManualClock, Request, Source,
 };
 
 use crate::support::gates::End;
@@ -212,4 +212,22 @@ fn a_share_counts_as_it_is_written() {
             "{share} of {last}"
         );
     }
+}
+
+#[test]
+fn a_probe_lasts_as_long_by_the_clock_of_a_budget_as_by_that_of_its_cache() {
+    let (clock, ahead) = (ManualClock::new(), ManualClock::new());
+    ahead.advance(secs(1_000));
+    let budget = Budget::builder().breaker(breaker()).clock(&ahead).build();
+    let limits = builder(&clock).load_timeout(secs(30));
+    let (cache, tasks, gates) = by_hand(limits.budget(&budget.unwrap()));
+    fail(&cache, &tasks, &gates, 0);
+    fail(&cache, &tasks, &gates, 1);
+    ahead.advance(secs(5));
+    assert!(is_pending(&mut get(&cache, 2)));
+    tasks.poll_all();
+    ahead.advance(secs(30) - NANO);
+    assert!(ready(get(&cache, 3)).unwrap_err().is_unavailable());
+    ahead.advance(NANO);
+    assert!(is_pending(&mut get(&cache, 3)));
 }
