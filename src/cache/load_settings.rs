@@ -162,7 +162,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Where `load` runs its futures: any runtime's spawn function.
+    /// Where `load` runs its futures: any runtime's spawn function. It must return soon, because it
+    /// also runs on the thread that ends all waits of the process in time.
     ///
     /// Default: with the feature `tokio`, the runtime that is current where a load begins; without
     /// one, the runtime in which [`build`](Self::build) was called; without either, the caller gets

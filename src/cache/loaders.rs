@@ -162,9 +162,10 @@ where
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when its runtime shuts down, and its callers get an error that
-    /// [`is_cancelled`](crate::Error::is_cancelled). It is dropped at no other time: neither when
-    /// its callers give up, nor at the [`load_timeout`](Self::load_timeout).
+    /// The future is dropped at its [`load_timeout`](Self::load_timeout), unless
+    /// [`keep_late_loads`](Self::keep_late_loads) is set. It is also dropped when its runtime shuts
+    /// down, and its callers get an error that [`is_cancelled`](crate::Error::is_cancelled). It is
+    /// dropped at no other time, also not when its callers give up.
     ///
     /// # Example
     ///

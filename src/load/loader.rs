@@ -261,9 +261,9 @@ pub trait Loader<K, V>: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when its runtime shuts down. It is not dropped at the
-    /// [`load_timeout`](crate::Builder::load_timeout): it then runs on, and its result is
-    /// discarded if another load of the key has started.
+    /// The future is dropped at its [`load_timeout`](crate::Builder::load_timeout), unless
+    /// [`keep_late_loads`](crate::Builder::keep_late_loads) is set, and when its runtime shuts
+    /// down. It is dropped at no other time, also not when its callers give up.
     fn load(
         &self,
         request: &Request<K, V>,
