@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use everfresh::model::{Alarms, AtomicU64, ClaimToken, ClaimWord, Event, Flight, Nap, Sleeper};
+use everfresh::model::{
+    Alarms, AtomicU64, AtomicUsize, ClaimToken, ClaimWord, Event, Flight, Nap, Sleeper,
+};
 use everfresh::{Clock, ManualClock};
 use loom::future::block_on;
 use loom::thread::spawn;
@@ -127,5 +129,46 @@ fn two_waiters_against_the_clock() {
         for waiter in waiters {
             waiter.join().unwrap();
         }
+    });
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Load(AtomicUsize);
+
+impl Sleeper for Load {
+    fn wake(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// P5: a load starts and renews its claim while a waiter sets the alarm for both. The load is woken
+/// at its new deadline.
+#[test]
+fn a_load_that_renews_its_claim_against_a_waiter() {
+    run_model(Two, || {
+        let (_, token) = ClaimWord::claimed(START, 1_000, 0);
+        let flight = Arc::new(Flight::<u8, u64>::new(token));
+        let hand = ManualClock::new();
+        let clock = Clock::from(&hand);
+        let waiter = spawn({
+            let (flight, clock) = (flight.clone(), clock.clone());
+            move || {
+                let mut waits = Box::pin(flight.land(&clock));
+                let mut noop = Context::from_waker(Waker::noop());
+                assert!(waits.as_mut().poll(&mut noop).is_pending());
+            }
+        });
+        let load = Arc::new(Load::default());
+        let sleeper: Arc<dyn Sleeper> = load.clone();
+        flight.renew(token.renewed(START + 500, 1_000).expect("it is in time"));
+        flight.watch(Arc::downgrade(&sleeper), &clock);
+        waiter.join().unwrap();
+        hand.advance(Duration::from_nanos(1_100));
+        let before = load.0.fetch_add(0, Ordering::Relaxed);
+        hand.advance(Duration::from_nanos(500));
+        let after = load.0.fetch_add(0, Ordering::Relaxed);
+        assert!(after > before, "no alarm rings at the new deadline");
+        drop(flight);
     });
 }

@@ -48,9 +48,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// waits, and its readers get the stale value meanwhile. An early refresh never waits. It is
     /// put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
     ///
-    /// A load that begins inside another load takes no permit, and neither does a load that another
-    /// load waits for, so loads that read other keys or caches cannot block each other. A load that
-    /// reads a cache from a thread or task of its own counts as a caller from outside.
+    /// A load that another load waits for takes no permit, so loads that read other keys or caches
+    /// cannot block each other. A load that reads a cache from a thread or task of its own counts
+    /// as a caller from outside.
     ///
     /// An async load keeps its permit until it has ended or its future was dropped at the deadline.
     /// A computation gives it back at its deadline, because a spare worker takes its place there.
@@ -162,7 +162,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Where `load` runs its futures: any runtime's spawn function.
+    /// Where `load` runs its futures: any runtime's spawn function. It must return soon, because it
+    /// also runs on the thread that ends all waits of the process in time.
     ///
     /// Default: with the feature `tokio`, the runtime that is current where a load begins; without
     /// one, the runtime in which [`build`](Self::build) was called; without either, the caller gets

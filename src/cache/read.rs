@@ -7,6 +7,7 @@ use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::error::Error;
 use crate::fleet::Level;
+use crate::load::admission::is_inside_a_load;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
 use crate::load::negative::Known;
@@ -369,7 +370,7 @@ where
             Begun::Exists => (None, Vec::new()),
             // A caller from outside waits for one of the loads to end. A load must not, because the
             // load that it waits for might wait for it. So it loads without a place.
-            Begun::Full(claim, _) if WaitNode::current().is_some() => (Some(claim), Vec::new()),
+            Begun::Full(claim, _) if is_inside_a_load() => (Some(claim), Vec::new()),
             Begun::Full(claim, loads) => {
                 claim.abandon();
                 (None, loads)

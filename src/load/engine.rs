@@ -55,8 +55,9 @@ where
         let task = Arc::new(Task::new(move || {
             job.compute(|request| f(request), workers);
         }));
-        pool.queue(reason, task.clone());
-        Some((flight, task))
+        let help = pool.help(reason, task.clone());
+        pool.queue(reason, task);
+        Some((flight, help))
     })
 }
 
@@ -133,7 +134,7 @@ where
     let ask = Ask {
         reason,
         free: is_free,
-        deadline: flight.token().deadline(),
+        time_left: (flight.token().deadline()).saturating_sub(job.state.clock.now()),
         queue: &admission.queue,
     };
     let at_gate = AtGate {

@@ -18,6 +18,11 @@ impl Task {
         Task(Mutex::new(Some(Box::new(run))))
     }
 
+    /// Whether no thread has taken the job.
+    pub fn is_queued(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
     /// Runs the job unless another thread runs it or has run it.
     pub fn run(&self) {
         let run = lock(&self.0).take();
@@ -30,7 +35,9 @@ impl Task {
 impl Help for Task {
     fn help(&self) {
         if on_worker() {
-            self.run();
+            // What panics here is the `Drop` of a user's value, which is no concern of the load
+            // that waits.
+            isolated(|| self.run());
         }
     }
 }

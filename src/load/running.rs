@@ -62,16 +62,20 @@ where
         }
     }
 
-    /// Runs a function that waits. Dropping this future gives the claim back.
+    /// Runs a function that waits. Dropping this future gives the claim back. Polling it never
+    /// panics, because that could end the thread of an executor.
     pub(super) async fn load(self, loader: Arc<impl Load<K, V>>) {
-        if let Some(running) = self.begin(None) {
+        let mut begun = None;
+        isolated(|| begun = self.begin(None));
+        if let Some(running) = begun {
             let returned = {
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
                 let load = async { loader.returned(&running.request).await };
                 running.until_its_deadline(pin!(Some(load))).await
             };
-            running.finish(returned);
+            // The value that the result replaces may panic when it is dropped.
+            isolated(|| running.finish(returned));
         }
     }
 

@@ -15,9 +15,10 @@ use std::ptr;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
-use crate::load::pool::{Jobs, Task, become_worker};
+use crate::load::pool::{Jobs, Task, become_worker, on_worker};
 use crate::load::wakes::{Deferred, Wakes};
 use crate::observe::reason::LoadReason;
+use crate::protocol::flight::Help;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::plain::{Mutex, lock};
 use crate::sync::{Arc, AtomicU8, AtomicUsize, Ordering, Weak};
@@ -42,9 +43,16 @@ pub(crate) struct Workers {
     jobs: Jobs,
     deferred: Deferred,
     main: Arc<Team>,
-    spares: Mutex<Vec<Arc<Team>>>,
+    spares: Mutex<Spares>,
     /// The number of spares, so that a wake takes no lock while there are none.
     spare: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Spares {
+    serving: Vec<Arc<Team>>,
+    /// Those that go, until they have ended their last job. It may hang for ever.
+    retired: Vec<Weak<Team>>,
 }
 
 /// Some threads that take jobs: those of the pool, or one spare.
@@ -119,7 +127,7 @@ impl Workers {
             jobs: Jobs::new(threading.threads),
             deferred: Deferred::default(),
             main: Arc::new(main),
-            spares: Mutex::new(Vec::new()),
+            spares: Mutex::default(),
             spare: AtomicUsize::new(0),
             threading,
         }))
@@ -140,11 +148,23 @@ impl Workers {
         self.jobs.queue(reason, task, || self.wake_workers());
     }
 
+    /// What helps a queued task for which another thread waits.
+    pub(crate) fn help(&self, reason: LoadReason, task: Arc<Task>) -> Arc<dyn Help> {
+        match reason {
+            LoadReason::Cold => task,
+            LoadReason::Stale | LoadReason::Early => Arc::new(Refresh {
+                task,
+                workers: self.myself.clone(),
+                promoted: AtomicU8::new(0),
+            }),
+        }
+    }
+
     fn wake_workers(&self) {
         self.main.wake(&self.myself);
         // Relaxed: a spare that starts now wakes itself.
         if self.spare.load(Ordering::Relaxed) > 0 {
-            let spares = lock(&self.spares).clone();
+            let spares = lock(&self.spares).serving.clone();
             for spare in spares {
                 spare.wake(&self.myself);
             }
@@ -195,6 +215,29 @@ impl Workers {
     }
 }
 
+/// A queued refresh. It becomes a cold load when a caller without a value waits for it.
+struct Refresh {
+    task: Arc<Task>,
+    workers: Weak<Workers>,
+    /// 1 once it was queued as a cold load as well.
+    promoted: AtomicU8,
+}
+
+impl Help for Refresh {
+    fn help(&self) {
+        if on_worker() {
+            return self.task.help();
+        }
+        // Relaxed: twice in the queue would do no harm, because it runs once.
+        if self.promoted.swap(1, Ordering::Relaxed) == 0 && self.task.is_queued() {
+            if let Some(workers) = self.workers.upgrade() {
+                workers.admits(LoadReason::Cold, usize::MAX);
+                workers.queue(LoadReason::Cold, self.task.clone());
+            }
+        }
+    }
+}
+
 impl Sleeper for Workers {
     fn wake(&self) {
         if self.deferred.ring(&self.jobs) {
@@ -211,18 +254,19 @@ impl Workers {
     /// Adds a spare worker for a load that is past its deadline and keeps its worker; the spare
     /// goes when the load returns, which drops the guard.
     ///
-    /// `None` if there are as many spares as threads, or if the system has no thread left. Jobs
-    /// then wait until a load returns.
+    /// `None` if there are as many spares as threads, or twice as many with those that hang after
+    /// they were to go, or if the system has no thread left. Jobs then wait until a load returns.
     pub(crate) fn overdue(self: &Arc<Self>) -> Option<Overdue> {
         let spare = {
             let mut spares = lock(&self.spares);
-            let (count, threads) = (spares.len(), self.threading.threads);
-            if count >= threads {
+            spares.retired.retain(|spare| spare.strong_count() > 0);
+            let (count, threads) = (spares.serving.len(), self.threading.threads);
+            if count >= threads || count + spares.retired.len() >= 2 * threads {
                 return None;
             }
             let spare = Arc::new(Team::new(&self.threading, 1, threads + count).ok()?);
-            spares.push(spare.clone());
-            self.spare.store(spares.len(), Ordering::Relaxed);
+            spares.serving.push(spare.clone());
+            self.spare.store(count + 1, Ordering::Relaxed);
             spare
         };
         spare.wake(&self.myself);
@@ -232,8 +276,9 @@ impl Workers {
     fn back(&self) {
         let spare = {
             let mut spares = lock(&self.spares);
-            let spare = spares.pop();
-            self.spare.store(spares.len(), Ordering::Relaxed);
+            let spare = spares.serving.pop();
+            spares.retired.extend(spare.as_ref().map(Arc::downgrade));
+            self.spare.store(spares.serving.len(), Ordering::Relaxed);
             spare
         };
         if let Some(spare) = spare {
@@ -360,7 +405,7 @@ mod tests {
         // One load returns: its spare goes, and its worker works again.
         drop(hung);
         drop((one, two));
-        assert!(lock(&workers.spares).is_empty());
+        assert!(lock(&workers.spares).serving.is_empty());
         for number in 3..20 {
             job(number);
             has_run.recv_timeout(LONG).expect("the pool works");
@@ -368,5 +413,24 @@ mod tests {
         let last = lock(&seen).last().and_then(|(_, name)| name.clone());
         let last = last.unwrap_or_default();
         assert!(["worker-0", "worker-1"].contains(&last.as_str()), "{last}");
+    }
+
+    #[test]
+    fn spares_that_hang_for_ever_are_bounded_too() {
+        let workers = workers(1);
+        let mut for_ever = Vec::new();
+        let rounds = (0..10).take_while(|_| {
+            let returns = hang(&workers);
+            let Some(overdue) = workers.overdue() else {
+                return false;
+            };
+            // The spare hangs as well, and there is none for it.
+            for_ever.push(hang(&workers));
+            assert!(workers.overdue().is_none(), "more spares than threads");
+            drop((returns, overdue));
+            true
+        });
+        assert_eq!(rounds.count(), 2, "rounds with a spare");
+        drop(for_ever);
     }
 }

@@ -133,7 +133,8 @@ impl<K, V> Flight<K, V> {
         self.token.set(token);
         // The alarm that is set rings at the old deadline, and `watch` sets another. A waiter that
         // sets it first has read the old deadline or the new one.
-        self.alarmed.swap(0, Ordering::Relaxed);
+        // Release, and Acquire in `set_alarm`: a waiter that finds this sets it by the new token.
+        self.alarmed.swap(0, Ordering::Release);
     }
 
     /// Sets the outcome unless another thread does, then wakes all waiters.
@@ -233,7 +234,7 @@ impl<K, V> Flight<K, V> {
         V: Send + Sync + 'static,
     {
         // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm of
-        // a waiter.
+        // a waiter, and with the one in `renew`.
         let process = u64::from(alarm::process());
         if self.alarmed.swap(process, Ordering::AcqRel) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();

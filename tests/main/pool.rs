@@ -1,6 +1,6 @@
 //! The pool of `compute`: order, bounds and names.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -275,4 +275,44 @@ fn a_load_runs_on_the_pool_and_not_on_its_caller() {
     let first = *cache.get_blocking(&1).unwrap();
     assert_ne!(first, thread::current().id());
     assert_eq!(*cache.get_blocking(&2).unwrap(), first);
+}
+
+#[test]
+fn a_refresh_for_which_a_caller_waits_runs_before_loads_that_come_later() {
+    let (clock, order) = (ManualClock::new(), Arc::<Mutex<Vec<u64>>>::default());
+    let runs = order.clone();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let cache: Cache<u64, u64> = builder(&clock)
+        .threads(1)
+        .compute(move |key: &u64| {
+            runs.lock().unwrap().push(*key);
+            if *key == 0 {
+                held.lock().unwrap().recv().unwrap();
+            }
+            *key
+        })
+        .build()
+        .unwrap();
+    for key in [7, 8] {
+        cache.insert(key, Loaded::new(key).fresh_for(secs(1)).stale_for(secs(1)));
+    }
+    clock.advance(secs(1));
+    let mut reads = vec![get(&cache, 0)];
+    assert!(is_pending(&mut reads[0]));
+    until("the worker is busy", || cache.stats().running == 1);
+    for key in [7, 8] {
+        assert_eq!(ready(get(&cache, key)).unwrap().source(), Source::Stale);
+    }
+    // The values expire while their refreshes wait.
+    clock.advance(secs(1));
+    for key in [1, 8, 2] {
+        let mut read = get(&cache, key);
+        assert!(is_pending(&mut read));
+        reads.push(read);
+    }
+    release.send(()).unwrap();
+    assert!(reads.into_iter().all(|read| wait(read).is_ok()));
+    until("all are loaded", || order.lock().unwrap().len() == 5);
+    assert_eq!(*order.lock().unwrap(), [0, 1, 8, 2, 7]);
 }

@@ -4,10 +4,12 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll};
 
-use everfresh::{Cache, InjectedFailure, Loaded, ManualClock, Request};
+use everfresh::{BoxFuture, Cache, Error, InjectedFailure, Loaded, ManualClock, Request};
 
 use crate::support::*;
 
@@ -297,6 +299,95 @@ fn a_value_may_panic_when_it_is_dropped() {
         cache.invalidate_all();
         assert_eq!(cache.len(), 0, "operation {number}");
     }
+}
+
+/// The load of 0 runs the refresh of 1 on its own worker. The old value of 1 panics in its drop.
+#[test]
+fn a_value_that_panics_when_a_load_inside_another_replaces_it_harms_neither() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let making = armed.clone();
+    let load = move |request: &Request<u64, Bomb>| -> Result<Bomb, Error> {
+        if *request.key() == 0 {
+            let cache = request.cache()?;
+            making.store(true, Ordering::SeqCst);
+            let read = catch_unwind(AssertUnwindSafe(|| cache.get_blocking(&1).map(|_| ())));
+            making.store(false, Ordering::SeqCst);
+            read.expect("the read panics in the drop of an old value")?;
+        }
+        Ok(Bomb(making.clone()))
+    };
+    let clock = ManualClock::new();
+    let cache: Cache<u64, Bomb> = builder(&clock)
+        .threads(1)
+        .compute_with(load)
+        .build()
+        .unwrap();
+    cache.insert(
+        1,
+        Loaded::new(Bomb(armed))
+            .fresh_for(secs(1))
+            .stale_for(secs(0)),
+    );
+    clock.advance(secs(1));
+    assert!(cache.get_blocking(&0).is_ok());
+    assert!(cache.get_if_present(&1).is_some());
+}
+
+/// A future of a loader that panics when it is dropped.
+struct Explosive(Arc<AtomicBool>);
+
+impl Future for Explosive {
+    type Output = u64;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<u64> {
+        Poll::Ready(5)
+    }
+}
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(!self.0.load(Ordering::SeqCst), "a future explodes");
+    }
+}
+
+#[test]
+fn no_panic_of_an_async_load_reaches_the_executor() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let panicked = Arc::new(AtomicBool::new(false));
+    let sees = panicked.clone();
+    let spawn = move |load: BoxFuture| {
+        let run = AssertUnwindSafe(|| futures_lite::future::block_on(load));
+        sees.fetch_or(catch_unwind(run).is_err(), Ordering::SeqCst);
+    };
+    // An old value that panics when it is replaced.
+    let clock = ManualClock::new();
+    let making = armed.clone();
+    let cache: Cache<u64, Bomb> = builder(&clock)
+        .capacity(1)
+        .spawner(spawn.clone())
+        .load_on(making, async |armed: &Arc<AtomicBool>, _: &u64| {
+            Bomb(armed.clone())
+        })
+        .build()
+        .unwrap();
+    cache.insert(1, Bomb(armed.clone()));
+    armed.store(true, Ordering::SeqCst);
+    let read = cache.get_blocking(&2).map(|_| ());
+    armed.store(false, Ordering::SeqCst);
+    assert!(read.is_ok());
+    assert!(!panicked.load(Ordering::SeqCst));
+    // A future that panics when it is dropped after its end, as a part of the load.
+    let making = armed.clone();
+    let cache: Cache<u64, u64> = builder(&clock)
+        .spawner(spawn)
+        .load(move |_: &u64| Explosive(making.clone()))
+        .build()
+        .unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let read = cache.get_blocking(&2);
+    armed.store(false, Ordering::SeqCst);
+    assert!(read.unwrap_err().is_panic());
+    assert!(!panicked.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The workers of a pool: which loads they run, and the pools that caches share.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
 
 use everfresh::{Builder, Cache, CountingLoader, Error, ManualClock, Pool};
@@ -10,18 +11,18 @@ use everfresh::{Builder, Cache, CountingLoader, Error, ManualClock, Pool};
 use crate::support::*;
 
 /// A cache whose loader may read it, with a load timeout that only a fault reaches.
-fn reading_itself(
-    builder: Builder<u64, u64>,
-    load: impl Fn(&Cache<u64, u64>, u64) -> Result<u64, Error> + Send + Sync + 'static,
-) -> Cache<u64, u64> {
-    let handle: Arc<OnceLock<Cache<u64, u64>>> = Arc::default();
+fn reading_itself<S: BuildHasher + Send + Sync + 'static>(
+    builder: Builder<u64, u64, S>,
+    load: impl Fn(&Cache<u64, u64, S>, u64) -> Result<u64, Error> + Send + Sync + 'static,
+) -> Cache<u64, u64, S> {
+    let handle: Arc<OnceLock<Cache<u64, u64, S>>> = Arc::default();
     let inside = handle.clone();
     let cache = builder
         .load_timeout(secs(20))
         .try_compute(move |key: &u64| load(inside.get().unwrap(), *key))
         .build()
         .unwrap();
-    handle.set(cache.clone()).unwrap();
+    assert!(handle.set(cache.clone()).is_ok());
     cache
 }
 
@@ -155,6 +156,35 @@ fn a_worker_runs_all_queued_loads_after_its_own_and_none_inside_it() {
 }
 
 /// A loader that returns the thread on which it runs, and the thread's name.
+/// All keys share one set of 13 ways, and each load waits for a part of it that another worker took
+/// over, and that reads the next key.
+#[test]
+fn a_part_of_a_load_on_another_worker_needs_no_place_in_a_full_set() {
+    const DEEP: u64 = 15;
+    let builder = Cache::builder()
+        .hasher(OneSet::default())
+        // One worker for each load, and one for the part that waits for it.
+        .threads(2 * DEEP as usize + 2);
+    let cache = reading_itself(builder, |cache, key| {
+        if key == 0 {
+            return Ok(0);
+        }
+        let (end, ended) = mpsc::channel();
+        let ended = Mutex::new(ended);
+        let ((), read) = rayon::join(
+            // Takes no other job of `rayon` meanwhile.
+            || ended.lock().unwrap().recv().unwrap(),
+            || {
+                let read = cache.get_blocking(&(key - 1)).map(|read| *read + 1);
+                end.send(()).unwrap();
+                read
+            },
+        );
+        read
+    });
+    assert_eq!(*cache.get_blocking(&DEEP).unwrap(), DEEP);
+}
+
 fn place(_: &u64) -> (thread::ThreadId, Option<String>) {
     let thread = thread::current();
     (thread.id(), thread.name().map(str::to_owned))

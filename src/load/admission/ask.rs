@@ -19,8 +19,9 @@ pub struct Ask<'a> {
     pub reason: LoadReason,
     /// Whether it takes no permit, because it runs inside another load or that load waits for it.
     pub free: bool,
-    /// When it counts as failed.
-    pub deadline: Tick,
+    /// The time until it counts as failed. Not a point in time, because a budget may have another
+    /// clock than the cache.
+    pub time_left: Tick,
     /// The queue of its cache, in which it needs a place if it waits for a permit.
     pub queue: &'a Queue,
 }

@@ -27,7 +27,8 @@ const MOST: usize = 10_000;
 /// opens when enough of the last loads failed, timed out or panicked. While it is open no load
 /// starts: a stale value is served without a refresh, and a caller of a missing key gets an error
 /// that [`is_unavailable`](crate::Error::is_unavailable). After each probe interval one load is
-/// started as a probe, whichever key asks first. A probe that succeeds closes the breaker.
+/// started as a probe, whichever key asks first. While it runs, loads for which another load waits
+/// may start too, because the probe may read other keys. A probe that succeeds closes the breaker.
 ///
 /// "Not found" is a success, because the origin answered.
 ///
@@ -152,10 +153,15 @@ impl Circuit {
         }
     }
 
-    pub(crate) fn verdict(&self, now: Tick) -> Verdict {
+    /// Whether a load may start; `is_inner` says that another load waits for it.
+    pub(crate) fn verdict(&self, is_inner: bool, now: Tick) -> Verdict {
         let at = match self.state {
             CircuitState::Closed => return Verdict::Yes,
             CircuitState::Open { until } => until,
+            // The probe may need it, and would fail without it, each time.
+            CircuitState::HalfOpen { over_at, .. } if is_inner && now < over_at => {
+                return Verdict::Yes;
+            }
             CircuitState::HalfOpen { over_at, .. } => over_at,
         };
         match at.saturating_sub(now) {
@@ -164,13 +170,13 @@ impl Circuit {
         }
     }
 
-    /// Starts the probe, whose load ends at the latest at `deadline`. Returns its number.
-    pub(crate) fn probe(&mut self, now: Tick, deadline: Tick) -> u64 {
+    /// Starts the probe, whose load ends at the latest after `time_left`. Returns its number.
+    pub(crate) fn probe(&mut self, now: Tick, time_left: Tick) -> u64 {
         self.probes += 1;
         self.state = CircuitState::HalfOpen {
             probe: self.probes,
             // Two probes are never closer than the interval.
-            over_at: deadline.max(self.next_probe(now)),
+            over_at: now.saturating_add(time_left).max(self.next_probe(now)),
         };
         self.probes
     }
@@ -210,10 +216,11 @@ impl Circuit {
             let oldest = self.ended.pop_front();
             self.failed -= usize::from(oldest == Some(true));
         }
-        let enough = self.settings.share * self.settings.last as f64;
+        // Divided, so that 55 of 100 is 0.55 exactly as it is written.
+        let share = self.failed as f64 / self.settings.last as f64;
         let is_full = self.ended.len() == self.settings.last;
         // Only a failure opens it, because an origin that has just answered is not down.
-        match failed && is_full && self.failed as f64 >= enough {
+        match failed && is_full && share >= self.settings.share {
             true => self.open(now),
             false => None,
         }
@@ -259,38 +266,42 @@ mod tests {
             assert_eq!(circuit.ended(None, true, 0), None);
         }
         assert_eq!(circuit.ended(None, true, 0), Some(BreakerState::Open));
-        assert_eq!(opened().verdict(109), Verdict::No(1));
+        assert_eq!(opened().verdict(false, 109), Verdict::No(1));
     }
 
     #[test]
     fn one_probe_runs_at_a_time_and_its_end_decides() {
         let mut circuit = opened();
-        assert_eq!(circuit.verdict(110), Verdict::Probe);
-        let probe = circuit.probe(110, 150);
-        assert_eq!(circuit.verdict(149), Verdict::No(1));
+        assert_eq!(circuit.verdict(false, 110), Verdict::Probe);
+        let probe = circuit.probe(110, 40);
+        assert_eq!(circuit.verdict(false, 149), Verdict::No(1));
         // A load that started before is no probe.
         assert_eq!(circuit.ended(None, false, 120), None);
         assert_eq!(
             circuit.ended(Some(probe), true, 130),
             Some(BreakerState::Open)
         );
-        assert_eq!(circuit.verdict(139), Verdict::No(1));
-        let probe = circuit.probe(140, 150);
+        assert_eq!(circuit.verdict(false, 139), Verdict::No(1));
+        let probe = circuit.probe(140, 10);
         assert_eq!(
             circuit.ended(Some(probe), false, 141),
             Some(BreakerState::Closed)
         );
-        assert_eq!(circuit.verdict(141), Verdict::Yes);
+        assert_eq!(circuit.verdict(false, 141), Verdict::Yes);
         assert_eq!(circuit.ended(None, true, 141), None, "it forgot the past");
     }
 
     #[test]
     fn a_probe_that_hangs_is_followed_by_another_at_its_deadline() {
         let mut circuit = opened();
-        let hung = circuit.probe(110, 150);
-        assert_eq!(circuit.verdict(150), Verdict::Probe);
-        let next = circuit.probe(150, 152);
-        assert_eq!(circuit.verdict(159), Verdict::No(1), "the interval counts");
+        let hung = circuit.probe(110, 40);
+        assert_eq!(circuit.verdict(false, 150), Verdict::Probe);
+        let next = circuit.probe(150, 2);
+        assert_eq!(
+            circuit.verdict(false, 159),
+            Verdict::No(1),
+            "the interval counts"
+        );
         assert_eq!(circuit.ended(Some(hung), true, 151), None);
         assert_eq!(circuit.state(), BreakerState::HalfOpen);
         assert_eq!(

@@ -66,6 +66,7 @@ pub struct Gate {
     limit: usize,
     /// Whether it has a rate or a breaker, and so always takes the lock.
     is_timed: bool,
+    has_rate: bool,
     has_breaker: bool,
     state: Mutex<GateState>,
     clock: Clock,
@@ -104,9 +105,10 @@ enum Next {
 }
 
 impl GateState {
-    fn verdict(&self, now: Tick) -> Verdict {
+    fn verdict(&self, lane: Lane, now: Tick) -> Verdict {
         let circuit = self.circuit.as_ref();
-        circuit.map_or(Verdict::Yes, |circuit| circuit.verdict(now))
+        let is_inner = lane == Lane::Free;
+        circuit.map_or(Verdict::Yes, |circuit| circuit.verdict(is_inner, now))
     }
 
     fn ended(&mut self, probe: Option<u64>, failed: bool, now: Tick) -> Option<BreakerState> {
@@ -136,6 +138,7 @@ impl Gate {
             word: AtomicUsize::new(if is_timed { SLOW } else { 0 }),
             limit: limits.loads.unwrap_or(SLOW - 1),
             is_timed,
+            has_rate: limits.per_second.is_some(),
             has_breaker: limits.breaker.is_some(),
             state: Mutex::new(GateState {
                 lanes: std::array::from_fn(|_| VecDeque::new()),
@@ -193,19 +196,18 @@ impl Gate {
 
     fn decide(self: &Arc<Self>, ask: Ask<'_>, waiter: &Arc<dyn Waiter>) -> (Entered, Option<Tick>) {
         let mut state = lock(&self.state);
-        let now = self.now();
-        let verdict = state.verdict(now);
+        let (now, lane) = (self.now(), ask.lane());
+        let verdict = state.verdict(lane, now);
         if let Verdict::No(left) = verdict {
             return (Entered::Refused(Refusal::Unavailable(left)), None);
         }
         self.slow_down(&mut state);
-        let lane = ask.lane();
         let mut ahead = state.lanes[..=lane as usize].iter();
         let is_first = ahead.all(VecDeque::is_empty);
         let entered = if is_first && self.take(&mut state, lane, now) {
             let probe = (state.circuit.as_mut())
                 .filter(|_| verdict == Verdict::Probe)
-                .map(|circuit| circuit.probe(now, ask.deadline));
+                .map(|circuit| circuit.probe(now, ask.time_left));
             Entered::Yes(self.permit(lane != Lane::Free, probe))
         } else if verdict == Verdict::Probe {
             // A later caller is the probe. Nothing waits while the breaker is open.
@@ -244,6 +246,7 @@ impl Gate {
         Permit {
             gate: self.clone(),
             is_counted,
+            has_start: self.has_rate,
             probe,
         }
     }
@@ -354,16 +357,16 @@ impl Gate {
     fn next(self: &Arc<Self>) -> Next {
         let mut state = lock(&self.state);
         let now = self.now();
-        let left = match state.verdict(now) {
-            Verdict::Yes => None,
-            Verdict::Probe => Some(0),
-            Verdict::No(left) => Some(left),
-        };
         let lanes = [Lane::Free, Lane::Cold, Lane::Stale];
         let Some(lane) = (lanes.into_iter()).find(|lane| !state.lanes[*lane as usize].is_empty())
         else {
             self.speed_up(&mut state);
             return Next::Done { alarm: None };
+        };
+        let left = match state.verdict(lane, now) {
+            Verdict::Yes => None,
+            Verdict::Probe => Some(0),
+            Verdict::No(left) => Some(left),
         };
         if left.is_none() && !self.take(&mut state, lane, now) {
             let alarm = state.alarm_to_set(now);
@@ -400,6 +403,8 @@ impl Sleeper for Gate {
 pub struct Permit {
     gate: Arc<Gate>,
     is_counted: bool,
+    /// Whether a start of the rate belongs to it, which no load has used.
+    has_start: bool,
     /// The number of this load as a probe, until it has ended.
     probe: Option<u64>,
 }
@@ -409,17 +414,21 @@ impl Permit {
         self.probe.is_some()
     }
 
-    /// Whether the load may still start. The breaker may have opened since the load got its permit.
-    pub fn check(&self) -> Result<(), Refusal> {
-        if !self.gate.has_breaker || self.is_probe() {
-            return Ok(());
+    /// The load starts, unless the breaker has opened since the load got its permit.
+    pub fn begin(&mut self) -> Result<(), Refusal> {
+        if self.gate.has_breaker && !self.is_probe() {
+            let lane = match self.is_counted {
+                true => Lane::Cold,
+                false => Lane::Free,
+            };
+            match lock(&self.gate.state).verdict(lane, self.gate.now()) {
+                Verdict::Yes => {}
+                Verdict::Probe => return Err(Refusal::Unavailable(0)),
+                Verdict::No(left) => return Err(Refusal::Unavailable(left)),
+            }
         }
-        let state = lock(&self.gate.state);
-        match state.verdict(self.gate.now()) {
-            Verdict::Yes => Ok(()),
-            Verdict::Probe => Err(Refusal::Unavailable(0)),
-            Verdict::No(left) => Err(Refusal::Unavailable(left)),
-        }
+        self.has_start = false;
+        Ok(())
     }
 
     /// The load ended; the breaker counts it. Returns the new state of the breaker if it changed.
@@ -442,8 +451,15 @@ impl Drop for Permit {
             // It was dropped without an answer of the origin.
             self.gate.ended(Some(probe), true);
         }
+        if self.has_start {
+            // For another load: this one was not wanted, or another thread had taken it.
+            if let Some(pace) = &mut lock(&self.gate.state).pace {
+                pace.give_back();
+            }
+        }
         // Given back before the bit is looked at, in one exchange; see the invariants.
-        if self.is_counted && self.gate.word.fetch_sub(1, Ordering::Relaxed) & SLOW != 0 {
+        let is_slow = self.is_counted && self.gate.word.fetch_sub(1, Ordering::Relaxed) & SLOW != 0;
+        if is_slow || self.has_start {
             self.gate.hand_on();
         }
     }

@@ -3,8 +3,9 @@
 //! A load passes the gate of its cache, then that of the budget, then the queue of the pool or the
 //! spawner. It keeps the permits of the gates until it has ended.
 //!
-//! A load that begins inside another load takes no permit, and neither does a load that another
-//! load waits for. Otherwise loads that hold all permits could wait for loads that need one.
+//! A load that another load waits for takes no permit: one that begins inside that load, or one
+//! that it finds waiting. Otherwise loads that hold all permits could wait for loads that need one.
+//! No load waits for the refresh of a stale value, so that takes a permit wherever it begins.
 
 pub mod ask;
 pub mod breaker;
@@ -232,7 +233,7 @@ impl Pass {
             admission,
             reason,
             phase: Phase::Before,
-            is_free: is_inside_a_load(),
+            is_free: reason == LoadReason::Cold && is_inside_a_load(),
             passed: 0,
             permits: [None, None],
         }
@@ -266,8 +267,8 @@ impl Pass {
 
     /// Counts the load as running, unless the breaker has opened since it got its permit.
     pub(crate) fn begin(&mut self) -> Result<(), Refusal> {
-        for permit in self.permits.iter().flatten() {
-            permit.check()?;
+        for permit in self.permits.iter_mut().flatten() {
+            permit.begin()?;
         }
         self.leave();
         self.phase = Phase::Running;

@@ -36,6 +36,11 @@ impl Pace {
     pub(crate) fn start(&mut self, now: Tick) {
         self.next = self.next.max(now).saturating_add(self.interval);
     }
+
+    /// Gives a start back that no load used.
+    pub(crate) fn give_back(&mut self) {
+        self.next = self.next.saturating_sub(self.interval);
+    }
 }
 
 #[cfg(test)]

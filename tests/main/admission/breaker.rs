@@ -1,6 +1,12 @@
 //! An origin that is down is not called, except for one probe at a time.
 
-use everfresh::{Breaker, BreakerState, Cache, CountingLoader, Loaded, ManualClock, Source};
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use everfresh::{
+    Breaker, BreakerState, Budget, Cache, CountingLoader, Loaded, ManualClock, Request, Source,
+};
 
 use crate::support::gates::End;
 use crate::support::*;
@@ -154,4 +160,74 @@ fn a_probe_that_is_dropped_or_hangs_is_followed_by_another() {
     assert!(is_pending(&mut get(&cache, 4)));
     tasks.poll_all();
     assert_eq!(gates.calls(), 5);
+}
+
+#[test]
+fn a_probe_may_read_other_missing_keys_of_its_origin() {
+    let clock = ManualClock::new();
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let load = move |request: &Request<u64, u64>| -> Result<u64, Box<dyn Error + Send + Sync>> {
+        match *request.key() {
+            _ if down.load(Ordering::SeqCst) => Err("the origin is down".into()),
+            0 => Ok(0),
+            key => Ok(*request.cache()?.get_blocking(&(key - 1))? + 1),
+        }
+    };
+    let cache: Cache<u64, u64> = builder(&clock)
+        .threads(1)
+        .breaker(breaker())
+        .compute_with(load)
+        .build()
+        .unwrap();
+    for key in [10, 20] {
+        assert!(cache.get_blocking(&key).unwrap_err().is_load_failure());
+    }
+    assert_eq!(cache.stats().breaker, BreakerState::Open);
+    is_down.store(false, Ordering::SeqCst);
+    clock.advance(secs(5));
+    assert_eq!(*cache.get_blocking(&3).unwrap(), 3);
+    assert_eq!(cache.stats().breaker, BreakerState::Closed);
+}
+
+#[test]
+fn a_share_counts_as_it_is_written() {
+    for (share, last, opens_after) in [(0.55, 100, 55), (0.07, 100, 7), (0.14, 50, 7), (1.0, 3, 3)]
+    {
+        let loader = CountingLoader::<u64, u64>::new(|key| *key);
+        let breaker = Breaker::new().opens_at(share).of_last(last);
+        let limits = builder(&ManualClock::new()).threads(1).breaker(breaker);
+        let cache = computing(limits, &loader);
+        for key in 0..(last - opens_after) as u64 {
+            assert!(cache.get_blocking(&key).is_ok());
+        }
+        loader.fail_next(usize::MAX);
+        for key in 1_000..1_000 + opens_after as u64 {
+            assert_eq!(cache.stats().breaker, BreakerState::Closed);
+            assert!(cache.get_blocking(&key).is_err());
+        }
+        assert_eq!(
+            cache.stats().breaker,
+            BreakerState::Open,
+            "{share} of {last}"
+        );
+    }
+}
+
+#[test]
+fn a_probe_lasts_as_long_by_the_clock_of_a_budget_as_by_that_of_its_cache() {
+    let (clock, ahead) = (ManualClock::new(), ManualClock::new());
+    ahead.advance(secs(1_000));
+    let budget = Budget::builder().breaker(breaker()).clock(&ahead).build();
+    let limits = builder(&clock).load_timeout(secs(30));
+    let (cache, tasks, gates) = by_hand(limits.budget(&budget.unwrap()));
+    fail(&cache, &tasks, &gates, 0);
+    fail(&cache, &tasks, &gates, 1);
+    ahead.advance(secs(5));
+    assert!(is_pending(&mut get(&cache, 2)));
+    tasks.poll_all();
+    ahead.advance(secs(30) - NANO);
+    assert!(ready(get(&cache, 3)).unwrap_err().is_unavailable());
+    ahead.advance(NANO);
+    assert!(is_pending(&mut get(&cache, 3)));
 }

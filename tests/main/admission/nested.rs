@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use everfresh::{BoxFuture, Budget, Cache, Error, ManualClock};
+use everfresh::{BoxFuture, Budget, Cache, Error, Loaded, ManualClock};
 use futures_lite::future::block_on;
 
 use crate::support::*;
@@ -143,4 +143,39 @@ fn a_waiting_async_load_that_a_load_needs_starts_at_once() {
     assert_eq!(*wait(outer).unwrap(), 11);
     assert_eq!(*wait(waits).unwrap(), 1);
     assert_eq!(*cache.get_blocking(&2).unwrap(), 2);
+}
+
+#[test]
+fn refreshes_of_stale_values_that_a_load_reads_wait_for_permits() {
+    let clock = ManualClock::new();
+    let (tasks, handle) = (Tasks::default(), Handle::default());
+    let cache: Cache<u64, u64> = builder(&clock)
+        .spawner(tasks.spawner())
+        .max_loads(2)
+        .try_load_on(handle.clone(), async |cache: &Handle, key: &u64| {
+            if *key == 100 {
+                for stale in 0..50 {
+                    cache.get().unwrap().get(&stale).await?;
+                }
+            }
+            Ok::<u64, Error>(*key)
+        })
+        .build()
+        .unwrap();
+    handle.set(cache.clone()).unwrap();
+    for key in 0..50 {
+        cache.insert(key, Loaded::new(key).fresh_for(secs(1)));
+    }
+    clock.advance(secs(1));
+    let mut outer = get(&cache, 100);
+    assert!(is_pending(&mut outer));
+    assert!(tasks.poll(0));
+    let stats = cache.stats();
+    // The permit of the load itself has been given back by now.
+    assert_eq!((tasks.spawned(), stats.waiting_stale), (3, 50));
+    assert_eq!(*ready(outer).unwrap(), 100);
+    while cache.stats().waiting_stale > 0 {
+        tasks.poll_all();
+    }
+    assert_eq!(cache.stats().refreshes_stale, 50);
 }
