@@ -15,7 +15,8 @@ use std::ptr;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
-use crate::load::pool::{Jobs, Task, become_worker};
+use crate::load::pool::{Jobs, Task};
+use crate::load::stack::become_worker;
 use crate::load::wakes::{Deferred, Wakes};
 use crate::observe::reason::LoadReason;
 use crate::protocol::wait_graph::WaitNode;

@@ -20,7 +20,7 @@ use self::breaker::Breaker;
 use self::budget::Budget;
 use self::gate::{Gate, GateLimits, Permit};
 use crate::error::BuildError;
-use crate::load::pool::on_worker;
+use crate::load::stack::on_worker;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::observe::stats::Gauges;
@@ -59,8 +59,12 @@ pub(crate) struct AdmissionSettings {
 /// Where the loads of a cache run.
 #[derive(Clone, Copy)]
 pub(crate) enum RunsOn {
-    /// A pool with so many threads, which runs as many at once.
-    Pool(usize),
+    /// A pool with so many threads, which runs as many at once; or the threads of callers too,
+    /// which no pool bounds.
+    Pool {
+        threads: usize,
+        or_caller: bool,
+    },
     Runtime,
 }
 
@@ -106,7 +110,7 @@ impl AdmissionSettings {
     pub(crate) fn max_loads(&self, runs_on: RunsOn) -> usize {
         let budget = self.budget.as_ref().and_then(|budget| budget.limits.loads);
         let default = match runs_on {
-            RunsOn::Pool(threads) => threads,
+            RunsOn::Pool { threads, .. } => threads,
             RunsOn::Runtime => ON_A_RUNTIME,
         };
         self.limits.loads.or(budget).unwrap_or(default)
@@ -123,10 +127,13 @@ impl AdmissionSettings {
             (RunsOn::Runtime, given) => given,
             // The pool itself bounds its loads. But a load that has its start must not wait there,
             // or more would start in a second than the rate allows.
-            (RunsOn::Pool(threads), given) if has_rate => {
+            (RunsOn::Pool { threads, .. }, given) if has_rate => {
                 Some(given.map_or(threads, |loads| loads.min(threads)))
             }
-            (RunsOn::Pool(_), given) => given,
+            (RunsOn::Pool { threads, or_caller }, None) if or_caller => {
+                (!is_bounded).then_some(threads)
+            }
+            (RunsOn::Pool { .. }, given) => given,
         };
         let queue = self.queue.unwrap_or(QUEUE) as u64;
         let has_gate =
@@ -138,7 +145,7 @@ impl AdmissionSettings {
             ],
             queue: Queue::new(queue),
             before_the_pool: match runs_on {
-                RunsOn::Pool(_) => queue,
+                RunsOn::Pool { .. } => queue,
                 RunsOn::Runtime => u64::MAX,
             },
             waiting: AtomicU64::new(0),

@@ -93,7 +93,8 @@ fn computes_that_got_their_start_do_not_gather_before_the_pool() {
     loader.release();
     loader.hold();
     loader.wait_for_calls(3);
-    until("the first two ended", || cache.stats().published == 2);
+    // The third one may have begun before the loader was held again.
+    until("the first two ended", || cache.stats().published >= 2);
     assert_eq!(cache.stats().waiting_cold, 17);
     loader.release();
     until("all are loaded", || {
