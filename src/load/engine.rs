@@ -139,16 +139,9 @@ where
     V: Send + Sync + 'static,
 {
     while let Some(gate) = job.pass.next_gate() {
-        let permit = match job.pass.is_free() {
-            true => None,
-            false => gate.try_enter(),
-        };
-        match permit {
-            Some(permit) => job.pass.hold(permit),
-            None => match enter(start, &gate, job, queued) {
-                Some(entered) => job = entered,
-                None => return,
-            },
+        match enter(start, &gate, job, queued) {
+            Some(entered) => job = entered,
+            None => return,
         }
     }
     if let Some((flight, help)) = start(job) {

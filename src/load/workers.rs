@@ -192,7 +192,7 @@ impl Workers {
         let (team, workers) = (self.main.clone(), self.myself.clone());
         (self.main.threads).spawn_broadcast(move |_| team.wake(&workers));
         let at = Clock::coarse().now().saturating_add(DEFERRED_FOR);
-        alarm::set(at, self.myself.clone());
+        alarm::set(alarm::process(), at, self.myself.clone());
     }
 }
 

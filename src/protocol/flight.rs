@@ -180,6 +180,9 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
+        if let Some(outcome) = self.outcome() {
+            return Some(outcome);
+        }
         self.set_alarm(clock);
         // The deadline is read again each time, because the claimant may renew its claim.
         self.wait(|| clock.now() >= self.token().deadline()).await
@@ -223,10 +226,11 @@ impl<K, V> Flight<K, V> {
         V: Send + Sync + 'static,
     {
         // Relaxed: the thread that sets the alarm is running.
-        let process = u64::from(alarm::process());
-        if self.alarmed.swap(process, Ordering::Relaxed) != process {
+        let process = alarm::process();
+        let before = self.alarmed.swap(u64::from(process), Ordering::Relaxed);
+        if before != u64::from(process) {
             let sleeper: Arc<dyn Sleeper> = self.clone();
-            clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
+            clock.wake_at(process, self.token().deadline(), Arc::downgrade(&sleeper));
             let _ = self.clock.set(clock.clone());
         }
     }

@@ -296,13 +296,18 @@ impl Pass {
         self.phase = Phase::Before;
     }
 
-    /// The gate that comes next; `None` after the last one.
+    /// Passes the gates that have a free permit. Returns the next one, at which the load has to
+    /// ask; `None` after the last one.
     pub(crate) fn next_gate(&mut self) -> Option<Arc<Gate>> {
         while let Some(gate) = self.admission.gates.get(self.passed) {
             match gate {
-                Some(gate) if !(self.is_free && gate.ignores_free_loads()) => {
+                Some(gate) if self.is_free && !gate.ignores_free_loads() => {
                     return Some(gate.clone());
                 }
+                Some(gate) if !self.is_free => match gate.try_enter() {
+                    Some(permit) => self.hold(permit),
+                    None => return Some(gate.clone()),
+                },
                 _ => self.passed += 1,
             }
         }
