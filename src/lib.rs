@@ -238,7 +238,8 @@ pub mod model {
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};
     pub use crate::load::deadline::Phase;
-    pub use crate::load::pool::{Jobs, Task, all_on_worker};
+    pub use crate::load::pool::{Jobs, Task};
+    pub use crate::load::stack::all_on_worker;
     pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;
     pub use crate::protocol::cached_slot::CachedSlot;

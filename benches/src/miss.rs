@@ -26,6 +26,11 @@ const WINDOWS: Windows = Windows {
 /// The peers that have a call that loads for threads and for tasks.
 const PEERS: [&str; 4] = [ours::NAME, "moka", "quick_cache", "fibre_cache"];
 
+const ON_CALLER: &str = "everfresh, run_on_caller";
+
+/// The contenders for threads.
+const ON_THREADS: [&str; 5] = [PEERS[0], PEERS[1], PEERS[2], PEERS[3], ON_CALLER];
+
 struct Plan {
     takes: Duration,
     callers: usize,
@@ -86,15 +91,19 @@ fn load(takes: Duration, n: u64) -> Bytes {
     Bytes::make(n)
 }
 
-/// The contenders for threads, in the order of [`PEERS`].
-fn contenders(takes: Duration) -> [Box<dyn Colds>; 4] {
-    let ours = Cache::builder()
-        .capacity(CAPACITY)
-        .fresh_for(HOUR)
-        .stale_for(HOUR)
-        .compute(move |n: &u64| load(takes, *n))
-        .build()
-        .expect("the settings are valid");
+/// The contenders for threads, in the order of [`ON_THREADS`].
+fn contenders(takes: Duration) -> [Box<dyn Colds>; 5] {
+    let ours = |run_on_caller| {
+        Cache::builder()
+            .capacity(CAPACITY)
+            .fresh_for(HOUR)
+            .stale_for(HOUR)
+            .run_on_caller(run_on_caller)
+            .compute(move |n: &u64| load(takes, *n))
+            .build()
+            .expect("the settings are valid")
+    };
+    let (ours, on_caller) = (ours(false), ours(true));
     // Starts the pool here, because its threads inherit the core of the thread that starts them.
     ours.get_blocking(&u64::MAX).expect("the load succeeds");
     let moka = moka::sync::Cache::builder()
@@ -116,6 +125,11 @@ fn contenders(takes: Duration) -> [Box<dyn Colds>; 4] {
             loaded.map_or(0, |value| value.first())
         }),
         Box::new(move |n| fibre.fetch_with(&n).first()),
+        Box::new(move |n| {
+            on_caller
+                .get_blocking(&n)
+                .map_or(0, |cached| cached.first())
+        }),
     ]
 }
 
@@ -130,7 +144,7 @@ fn on_threads(report: &mut Report, plan: &Plan) {
         });
         [timed.ns]
     });
-    add(report, plan, "threads", &medians);
+    add(report, plan, "threads", &ON_THREADS, &medians);
 }
 
 fn on_tasks(report: &mut Report, plan: &Plan) {
@@ -157,15 +171,15 @@ fn on_tasks(report: &mut Report, plan: &Plan) {
         let parts = runtime.block_on(tasks.join_all());
         [parts.iter().sum::<f64>() / plan.callers as f64]
     });
-    add(report, plan, "tasks", &medians);
+    add(report, plan, "tasks", &PEERS, &medians);
     drop(caches);
     runtime.shutdown_background();
 }
 
-fn add(report: &mut Report, plan: &Plan, by: &str, medians: &[[f64; 1]]) {
-    let [ours] = medians[0];
+fn add(report: &mut Report, plan: &Plan, by: &str, names: &[&str], medians: &[[f64; 1]]) {
+    let ([ours], [moka]) = (medians[0], medians[1]);
     let takes = plan.takes.as_micros() as u64;
-    for (name, [ns]) in PEERS.into_iter().zip(medians) {
+    for (&name, [ns]) in names.iter().zip(medians) {
         let figure = Figure::new("miss")
             .text("contender", name)
             .text("by", by)
@@ -181,6 +195,8 @@ fn add(report: &mut Report, plan: &Plan, by: &str, medians: &[[f64; 1]]) {
             );
         report.add(match (name, by, takes, plan.callers) {
             (ours::NAME, "threads", 0, 1) => figure.at_most("ns", *ns, 6_000.0),
+            (ON_CALLER, _, 0, 1) => figure.at_most("of moka", ns / moka, 1.2),
+            (ON_CALLER, _, 0, 16..) => figure.at_most("of moka", ns / moka, 0.5),
             ("moka", "tasks", ..) => figure.at_most("", ours / ns, 1.0),
             _ => figure,
         });

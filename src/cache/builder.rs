@@ -70,6 +70,7 @@ impl<K, V> Cache<K, V> {
                 thread_name: None,
                 spawner: None,
                 keep_late_loads: None,
+                run_on_caller: None,
             },
             admission: AdmissionSettings::default(),
             hasher: RandomState::default(),

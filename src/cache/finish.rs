@@ -6,6 +6,7 @@ use crate::cache::cached::{Cached, Kept, Source};
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed, Unserved};
 use crate::error::Error;
+use crate::load::runtime::Caller;
 
 /// The error of a read that got no value.
 pub(crate) struct Unread {
@@ -35,12 +36,13 @@ where
         key: &Q,
         hash: u64,
         unserved: Unserved<K, V>,
+        caller: Caller,
     ) -> Result<Kept<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
         let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
-        let mut result = self.load_or_wait(key, hash, unserved).await;
+        let mut result = self.load_or_wait(key, hash, unserved, caller).await;
         if joined
             && result
                 .as_ref()
@@ -48,9 +50,9 @@ where
         {
             // The value expired during its refresh, which was then put off. There may be room for a
             // load by now, so this caller tries for itself, once.
-            result = match self.read_kept(key, hash) {
+            result = match self.read_kept(key, hash, caller) {
                 Ok(kept) => Ok(kept),
-                Err(unserved) => self.load_or_wait(key, hash, unserved).await,
+                Err(unserved) => self.load_or_wait(key, hash, unserved, caller).await,
             };
         }
         let waited = |kept: &Kept<K, V>| {
@@ -69,12 +71,17 @@ where
 
     /// [`read`](Self::read) after a wait, out of line: the code of a hit is not repeated for it.
     #[inline(never)]
-    pub(super) fn read_kept<Q>(&self, key: &Q, hash: u64) -> Result<Kept<K, V>, Unserved<K, V>>
+    pub(super) fn read_kept<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        caller: Caller,
+    ) -> Result<Kept<K, V>, Unserved<K, V>>
     where
         Q: Lookup<K> + ?Sized,
     {
         let hit = |cached: Cached<K, V>| Ok(cached.kept());
-        self.lookup(key, hash, hit, |missed| self.classify(missed))
+        self.lookup(key, hash, hit, |missed| self.classify(missed, caller))
     }
 
     /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
@@ -89,10 +96,11 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        match self.classify(missed) {
+        let caller = Caller::Blocks;
+        match self.classify(missed, caller) {
             Ok(kept) => Ok(kept),
             Err(unserved) => {
-                let finished = self.block_on(self.finish(key, hash, unserved));
+                let finished = self.block_on(self.finish(key, hash, unserved, caller));
                 finished.unwrap_or_else(|| Err(self.not_waited()))
             }
         }
@@ -111,10 +119,11 @@ where
         key: &'a Q,
         hash: u64,
         unserved: Unserved<K, V>,
+        caller: Caller,
     ) -> impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a
     where
         Q: Lookup<K> + ?Sized,
     {
-        Box::pin(self.finish(key, hash, unserved))
+        Box::pin(self.finish(key, hash, unserved, caller))
     }
 }

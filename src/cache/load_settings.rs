@@ -162,6 +162,56 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Lets the caller of a missing key run its `compute` itself, on its own thread, if a permit is
+    /// free. Default: false, loads run on the [`pool`](Self::pool).
+    ///
+    /// For loaders that take less than some 100 µs: there the way to another thread and back is
+    /// most of the cost of a miss. It holds for the blocking reads of one key, such as
+    /// [`get_blocking`](crate::Cache::get_blocking). A caller that finds a load of its key under
+    /// way waits for that, as always. Everything else runs on the pool: loads for tasks, refreshes,
+    /// the keys of [`get_many_blocking`](crate::Cache::get_many_blocking), which load at the same
+    /// time, loads for which no permit is free, and, with a [`store`](Self::store), every load. The
+    /// pool starts with the first of these.
+    ///
+    /// [`max_loads`](Self::max_loads) bounds the loads of callers and pool together. Its default
+    /// stays the number of threads that the pool has.
+    ///
+    /// # What is given up
+    ///
+    /// - The caller's time limit. At the [`load_timeout`](Self::load_timeout) all other callers get
+    ///   their error, and the key rests, as after any time-out. But the caller that runs the load
+    ///   cannot leave it: it gets the value late, or the error late.
+    /// - The stack of the pool. A load that reads the cache runs the loads that it waits for on the
+    ///   stack of the caller, up to 16 of them, one within another. A longer chain goes on in a
+    ///   thread that starts for it.
+    /// - The pool in the loader. `rayon::join` in it uses the global pool of `rayon`, and a part
+    ///   that reads the cache counts there as a caller from outside.
+    /// - The thread of a runtime, if the caller is on one: it runs no other task meanwhile.
+    ///
+    /// A panic of the loader becomes an error as always. With `load` this setting would have no
+    /// effect, so `build` refuses it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::thread;
+    /// use everfresh::Cache;
+    ///
+    /// let cache: Cache<u64, bool> = Cache::builder()
+    ///     .run_on_caller(true)
+    ///     .compute({
+    ///         let caller = thread::current().id();
+    ///         move |_: &u64| thread::current().id() == caller
+    ///     })
+    ///     .build()?;
+    /// assert!(*cache.get_blocking(&1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_on_caller(mut self, run: bool) -> Self {
+        self.runner.run_on_caller = Some(run);
+        self
+    }
+
     /// Where `load` runs its futures: any runtime's spawn function. It must return soon, because it
     /// also runs on the thread that ends all waits of the process in time.
     ///

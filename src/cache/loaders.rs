@@ -375,8 +375,12 @@ where
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
         self.loader = Some(Box::new(|runner| {
+            let run_on_caller = runner.run_on_caller.unwrap_or(false);
             let place = runner.place()?;
-            let home = Arc::new(Home::Pool(place.threads()));
+            let home = Arc::new(Home::Pool {
+                threads: place.threads(),
+                run_on_caller,
+            });
             Ok((computing(place, f), home))
         }));
         self

@@ -11,6 +11,7 @@ use crate::cache::lookup::Lookup;
 use crate::cache::read::Core;
 use crate::error::Error;
 use crate::fleet::Paused;
+use crate::load::runtime::Caller;
 use crate::sync::future::block_on_where;
 
 impl<K, V, S> Cache<K, V, S>
@@ -126,10 +127,10 @@ where
         let together = self.fleet.as_deref().map(Paused::new);
         for (at, key) in keys.iter().enumerate() {
             let hash = self.hasher.hash_one(key);
-            answers.push(match self.read(key, hash) {
+            answers.push(match self.read(key, hash, Caller::GoesOn) {
                 Ok(cached) => Some(Ok(cached)),
                 Err(unserved) => {
-                    let mut read = self.finish_boxed(key, hash, unserved);
+                    let mut read = self.finish_boxed(key, hash, unserved, Caller::GoesOn);
                     // This poll only begins the load. It needs no waker, because each read is
                     // polled again later.
                     match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {

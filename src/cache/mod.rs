@@ -28,6 +28,7 @@ use crate::cache::read::Core;
 use crate::cache::reader::{Pinned, Reader};
 use crate::error::Error;
 use crate::fleet::FleetStats;
+use crate::load::runtime::Caller;
 use crate::observe::stats::Stats;
 use crate::sync::Arc;
 
@@ -123,10 +124,13 @@ where
     {
         let hash = self.0.hasher.hash_one(key);
         // Not by way of `Core::get`: the hit of a future inside a future is moved once more.
-        match self.0.read(key, hash) {
+        match self.0.read(key, hash, Caller::Awaits) {
             Ok(cached) => Ok(cached),
             Err(unserved) => {
-                let kept = self.0.finish_boxed(key, hash, unserved).await;
+                let kept = self
+                    .0
+                    .finish_boxed(key, hash, unserved, Caller::Awaits)
+                    .await;
                 kept.map(Cached::from)
             }
         }

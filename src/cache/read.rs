@@ -11,6 +11,7 @@ use crate::load::admission::is_inside_a_load;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
 use crate::load::negative::Known;
+use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::protocol::drop_later::DropLater;
@@ -101,11 +102,16 @@ where
 
     /// Reads a key, and begins its refresh or load; the error says what the caller has to wait for.
     #[inline(always)]
-    pub(crate) fn read<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Unserved<K, V>>
+    pub(crate) fn read<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        caller: Caller,
+    ) -> Result<Cached<K, V>, Unserved<K, V>>
     where
         Q: Lookup<K> + ?Sized,
     {
-        let miss = |missed| self.classify(missed).map(Cached::from);
+        let miss = |missed| self.classify(missed, caller).map(Cached::from);
         self.lookup(key, hash, Ok, miss)
     }
 
@@ -115,10 +121,10 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        match self.read(key, hash) {
+        match self.read(key, hash, Caller::Awaits) {
             Ok(cached) => Ok(cached),
             Err(unserved) => {
-                let kept = self.finish_boxed(key, hash, unserved).await;
+                let kept = self.finish_boxed(key, hash, unserved, Caller::Awaits).await;
                 kept.map(Cached::from)
             }
         }
@@ -225,7 +231,11 @@ where
 
     /// A read that found no value it could just take: claims, starts, or says what to wait for.
     #[inline(never)]
-    pub(crate) fn classify(&self, missed: Missed<K, V>) -> Result<Kept<K, V>, Unserved<K, V>> {
+    pub(crate) fn classify(
+        &self,
+        missed: Missed<K, V>,
+        caller: Caller,
+    ) -> Result<Kept<K, V>, Unserved<K, V>> {
         let Missed { found, now } = missed;
         let Some((place, entry)) = found else {
             return Err(Unserved::Missing);
@@ -243,11 +253,11 @@ where
                         Condition::Early => LoadReason::Early,
                         _ => LoadReason::Stale,
                     };
-                    self.start(claim, reason);
+                    self.start(claim, reason, Caller::GoesOn);
                 }
                 return Ok(served);
             }
-            Read::Load(claim, fallback) => self.lead(claim, fallback),
+            Read::Load(claim, fallback) => self.lead(claim, fallback, caller),
             Read::Wait(flight, fallback) => Unserved::Wait(flight, fallback, Source::Coalesced),
             Read::Failed(error) => Unserved::Failed(error),
             Read::Missing => Unserved::Missing,
@@ -255,23 +265,24 @@ where
         Err(unserved)
     }
 
-    /// Starts the load of a claim whose caller will wait for it.
+    /// Starts the load of a claim whose caller will wait for it. It may have ended on return.
     pub(crate) fn lead(
         &self,
         claim: ClaimGuard<K, V>,
         fallback: Option<Held<Entry<K, V>>>,
+        caller: Caller,
     ) -> Unserved<K, V> {
         let flight = claim.flight().clone();
         if let Err(error) = self.state.deepen(&flight) {
             claim.rest(error.clone(), 0);
             return Unserved::Failed(error);
         }
-        self.start(claim, LoadReason::Cold);
+        self.start(claim, LoadReason::Cold, caller);
         Unserved::Wait(flight, fallback, Source::Loaded)
     }
 
-    fn start(&self, claim: ClaimGuard<K, V>, reason: LoadReason) {
-        (self.start)(Job::new(claim, reason, self.state.clone()));
+    fn start(&self, claim: ClaimGuard<K, V>, reason: LoadReason, caller: Caller) {
+        (self.start)(Job::new(claim, reason, self.state.clone(), caller));
     }
 
     /// Loads or waits until there is a value or an error.
@@ -280,6 +291,7 @@ where
         key: &Q,
         hash: u64,
         mut unserved: Unserved<K, V>,
+        caller: Caller,
     ) -> Result<Kept<K, V>, Unread>
     where
         Q: Lookup<K> + ?Sized,
@@ -306,12 +318,19 @@ where
                         // a caller that comes now.
                     }
                     Outcome::Failed(error) | Outcome::Earlier(error) => {
+                        if error.is_timeout() && source == Source::Loaded {
+                            // This thread may have run the load past its deadline, for a late
+                            // result.
+                            if let Some(late) = self.late(key, hash, caller) {
+                                return Ok(late);
+                            }
+                        }
                         return self.fall_back(fallback, error).map_err(Unread::from);
                     }
                     Outcome::Superseded => {}
                 },
                 Unserved::Missing => {
-                    if let Some(ours) = self.begin(key, hash).await? {
+                    if let Some(ours) = self.begin(key, hash, caller).await? {
                         unserved = ours;
                         continue;
                     }
@@ -319,7 +338,7 @@ where
             }
             // By the key itself. A form whose `is_key` is wrong would not find an entry that
             // exists, and this loop would not end.
-            unserved = match self.read_kept(&key.to_key(), hash) {
+            unserved = match self.read_kept(&key.to_key(), hash, caller) {
                 Ok(kept) => return Ok(kept),
                 Err(unserved) => unserved,
             };
@@ -332,6 +351,20 @@ where
         let handed_until = entry.times.created().saturating_add(HANDING_OVER);
         let served = entry.is_servable(now) || now < handed_until;
         served.then(|| Kept::new(entry, now, source))
+    }
+
+    /// The value of a key whose load this thread ran past its deadline, if it was published.
+    fn late<Q>(&self, key: &Q, hash: u64, caller: Caller) -> Option<Kept<K, V>>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        if !self.state.home.runs_for(caller) {
+            return None;
+        }
+        let now = self.state.clock.now();
+        let (_, entry) = self.find(key, hash)?;
+        let served = entry.is_servable(now);
+        served.then(|| Kept::new(entry.into_arc(), now, Source::Loaded))
     }
 
     /// The load failed: serves the value inside its stale-if-error window, if there is one.
@@ -351,7 +384,12 @@ where
     }
 
     /// Starts the load of a missing key; `None` to read again.
-    async fn begin<Q>(&self, key: &Q, hash: u64) -> Result<Option<Unserved<K, V>>, Error>
+    async fn begin<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        caller: Caller,
+    ) -> Result<Option<Unserved<K, V>>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
@@ -384,7 +422,8 @@ where
                 claim.abandon();
                 Unserved::Failed(error)
             }
-            Known::Failures(_) => self.lead(claim, None),
+            // Before the listener and the drops below, which may read this very key.
+            Known::Failures(_) => self.lead(claim, None, caller),
         });
         self.entries.removals.deliver();
         drop(drop_later);
@@ -405,7 +444,7 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let begun = match unserved {
-            Unserved::Missing => self.begin(key, hash).await?,
+            Unserved::Missing => self.begin(key, hash, Caller::GoesOn).await?,
             begun => Some(begun),
         };
         match begun {

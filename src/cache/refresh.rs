@@ -8,6 +8,7 @@ use crate::cache::cached::{Cached, Kept, Source};
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Unserved};
 use crate::error::Error;
+use crate::load::runtime::Caller;
 use crate::protocol::entries::Claimed;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Made, Outcome};
@@ -40,6 +41,7 @@ where
         // a later look finds began after the first look: it claims another entry, or claims this
         // one after the first attempt ended.
         let mut has_looked = false;
+        let caller = Caller::GoesOn;
         loop {
             let now = self.state.clock.now();
             let unserved = match self.find(key, hash) {
@@ -61,7 +63,7 @@ where
                         Wanted::Any | Wanted::FromNow => self.entries.claim_now(place, &entry, now),
                     };
                     match claimed {
-                        Claimed::Ours(claim) => self.lead(claim, None),
+                        Claimed::Ours(claim) => self.lead(claim, None, caller),
                         Claimed::Theirs(flight) => Unserved::Wait(flight, None, Source::Coalesced),
                         Claimed::Changed => continue,
                     }
@@ -76,10 +78,12 @@ where
             };
             let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
             let error = match wanted {
-                Wanted::Any | Wanted::Of(_) => match self.load_or_wait(key, hash, unserved).await {
-                    Ok(kept) => return Ok(kept),
-                    Err(unread) => unread.error,
-                },
+                Wanted::Any | Wanted::Of(_) => {
+                    match self.load_or_wait(key, hash, unserved, caller).await {
+                        Ok(kept) => return Ok(kept),
+                        Err(unread) => unread.error,
+                    }
+                }
                 Wanted::FromNow => {
                     let (flight, source) = match self.begun(key, hash, unserved).await? {
                         Some(begun) => begun,

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use super::version_index::WriteState;
 use super::{Fleet, PAUSES};
 use crate::load::job::Job;
+use crate::load::runtime::Caller;
 use crate::observe::reason::LoadReason;
 use crate::protocol::entries::{Claimed, Entries};
 use crate::protocol::entry::Entry;
@@ -90,7 +91,7 @@ where
         match entries.claim_now(place, &entry, self.state.clock.now()) {
             Claimed::Ours(claim) => {
                 let flight = claim.flight().clone();
-                let job = Job::new(claim, reason, self.state.clone());
+                let job = Job::new(claim, reason, self.state.clone(), Caller::GoesOn);
                 self.me()?.start(job);
                 Some(flight)
             }

@@ -54,7 +54,7 @@ where
 {
     /// Starts a job. A cache with a store calls this instead of running the loader.
     pub(super) fn start(self: &Arc<Self>, job: Job<K, V>) {
-        if self.asking.push(job) {
+        if self.asking.push(job.begins_elsewhere()) {
             self.start_gathering();
         }
     }

@@ -1,6 +1,7 @@
 //! How a cache starts its loads: through the gates, then on the pool or on a runtime.
 
 use std::hash::Hash;
+use std::task::{Context, Poll, Waker};
 
 use crate::error::Error;
 use crate::load::admission::ask::{Ask, Refusal};
@@ -11,11 +12,15 @@ use crate::load::loader::{Load, Request, Returned};
 use crate::load::pool::Task;
 use crate::load::pool_builder::Place;
 use crate::load::runtime::Home;
+use crate::load::stack::run_here;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
+use crate::panics::isolated;
 use crate::protocol::flight::{Flight, Help};
 use crate::protocol::publish::Answer;
-use crate::sync::Arc;
+use crate::protocol::wait_graph::WaitNode;
+use crate::sync::future::BoxFuture;
+use crate::sync::{Arc, Weak};
 
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
@@ -37,6 +42,10 @@ where
 {
     let f = Arc::new(f);
     through_the_gates(move |job: Job<K, V>| {
+        if job.begins_here {
+            on_caller(job, &*f);
+            return None;
+        }
         let pool = match place.workers() {
             Ok(pool) => pool,
             Err(error) => {
@@ -61,6 +70,21 @@ where
     })
 }
 
+/// Runs a job on the thread of the caller that waits for it.
+fn on_caller<K, V>(job: Job<K, V>, f: &(impl Fn(&Request<K, V>) -> Returned<V> + Sync))
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // The caller begins to wait only after the load has ended, so its edge is added here. It closes
+    // no cycle, because the load has not waited for anything.
+    let outer = WaitNode::current();
+    let _edge = outer.map(|outer| outer.wait_for(job.claim.flight().wait_node()));
+    // No worker is lost at the deadline.
+    let workers = Weak::new();
+    run_here(|| isolated(|| job.compute(f, workers)));
+}
+
 /// A loader for I/O-bound work, on a runtime.
 pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Load<K, V>) -> RunJob<K, V>
 where
@@ -70,12 +94,27 @@ where
     let loader = Arc::new(loader);
     through_the_gates(move |mut job: Job<K, V>| {
         let runtime = job.runtime.take();
-        match home.can_spawn(runtime.as_ref()) {
-            true => home.spawn(runtime, Box::pin(job.load(loader.clone()))),
-            false => job.postpone(Error::without_runtime()),
+        if !home.can_spawn(runtime.as_ref()) {
+            job.postpone(Error::without_runtime());
+            return None;
+        }
+        let begins_here = job.begins_here;
+        let mut load: BoxFuture = Box::pin(job.load(loader.clone()));
+        if !(begins_here && has_ended_at_once(&mut load)) {
+            home.spawn(runtime, load);
         }
         None
     })
+}
+
+/// Polls a load in the task of its caller; true if it has ended.
+fn has_ended_at_once(load: &mut BoxFuture) -> bool {
+    // Needs no waker, because a load that has to wait is spawned, and so polled again at once.
+    let mut context = Context::from_waker(Waker::noop());
+    let mut polled = Poll::Ready(());
+    // After a panic of a user's `Drop` the load has ended too.
+    isolated(|| polled = load.as_mut().poll(&mut context));
+    polled.is_ready()
 }
 
 fn through_the_gates<K, V>(
@@ -100,16 +139,9 @@ where
     V: Send + Sync + 'static,
 {
     while let Some(gate) = job.pass.next_gate() {
-        let permit = match job.pass.is_free() {
-            true => None,
-            false => gate.try_enter(),
-        };
-        match permit {
-            Some(permit) => job.pass.hold(permit),
-            None => match enter(start, &gate, job, queued) {
-                Some(entered) => job = entered,
-                None => return,
-            },
+        match enter(start, &gate, job, queued) {
+            Some(entered) => job = entered,
+            None => return,
         }
     }
     if let Some((flight, help)) = start(job) {
@@ -193,6 +225,7 @@ where
 {
     fn admitted(self, permit: Permit, queued: &Queued<Self>) {
         let AtGate { mut job, start } = self;
+        job.begins_here = false;
         job.pass.leave_queue();
         // A load without a permit was asked for by another load, which waits for this very result.
         if !job.pass.is_free() && !job.claim.is_effective(Answer::Failed) {
@@ -205,6 +238,7 @@ where
 
     fn helped(self, queued: &Queued<Self>) {
         let AtGate { mut job, start } = self;
+        job.begins_here = false;
         job.pass.leave_queue();
         job.pass.free();
         go_on(&start, job, Some(queued));

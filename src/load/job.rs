@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::Pass;
+use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::observe::trace::{self, TraceSpan};
@@ -126,6 +127,9 @@ pub(crate) struct Job<K, V> {
     /// Where an async load runs: found where the load began, because a store or a queue may start
     /// it on another thread.
     pub(super) runtime: Option<Runtime>,
+    /// Whether it begins on this thread, where its caller waits for it. False once it has waited
+    /// for its turn, because another thread may go on with it then.
+    pub(super) begins_here: bool,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -133,7 +137,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         claim: ClaimGuard<K, V>,
         reason: LoadReason,
         state: Arc<CacheState<K, V>>,
+        caller: Caller,
     ) -> Self {
+        let (runtime, begins_here) = state.home.of_load(caller);
         let claim = Attempt {
             claim: Some(claim),
             state: state.clone(),
@@ -144,11 +150,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             claim,
             reason,
             pass: Pass::new(state.admission.clone(), reason),
-            runtime: state.home.runtime(),
+            runtime,
             state,
             lease: None,
             caller: TraceSpan::of_caller(reason),
+            begins_here,
         }
+    }
+
+    /// Another thread goes on with the job.
+    pub(crate) fn begins_elsewhere(mut self) -> Self {
+        self.begins_here = false;
+        self
     }
 
     /// Puts the job under a lease, which ends with it.

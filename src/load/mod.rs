@@ -12,6 +12,7 @@ pub mod pool_builder;
 pub mod runner;
 pub mod running;
 pub(crate) mod runtime;
+pub mod stack;
 pub mod state;
 pub mod wakes;
 pub mod workers;

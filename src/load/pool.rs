@@ -3,8 +3,7 @@
 //! There are three queues, one per reason. A worker always takes from the most urgent queue that is
 //! not empty, and goes on until all are empty. A job is queued before a worker is woken for it.
 
-use std::cell::Cell;
-
+use crate::load::stack::{on_worker, run_here};
 use crate::observe::reason::LoadReason;
 use crate::panics::isolated;
 use crate::protocol::flight::Help;
@@ -37,7 +36,7 @@ impl Help for Task {
         if on_worker() {
             // What panics here is the `Drop` of a user's value, which is no concern of the load
             // that waits.
-            isolated(|| self.run());
+            isolated(|| run_here(|| self.run()));
         }
     }
 }
@@ -49,27 +48,6 @@ pub struct Jobs {
     queues: [SegQueue<Arc<Task>>; 3],
     queued: AtomicUsize,
     running: AtomicUsize,
-}
-
-thread_local! {
-    static ON_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread belongs to a pool, and so must not wait for a queued job.
-pub(crate) fn on_worker() -> bool {
-    ON_WORKER.try_with(Cell::get).unwrap_or(false)
-}
-
-/// Makes this thread a worker.
-pub(crate) fn become_worker() {
-    ON_WORKER.set(true);
-}
-
-/// Makes the threads of a model workers. They share the thread-locals of one real thread, so either
-/// all of them are workers or none.
-#[cfg(all(loom, feature = "loom"))]
-pub fn all_on_worker() {
-    become_worker();
 }
 
 impl Jobs {

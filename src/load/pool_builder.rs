@@ -5,16 +5,13 @@ use std::fmt;
 use std::num::NonZero;
 
 use crate::error::BuildError;
+use crate::load::stack::STACK_SIZE;
 use crate::load::workers::{Threading, Workers};
 use crate::sync::plain::{Mutex, lock};
 use crate::sync::{Arc, OnceLock};
 
 /// Each thread of a pool occupies a core, and few machines have more cores.
 const MAX_THREADS: usize = 1_024;
-
-/// Enough for loads that read the cache, one within another, up to the default depth. The system
-/// takes memory for a stack only as far as it is used.
-const STACK_SIZE: usize = 8 << 20;
 
 /// The smallest stack on which a load can run at all.
 const MIN_STACK_SIZE: usize = 64 << 10;

@@ -18,6 +18,7 @@ pub(crate) struct Runner {
     pub(crate) thread_name: Option<String>,
     pub(crate) spawner: Option<Spawner>,
     pub(crate) keep_late_loads: Option<bool>,
+    pub(crate) run_on_caller: Option<bool>,
 }
 
 impl Runner {
@@ -63,12 +64,16 @@ impl Runner {
     }
 
     pub(crate) fn home(self) -> Result<Home, BuildError> {
-        let given: [(&str, Option<&dyn Debug>); 3] = [
+        let given: [(&str, Option<&dyn Debug>); 4] = [
             ("pool", self.pool.as_ref().map(|pool| pool as _)),
             ("threads", self.threads.as_ref().map(|threads| threads as _)),
             (
                 "thread_name",
                 self.thread_name.as_ref().map(|name| name as _),
+            ),
+            (
+                "run_on_caller",
+                self.run_on_caller.as_ref().map(|run| run as _),
             ),
         ];
         for (setting, value) in given {

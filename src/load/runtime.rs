@@ -4,19 +4,38 @@
 //! in which the cache was built may be gone: a test has one of its own, and a `static` cache
 //! outlives it. Only without a current runtime does the load run on that of `build`.
 //!
+//! A read may begin its cold load itself, where it waits: the first poll of a future in the task of
+//! the caller, or a whole computation on the thread of the caller. A refresh never does.
+//!
 //! A thread that drives a runtime cannot wait for a load on the same runtime. If the runtime has
 //! many threads, another one does the work of this thread meanwhile. If it has one, the wait is
 //! refused at once.
 
 use crate::load::admission::RunsOn;
 use crate::load::runner::Spawner;
+use crate::protocol::wait_graph::WaitNode;
 use crate::sync::future::BoxFuture;
 use crate::sync::runtime::{Runtime, Thread, in_place, this_thread};
+
+/// How the caller of a cold load waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// It blocks this thread.
+    Blocks,
+    /// Its task awaits the load.
+    Awaits,
+    /// It begins other loads before it waits, or has a value.
+    GoesOn,
+}
 
 /// Where the loads of a cache run.
 pub(crate) enum Home {
     /// On a pool with so many threads. No other thread keeps them from running.
-    Pool(usize),
+    Pool {
+        threads: usize,
+        /// Whether a caller that blocks its thread runs its cold load there.
+        run_on_caller: bool,
+    },
     /// Where a function of the user puts them.
     Spawner(Spawner),
     /// On the runtime that is current where a load begins, else on this one of `build`.
@@ -27,17 +46,45 @@ impl Home {
     /// Where loads run, as far as it matters for how many run at once.
     pub(crate) fn runs_on(&self) -> RunsOn {
         match self {
-            Home::Pool(threads) => RunsOn::Pool(*threads),
+            Home::Pool {
+                threads,
+                run_on_caller,
+            } => RunsOn::Pool {
+                threads: *threads,
+                or_caller: *run_on_caller,
+            },
             Home::Spawner(_) | Home::Runtime(_) => RunsOn::Runtime,
         }
     }
 
-    /// The runtime of a load that begins on this thread, if it needs one and there is one.
-    pub(crate) fn runtime(&self) -> Option<Runtime> {
+    /// The runtime of a load that begins on this thread, if it needs one and there is one; and
+    /// whether it begins here, where its caller waits for it.
+    pub(crate) fn of_load(&self, caller: Caller) -> (Option<Runtime>, bool) {
         match self {
-            Home::Pool(_) | Home::Spawner(_) => None,
-            Home::Runtime(built) => Runtime::current().or_else(|| built.clone()),
+            Home::Pool { .. } => (None, self.runs_for(caller)),
+            Home::Spawner(_) => (None, false),
+            Home::Runtime(built) => match Runtime::current() {
+                // Not inside another load, because a chain of loads would grow the stack of a
+                // thread of the runtime.
+                Some(current) => {
+                    let here = caller == Caller::Awaits && WaitNode::current_depth() == 0;
+                    (Some(current), here)
+                }
+                None => (built.clone(), false),
+            },
         }
+    }
+
+    /// Whether this thread runs the whole cold load of this caller, if it need not wait.
+    pub(crate) fn runs_for(&self, caller: Caller) -> bool {
+        let runs = matches!(
+            self,
+            Home::Pool {
+                run_on_caller: true,
+                ..
+            }
+        );
+        runs && caller == Caller::Blocks
     }
 
     /// Whether a load with this runtime has a place to run.
@@ -57,7 +104,7 @@ impl Home {
     /// Runs a function that waits for a load; does not run it if the load would wait for this
     /// thread. `stored` says that a store takes part in the load.
     pub(crate) fn wait(&self, stored: bool, wait: &mut dyn FnMut()) {
-        let on_pool = matches!(self, Home::Pool(_)) && !stored;
+        let on_pool = matches!(self, Home::Pool { .. }) && !stored;
         match if on_pool { Thread::Free } else { this_thread() } {
             Thread::OneOfMany => in_place(wait),
             // A store never runs on such a runtime, and where a function of the user puts a load is

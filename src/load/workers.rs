@@ -15,7 +15,8 @@ use std::ptr;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::BuildError;
-use crate::load::pool::{Jobs, Task, become_worker, on_worker};
+use crate::load::pool::{Jobs, Task};
+use crate::load::stack::{become_worker, on_worker};
 use crate::load::wakes::{Deferred, Wakes};
 use crate::observe::reason::LoadReason;
 use crate::protocol::flight::Help;
@@ -211,7 +212,7 @@ impl Workers {
         let (team, workers) = (self.main.clone(), self.myself.clone());
         (self.main.threads).spawn_broadcast(move |_| team.wake(&workers));
         let at = Clock::coarse().now().saturating_add(DEFERRED_FOR);
-        alarm::set(at, self.myself.clone());
+        alarm::set(alarm::process(), at, self.myself.clone());
     }
 }
 
@@ -231,7 +232,7 @@ impl Help for Refresh {
         // Relaxed: twice in the queue would do no harm, because it runs once.
         if self.promoted.swap(1, Ordering::Relaxed) == 0 && self.task.is_queued() {
             if let Some(workers) = self.workers.upgrade() {
-                workers.admits(LoadReason::Cold, usize::MAX);
+                workers.admits(LoadReason::Cold);
                 workers.queue(LoadReason::Cold, self.task.clone());
             }
         }

@@ -184,6 +184,9 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
+        if let Some(outcome) = self.outcome() {
+            return Some(outcome);
+        }
         self.set_alarm(clock);
         // The deadline is read again each time, because the claimant may renew its claim.
         self.wait(|| clock.now() >= self.token().deadline()).await
@@ -235,10 +238,11 @@ impl<K, V> Flight<K, V> {
     {
         // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm of
         // a waiter, and with the one in `renew`.
-        let process = u64::from(alarm::process());
-        if self.alarmed.swap(process, Ordering::AcqRel) != process {
+        let process = alarm::process();
+        let before = self.alarmed.swap(u64::from(process), Ordering::AcqRel);
+        if before != u64::from(process) {
             let sleeper: Arc<dyn Sleeper> = self.clone();
-            clock.wake_at(self.token().deadline(), Arc::downgrade(&sleeper));
+            clock.wake_at(process, self.token().deadline(), Arc::downgrade(&sleeper));
             let _ = self.clock.set(clock.clone());
         }
     }

@@ -16,7 +16,7 @@ pub(crate) mod runtime;
 
 use std::ops::Deref;
 pub use std::sync::atomic::Ordering;
-pub use std::sync::{Arc, OnceLock, PoisonError, Weak};
+pub use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
 
 #[cfg(all(loom, feature = "loom"))]
 pub mod model;

@@ -25,7 +25,9 @@ use std::time::Duration;
 use crate::panics::isolated;
 use crate::sync::event::Event;
 use crate::sync::on_demand::OnDemand;
-use crate::sync::{Arc, AtomicU64, Held, Mutex, OnceLock, Ordering, PoisonError, Slot, Weak};
+use crate::sync::{
+    Arc, AtomicU64, Held, Mutex, OnceLock, Ordering, PoisonError, Slot, TryLockError, Weak,
+};
 use crate::time::clock::{Clock, Tick};
 
 /// The shortest and the longest sleep of the thread.
@@ -86,9 +88,10 @@ impl Alarms {
             }
             list.push(Alarm { at, sleeper });
         }
-        // SeqCst with the exchange in `ring`: either that exchange is followed by a check that sees
-        // this alarm in the list, or this operation sees the exchange.
-        self.next.fetch_min(at, Ordering::SeqCst) > at
+        // `ring` exchanges `next` before it takes the lock. So either it takes the lock later and
+        // sees this alarm in the list, or this load sees the exchange. Loaded first, because most
+        // alarms are later than the next one, and all loads of the process come here.
+        self.next.load(Ordering::SeqCst) > at && self.next.fetch_min(at, Ordering::SeqCst) > at
     }
 
     /// Counts a sleeper that was dropped after it had set an alarm.
@@ -100,7 +103,13 @@ impl Alarms {
         if dropped % LOOK_EVERY != 0 {
             return;
         }
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only tried, because a thread of the parent may have held it at a fork. The next look comes
+        // soon.
+        let mut list = match self.list.try_lock() {
+            Ok(list) => list,
+            Err(TryLockError::Poisoned(list)) => list.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         if 2 * dropped < list.len() as u64 {
             return;
         }
@@ -159,12 +168,13 @@ struct System {
 
 static SYSTEM: OnceLock<Slot<System>> = OnceLock::new();
 
-/// Sets an alarm by the clocks of the system.
-pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
-    let system = System::of_this_process();
-    let rung = system.clone();
-    let thread =
-        (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms));
+/// Sets an alarm by the clocks of the system, in this [`process`].
+pub(crate) fn set(process: u32, at: Tick, sleeper: Weak<dyn Sleeper>) {
+    let system = System::of(process);
+    let thread = system.thread.get().or_else(|| {
+        let rung = system.arc().clone();
+        (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms))
+    });
     if system.alarms.set(at, sleeper) {
         thread.inspect(|thread| thread.unpark());
     }
@@ -172,26 +182,30 @@ pub(crate) fn set(at: Tick, sleeper: Weak<dyn Sleeper>) {
 
 /// Counts a sleeper that was dropped after it had set an alarm by the clocks of the system.
 pub(crate) fn dropped() {
-    System::of_this_process().alarms.dropped();
+    // After a fork these may be the alarms of the parent. Their lock is only tried.
+    if let Some(system) = SYSTEM.get().and_then(Slot::load) {
+        system.alarms.dropped();
+    }
 }
 
 /// Identifies the process, because a fork copies alarms to the child but they ring only in the
-/// process that set them.
+/// process that set them. A system call.
 pub(crate) fn process() -> u32 {
     std::process::id()
 }
 
 impl System {
-    fn of_this_process() -> Arc<System> {
+    /// Those of this process.
+    fn of(process: u32) -> Held<System> {
         let slot = SYSTEM.get_or_init(|| Slot::new(None));
         loop {
-            let found = slot.load();
+            let found = match slot.load() {
+                Some(system) if system.process == process => return system,
+                found => found,
+            };
             let found = found.as_ref().map(Held::arc);
-            if let Some(system) = found.filter(|system| system.process == process()) {
-                return system.clone();
-            }
             let new = Arc::new(System {
-                process: process(),
+                process,
                 alarms: Alarms::default(),
                 thread: OnDemand::default(),
             });
@@ -199,7 +213,7 @@ impl System {
                 // Never dropped: a thread of the parent may have been changing it at the moment of
                 // the fork.
                 std::mem::forget(found.cloned());
-                return new;
+                return Held::owned(new);
             }
         }
     }

@@ -124,15 +124,15 @@ impl Clock {
         }
     }
 
-    /// Wakes a sleeper when `now` has reached a time, or soon after.
-    pub(crate) fn wake_at(&self, at: Tick, sleeper: Weak<dyn Sleeper>) {
+    /// Wakes a sleeper when `now` has reached a time, or soon after; `process` is this one.
+    pub(crate) fn wake_at(&self, process: u32, at: Tick, sleeper: Weak<dyn Sleeper>) {
         match &self.0 {
-            ClockSource::Coarse | ClockSource::Precise => alarm::set(at, sleeper),
+            ClockSource::Coarse | ClockSource::Precise => alarm::set(process, at, sleeper),
             ClockSource::Boottime => {
                 // Alarms use the monotonic clock. It is read after the boottime clock, so the alarm
                 // is slightly late and never early.
                 let left = at.saturating_sub(system::boottime());
-                alarm::set(system::precise().saturating_add(left), sleeper);
+                alarm::set(process, system::precise().saturating_add(left), sleeper);
             }
             #[cfg(any(test, feature = "test-util"))]
             ClockSource::Manual(clock) => clock.wake_at(at, sleeper),
@@ -152,7 +152,7 @@ impl Clock {
     pub(crate) async fn sleep_until(&self, deadline: Tick) {
         let nap = Arc::new(Nap(Event::new()));
         let sleeper: Arc<dyn Sleeper> = nap.clone();
-        self.wake_at(deadline, Arc::downgrade(&sleeper));
+        self.wake_at(alarm::process(), deadline, Arc::downgrade(&sleeper));
         nap.sleep(|| self.now() >= deadline).await;
     }
 }

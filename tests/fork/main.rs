@@ -64,6 +64,11 @@ fn in_a_child(read: impl FnOnce() -> Result<Cached<u64, u64>, Error>) -> Got {
     known.expect("the child exits by itself")
 }
 
+/// The number of threads of this process, if the system tells it.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
 fn run_here(load: BoxFuture) {
     let mut load = load;
     let mut context = Context::from_waker(Waker::noop());
@@ -110,6 +115,21 @@ fn a_child_reads_what_is_resident_and_waits_no_longer_than_the_load_timeout() {
         // The parent continues.
         assert_eq!(*cache.get_blocking(&6).unwrap(), 6);
     }
+    // A load on the thread of its caller works, and starts no pool.
+    let cache: Cache<u64, u64> = Cache::builder()
+        .run_on_caller(true)
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    let read = || {
+        let read = cache.get_blocking(&2);
+        // The second one is the clock.
+        if threads() > 2 {
+            std::process::abort();
+        }
+        read
+    };
+    assert_eq!(in_a_child(read), Got::Value);
     // A loader that needs no thread of the parent works.
     let cache: Cache<u64, u64> = Cache::builder()
         .spawner(run_here)

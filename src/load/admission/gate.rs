@@ -35,7 +35,7 @@ use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::panics::isolated;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Weak, lock, thread_local};
-use crate::time::alarm::Sleeper;
+use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::{Clock, Tick};
 
 /// Set while the lock has to be taken. The rest of the word counts the loads inside.
@@ -277,7 +277,7 @@ impl Gate {
     fn set_alarm(&self, at: Option<Tick>) {
         if let Some(at) = at {
             let sleeper: Weak<dyn Sleeper> = self.this.clone();
-            self.clock.wake_at(at, sleeper);
+            self.clock.wake_at(alarm::process(), at, sleeper);
         }
     }
 

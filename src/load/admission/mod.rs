@@ -21,7 +21,7 @@ use self::breaker::Breaker;
 use self::budget::Budget;
 use self::gate::{Gate, GateLimits, Permit};
 use crate::error::BuildError;
-use crate::load::pool::on_worker;
+use crate::load::stack::on_worker;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::reason::LoadReason;
 use crate::observe::stats::Gauges;
@@ -60,8 +60,12 @@ pub(crate) struct AdmissionSettings {
 /// Where the loads of a cache run.
 #[derive(Clone, Copy)]
 pub(crate) enum RunsOn {
-    /// A pool with so many threads, which runs as many at once.
-    Pool(usize),
+    /// A pool with so many threads, which runs as many at once; or the threads of callers too,
+    /// which no pool bounds.
+    Pool {
+        threads: usize,
+        or_caller: bool,
+    },
     Runtime,
 }
 
@@ -107,7 +111,7 @@ impl AdmissionSettings {
     pub(crate) fn max_loads(&self, runs_on: RunsOn) -> usize {
         let budget = self.budget.as_ref().and_then(|budget| budget.limits.loads);
         let default = match runs_on {
-            RunsOn::Pool(threads) => threads,
+            RunsOn::Pool { threads, .. } => threads,
             RunsOn::Runtime => ON_A_RUNTIME,
         };
         self.limits.loads.or(budget).unwrap_or(default)
@@ -124,10 +128,13 @@ impl AdmissionSettings {
             (RunsOn::Runtime, given) => given,
             // The pool itself bounds its loads. But a load that has its start must not wait there,
             // or more would start in a second than the rate allows.
-            (RunsOn::Pool(threads), given) if has_rate => {
+            (RunsOn::Pool { threads, .. }, given) if has_rate => {
                 Some(given.map_or(threads, |loads| loads.min(threads)))
             }
-            (RunsOn::Pool(_), given) => given,
+            (RunsOn::Pool { threads, or_caller }, None) if or_caller => {
+                (!is_bounded).then_some(threads)
+            }
+            (RunsOn::Pool { .. }, given) => given,
         };
         let queue = self.queue.unwrap_or(QUEUE) as u64;
         let has_gate =
@@ -139,7 +146,7 @@ impl AdmissionSettings {
             ],
             queue: Queue::new(queue),
             before_the_pool: match runs_on {
-                RunsOn::Pool(_) => queue,
+                RunsOn::Pool { .. } => queue,
                 RunsOn::Runtime => u64::MAX,
             },
             waiting: AtomicU64::new(0),
@@ -290,13 +297,18 @@ impl Pass {
         self.phase = Phase::Before;
     }
 
-    /// The gate that comes next; `None` after the last one.
+    /// Passes the gates that have a free permit. Returns the next one, at which the load has to
+    /// ask; `None` after the last one.
     pub(crate) fn next_gate(&mut self) -> Option<Arc<Gate>> {
         while let Some(gate) = self.admission.gates.get(self.passed) {
             match gate {
-                Some(gate) if !(self.is_free && gate.ignores_free_loads()) => {
+                Some(gate) if self.is_free && !gate.ignores_free_loads() => {
                     return Some(gate.clone());
                 }
+                Some(gate) if !self.is_free => match gate.try_enter() {
+                    Some(permit) => self.hold(permit),
+                    None => return Some(gate.clone()),
+                },
                 _ => self.passed += 1,
             }
         }
