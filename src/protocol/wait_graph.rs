@@ -159,11 +159,11 @@ mod tests {
         assert!(c.wait_for(&a).is_some());
     }
 
-    /// With a search that looks through all nodes for each node, this takes minutes.
+    /// With a search that looks through all nodes for each node, this takes a minute.
     #[test]
     fn a_load_that_waits_for_thousands_of_others_does_not_slow_their_cycles_down() {
         let outer = Arc::new(WaitNode::default());
-        let inner: Vec<Arc<WaitNode>> = (0..5_000).map(|_| Arc::default()).collect();
+        let inner: Vec<Arc<WaitNode>> = (0..2_000).map(|_| Arc::default()).collect();
         let edges: Vec<_> = inner.iter().map(|node| outer.wait_for(node)).collect();
         assert!(edges.iter().all(Option::is_some));
         assert!(inner.iter().all(|node| node.wait_for(&outer).is_none()));
