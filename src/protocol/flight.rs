@@ -236,8 +236,8 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm of
-        // a waiter, and with the one in `renew`.
+        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm
+        // of a waiter, and with the one in `renew`.
         let process = alarm::process();
         let before = self.alarmed.swap(u64::from(process), Ordering::AcqRel);
         if before != u64::from(process) {
