@@ -101,8 +101,8 @@ impl Alarms {
         if dropped % LOOK_EVERY != 0 {
             return;
         }
-        // Only tried, because a thread of the parent may have held it at a fork. The next look comes
-        // soon.
+        // Only tried, because a thread of the parent may have held it at a fork. The next look
+        // comes soon.
         let mut list = match self.list.try_lock() {
             Ok(list) => list,
             Err(TryLockError::Poisoned(list)) => list.into_inner(),
