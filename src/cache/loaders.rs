@@ -150,9 +150,12 @@ where
     /// Loads with an async function of the key that always succeeds.
     ///
     /// Its future runs on the [`spawner`](Self::spawner), or on the tokio runtime that is current
-    /// where the load begins, else on that in which [`build`](Self::build) was called. The compiler
-    /// refuses an async closure that captures a value, because its future would borrow from the
-    /// closure: give the value to [`load_on`](Self::load_on).
+    /// where the load begins, else on that in which [`build`](Self::build) was called. On tokio, a
+    /// task that awaits a missing value polls the future once itself, and spawns it only if it is
+    /// not ready then; see [`docs::loads`](crate::docs::loads).
+    ///
+    /// The compiler refuses an async closure that captures a value, because its future would borrow
+    /// from the closure: give the value to [`load_on`](Self::load_on).
     ///
     /// # Panics
     ///
