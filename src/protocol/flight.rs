@@ -232,8 +232,8 @@ impl<K, V> Flight<K, V> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm of
-        // a waiter.
+        // AcqRel pairs with the exchange in `wake_load`. After it a load may rely on the alarm of a
+        // waiter.
         let process = u64::from(alarm::process());
         if self.alarmed.swap(process, Ordering::AcqRel) != process {
             let sleeper: Arc<dyn Sleeper> = self.clone();
