@@ -407,7 +407,10 @@ fn two_arrivals_for_one_start() {
                 let load = Load(loads.clone());
                 let waiter: Arc<dyn Waiter> = Queued::new(load, &gate, LoadReason::Cold, false, 0);
                 let entered = gate.enter(ask(LoadReason::Cold, &Queue::new(9)), &waiter);
-                matches!(entered, Entered::Yes(_))
+                match entered {
+                    Entered::Yes(mut permit) => permit.begin().is_ok(),
+                    _ => false,
+                }
             }
         };
         let other = spawn(starts.clone());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use everfresh::store::{ChaosStore, Op};
+use everfresh::store::{ChaosStore, MemoryStore, Op};
 use everfresh::{Cache, SecondLevel, Source};
 use futures_lite::future::block_on;
 
@@ -323,4 +323,42 @@ fn a_listener_called_by_a_read_of_many_keys_may_wait_for_a_load() {
     until("the read has ended", || many.is_finished());
     assert_eq!(many.join().unwrap(), 80);
     assert!(reads.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn a_refresh_from_now_does_not_take_a_value_from_the_store() {
+    let store = Arc::new(MemoryStore::new());
+    let cache = |first: u64| -> Cache<u64, u64> {
+        let next = AtomicU64::new(first);
+        Cache::builder()
+            .store(SecondLevel::new(store.clone(), "numbers:v1").unwrap())
+            .compute(move |_: &u64| next.fetch_add(1, Ordering::Relaxed))
+            .build()
+            .unwrap()
+    };
+    let (one, other) = (cache(100), cache(200));
+    assert_eq!(*one.get_blocking(&1).unwrap(), 100);
+    until("the store has the value", || {
+        one.store_stats().unwrap().published == 1
+    });
+    assert_eq!(*other.refresh_from_now_blocking(&1).unwrap(), 200);
+    assert_eq!(*other.get_blocking(&1).unwrap(), 200);
+}
+
+#[test]
+fn a_load_behind_a_store_runs_on_the_runtime_of_its_caller() {
+    let store = Arc::new(MemoryStore::new());
+    let cache: Cache<u64, String> = Cache::builder()
+        .store(SecondLevel::new(store, "names:v1").unwrap())
+        .load(async |_: &u64| std::thread::current().name().unwrap_or("none").to_owned())
+        .build()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("the caller's")
+        .build()
+        .unwrap();
+    let read = cache.clone();
+    let name = runtime.spawn(async move { String::clone(&read.get(&1).await.unwrap()) });
+    assert_eq!(runtime.block_on(name).unwrap(), "the caller's");
 }

@@ -1,9 +1,6 @@
 //! Refreshes that callers ask for: any, of one value, or from now on.
 
-use std::sync::Arc;
-
-use everfresh::store::MemoryStore;
-use everfresh::{Cache, Cached, ManualClock, SecondLevel, Source};
+use everfresh::{Cache, Cached, ManualClock, Source};
 
 use crate::support::gates::End;
 use crate::support::*;
@@ -319,26 +316,6 @@ fn a_write_during_a_refresh_from_now_wins_and_its_caller_gets_its_own_load() {
     rig.cache.insert(1, 20);
     rig.end(0, End::Value(11));
     assert_eq!((*ready(asked).unwrap(), *rig.seen()), (11, 20));
-}
-
-#[test]
-fn a_refresh_from_now_does_not_take_a_value_from_the_store() {
-    let store = Arc::new(MemoryStore::new());
-    let cache = |first: u64| -> Cache<u64, u64> {
-        let next = std::sync::atomic::AtomicU64::new(first);
-        Cache::builder()
-            .store(SecondLevel::new(store.clone(), "numbers:v1").unwrap())
-            .compute(move |_: &u64| next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-            .build()
-            .unwrap()
-    };
-    let (one, other) = (cache(100), cache(200));
-    assert_eq!(*one.get_blocking(&1).unwrap(), 100);
-    until("the store has the value", || {
-        one.store_stats().unwrap().published == 1
-    });
-    assert_eq!(*other.refresh_from_now_blocking(&1).unwrap(), 200);
-    assert_eq!(*other.get_blocking(&1).unwrap(), 200);
 }
 
 #[test]

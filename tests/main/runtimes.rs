@@ -262,27 +262,6 @@ fn a_load_that_blocks_its_runtime_gets_the_error_or_waits() {
 }
 
 #[test]
-fn a_load_behind_a_store_runs_on_the_runtime_of_its_caller() {
-    use everfresh::SecondLevel;
-    use everfresh::store::MemoryStore;
-
-    let store = std::sync::Arc::new(MemoryStore::new());
-    let cache: Cache<u64, String> = Cache::builder()
-        .store(SecondLevel::new(store, "names:v1").unwrap())
-        .load(async |_: &u64| thread::current().name().unwrap_or("none").to_owned())
-        .build()
-        .unwrap();
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("the caller's")
-        .build()
-        .unwrap();
-    let read = cache.clone();
-    let name = runtime.spawn(async move { String::clone(&read.get(&1).await.unwrap()) });
-    assert_eq!(runtime.block_on(name).unwrap(), "the caller's");
-}
-
-#[test]
 fn a_dropped_load_of_a_missing_key_rests() {
     let clock = ManualClock::new();
     let settings = builder(&clock).backoff(secs(1), secs(60));
