@@ -324,7 +324,7 @@ impl Model {
         // does one whose key got a late result meanwhile.
         let ended = load.taken_over || self.spent.contains(&load.epoch);
         if ended || now >= load.deadline {
-            let (key, epoch) = (load.key, load.epoch);
+            let (key, epoch, cold) = (load.key, load.epoch, load.cold);
             load.over = true;
             if load.outcome.is_none() {
                 match ended {
@@ -338,6 +338,10 @@ impl Model {
                 Some(_) => {
                     self.spent.insert(epoch);
                     self.entries.remove(&key);
+                }
+                // It gives its placeholder up, although that has left already.
+                None if !ended && cold => {
+                    self.spent.insert(epoch);
                 }
                 None => {}
             }
@@ -420,9 +424,14 @@ impl Model {
                 self.negative.insert(key, entry);
             }
             (_, Some(entry)) => rest(entry, now, ending),
-            // It gives its placeholder up, although that has left already.
-            (_, None) if !late && self.loads[call].cold => {
-                self.spent.insert(epoch);
+            // It gives its placeholder up, although that has left already. After its deadline it
+            // does so unless another load has claimed the placeholder since.
+            (_, None) if self.loads[call].cold => {
+                let mut later = self.loads[call + 1..].iter();
+                let is_last = later.all(|load| load.epoch != epoch);
+                if !late || (is_last && ending != Ending::Cancelled) {
+                    self.spent.insert(epoch);
+                }
             }
             (_, None) => {}
         }
