@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use everfresh::{Cache, Error, Fresh, Loader, Request};
 use futures_lite::future::block_on;
