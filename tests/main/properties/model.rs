@@ -68,7 +68,7 @@ struct Load {
     /// It passed its deadline while it ran.
     overdue: bool,
     over: bool,
-    /// It never ran, because its key got a late result. Its readers read again.
+    /// It never ran, or was dropped, and its key got a late result. Its readers read again.
     superseded: bool,
 }
 
@@ -373,6 +373,11 @@ impl Model {
         let (key, epoch, late) = (load.key, load.epoch, load.overdue);
         load.over = true;
         if load.taken_over {
+            return;
+        }
+        if ending == Ending::Cancelled && load.outcome.is_none() && self.spent.contains(&epoch) {
+            // Its key got a late result, so its readers read again.
+            load.superseded = true;
             return;
         }
         load.outcome = load.outcome.or(Some((ending, now)));
