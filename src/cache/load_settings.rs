@@ -79,8 +79,10 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many loads may wait for their start, 1 to 1 048 576. Default: 65 536.
     ///
-    /// Above it, callers of a missing key get an error that
-    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
+    /// When so many loads wait, further refreshes of stale values are put off. Refreshes take no
+    /// place from a missing key: its callers get an error that
+    /// [`is_overloaded`](crate::Error::is_overloaded) only when so many loads wait for which
+    /// callers wait. So at most twice as many wait in all.
     pub fn queue(mut self, loads: usize) -> Self {
         self.admission.queue = Some(loads);
         self

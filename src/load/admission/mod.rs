@@ -16,7 +16,7 @@ pub mod queued;
 
 use std::fmt::Debug;
 
-use self::ask::{Queue, Refusal};
+use self::ask::{Queue, Refusal, has_room};
 use self::breaker::Breaker;
 use self::budget::Budget;
 use self::gate::{Gate, GateLimits, Permit};
@@ -174,8 +174,7 @@ impl Admission {
     pub(crate) fn gauges(&self) -> Gauges {
         // Relaxed, here and in `Pass`: these counts order nothing.
         let waiting = self.waiting.load(Ordering::Relaxed);
-        let [cold, stale, early] = [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
-            .map(|reason| lane(waiting, reason as u32));
+        let [cold, stale, early] = lanes(waiting);
         let gates = self.gates.iter().flatten();
         let breakers = gates.map(|gate| gate.breaker_state());
         Gauges {
@@ -209,8 +208,10 @@ impl Admission {
     }
 }
 
-fn lane(waiting: u64, number: u32) -> u64 {
-    (waiting >> (number * LANE_BITS)) & ((1 << LANE_BITS) - 1)
+/// The cold, stale and early loads that wait.
+fn lanes(waiting: u64) -> [u64; 3] {
+    [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
+        .map(|reason| (waiting >> (reason as u32 * LANE_BITS)) & ((1 << LANE_BITS) - 1))
 }
 
 /// How far a load has come.
@@ -268,8 +269,9 @@ impl Pass {
         self.phase = Phase::Waiting;
         let admission = &self.admission;
         let before = admission.waiting.fetch_add(self.unit(), Ordering::Relaxed);
-        let all: u64 = (0..3).map(|number| lane(before, number)).sum();
-        all < admission.before_the_pool || self.is_free
+        let [cold, stale, early] = lanes(before);
+        let places = admission.before_the_pool;
+        self.is_free || has_room(places, self.reason, cold, stale + early)
     }
 
     /// Counts the load as running, unless the breaker has opened since it got its permit.
@@ -339,7 +341,7 @@ impl Pass {
     /// Gives back the place in the queue that the load had while it waited for a permit.
     pub(crate) fn leave_queue(&self) {
         if !self.is_free {
-            self.admission.queue.leave();
+            self.admission.queue.leave(self.reason);
         }
     }
 
