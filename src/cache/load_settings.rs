@@ -128,6 +128,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// A load needs the permits of both the cache and the budget. If the budget has a limit on
     /// loads and this cache has no [`max_loads`](Self::max_loads), only the budget limits it, so
     /// that its loads wait in one order with those of the other caches. See [`Budget`].
+    ///
+    /// With `compute` and a budget of more loads than the pool has threads, `max_loads` is at most
+    /// the number of threads, because a load that has a permit must not wait for a thread.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.admission.budget = Some(budget.clone());
         self

@@ -120,15 +120,19 @@ impl AdmissionSettings {
     pub(crate) fn admission(self, runs_on: RunsOn, clock: &Clock) -> Admission {
         let mut limits = self.limits;
         let budget = self.budget.as_ref().map(|budget| &*budget.limits);
-        let is_bounded = budget.is_some_and(|budget| budget.loads.is_some());
+        let shared = budget.and_then(|budget| budget.loads);
+        let is_bounded = shared.is_some();
         let has_rate =
             limits.per_second.is_some() || budget.is_some_and(|it| it.per_second.is_some());
         limits.loads = match (runs_on, limits.loads) {
             (RunsOn::Runtime, None) => (!is_bounded).then_some(ON_A_RUNTIME),
             (RunsOn::Runtime, given) => given,
             // The pool itself bounds its loads. But a load that has its start must not wait there,
-            // or more would start in a second than the rate allows.
-            (RunsOn::Pool { threads, .. }, given) if has_rate => {
+            // or more would start in a second than the rate allows. Nor may one that has a permit
+            // of a budget larger than the pool, because another cache could use the permit.
+            (RunsOn::Pool { threads, .. }, given)
+                if has_rate || shared.is_some_and(|loads| loads > threads) =>
+            {
                 Some(given.map_or(threads, |loads| loads.min(threads)))
             }
             (RunsOn::Pool { threads, or_caller }, None) if or_caller => {
