@@ -162,7 +162,7 @@ fn a_load_that_renews_its_claim_against_a_waiter() {
         let load = Arc::new(Load::default());
         let sleeper: Arc<dyn Sleeper> = load.clone();
         flight.renew(token.renewed(START + 500, 1_000).expect("it is in time"));
-        flight.watch(Arc::downgrade(&sleeper), &clock);
+        flight.watch(&sleeper, &clock);
         waiter.join().unwrap();
         hand.advance(Duration::from_nanos(1_100));
         let before = load.0.fetch_add(0, Ordering::Relaxed);
