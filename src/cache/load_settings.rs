@@ -79,8 +79,10 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many loads may wait for their start, 1 to 1 048 576. Default: 65 536.
     ///
-    /// Above it, callers of a missing key get an error that
-    /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
+    /// When so many loads wait, further refreshes of stale values are put off. Refreshes take no
+    /// place from a missing key: its callers get an error that
+    /// [`is_overloaded`](crate::Error::is_overloaded) only when so many loads wait for which
+    /// callers wait. So at most twice as many wait in all.
     pub fn queue(mut self, loads: usize) -> Self {
         self.admission.queue = Some(loads);
         self
@@ -126,6 +128,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// A load needs the permits of both the cache and the budget. If the budget has a limit on
     /// loads and this cache has no [`max_loads`](Self::max_loads), only the budget limits it, so
     /// that its loads wait in one order with those of the other caches. See [`Budget`].
+    ///
+    /// With `compute` and a budget of more loads than the pool has threads, `max_loads` is at most
+    /// the number of threads, because a load that has a permit must not wait for a thread.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.admission.budget = Some(budget.clone());
         self

@@ -29,7 +29,26 @@ pub struct Ask<'a> {
 /// How many loads of one cache may wait at gates.
 pub struct Queue {
     places: u64,
+    /// The places of cold loads in the lower half, those of refreshes in the upper one.
     taken: AtomicU64,
+}
+
+const REFRESH: u64 = 1 << 32;
+
+fn unit(reason: LoadReason) -> u64 {
+    match reason {
+        LoadReason::Cold => 1,
+        LoadReason::Stale | LoadReason::Early => REFRESH,
+    }
+}
+
+/// Whether one more load may wait beside so many others. Refreshes take no place from a load for
+/// which a caller waits.
+pub(super) fn has_room(places: u64, reason: LoadReason, cold: u64, refreshes: u64) -> bool {
+    match reason {
+        LoadReason::Cold => cold < places,
+        LoadReason::Stale | LoadReason::Early => cold + refreshes < places,
+    }
 }
 
 impl Queue {
@@ -40,18 +59,20 @@ impl Queue {
         }
     }
 
-    pub(super) fn take(&self) -> bool {
+    pub(super) fn take(&self, reason: LoadReason) -> bool {
         // Relaxed: the count bounds memory and orders nothing.
-        let is_free = self.taken.fetch_add(1, Ordering::Relaxed) < self.places;
+        let before = self.taken.fetch_add(unit(reason), Ordering::Relaxed);
+        let (cold, refreshes) = (before % REFRESH, before / REFRESH);
+        let is_free = has_room(self.places, reason, cold, refreshes);
         if !is_free {
-            self.leave();
+            self.leave(reason);
         }
         is_free
     }
 
     /// Gives a place back. A load without a permit has none.
-    pub fn leave(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave(&self, reason: LoadReason) {
+        self.taken.fetch_sub(unit(reason), Ordering::Relaxed);
     }
 }
 

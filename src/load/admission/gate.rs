@@ -212,7 +212,7 @@ impl Gate {
         } else if verdict == Verdict::Probe {
             // A later caller is the probe. Nothing waits while the breaker is open.
             Entered::Refused(Refusal::Unavailable(0))
-        } else if ask.reason == LoadReason::Early || !(ask.free || ask.queue.take()) {
+        } else if ask.reason == LoadReason::Early || !(ask.free || ask.queue.take(ask.reason)) {
             Entered::Refused(Refusal::Busy)
         } else {
             state.lanes[lane as usize].push_back(waiter.clone());

@@ -16,7 +16,7 @@ pub mod queued;
 
 use std::fmt::Debug;
 
-use self::ask::{Queue, Refusal};
+use self::ask::{Queue, Refusal, has_room};
 use self::breaker::Breaker;
 use self::budget::Budget;
 use self::gate::{Gate, GateLimits, Permit};
@@ -120,15 +120,19 @@ impl AdmissionSettings {
     pub(crate) fn admission(self, runs_on: RunsOn, clock: &Clock) -> Admission {
         let mut limits = self.limits;
         let budget = self.budget.as_ref().map(|budget| &*budget.limits);
-        let is_bounded = budget.is_some_and(|budget| budget.loads.is_some());
+        let shared = budget.and_then(|budget| budget.loads);
+        let is_bounded = shared.is_some();
         let has_rate =
             limits.per_second.is_some() || budget.is_some_and(|it| it.per_second.is_some());
         limits.loads = match (runs_on, limits.loads) {
             (RunsOn::Runtime, None) => (!is_bounded).then_some(ON_A_RUNTIME),
             (RunsOn::Runtime, given) => given,
             // The pool itself bounds its loads. But a load that has its start must not wait there,
-            // or more would start in a second than the rate allows.
-            (RunsOn::Pool { threads, .. }, given) if has_rate => {
+            // or more would start in a second than the rate allows. Nor may one that has a permit
+            // of a budget larger than the pool, because another cache could use the permit.
+            (RunsOn::Pool { threads, .. }, given)
+                if has_rate || shared.is_some_and(|loads| loads > threads) =>
+            {
                 Some(given.map_or(threads, |loads| loads.min(threads)))
             }
             (RunsOn::Pool { threads, or_caller }, None) if or_caller => {
@@ -174,8 +178,7 @@ impl Admission {
     pub(crate) fn gauges(&self) -> Gauges {
         // Relaxed, here and in `Pass`: these counts order nothing.
         let waiting = self.waiting.load(Ordering::Relaxed);
-        let [cold, stale, early] = [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
-            .map(|reason| lane(waiting, reason as u32));
+        let [cold, stale, early] = lanes(waiting);
         let gates = self.gates.iter().flatten();
         let breakers = gates.map(|gate| gate.breaker_state());
         Gauges {
@@ -209,8 +212,10 @@ impl Admission {
     }
 }
 
-fn lane(waiting: u64, number: u32) -> u64 {
-    (waiting >> (number * LANE_BITS)) & ((1 << LANE_BITS) - 1)
+/// The cold, stale and early loads that wait.
+fn lanes(waiting: u64) -> [u64; 3] {
+    [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
+        .map(|reason| (waiting >> (reason as u32 * LANE_BITS)) & ((1 << LANE_BITS) - 1))
 }
 
 /// How far a load has come.
@@ -268,8 +273,9 @@ impl Pass {
         self.phase = Phase::Waiting;
         let admission = &self.admission;
         let before = admission.waiting.fetch_add(self.unit(), Ordering::Relaxed);
-        let all: u64 = (0..3).map(|number| lane(before, number)).sum();
-        all < admission.before_the_pool || self.is_free
+        let [cold, stale, early] = lanes(before);
+        let places = admission.before_the_pool;
+        self.is_free || has_room(places, self.reason, cold, stale + early)
     }
 
     /// Counts the load as running, unless the breaker has opened since it got its permit.
@@ -339,7 +345,7 @@ impl Pass {
     /// Gives back the place in the queue that the load had while it waited for a permit.
     pub(crate) fn leave_queue(&self) {
         if !self.is_free {
-            self.admission.queue.leave();
+            self.admission.queue.leave(self.reason);
         }
     }
 

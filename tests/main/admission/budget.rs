@@ -1,6 +1,6 @@
 //! Caches that share one origin.
 
-use everfresh::{Breaker, Budget, Loaded, ManualClock, Source};
+use everfresh::{Breaker, Budget, CountingLoader, Loaded, ManualClock, Source};
 
 use crate::support::gates::End;
 use crate::support::*;
@@ -61,6 +61,25 @@ fn a_cache_may_have_fewer_loads_than_its_budget() {
     }
     let stats = [first.stats(), second.stats()];
     assert!(stats.iter().all(|it| it.published == 5 && it.running == 0));
+}
+
+#[test]
+fn computes_that_wait_for_a_thread_hold_no_permit_of_a_budget() {
+    let clock = ManualClock::new();
+    let budget = Budget::new(4).unwrap();
+    let loaders = [(); 2].map(|()| CountingLoader::new(|key: &u64| *key));
+    let [first, second] = (loaders.each_ref())
+        .map(|loader| computing(builder(&clock).budget(&budget).threads(1), loader));
+    loaders[0].hold();
+    let mut slow: Vec<_> = (0..8).map(|key| get(&first, key)).collect();
+    assert!(slow.iter_mut().all(is_pending));
+    loaders[0].wait_for_calls(1);
+    assert_eq!(*wait(get(&second, 7)).unwrap(), 7);
+    assert_eq!(loaders[0].calls(), 1);
+    loaders[0].release();
+    for (key, read) in slow.into_iter().enumerate() {
+        assert_eq!(*wait(read).unwrap(), key as u64);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How many loads run at once, and which comes next.
 
-use everfresh::{CountingLoader, Loaded, ManualClock, Source};
+use everfresh::{Cache, CountingLoader, Loaded, ManualClock, Source};
 
 use crate::support::gates::End;
 use crate::support::*;
@@ -117,6 +117,69 @@ fn a_full_queue_of_an_async_loader_refuses_loads_and_puts_refreshes_off() {
     assert_eq!(ready(get(&cache, 7)).unwrap().source(), Source::Stale);
     tasks.poll_all();
     assert_eq!(gates.key(3), 7);
+}
+
+/// Reads three stale values, whose refreshes fill a queue of three, and two of four missing keys.
+fn read_stale_values_then_missing_keys(cache: &Cache<u64, u64>, clock: &ManualClock) {
+    for key in 0..4 {
+        cache.insert(key, Loaded::new(key).fresh_for(secs(1)));
+    }
+    clock.advance(secs(1));
+    assert!(is_pending(&mut get(cache, 10)));
+    until("the first load runs", || cache.stats().running == 1);
+    for key in 0..4 {
+        assert_eq!(ready(get(cache, key)).unwrap().source(), Source::Stale);
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.waiting_stale, stats.shed_stale), (3, 1));
+    let mut reads: Vec<_> = (11..14).map(|key| get(cache, key)).collect();
+    assert!(reads.iter_mut().all(is_pending));
+    let stats = cache.stats();
+    assert_eq!((stats.waiting_cold, stats.waiting_stale), (3, 3));
+    // The queue is full of loads for which callers wait.
+    assert!(ready(get(cache, 14)).unwrap_err().is_overloaded());
+    assert_eq!(cache.stats().rejected, 1);
+}
+
+#[test]
+fn a_queue_full_of_refreshes_refuses_no_missing_key_at_a_gate() {
+    let clock = ManualClock::new();
+    let loader = CountingLoader::new(|key: &u64| *key);
+    let cache = computing(builder(&clock).threads(1).max_loads(1).queue(3), &loader);
+    loader.hold();
+    read_stale_values_then_missing_keys(&cache, &clock);
+    loader.release();
+}
+
+#[test]
+fn a_queue_full_of_refreshes_refuses_no_missing_key_at_a_pool() {
+    let clock = ManualClock::new();
+    let loader = CountingLoader::new(|key: &u64| *key);
+    let cache = computing(builder(&clock).threads(1).queue(3), &loader);
+    loader.hold();
+    read_stale_values_then_missing_keys(&cache, &clock);
+    loader.release();
+}
+
+#[test]
+fn a_queue_full_of_refreshes_refuses_no_missing_key_of_an_async_loader() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_loads(1).queue(3));
+    for key in 0..4 {
+        cache.insert(key, Loaded::new(key).fresh_for(secs(1)));
+    }
+    clock.advance(secs(1));
+    for key in 0..4 {
+        assert_eq!(ready(get(&cache, key)).unwrap().source(), Source::Stale);
+    }
+    tasks.poll_all();
+    let mut cold = get(&cache, 10);
+    assert!(is_pending(&mut cold));
+    end(&tasks, &gates, 0, End::Value(0));
+    assert_eq!(gates.key(1), 10);
+    end(&tasks, &gates, 1, End::Value(10));
+    assert_eq!(*ready(cold).unwrap(), 10);
+    assert_eq!(cache.stats().waiting_stale, 2);
 }
 
 #[test]
