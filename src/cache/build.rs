@@ -13,6 +13,8 @@ use crate::error::BuildError;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::pool_builder::check_threads;
+use crate::load::runtime::Home;
+use crate::load::stack::STACK_PER_LOAD;
 use crate::load::state::CacheState;
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
@@ -66,9 +68,10 @@ where
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
     /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue` or `load_rate` of zero or
     /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for`
-    /// shorter than `stale_for`; a NUL character in a name; a setting that has no effect on the
-    /// loader, or beside another one; a capacity for which there is not enough memory; and,
-    /// without the feature `tokio`, an async loader without a `spawner`.
+    /// shorter than `stale_for`; a `max_depth` for which the stacks of the pool are too small; a
+    /// NUL character in a name; a setting that has no effect on the loader, or beside another one;
+    /// a capacity for which there is not enough memory; and, without the feature `tokio`, an async
+    /// loader without a `spawner`.
     ///
     /// # Example
     ///
@@ -105,6 +108,7 @@ where
             ));
         };
         let (start, home) = make_start(self.runner)?;
+        check_depth(self.max_depth, &home)?;
         let places = self.admission.max_loads(home.runs_on()).min(MOST_PLACES);
         let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
         let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
@@ -279,6 +283,22 @@ impl<K, V, S> Drop for Core<K, V, S> {
     fn drop(&mut self) {
         // Loads that wait keep the state of the cache alive, which keeps them.
         self.state.admission.close();
+    }
+}
+
+/// A chain of loads must not overflow the stack of a worker, which would end the process.
+fn check_depth(max_depth: usize, home: &Home) -> Result<(), BuildError> {
+    let Home::Pool { stack_size, .. } = home else {
+        return Ok(());
+    };
+    let most = stack_size / STACK_PER_LOAD;
+    match max_depth <= most {
+        true => Ok(()),
+        false => Err(BuildError::setting(format!(
+            "`max_depth` is {max_depth}; the `stack_size` of the pool, {stack_size} bytes, has \
+             room for {most}, 64 KiB for each load; give a smaller `max_depth`, or a pool with a \
+             larger `stack_size`"
+        ))),
     }
 }
 

@@ -143,8 +143,13 @@ impl<K, V, S> Builder<K, V, S> {
     /// turn. A worker of a pool runs the load for which it waits on its own stack. A chain that is
     /// too long would overflow that stack and end the process, so the read that would make it
     /// longer gets an error that [`is_too_deep`](crate::Error::is_too_deep). The loads of all
-    /// caches in the chain count. With a higher limit, give the [`pool`](Self::pool) larger
-    /// stacks: 64 KiB for each load, and more if values are large.
+    /// caches in the chain count.
+    ///
+    /// The stacks of the [`pool`](Self::pool) must have 64 KiB for each load of the chain, so
+    /// `build` refuses a limit for which they are too small. A chain that goes on in a cache with
+    /// larger stacks, or that a caller runs by [`run_on_caller`](Self::run_on_caller), moves to a
+    /// thread that starts for it when the stack is full. Nested loads of values that take megabytes
+    /// need more than 64 KiB each: put such values in a `Box` or an `Arc`.
     ///
     /// # Example
     ///

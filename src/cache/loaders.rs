@@ -382,6 +382,7 @@ where
             let place = runner.place()?;
             let home = Arc::new(Home::Pool {
                 threads: place.threads(),
+                stack_size: place.stack_size(),
                 run_on_caller,
             });
             Ok((computing(place, f), home))

@@ -5,16 +5,13 @@ use std::fmt;
 use std::num::NonZero;
 
 use crate::error::BuildError;
-use crate::load::stack::STACK_SIZE;
+use crate::load::stack::{STACK_PER_LOAD, STACK_SIZE};
 use crate::load::workers::{Threading, Workers};
 use crate::sync::plain::{Mutex, lock};
 use crate::sync::{Arc, OnceLock};
 
 /// Each thread of a pool occupies a core, and few machines have more cores.
 const MAX_THREADS: usize = 1_024;
-
-/// The smallest stack on which a load can run at all.
-const MIN_STACK_SIZE: usize = 64 << 10;
 
 /// Threads on which `compute` runs, for the caches that are built with this handle.
 ///
@@ -80,8 +77,11 @@ impl PoolBuilder {
     /// The size of each thread's stack in bytes, at least 65 536. Default: 8 MiB.
     ///
     /// A load that reads the cache may run another load on its stack, up to
-    /// [`max_depth`](crate::Builder::max_depth) of them. The default leaves 64 KiB for each. The
-    /// system takes memory for a stack only as far as it is used.
+    /// [`max_depth`](crate::Builder::max_depth) of them. The default leaves 64 KiB for each. With a
+    /// smaller stack, set a smaller `max_depth`: each of its loads needs 64 KiB, and more if values
+    /// are large. [`Builder::build`](crate::Builder::build) refuses a cache whose `max_depth` is
+    /// too large for the stacks of its pool. The system takes memory for a stack only as far as it
+    /// is used.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
@@ -117,9 +117,9 @@ impl PoolBuilder {
         } = self;
         let threads = threads.unwrap_or_else(cores);
         check_threads(threads)?;
-        if stack_size < MIN_STACK_SIZE {
+        if stack_size < STACK_PER_LOAD {
             return Err(BuildError::setting(format!(
-                "`stack_size` is {stack_size}; it must be at least {MIN_STACK_SIZE} bytes"
+                "`stack_size` is {stack_size}; it must be at least 65 536 bytes"
             )));
         }
         if name.contains('\0') {
@@ -200,6 +200,13 @@ impl Place {
         self.pool
             .get()
             .map_or_else(cores, |Pool(workers)| workers.threads())
+    }
+
+    /// The size of the stacks on which loads run.
+    pub(crate) fn stack_size(&self) -> usize {
+        self.pool
+            .get()
+            .map_or(STACK_SIZE, |Pool(workers)| workers.stack_size())
     }
 
     /// The workers, which are started if they do not run yet.

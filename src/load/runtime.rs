@@ -30,9 +30,10 @@ pub(crate) enum Caller {
 
 /// Where the loads of a cache run.
 pub(crate) enum Home {
-    /// On a pool with so many threads. No other thread keeps them from running.
+    /// On a pool with so many threads, and with stacks of this size. No other thread keeps them from running.
     Pool {
         threads: usize,
+        stack_size: usize,
         /// Whether a caller that blocks its thread runs its cold load there.
         run_on_caller: bool,
     },
@@ -49,6 +50,7 @@ impl Home {
             Home::Pool {
                 threads,
                 run_on_caller,
+                ..
             } => RunsOn::Pool {
                 threads: *threads,
                 or_caller: *run_on_caller,

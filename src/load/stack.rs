@@ -1,9 +1,9 @@
 //! The threads that run computations, and the room on their stacks.
 //!
 //! A computation that waits for another load runs it on its own stack, if it is still queued: all
-//! workers may be waiting for this very computation. The stack of a worker has room for that. The
-//! stack of a caller that runs its load may be much smaller, so a long chain of loads goes on in a
-//! thread of its own.
+//! workers may be waiting for this very computation. The stack of a worker has room for that, if
+//! all loads of the chain belong to caches of its pool. The stack of a caller that runs its load,
+//! or of another pool, may be much smaller, so a long chain of loads goes on in a thread of its own.
 
 use std::cell::Cell;
 use std::thread;
@@ -14,64 +14,53 @@ use crate::panics::discard;
 /// takes memory for a stack only as far as it is used.
 pub(crate) const STACK_SIZE: usize = 8 << 20;
 
+/// The part of a stack that each of the loads on it may use.
+pub(crate) const STACK_PER_LOAD: usize = 64 << 10;
+
 /// The loads that run one within another on the stack of a caller. It leaves 128 KiB for each on
 /// the usual stack of 2 MiB.
-const ON_CALLER: u8 = 16;
-
-/// What a thread computes.
-#[derive(Clone, Copy)]
-enum Computes {
-    Nothing,
-    /// So many loads of its callers, one within another.
-    OnCaller(u8),
-    /// It is a worker.
-    Always,
-}
+const ON_CALLER: usize = 16;
 
 thread_local! {
-    static COMPUTES: Cell<Computes> = const { Cell::new(Computes::Nothing) };
+    /// How many further loads have room on the stack; `None` while this thread computes nothing.
+    static ROOM: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-fn exchange(computes: Computes) -> Computes {
-    let exchanged = COMPUTES.try_with(|cell| cell.replace(computes));
-    exchanged.unwrap_or(Computes::Nothing)
+fn exchange(room: Option<usize>) -> Option<usize> {
+    ROOM.try_with(|cell| cell.replace(room)).ok().flatten()
 }
 
-fn computes() -> Computes {
-    COMPUTES.try_with(Cell::get).unwrap_or(Computes::Nothing)
+fn room() -> Option<usize> {
+    ROOM.try_with(Cell::get).ok().flatten()
 }
 
 /// Whether this thread is a worker or runs a load of its caller, and so must not wait for a queued
 /// job.
 pub(crate) fn on_worker() -> bool {
-    !matches!(computes(), Computes::Nothing)
+    room().is_some()
 }
 
-/// Makes this thread a worker.
-pub(crate) fn become_worker() {
-    exchange(Computes::Always);
+/// Makes this thread, whose stack has this size, a worker.
+pub(crate) fn become_worker(stack_size: usize) {
+    // One of the loads is the lowest on the stack.
+    exchange(Some((stack_size / STACK_PER_LOAD).saturating_sub(1)));
 }
 
 /// Makes the threads of a model workers. They share the thread-locals of one real thread, so either
 /// all of them are workers or none.
 #[cfg(all(loom, feature = "loom"))]
 pub fn all_on_worker() {
-    become_worker();
+    become_worker(usize::MAX);
 }
 
 /// Runs a computation for which this thread waits.
 pub(crate) fn run_here(compute: impl FnOnce() + Send) {
-    let loads = match computes() {
-        Computes::Nothing => 0,
-        Computes::OnCaller(loads) => loads,
-        Computes::Always => return compute(),
-    };
-    if loads < ON_CALLER {
-        let _outer = Outer(exchange(Computes::OnCaller(loads + 1)));
+    if let Some(left) = room().unwrap_or(ON_CALLER).checked_sub(1) {
+        let _outer = Outer(exchange(Some(left)));
         return compute();
     }
-    let on_a_larger_stack = || {
-        become_worker();
+    let on_an_empty_stack = || {
+        become_worker(STACK_SIZE);
         compute();
     };
     thread::scope(|scope| {
@@ -80,14 +69,14 @@ pub(crate) fn run_here(compute: impl FnOnce() + Send) {
             .stack_size(STACK_SIZE);
         // Without a thread the job is dropped, and its callers get an error. A panic of a user's
         // `Drop` ends with the thread.
-        if let Ok(running) = thread.spawn_scoped(scope, on_a_larger_stack) {
+        if let Ok(running) = thread.spawn_scoped(scope, on_an_empty_stack) {
             let _ = running.join().map_err(discard);
         }
     });
 }
 
-/// Restores what the thread computed before.
-struct Outer(Computes);
+/// Restores the room that the thread had before.
+struct Outer(Option<usize>);
 
 impl Drop for Outer {
     fn drop(&mut self) {

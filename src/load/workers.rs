@@ -81,20 +81,20 @@ fn position() -> usize {
 
 impl Team {
     fn new(threading: &Threading, threads: usize, first: usize) -> Result<Self, BuildError> {
-        let name = threading.name.clone();
+        let (name, stack_size) = (threading.name.clone(), threading.stack_size);
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
-            .stack_size(threading.stack_size)
+            .stack_size(stack_size)
             .thread_name(move |number| format!("{name}-{}", first + number))
-            .start_handler(|_| {
-                become_worker();
+            .start_handler(move |_| {
+                become_worker(stack_size);
                 // A sanitizer may keep variables elsewhere, at another place in each call.
                 let (one, two) = (position(), position());
                 BASE.set((one == two).then_some(one));
             })
             .panic_handler(|_| {})
             .build()
-            .map_err(|error| BuildError::pool(threads, threading.stack_size, error))?;
+            .map_err(|error| BuildError::pool(threads, stack_size, error))?;
         Ok(Team {
             threads: pool,
             wakes: Wakes::new(threads),
@@ -137,6 +137,10 @@ impl Workers {
     /// The number of threads without the spares.
     pub(crate) fn threads(&self) -> usize {
         self.threading.threads
+    }
+
+    pub(crate) fn stack_size(&self) -> usize {
+        self.threading.stack_size
     }
 
     /// See [`Jobs::admits`].

@@ -64,6 +64,50 @@ fn the_limit_is_settable_and_the_error_says_what_to_do() {
 }
 
 #[test]
+fn a_chain_in_a_pool_with_larger_stacks_does_not_overflow_a_small_one() {
+    let pool = |stack_size| {
+        let builder = Pool::builder().threads(1).stack_size(stack_size);
+        builder.build().unwrap()
+    };
+    let (small, large) = (pool(65_536), pool(256 << 20));
+    // The only worker of the larger pool is busy, so the worker with the small stack runs the loads
+    // for which it waits.
+    let (started, release) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+    let (starts, released) = (started.clone(), release.clone());
+    let busy: Cache<u64, u64> = Cache::builder()
+        .pool(&large)
+        .compute(move |key: &u64| {
+            starts.set(()).unwrap();
+            until("the chain has been loaded", || released.get().is_some());
+            *key
+        })
+        .build()
+        .unwrap();
+    let mut blocked = get(&busy, 0);
+    assert!(is_pending(&mut blocked));
+    until("the worker is busy", || started.get().is_some());
+
+    let below = chain(Cache::builder().pool(&large).max_depth(300));
+    let cache: Cache<u64, u64> = Cache::builder()
+        .pool(&small)
+        .max_depth(1)
+        .try_compute(move |key: &u64| below.get_blocking(key).map(|sum| *sum))
+        .build()
+        .unwrap();
+    assert_eq!(*cache.get_blocking(&298).unwrap(), 298);
+    release.set(()).unwrap();
+    assert_eq!(*wait(blocked).unwrap(), 0);
+}
+
+#[test]
+fn a_long_chain_does_not_overflow_the_stack_of_a_caller_that_runs_it() {
+    let pool = Pool::builder().threads(1).stack_size(256 << 20);
+    let builder = Cache::builder().pool(&pool.build().unwrap());
+    let cache = chain(builder.max_depth(2_000).run_on_caller(true));
+    assert_eq!(*cache.get_blocking(&1_999).unwrap(), 1_999);
+}
+
+#[test]
 fn loads_that_other_callers_queued_count_where_they_run() {
     // The only worker runs each of these loads on top of the one that needs it.
     let handle: Arc<OnceLock<Cache<u64, u64>>> = Arc::default();

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use everfresh::{Breaker, Budget, BuildError, Builder, Cache, ManualClock};
+use everfresh::{Breaker, Budget, BuildError, Builder, Cache, ManualClock, Pool};
 
 use crate::support::*;
 
@@ -18,7 +18,7 @@ fn refused(builder: Builder<u64, u64>) -> String {
 
 #[test]
 fn every_bad_setting_is_refused_with_its_name_and_value() {
-    let bad: [(&str, Settings); 32] = [
+    let bad: [(&str, Settings); 33] = [
         ("`name` is \"a\\0b\"", |builder| builder.name("a\0b")),
         ("`thread_name` is \"\\0\"", |builder| {
             builder.thread_name("\0")
@@ -85,6 +85,9 @@ fn every_bad_setting_is_refused_with_its_name_and_value() {
             builder.breaker(Breaker::new().probe_every(Duration::ZERO))
         }),
         ("`max_depth` is 0", |builder| builder.max_depth(0)),
+        ("`max_depth` is 18446744073709551615", |builder| {
+            builder.max_depth(usize::MAX)
+        }),
     ];
     for (beginning, setting) in bad {
         let text = refused(setting(Cache::builder().compute(|key: &u64| *key)));
@@ -122,6 +125,31 @@ fn settings_that_have_no_effect_on_the_loader_are_refused() {
     // Only the last loader counts, and must fit the settings.
     let builder = Cache::builder().load(async |key: &u64| *key).threads(1);
     assert!(builder.compute(|key: &u64| *key).build().is_ok());
+}
+
+#[test]
+fn a_depth_for_which_the_stacks_are_too_small_is_refused_with_both_settings() {
+    let pool = |stack_size| Pool::builder().threads(1).stack_size(stack_size).build();
+    let builder = || Cache::builder().compute(|key: &u64| *key);
+    let small = pool(65_536).unwrap();
+    assert_eq!(
+        refused(builder().pool(&small)),
+        "`max_depth` is 128; the `stack_size` of the pool, 65536 bytes, has room for 1, 64 KiB for \
+         each load; give a smaller `max_depth`, or a pool with a larger `stack_size`"
+    );
+    let text = refused(builder().max_depth(129));
+    assert!(
+        text.contains("`stack_size` of the pool, 8388608 "),
+        "{text}"
+    );
+    let text = refused(builder().threads(1).max_depth(129));
+    assert!(text.starts_with("`max_depth` is 129; "), "{text}");
+    assert!(builder().pool(&small).max_depth(1).build().is_ok());
+    let large = pool(129 << 16).unwrap();
+    assert!(builder().pool(&large).max_depth(129).build().is_ok());
+    // The loads of a runtime are not nested on a stack.
+    let on_a_runtime = Cache::builder().load(async |key: &u64| *key).spawner(drop);
+    assert!(on_a_runtime.max_depth(usize::MAX).build().is_ok());
 }
 
 #[test]
