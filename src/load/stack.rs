@@ -3,7 +3,8 @@
 //! A computation that waits for another load runs it on its own stack, if it is still queued: all
 //! workers may be waiting for this very computation. The stack of a worker has room for that, if
 //! all loads of the chain belong to caches of its pool. The stack of a caller that runs its load,
-//! or of another pool, may be much smaller, so a long chain of loads goes on in a thread of its own.
+//! or of another pool, may be much smaller, so a long chain of loads goes on in a thread of its
+//! own.
 
 use std::cell::Cell;
 use std::thread;
