@@ -275,8 +275,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// For an origin that is slow but whose answers are worth the wait: the late result is
     /// published like that of a computation. A load that hangs then keeps what it holds, such as a
     /// connection, and after the backoff the next load takes another. It also keeps its permit: as
-    /// many hung loads as [`max_loads`](Self::max_loads) stop the loads of the cache. With `compute` this setting
-    /// would have no effect, so `build` refuses it.
+    /// many hung loads as [`max_loads`](Self::max_loads) stop the loads of the cache. With
+    /// `compute` this setting would have no effect, so `build` refuses it.
     ///
     /// # Example
     ///

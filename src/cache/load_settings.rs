@@ -45,7 +45,8 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// Above it loads wait: first those for which a caller waits, then refreshes of stale values,
     /// each in the order in which they were claimed. No reader of a stale value waits: only its
-    /// refresh does. An early refresh that finds no free permit is put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
+    /// refresh does. An early refresh that finds no free permit is put off, which counts in
+    /// [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
     ///
     /// A load that another load waits for takes no permit, so loads that read other keys or caches
     /// cannot block each other. A load that reads a cache from a thread or task of its own counts
