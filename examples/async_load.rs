@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .try_load_on(database.clone(), async |db: &Arc<Database>, id: &u64| {
             db.user(*id).await
         })
-        .build()?; // within the runtime that is to run the loads
+        .build()?;
 
     let mut crowd = JoinSet::new();
     for _ in 0..1_000 {

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .capacity(10_000)
         .fresh_for(Duration::from_secs(60)) // the soft limit: refreshed after this
         .stale_for(Duration::from_secs(600)) // the hard limit, 600 s later: not served after this
-        .compute(primes_below) // on a pool of threads that belongs to the cache
+        .compute(primes_below) // on a pool that all caches share
         .build()?;
 
     // The key is missing: one of the threads causes the load, the others wait for it.

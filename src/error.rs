@@ -45,8 +45,10 @@ enum ErrorCause {
     Failed(Box<dyn StdError + Send + Sync>),
     Panicked(String),
     TimedOut(Duration),
+    /// Its turn did not come within this time.
+    NotStarted(Duration),
     Overloaded,
-    /// The next probe may come after so long.
+    /// The next probe may come after so long, or sooner.
     Unavailable(Duration),
     Recursive,
     TooDeep(usize),
@@ -74,6 +76,11 @@ impl Error {
 
     pub(crate) fn timed_out(after: Duration) -> Self {
         Error(Arc::new(ErrorCause::TimedOut(after)))
+    }
+
+    /// The time limit passed before the loader was called.
+    pub(crate) fn not_started(after: Duration) -> Self {
+        Error(Arc::new(ErrorCause::NotStarted(after)))
     }
 
     pub(crate) fn overloaded() -> Self {
@@ -143,25 +150,30 @@ impl Error {
         self.has(|cause| matches!(cause, ErrorCause::Panicked(_)))
     }
 
-    /// The loader did not finish within the load timeout, or its turn did not come. After a
-    /// time-out of the loader the key rests, as after a failure. A late result of it may still be
-    /// published: see [`Builder::load_timeout`](crate::Builder::load_timeout).
+    /// The loader did not finish within the load timeout, or did not start because its turn did not
+    /// come; the text says which. After a time-out of the loader the key rests, as after a failure.
+    /// A late result of it may still be published: see
+    /// [`Builder::load_timeout`](crate::Builder::load_timeout).
     pub fn is_timeout(&self) -> bool {
-        self.has(|cause| matches!(cause, ErrorCause::TimedOut(_)))
+        let is = |cause: &_| matches!(cause, ErrorCause::TimedOut(_) | ErrorCause::NotStarted(_));
+        self.has(is)
     }
 
     /// The [`breaker`](crate::Builder::breaker) is open: too many of the last loads failed, so the
-    /// loader was not called. The text says when the next load may be tried.
+    /// loader was not called. The text says after which time a load may be tried at the latest.
     pub fn is_unavailable(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Unavailable(_)))
     }
 
-    /// Too many loads were queued or running. Try again later, or raise the queue limit.
+    /// As many loads wait for their start as [`queue`](crate::Builder::queue) allows. Try again
+    /// later. If it happens often, raise [`max_loads`](crate::Builder::max_loads) or make the
+    /// loader faster.
     pub fn is_overloaded(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Overloaded))
     }
 
-    /// The load of this key waits for itself, directly or through other keys.
+    /// The load of this key waits for itself, directly or through other keys. The loader must read
+    /// other keys.
     pub fn is_recursive(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::Recursive))
     }
@@ -267,22 +279,28 @@ impl fmt::Display for Error {
             ErrorCause::Panicked(text) => write!(f, "the loader panicked: {text}"),
             ErrorCause::TimedOut(after) => write!(
                 f,
-                "the load did not finish within {after:?}; the next caller starts another"
+                "the load did not finish within {after:?}; another may start after the backoff"
+            ),
+            ErrorCause::NotStarted(after) => write!(
+                f,
+                "the load did not start within {after:?}; too many loads were before it, or no \
+                 thread ran it"
             ),
             ErrorCause::Overloaded => f.write_str(
-                "too many loads are queued or running; try again later or raise the queue limit",
+                "as many loads wait as `queue` allows; try again later, raise `max_loads` or make \
+                 the loader faster",
             ),
             ErrorCause::Unavailable(left) if left.is_zero() => f.write_str(
                 "not loaded, because too many loads failed lately; try again now, as a probe",
             ),
             ErrorCause::Unavailable(left) => write!(
                 f,
-                "not loaded, because too many loads failed lately; the next probe may come in \
-                 {left:.1?}, try again then"
+                "not loaded, because too many loads failed lately; try again in at most {left:.1?}"
             ),
-            ErrorCause::Recursive => {
-                f.write_str("the load of this key waits for itself, directly or through other keys")
-            }
+            ErrorCause::Recursive => f.write_str(
+                "the load of this key waits for itself, directly or through other keys; its loader \
+                 must read other keys",
+            ),
             ErrorCause::TooDeep(limit) => write!(
                 f,
                 "a chain of loads that wait one for another is longer than `max_depth`, {limit}; \
@@ -300,7 +318,9 @@ impl fmt::Display for Error {
                 "this thread runs the load that it would wait for; read with `get(..).await`, or \
                  load with `compute`",
             ),
-            ErrorCause::CacheDropped => f.write_str("the cache of this load has been dropped"),
+            ErrorCause::CacheDropped => f.write_str(
+                "the cache of this load has been dropped; keep a handle while its loads run",
+            ),
             ErrorCause::OtherHasher => f.write_str(
                 "the cache of this load has a hasher of another type; name that type with \
                  `cache_with_hasher`",
@@ -315,6 +335,7 @@ impl fmt::Debug for Error {
             ErrorCause::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
             ErrorCause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             ErrorCause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
+            ErrorCause::NotStarted(after) => f.debug_tuple("NotStarted").field(after).finish(),
             ErrorCause::Overloaded => f.write_str("Overloaded"),
             ErrorCause::Unavailable(left) => f.debug_tuple("Unavailable").field(left).finish(),
             ErrorCause::Recursive => f.write_str("Recursive"),
@@ -353,6 +374,12 @@ impl BuildError {
         }
     }
 
+    /// A setting has a value that is not allowed.
+    pub(crate) fn value(setting: &str, value: &dyn fmt::Debug, rule: &str) -> Self {
+        let value = grouped(format!("{value:?}"));
+        Self::setting(format!("`{setting}` is {value}; it {rule}"))
+    }
+
     pub(crate) fn pool(
         threads: usize,
         stack_size: usize,
@@ -360,8 +387,9 @@ impl BuildError {
     ) -> Self {
         BuildError {
             message: format!(
-                "`threads` is {threads}; the system cannot start that many threads with stacks of \
-                 {stack_size} bytes"
+                "`threads` is {} and `stack_size` is {}; the system cannot start such threads",
+                grouped(threads),
+                grouped(stack_size),
             ),
             source: Some(Box::new(source)),
         }
@@ -380,4 +408,20 @@ impl StdError for BuildError {
             .as_ref()
             .map(|source| &**source as &(dyn StdError + 'static))
     }
+}
+
+/// Puts spaces between the thousands of a number. Leaves other texts as they are.
+pub(crate) fn grouped(number: impl fmt::Display) -> String {
+    let digits = number.to_string();
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return digits;
+    }
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
 }

@@ -60,7 +60,8 @@
 //! - **P1. One refresh per stale entry.** At most one refresh runs at a time, and at most one
 //!   result is published. After that no caller can start another refresh of the same entry, however
 //!   late it comes. A refresh that takes longer than [`load_timeout`](Builder::load_timeout) may be
-//!   taken over; it then runs beside the next one, and its result is discarded.
+//!   taken over; it then runs beside the next one, and the first result of the
+//!   two is published.
 //! - **P2. Hits never wait.** A hit, fresh or stale, takes no lock, makes no system call, allocates
 //!   nothing, and writes no memory that the hits of other cores write.
 //! - **P3. One load per missing key.** All its callers get its result, its error, or its panic as

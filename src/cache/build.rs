@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::builder::Builder;
 use crate::cache::Cache;
 use crate::cache::read::Core;
-use crate::error::BuildError;
+use crate::error::{BuildError, grouped};
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::pool_builder::check_threads;
@@ -206,7 +206,7 @@ where
             !first.is_zero() && first <= longest,
             "backoff",
             &format_args!("{first:?} to {longest:?}"),
-            "must be from more than zero to at least that",
+            "must have a first time above zero, and a longest that is no shorter",
         )?;
         require(
             self.beta.is_finite() && self.beta >= 0.0,
@@ -221,7 +221,7 @@ where
             "must be 0 to 1",
         )?;
         if let Some(keys) = self.negative_capacity {
-            let rule = "must be at least 1, because failures of forgotten keys do not rest";
+            let rule = "must be at least 1, because a key that is not remembered has no backoff";
             require(keys > 0, "negative_capacity", &keys, rule)?;
         }
         let rule = "must be at least 1";
@@ -235,18 +235,22 @@ where
     /// The number of entries, if there is memory for them.
     fn max_entries(&self) -> Result<usize, BuildError> {
         let (entries, of) = match (self.capacity, &self.weigher) {
-            (Some(capacity), _) => (capacity, format!("`capacity` is {capacity}")),
+            (Some(capacity), _) => (capacity, format!("`capacity` is {}", grouped(capacity))),
             (None, Some((weight, _))) => (
                 entries_for(*weight),
-                format!("`max_weight` is {weight}, `capacity` is not given"),
+                format!(
+                    "`max_weight` is {}, `capacity` is not given",
+                    grouped(weight)
+                ),
             ),
-            (None, None) => (ENTRIES, format!("`capacity` is {ENTRIES}")),
+            (None, None) => (ENTRIES, format!("`capacity` is {}", grouped(ENTRIES))),
         };
         match has_memory_for(entries.saturating_add(MOST_PLACES)) {
             true => Ok(entries),
             false => Err(BuildError::setting(format!(
-                "{of}; there is no memory for {entries} entries, about {BYTES_PER_ENTRY} bytes \
-                 each; give a smaller `capacity`"
+                "{of}; there is no memory for {} entries, about {BYTES_PER_ENTRY} bytes each; give \
+                 a smaller `capacity`",
+                grouped(entries)
             ))),
         }
     }
@@ -295,9 +299,11 @@ fn check_depth(max_depth: usize, home: &Home) -> Result<(), BuildError> {
     match max_depth <= most {
         true => Ok(()),
         false => Err(BuildError::setting(format!(
-            "`max_depth` is {max_depth}; the `stack_size` of the pool, {stack_size} bytes, has \
-             room for {most}, 64 KiB for each load; give a smaller `max_depth`, or a pool with a \
-             larger `stack_size`"
+            "`max_depth` is {}; the `stack_size` of the pool, {} bytes, has room for {}, 64 KiB \
+             for each load; give a smaller `max_depth`, or a pool with a larger `stack_size`",
+            grouped(max_depth),
+            grouped(stack_size),
+            grouped(most),
         ))),
     }
 }
@@ -305,9 +311,7 @@ fn check_depth(max_depth: usize, home: &Home) -> Result<(), BuildError> {
 fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
     match holds {
         true => Ok(()),
-        false => Err(BuildError::setting(format!(
-            "`{setting}` is {value:?}; it {rule}"
-        ))),
+        false => Err(BuildError::value(setting, value, rule)),
     }
 }
 

@@ -251,9 +251,9 @@ impl<K, V, S> Builder<K, V, S> {
     ///   next load of the same key.
     /// - With a store, the lease is given back, so other processes may load the key at once.
     ///
-    /// Slow is not down: the result of a load that goes on is published when it comes, if it is the
-    /// first since the value that it replaces, and if the key was not written, invalidated or
-    /// evicted since. A late failure changes nothing.
+    /// Slow is not down: the result of a load that goes on is published when it comes, if no
+    /// other result for the key was published since this load began, and if the key was not
+    /// written, invalidated or evicted since. A late failure changes nothing.
     ///
     /// With [`Duration::MAX`] a load that hangs keeps its callers and its key for ever.
     ///
@@ -274,8 +274,9 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// For an origin that is slow but whose answers are worth the wait: the late result is
     /// published like that of a computation. A load that hangs then keeps what it holds, such as a
-    /// connection, and after the backoff the next load takes another. With `compute` this setting
-    /// would have no effect, so `build` refuses it.
+    /// connection, and after the backoff the next load takes another. It also keeps its permit: as
+    /// many hung loads as [`max_loads`](Self::max_loads) stop the loads of the cache. With
+    /// `compute` this setting would have no effect, so `build` refuses it.
     ///
     /// # Example
     ///

@@ -179,7 +179,8 @@ pub enum Source {
     Fresh,
     /// It was resident and fresh, and this read started an early refresh.
     Early,
-    /// It was resident and stale. A refresh is running, or this read started one.
+    /// It was resident and stale. A refresh is running, or this read started one, unless the
+    /// breaker or a full queue put it off.
     Stale,
     /// It was resident and stale, and the last refresh failed (stale-if-error).
     AfterFailure,

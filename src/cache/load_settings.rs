@@ -44,9 +44,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// the pool has [`threads`](Self::threads), with `load` 256.
     ///
     /// Above it loads wait: first those for which a caller waits, then refreshes of stale values,
-    /// each in the order in which they were claimed. Nothing waits that has a value: a refresh
-    /// waits, and its readers get the stale value meanwhile. An early refresh never waits. It is
-    /// put off, which counts in [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
+    /// each in the order in which they were claimed. No reader of a stale value waits: only its
+    /// refresh does. An early refresh that finds no free permit is put off, which counts in
+    /// [`Stats::shed_early`](crate::Stats::shed_early) and is no error.
     ///
     /// A load that another load waits for takes no permit, so loads that read other keys or caches
     /// cannot block each other. A load that reads a cache from a thread or task of its own counts

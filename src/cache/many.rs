@@ -32,7 +32,9 @@ where
     ///
     /// # Errors
     ///
-    /// Each answer as in [`get`](Self::get); one error changes no other answer.
+    /// Each answer as in [`get`](Self::get); one error changes no other answer. If more keys are
+    /// missing than [`max_loads`](crate::Builder::max_loads) and [`queue`](crate::Builder::queue)
+    /// have room for, the rest get an error that [`is_overloaded`](Error::is_overloaded).
     ///
     /// # Panics
     ///

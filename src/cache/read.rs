@@ -489,6 +489,6 @@ where
             ),
         };
         let landed = flight.land(&self.state.clock).await;
-        Ok(landed.unwrap_or_else(|| Outcome::Failed(self.entries.timed_out())))
+        Ok(landed.unwrap_or_else(|| Outcome::Failed(self.entries.timed_out(flight))))
     }
 }

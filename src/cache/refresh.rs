@@ -125,8 +125,9 @@ where
     /// Replaces the value of a key now, from a task, and returns the new one; loads a missing key.
     ///
     /// It joins the refresh that is running, if there is one. Other callers read the old value
-    /// meanwhile. A failure is returned, and the old value stays. It starts at once, even if the
-    /// last refresh failed and the next one would have to wait.
+    /// meanwhile. A failure is returned, and the old value stays. It starts at once, also during
+    /// the backoff after a failure, if the breaker is closed. It waits for a permit as other loads
+    /// do.
     ///
     /// Two other forms ask for less or for more:
     ///

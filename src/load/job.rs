@@ -274,7 +274,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// rest, because the loader is not to blame.
     pub(super) fn too_late(self, now: Tick) {
         let Job { claim, state, .. } = self;
-        let error = Error::timed_out(state.policy.load_timeout);
+        let error = Error::not_started(state.policy.load_timeout);
         claim.take().rest(error, now);
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::num::NonZero;
 
-use crate::error::BuildError;
+use crate::error::{BuildError, grouped};
 use crate::load::stack::{STACK_PER_LOAD, STACK_SIZE};
 use crate::load::workers::{Threading, Workers};
 use crate::sync::plain::{Mutex, lock};
@@ -118,14 +118,12 @@ impl PoolBuilder {
         let threads = threads.unwrap_or_else(cores);
         check_threads(threads)?;
         if stack_size < STACK_PER_LOAD {
-            return Err(BuildError::setting(format!(
-                "`stack_size` is {stack_size}; it must be at least 65 536 bytes"
-            )));
+            let rule = "must be at least 65 536 bytes";
+            return Err(BuildError::value("stack_size", &stack_size, rule));
         }
         if name.contains('\0') {
-            return Err(BuildError::setting(format!(
-                "`name` is {name:?}; it must not contain NUL, because threads are named after it"
-            )));
+            let rule = "must not contain NUL, because threads are named after it";
+            return Err(BuildError::value("name", &name, rule));
         }
         let threading = Threading {
             threads,
@@ -149,10 +147,10 @@ fn max_threads() -> usize {
 pub(crate) fn check_threads(threads: usize) -> Result<(), BuildError> {
     match (1..=max_threads()).contains(&threads) {
         true => Ok(()),
-        false => Err(BuildError::setting(format!(
-            "`threads` is {threads}; it must be 1 to {}",
-            max_threads()
-        ))),
+        false => {
+            let rule = format!("must be 1 to {}", grouped(max_threads()));
+            Err(BuildError::value("threads", &threads, &rule))
+        }
     }
 }
 

@@ -30,8 +30,8 @@ pub(crate) enum Caller {
 
 /// Where the loads of a cache run.
 pub(crate) enum Home {
-    /// On a pool with so many threads, and with stacks of this size. No other thread keeps them
-    /// from running.
+    /// On a pool with so many threads and stacks of this size. No other thread keeps them from
+    /// running.
     Pool {
         threads: usize,
         stack_size: usize,

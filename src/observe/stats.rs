@@ -263,7 +263,7 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Loads and refreshes that run right now.
+            /// Loads and refreshes that run right now. A computation counts up to its deadline.
             pub running: u64,
             /// Loads that wait for their start right now, with callers that wait for them.
             pub waiting_cold: u64,
@@ -423,7 +423,7 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "hits       {} fresh, {} early, {} stale ({} with no claim to win)",
+            "hits       {} fresh, {} early, {} stale ({} started no refresh)",
             self.fresh, self.early, self.stale, self.claims_denied,
         )?;
         writeln!(
@@ -433,7 +433,7 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "computes   {} ({} loads, {} stale, {} early), {:.4} per trigger",
+            "computes   {} ({} loads, {} stale, {} early), {:.4} for each read with a reason",
             self.computes(),
             self.loads,
             self.refreshes_stale,
@@ -442,7 +442,7 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "results    {} published, {} failed, {} overtaken, {} after a takeover, {} not kept",
+            "results    {} published, {} failed, {} overtaken, {} after another load, {} not kept",
             self.published,
             self.failed,
             self.discarded_overtaken,

@@ -207,6 +207,11 @@ impl<K, V> Flight<K, V> {
         }
     }
 
+    /// Whether the loader has been called.
+    pub fn has_started(&self) -> bool {
+        self.load.get().is_some()
+    }
+
     /// Wakes the load that runs, if the flight has one, because its deadline has passed.
     pub fn wake_load(&self) {
         // This exchange and the one in `set_alarm` have one order. If the load that starts is the

@@ -335,7 +335,10 @@ fn a_load_still_queued_at_its_deadline_does_not_run() {
     let mut queued = get(&cache, 2);
     assert!(is_pending(&mut queued));
     clock.advance(secs(5));
-    assert!(ready(queued).unwrap_err().is_timeout());
+    let error = ready(queued).unwrap_err();
+    assert!(error.is_timeout());
+    let text = "the load did not start within 5s; ";
+    assert!(error.to_string().starts_with(text), "{error}");
     // The loader is not to blame, so the key does not rest.
     let mut next = get(&cache, 2);
     assert!(is_pending(&mut next));

@@ -45,10 +45,10 @@ fn stats_print_as_readable_text() {
     let text = some_history(&ManualClock::new()).stats().to_string();
     let expected = "\
 reads      4 (50.00 % hits, 25.00 % stale)
-hits       1 fresh, 0 early, 1 stale (0 with no claim to win)
+hits       1 fresh, 0 early, 1 stale (0 started no refresh)
 misses     2 (0 waited for another caller's load), 0 negative answers
-computes   3 (2 loads, 1 stale, 0 early), 1.0000 per trigger
-results    2 published, 1 failed, 0 overtaken, 0 after a takeover, 0 not kept
+computes   3 (2 loads, 1 stale, 0 early), 1.0000 for each read with a reason
+results    2 published, 1 failed, 0 overtaken, 0 after another load, 0 not kept
 time-outs  0 loads, 0 late results kept, 0 thrown away; 0 loads dropped
 not tried  0 early, 0 stale, 0 loads refused, 0 by the breaker
 now        0 running, 0 cold, 0 stale and 0 early wait, breaker closed

@@ -270,10 +270,10 @@ fn a_pool_beside_other_settings_of_threads_is_refused_by_name_and_value() {
             Pool::builder().threads(0),
             "`threads` is 0; it must be 1 to",
         ),
-        (Pool::builder().threads(1_025), "`threads` is 1025; "),
+        (Pool::builder().threads(1_025), "`threads` is 1 025; "),
         (
             Pool::builder().stack_size(4_096),
-            "`stack_size` is 4096; it must be at least",
+            "`stack_size` is 4 096; it must be at least",
         ),
         (Pool::builder().name("a\0b"), "`name` is \"a\\0b\"; "),
     ];

@@ -87,19 +87,25 @@ impl Breaker {
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let wrong = |what: String| Err(BuildError::setting(format!("`breaker` {what}")));
-        if !(self.share > 0.0 && self.share <= 1.0) {
-            let share = self.share;
-            return wrong(format!("opens at {share:?}; it must be above 0, up to 1"));
-        }
-        if !(1..=MOST).contains(&self.last) {
-            let last = self.last;
-            return wrong(format!("is of the last {last}; it must be 1 to {MOST}"));
-        }
-        if self.probe_every.is_zero() {
-            return wrong("probes every 0ns; it must be more than zero".to_owned());
-        }
-        Ok(())
+        let Breaker {
+            share,
+            last,
+            probe_every,
+        } = self;
+        let wrong = match () {
+            () if !(*share > 0.0 && *share <= 1.0) => {
+                BuildError::value("Breaker::opens_at", share, "must be above 0, up to 1")
+            }
+            () if !(1..=MOST).contains(last) => {
+                BuildError::value("Breaker::of_last", last, "must be 1 to 10 000")
+            }
+            () if probe_every.is_zero() => {
+                let rule = "must be more than zero";
+                BuildError::value("Breaker::probe_every", probe_every, rule)
+            }
+            () => return Ok(()),
+        };
+        Err(wrong)
     }
 }
 

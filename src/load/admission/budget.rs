@@ -114,6 +114,8 @@ impl BudgetBuilder {
     }
 
     /// The source of time of rate and breaker. Default: [`Clock::coarse`].
+    ///
+    /// In tests with a `ManualClock`, give it to the budget as well as to the caches.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = Some(clock.into());
         self

@@ -91,9 +91,7 @@ pub(crate) fn require_max_loads(loads: Option<usize>) -> Result<(), BuildError> 
 fn require(holds: bool, setting: &str, value: &dyn Debug, rule: &str) -> Result<(), BuildError> {
     match holds {
         true => Ok(()),
-        false => Err(BuildError::setting(format!(
-            "`{setting}` is {value:?}; it {rule}"
-        ))),
+        false => Err(BuildError::value(setting, value, rule)),
     }
 }
 

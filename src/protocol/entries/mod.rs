@@ -285,15 +285,19 @@ impl<K: Eq, V> Entries<K, V> {
             let old = current.as_ref().map(Held::arc);
             if entry.flight.compare_exchange(old, Some(new.clone())) {
                 if let Some(taken_over) = current {
-                    taken_over.deliver(Outcome::Failed(self.timed_out()));
+                    taken_over.deliver(Outcome::Failed(self.timed_out(&taken_over)));
                 }
                 return new;
             }
         }
     }
 
-    pub fn timed_out(&self) -> Error {
-        Error::timed_out(self.timing.timeout)
+    /// The error of a caller that waited for a flight up to its deadline.
+    pub fn timed_out(&self, flight: &Flight<K, V>) -> Error {
+        match flight.has_started() {
+            true => Error::timed_out(self.timing.timeout),
+            false => Error::not_started(self.timing.timeout),
+        }
     }
 
     /// Inserts the placeholder of a load, already claimed, with the number of failures in a row so

@@ -39,7 +39,10 @@ fn an_open_breaker_gives_stale_values_or_an_error_until_a_probe_succeeds() {
     clock.advance(secs(3));
     let error = ready(get(&cache, 2)).unwrap_err();
     assert!(error.is_unavailable() && !error.is_load_failure());
-    assert!(error.to_string().contains("may come in 2.0s"), "{error}");
+    assert!(
+        error.to_string().contains("again in at most 2.0s"),
+        "{error}"
+    );
     for _ in 0..3 {
         assert_eq!(ready(get(&cache, 7)).unwrap().source(), Source::Stale);
     }
