@@ -207,6 +207,14 @@ impl<K, V> Flight<K, V> {
         }
     }
 
+    /// Whether the load has begun. If not, it will see what this caller has done before.
+    pub fn has_begun(&self) -> bool {
+        // This exchange and the one in `set_alarm`, before the loader is called, have one order: of
+        // the two threads, the later one sees the earlier one.
+        self.alarmed.fetch_add(0, Ordering::AcqRel);
+        self.load.get().is_some()
+    }
+
     /// Wakes the load that runs, if the flight has one, because its deadline has passed.
     pub fn wake_load(&self) {
         // This exchange and the one in `set_alarm` have one order. If the load that starts is the
