@@ -138,6 +138,30 @@ impl Error {
         )
     }
 
+    /// Whether this failure of a loader counts as one of its origin. `None` if it says nothing about
+    /// the origin, because the loader passed on the error of a read that asked no origin.
+    pub(crate) fn blames_origin(&self) -> Option<bool> {
+        let errors = self.sources().take(MAX_SOURCES);
+        let Some(Error(cause)) = errors.filter_map(|source| source.downcast_ref()).last() else {
+            return Some(true);
+        };
+        match **cause {
+            ErrorCause::Failed(_)
+            | ErrorCause::Panicked(_)
+            | ErrorCause::TimedOut(_)
+            | ErrorCause::Cancelled => Some(true),
+            ErrorCause::NotFound => Some(false),
+            ErrorCause::Overloaded
+            | ErrorCause::Unavailable(_)
+            | ErrorCause::Recursive
+            | ErrorCause::TooDeep(_)
+            | ErrorCause::WithoutRuntime
+            | ErrorCause::WouldBlock
+            | ErrorCause::CacheDropped
+            | ErrorCause::OtherHasher => None,
+        }
+    }
+
     /// The loader returned an error; [`source`](StdError::source) and
     /// [`downcast_ref`](Self::downcast_ref) return it.
     pub fn is_load_failure(&self) -> bool {

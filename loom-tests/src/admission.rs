@@ -337,7 +337,7 @@ fn broken(clock: &ManualClock) -> Arc<Gate> {
     let gate = Gate::new(&limits, Clock::from(clock));
     let queue = Queue::new(9);
     let mut permit = admitted(&gate, &queue).expect("the breaker is closed");
-    permit.ended(true);
+    permit.ended(Some(true));
     drop(permit);
     assert!(admitted(&gate, &queue).is_none(), "the breaker is open");
     clock.advance(PROBE_EVERY);
@@ -379,7 +379,7 @@ fn the_end_of_a_probe_against_a_caller() {
         let mut probe = admitted(&gate, &Queue::new(9)).expect("it is due");
         assert!(probe.is_probe());
         let ends = spawn(move || {
-            probe.ended(false);
+            probe.ended(Some(false));
         });
         if let Some(mut permit) = admitted(&gate, &Queue::new(9)) {
             assert!(!permit.is_probe(), "a second probe beside the first");
@@ -407,6 +407,7 @@ fn two_arrivals_for_one_start() {
                 let load = Load(loads.clone());
                 let waiter: Arc<dyn Waiter> = Queued::new(load, &gate, LoadReason::Cold, false, 0);
                 let entered = gate.enter(ask(LoadReason::Cold, &Queue::new(9)), &waiter);
+                // Otherwise its start would belong to the next load.
                 match entered {
                     Entered::Yes(mut permit) => permit.begin().is_ok(),
                     _ => false,

@@ -117,3 +117,29 @@ fn the_start_of_a_load_against_the_alarm_of_a_waiter() {
         assert!(woken > 0, "a load does not notice its deadline");
     });
 }
+
+/// A caller writes to the origin and then finds a load that has not begun. So that load reads what
+/// the caller wrote.
+#[test]
+fn the_start_of_a_load_against_a_refresh_from_now() {
+    run_model(Two, || {
+        let (_, token) = ClaimWord::claimed(START, 5, 0);
+        let flight = Arc::new(Flight::<u8, u64>::new(token));
+        let origin = Arc::new(AtomicUsize::new(0));
+        let starts = spawn({
+            let (flight, origin) = (flight.clone(), origin.clone());
+            move || {
+                let load: Arc<dyn Sleeper> = Arc::new(Woken(AtomicUsize::new(0)));
+                flight.watch(&load, &Clock::from(&ManualClock::new()));
+                origin.load(Relaxed)
+            }
+        });
+        origin.store(1, Relaxed);
+        let has_begun = flight.has_begun();
+        let read = starts.join().unwrap();
+        assert!(
+            has_begun || read == 1,
+            "a load from before the call is enough"
+        );
+    });
+}

@@ -5,6 +5,7 @@ use std::ptr;
 
 use crate::cache::Cache;
 use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Unserved};
 use crate::error::Error;
@@ -37,9 +38,9 @@ where
         // An attempt that another caller began may end untried, because it was less urgent. Then
         // this caller tries for itself, once.
         let mut may_try_again = true;
-        // At the first look, the attempt that is under way began before this call. An attempt that
-        // a later look finds began after the first look: it claims another entry, or claims this
-        // one after the first attempt ended.
+        // At the first look, the load that is under way may have begun before this call. An attempt
+        // that a later look finds began after the first look: it claims another entry, or claims
+        // this one after the first attempt ended.
         let mut has_looked = false;
         let caller = Caller::GoesOn;
         loop {
@@ -77,11 +78,14 @@ where
                 }
             };
             let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
-            let error = match wanted {
+            let (error, was_tried) = match wanted {
                 Wanted::Any | Wanted::Of(_) => {
                     match self.load_or_wait(key, hash, unserved, caller).await {
                         Ok(kept) => return Ok(kept),
-                        Err(unread) => unread.error,
+                        Err(Unread { error, .. }) => {
+                            let was_tried = !error.is_refusal();
+                            (error, was_tried)
+                        }
                     }
                 }
                 Wanted::FromNow => {
@@ -89,7 +93,7 @@ where
                         Some(begun) => begun,
                         None => continue,
                     };
-                    let is_too_old = joined && !has_looked;
+                    let is_too_old = joined && !has_looked && flight.has_begun();
                     has_looked = true;
                     match self.wait(&flight, source).await? {
                         _ if is_too_old => continue,
@@ -104,11 +108,11 @@ where
                                 None => continue,
                             }
                         }
-                        Outcome::Failed(error) => error,
+                        Outcome::Failed(error) => (error, flight.has_begun()),
                     }
                 }
             };
-            if !(joined && may_try_again && error.is_refusal()) {
+            if was_tried || !(joined && may_try_again) {
                 return Err(error);
             }
             may_try_again = false;
@@ -268,7 +272,8 @@ where
     ///
     /// For a caller that has just written to the origin. A load that is running may have read the
     /// origin before that write, so this call waits for its end and then starts another. Callers
-    /// that wait together share that one. Other callers read the old value meanwhile, and may see
+    /// that wait together share that one. A load that still waits for its turn is joined, because
+    /// it reads the origin later. Other callers read the old value meanwhile, and may see
     /// the result of the earlier load for a moment. To stop both, use
     /// [`invalidate`](Self::invalidate), because no load from before it outlives it.
     ///

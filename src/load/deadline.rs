@@ -134,7 +134,7 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         }
         let pass = lock(&self.pass).take();
         let pass = pass.map(|mut pass| {
-            pass.ended(true, |changed| trace::breaker(name, changed));
+            pass.ended(Some(true), |changed| trace::breaker(name, changed));
             pass
         });
         if self.workers.is_none() {

@@ -319,8 +319,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         claim.take().abandon();
     }
 
-    /// The origin answered, or failed; told to the breakers.
-    pub(super) fn answered(&mut self, failed: bool) {
+    /// The origin answered, or failed, or was not asked; told to the breakers.
+    pub(super) fn answered(&mut self, failed: Option<bool>) {
         let name = &self.state.name;
         (self.pass).ended(failed, |changed| trace::breaker(name, changed));
     }

@@ -133,7 +133,10 @@ where
         };
         metrics::loaded(&self.state.name, self.reason, ended, took);
         if !late {
-            self.answered(matches!(ended, Ended::Failed));
+            self.answered(match &ending {
+                Ending::Failed(error) => error.blames_origin(),
+                _ => Some(matches!(ended, Ended::Failed)),
+            });
         }
         match ending {
             Ending::Made(new) => {

@@ -207,8 +207,11 @@ impl<K, V> Flight<K, V> {
         }
     }
 
-    /// Whether the loader has been called.
-    pub fn has_started(&self) -> bool {
+    /// Whether the load has begun. If not, it will see what this caller has done before.
+    pub fn has_begun(&self) -> bool {
+        // This exchange and the one in `set_alarm`, before the loader is called, have one order: of
+        // the two threads, the later one sees the earlier one.
+        self.alarmed.fetch_add(0, Ordering::AcqRel);
         self.load.get().is_some()
     }
 

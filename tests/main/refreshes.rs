@@ -200,6 +200,7 @@ fn a_refresh_from_now_joins_no_earlier_load() {
     let rig = rig();
     let mut earlier = refresh(&rig.cache, 1);
     assert!(is_pending(&mut earlier));
+    rig.tasks.poll_all();
     // These ask while that one runs, so they share the next one.
     let mut asked = [1; 3].map(|key| refresh_from_now(&rig.cache, key));
     assert!(asked.iter_mut().all(is_pending));
@@ -208,6 +209,7 @@ fn a_refresh_from_now_joins_no_earlier_load() {
     assert_eq!(*ready(earlier).unwrap(), 11);
     assert!(asked.iter_mut().all(is_pending));
     assert_eq!((rig.tasks.spawned(), *rig.seen()), (2, 11));
+    rig.tasks.poll_all();
     // This one asks after that began, so it is not enough for it.
     let mut later = refresh_from_now(&rig.cache, 1);
     assert!(is_pending(&mut later));
@@ -220,6 +222,60 @@ fn a_refresh_from_now_joins_no_earlier_load() {
     rig.end(2, End::Value(13));
     assert_eq!(*ready(later).unwrap(), 13);
     assert_eq!(rig.tasks.spawned(), 3);
+}
+
+/// A load that waits for its turn reads the origin after the call, so one load is enough.
+#[test]
+fn a_refresh_from_now_joins_a_load_that_has_not_begun() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_loads(1));
+    cache.insert(1, 10);
+    assert!(is_pending(&mut get(&cache, 2)));
+    tasks.poll_all();
+    let mut waiting = refresh(&cache, 1);
+    assert!(is_pending(&mut waiting));
+    let mut asked = refresh_from_now(&cache, 1);
+    assert!(is_pending(&mut asked));
+    gates.end(0, End::Value(2));
+    tasks.poll_all();
+    assert_eq!((gates.calls(), gates.key(1)), (2, 1));
+    // It has begun, so this call waits for the next load.
+    let mut later = refresh_from_now(&cache, 1);
+    assert!(is_pending(&mut later));
+    gates.end(1, End::Value(11));
+    tasks.poll_all();
+    assert_eq!(*ready(waiting).unwrap(), 11);
+    assert_eq!(*ready(asked).unwrap(), 11);
+    assert!(is_pending(&mut later));
+    tasks.poll_all();
+    gates.end(2, End::Value(12));
+    tasks.poll_all();
+    assert_eq!(*ready(later).unwrap(), 12);
+    assert_eq!(gates.calls(), 3);
+}
+
+/// The load that it joined was put off, or its turn never came. So the call tries for itself.
+#[test]
+fn a_refresh_from_now_loads_if_the_load_that_it_joined_never_began() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).max_loads(1).keep_late_loads(true));
+    cache.insert(1, 10);
+    assert!(is_pending(&mut get(&cache, 2)));
+    tasks.poll_all();
+    let mut waiting = refresh(&cache, 1);
+    assert!(is_pending(&mut waiting));
+    clock.advance(secs(29));
+    let mut asked = refresh_from_now(&cache, 1);
+    assert!(is_pending(&mut asked));
+    clock.advance(secs(1));
+    assert!(ready(waiting).unwrap_err().is_timeout());
+    assert!(is_pending(&mut asked));
+    gates.end(0, End::Value(2));
+    tasks.poll_all();
+    assert_eq!((gates.calls(), gates.key(1)), (2, 1));
+    gates.end(1, End::Value(11));
+    tasks.poll_all();
+    assert_eq!(*ready(asked).unwrap(), 11);
 }
 
 #[test]
@@ -245,6 +301,7 @@ fn a_refresh_from_now_of_a_key_that_is_being_loaded_loads_again() {
         let rig = rig();
         let mut first = get(&rig.cache, 5);
         assert!(is_pending(&mut first));
+        rig.tasks.poll_all();
         let mut asked = refresh_from_now(&rig.cache, 5);
         assert!(is_pending(&mut asked));
         rig.end(0, end);
@@ -260,6 +317,7 @@ fn a_refresh_from_now_outlives_a_load_that_hangs() {
     let rig = rig();
     let mut hung = refresh(&rig.cache, 1);
     assert!(is_pending(&mut hung));
+    rig.tasks.poll_all();
     let mut asked = refresh_from_now(&rig.cache, 1);
     assert!(is_pending(&mut asked));
     rig.clock.advance(secs(31));

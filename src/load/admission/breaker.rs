@@ -30,7 +30,10 @@ const MOST: usize = 10_000;
 /// started as a probe, whichever key asks first. While it runs, loads for which another load waits
 /// may start too, because the probe may read other keys. A probe that succeeds closes the breaker.
 ///
-/// "Not found" is a success, because the origin answered.
+/// "Not found" is a success, because the origin answered. The error of a read of a cache that the
+/// loader passes on counts as what it says about an origin: nothing, if that read loaded nothing,
+/// for example because it was recursive or overloaded. A probe that ends so leaves its turn to the
+/// next load.
 ///
 /// # Example
 ///
@@ -211,6 +214,17 @@ impl Circuit {
                 self.open(now)
             }
             // The end of a load that started before the breaker opened.
+            _ => None,
+        }
+    }
+
+    /// The probe ended, and says nothing about the origin. The next load is the probe.
+    pub(crate) fn undecided(&mut self, probe: u64, now: Tick) -> Option<BreakerState> {
+        match self.state {
+            CircuitState::HalfOpen { probe: number, .. } if probe == number => {
+                self.state = CircuitState::Open { until: now };
+                Some(BreakerState::Open)
+            }
             _ => None,
         }
     }

@@ -387,6 +387,12 @@ impl Gate {
         let now = self.now();
         state.ended(probe, failed, now)
     }
+
+    fn undecided(&self, probe: u64) -> Option<BreakerState> {
+        let mut state = lock(&self.state);
+        let now = self.now();
+        state.circuit.as_mut()?.undecided(probe, now)
+    }
 }
 
 impl Sleeper for Gate {
@@ -431,12 +437,17 @@ impl Permit {
         Ok(())
     }
 
-    /// The load ended; the breaker counts it. Returns the new state of the breaker if it changed.
-    pub fn ended(&mut self, failed: bool) -> Option<BreakerState> {
+    /// The load ended; the breaker counts it, unless its end says nothing about the origin, which is
+    /// `None`. Returns the new state of the breaker if it changed.
+    pub fn ended(&mut self, failed: Option<bool>) -> Option<BreakerState> {
         if !self.gate.has_breaker {
             return None;
         }
-        let changed = self.gate.ended(self.probe.take(), failed);
+        let changed = match (failed, self.probe.take()) {
+            (Some(failed), probe) => self.gate.ended(probe, failed),
+            (None, Some(probe)) => self.gate.undecided(probe),
+            (None, None) => None,
+        };
         if changed == Some(BreakerState::Open) {
             // The loads that wait are refused now, not when a permit is free.
             self.gate.hand_on();

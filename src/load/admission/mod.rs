@@ -348,8 +348,8 @@ impl Pass {
     }
 
     /// The load ended with an answer of the origin, or failed. It no longer counts as running.
-    /// `changed` gets each new state of a breaker.
-    pub(crate) fn ended(&mut self, failed: bool, changed: impl Fn(BreakerState)) {
+    /// For `failed` see [`Permit::ended`]; `changed` gets each new state of a breaker.
+    pub(crate) fn ended(&mut self, failed: Option<bool>, changed: impl Fn(BreakerState)) {
         self.leave();
         for permit in self.permits.iter_mut().flatten() {
             if let Some(state) = permit.ended(failed) {

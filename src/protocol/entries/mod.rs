@@ -294,7 +294,7 @@ impl<K: Eq, V> Entries<K, V> {
 
     /// The error of a caller that waited for a flight up to its deadline.
     pub fn timed_out(&self, flight: &Flight<K, V>) -> Error {
-        match flight.has_started() {
+        match flight.has_begun() {
             true => Error::timed_out(self.timing.timeout),
             false => Error::not_started(self.timing.timeout),
         }

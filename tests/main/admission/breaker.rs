@@ -234,3 +234,48 @@ fn a_probe_lasts_as_long_by_the_clock_of_a_budget_as_by_that_of_its_cache() {
     ahead.advance(NANO);
     assert!(is_pending(&mut get(&cache, 3)));
 }
+
+/// The error of a read of another cache.
+fn error_of(cache: &Cache<u64, u64>) -> everfresh::Error {
+    futures_lite::future::block_on(cache.get(&1)).unwrap_err()
+}
+
+#[test]
+fn what_the_origin_did_not_cause_is_no_failure_of_it() {
+    type Failed = Box<dyn Error + Send + Sync>;
+    let clock = ManualClock::new();
+    let not_found = error_of(&builder(&clock).compute(|_: &u64| None).build().unwrap());
+    let no_runtime = builder(&clock).load(async |key: &u64| *key);
+    let no_runtime = error_of(&no_runtime.build().unwrap());
+    assert!(not_found.is_not_found() && no_runtime.is_without_runtime());
+    // The same through another cache.
+    let error = no_runtime.clone();
+    let deeper = builder(&clock).try_compute(move |_: &u64| Err::<u64, _>(error.clone()));
+    let deeper = error_of(&deeper.build().unwrap());
+    let cache: Cache<u64, u64> = builder(&clock)
+        .breaker(breaker())
+        .try_compute(move |key: &u64| match key % 10 {
+            0 => Err(Failed::from("the origin is down")),
+            1 => Err(not_found.clone().into()),
+            2 => Err(no_runtime.clone().into()),
+            3 => Err(deeper.clone().into()),
+            _ => Ok(*key),
+        })
+        .build()
+        .unwrap();
+    let fails = |key: u64| {
+        assert!(cache.get_blocking(&key).unwrap_err().is_load_failure());
+        until("the load has ended", || cache.stats().running == 0);
+        cache.stats().breaker
+    };
+    for key in [10, 2, 3, 12, 13, 1, 20, 22, 23] {
+        assert_eq!(fails(key), BreakerState::Closed, "{key}");
+    }
+    assert_eq!(fails(30), BreakerState::Open);
+    // A probe that says nothing leaves the turn to the next load.
+    clock.advance(secs(5));
+    for key in [42, 43] {
+        assert_eq!(fails(key), BreakerState::Open);
+    }
+    assert_eq!(fails(41), BreakerState::Closed);
+}
