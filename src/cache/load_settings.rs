@@ -14,7 +14,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// refuses this setting with `load`, where it would have no effect, and together with
     /// [`threads`](Self::threads) or [`thread_name`](Self::thread_name), which make another pool.
     pub fn pool(mut self, pool: &Pool) -> Self {
-        self.runner.pool = Some(pool.clone());
+        self.settings.runner.pool = Some(pool.clone());
         self
     }
 
@@ -26,7 +26,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// core. A load that hangs keeps its thread. With `load` this setting would have no effect, so
     /// `build` refuses it.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.runner.threads = Some(threads);
+        self.settings.runner.threads = Some(threads);
         self
     }
 
@@ -36,7 +36,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// It must not contain a NUL character. With `load` this setting would have no effect, so
     /// `build` refuses it.
     pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
-        self.runner.thread_name = Some(prefix.into());
+        self.settings.runner.thread_name = Some(prefix.into());
         self
     }
 
@@ -73,7 +73,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn max_loads(mut self, loads: usize) -> Self {
-        self.admission.limits.loads = Some(loads);
+        self.settings.admission.limits.loads = Some(loads);
         self
     }
 
@@ -82,7 +82,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// Above it, callers of a missing key get an error that
     /// [`is_overloaded`](crate::Error::is_overloaded), and refreshes of stale values are put off.
     pub fn queue(mut self, loads: usize) -> Self {
-        self.admission.queue = Some(loads);
+        self.settings.admission.queue = Some(loads);
         self
     }
 
@@ -109,7 +109,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn load_rate(mut self, loads_per_second: u32) -> Self {
-        self.admission.limits.per_second = Some(loads_per_second);
+        self.settings.admission.limits.per_second = Some(loads_per_second);
         self
     }
 
@@ -117,7 +117,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// While it does, loads do not start, except for one probe at a time: see [`Breaker`].
     pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.admission.limits.breaker = Some(breaker);
+        self.settings.admission.limits.breaker = Some(breaker);
         self
     }
 
@@ -127,7 +127,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// loads and this cache has no [`max_loads`](Self::max_loads), only the budget limits it, so
     /// that its loads wait in one order with those of the other caches. See [`Budget`].
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.admission.budget = Some(budget.clone());
+        self.settings.admission.budget = Some(budget.clone());
         self
     }
 
@@ -158,7 +158,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn max_depth(mut self, loads: usize) -> Self {
-        self.max_depth = loads;
+        self.settings.max_depth = loads;
         self
     }
 
@@ -208,7 +208,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn run_on_caller(mut self, run: bool) -> Self {
-        self.runner.run_on_caller = Some(run);
+        self.settings.runner.run_on_caller = Some(run);
         self
     }
 
@@ -238,7 +238,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture) + Send + Sync + 'static) -> Self {
-        self.runner.spawner = Some(Box::new(spawn));
+        self.settings.runner.spawner = Some(Box::new(spawn));
         self
     }
 }

@@ -60,7 +60,7 @@ pub fn all_on_worker() {
 }
 
 /// Runs a computation for which this thread waits.
-pub(crate) fn run_here(compute: impl FnOnce() + Send) {
+pub(crate) fn run_here(compute: &mut (dyn FnMut() + Send)) {
     let loads = match computes() {
         Computes::Nothing => 0,
         Computes::OnCaller(loads) => loads,
