@@ -151,7 +151,8 @@ impl Error {
             | ErrorCause::TimedOut(_)
             | ErrorCause::Cancelled => Some(true),
             ErrorCause::NotFound => Some(false),
-            ErrorCause::Overloaded
+            ErrorCause::NotStarted(_)
+            | ErrorCause::Overloaded
             | ErrorCause::Unavailable(_)
             | ErrorCause::Recursive
             | ErrorCause::TooDeep(_)

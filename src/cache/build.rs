@@ -6,16 +6,18 @@ use std::hash::{BuildHasher, Hash};
 use std::hint::black_box;
 use std::time::Duration;
 
-use super::builder::Builder;
+use super::builder::{Builder, Settings};
 use crate::cache::Cache;
 use crate::cache::read::Core;
 use crate::error::{BuildError, grouped};
+use crate::load::admission::AdmissionSettings;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::pool_builder::check_threads;
+use crate::load::runner::Runner;
 use crate::load::runtime::Home;
 use crate::load::stack::STACK_PER_LOAD;
-use crate::load::state::CacheState;
+use crate::load::state::{CacheState, Common};
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
 use crate::protocol::removal::Removals;
@@ -84,60 +86,31 @@ where
     where
         S: BuildHasher + Send + Sync + 'static,
     {
-        self.check()?;
-        let max_entries = self.max_entries()?;
-        let policy = self.policy();
-        let clock = self
-            .clock
-            .unwrap_or_else(|| match self.fresh_for < COARSE_FROM {
-                true => Clock::precise(),
-                false => Clock::coarse(),
-            });
-        let timing = Timing {
-            // The `now` of a claim may lag by one step, and a claim must not end early.
-            claim_for: ticks(self.load_timeout)
-                .saturating_add(clock.step())
-                .min(LONGEST),
-            timeout: self.load_timeout,
-            rest_for: policy.backoff_from,
-        };
-        let name = self.runner.name.clone();
+        let (runner, checked) = self.settings.checked()?;
         let Some(make_start) = self.loader else {
             return Err(BuildError::setting(
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let (start, home) = make_start(self.runner)?;
-        check_depth(self.max_depth, &home)?;
-        let places = self.admission.max_loads(home.runs_on()).min(MOST_PLACES);
-        let admission = Arc::new(self.admission.admission(home.runs_on(), &clock));
-        let (max_weight, weigher) = self.weigher.map_or((u64::MAX, None), |(w, f)| (w, Some(f)));
-        let negative_capacity = self
-            .negative_capacity
-            .unwrap_or(max_entries.max(1_000) as u64);
-        let limits = Limits {
-            entries: max_entries,
-            weight: max_weight,
-            ways: (max_entries + places) * WAYS_PER_ENTRY,
-        };
+        let (start, home) = make_start(runner)?;
+        check_depth(checked.max_depth, &home)?;
+        let Parts {
+            limits,
+            timing,
+            negative_capacity,
+            common,
+        } = checked.parts(home);
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
         let state = Arc::new(CacheState {
-            name: name.into(),
-            policy,
-            clock,
-            counters: Counters::default(),
-            weigher,
+            common,
+            weigher: self.weigher,
             negative: NegativeCache::new(negative_capacity),
-            admission,
-            home,
-            cache: OnceLock::new(),
-            max_depth: self.max_depth,
         });
         let (start, fleet) = match self.level {
             None => (start, None),
             Some(connect) => {
-                let (start, level) = connect(max_entries, &entries, &state, start);
+                let (start, level) = connect(limits.entries, &entries, &state, start);
                 (start, Some(level))
             }
         };
@@ -148,6 +121,87 @@ where
             start,
             fleet,
         }))
+    }
+}
+
+/// Settings that are in order, before the loader has said where it runs.
+struct Checked {
+    name: Arc<str>,
+    policy: Policy,
+    clock: Clock,
+    admission: AdmissionSettings,
+    max_entries: usize,
+    max_weight: u64,
+    negative_capacity: u64,
+    max_depth: usize,
+}
+
+/// What the parts of a cache are made from.
+struct Parts {
+    limits: Limits,
+    timing: Timing,
+    negative_capacity: u64,
+    common: Common,
+}
+
+impl Checked {
+    fn parts(self, home: Arc<Home>) -> Parts {
+        let Checked { policy, clock, .. } = self;
+        let runs_on = home.runs_on();
+        let places = self.admission.max_loads(runs_on).min(MOST_PLACES);
+        Parts {
+            limits: Limits {
+                entries: self.max_entries,
+                weight: self.max_weight,
+                ways: (self.max_entries + places) * WAYS_PER_ENTRY,
+            },
+            timing: Timing {
+                // The `now` of a claim may lag by one step, and a claim must not end early.
+                claim_for: ticks(policy.load_timeout)
+                    .saturating_add(clock.step())
+                    .min(LONGEST),
+                timeout: policy.load_timeout,
+                rest_for: policy.backoff_from,
+            },
+            negative_capacity: self.negative_capacity,
+            common: Common {
+                name: self.name,
+                policy,
+                counters: Counters::default(),
+                admission: Arc::new(self.admission.admission(runs_on, &clock)),
+                clock,
+                home,
+                cache: OnceLock::new(),
+                max_depth: self.max_depth,
+            },
+        }
+    }
+}
+
+impl Settings {
+    fn checked(self) -> Result<(Runner, Checked), BuildError> {
+        self.check()?;
+        let max_entries = self.max_entries()?;
+        let policy = self.policy();
+        let clock = self
+            .clock
+            .unwrap_or_else(|| match self.fresh_for < COARSE_FROM {
+                true => Clock::precise(),
+                false => Clock::coarse(),
+            });
+        let checked = Checked {
+            name: self.runner.name.as_str().into(),
+            policy,
+            clock,
+            admission: self.admission,
+            max_entries,
+            max_weight: self.max_weight.unwrap_or(u64::MAX),
+            negative_capacity: self
+                .negative_capacity
+                .unwrap_or(max_entries.max(1_000) as u64),
+            max_depth: self.max_depth,
+        };
+        Ok((self.runner, checked))
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -172,7 +226,7 @@ where
                 "must be 1 to 4 294 967 296 entries",
             )?;
         }
-        if let Some((weight, _)) = self.weigher {
+        if let Some(weight) = self.max_weight {
             require(weight > 0, "max_weight", &weight, "must be at least 1")?;
             require(
                 self.capacity.is_some() || weight <= MAX_WEIGHT_ALONE,
@@ -234,10 +288,10 @@ where
 
     /// The number of entries, if there is memory for them.
     fn max_entries(&self) -> Result<usize, BuildError> {
-        let (entries, of) = match (self.capacity, &self.weigher) {
+        let (entries, of) = match (self.capacity, self.max_weight) {
             (Some(capacity), _) => (capacity, format!("`capacity` is {}", grouped(capacity))),
-            (None, Some((weight, _))) => (
-                entries_for(*weight),
+            (None, Some(weight)) => (
+                entries_for(weight),
                 format!(
                     "`max_weight` is {}, `capacity` is not given",
                     grouped(weight)
@@ -274,10 +328,10 @@ where
 impl<K, V, S> fmt::Debug for Builder<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("name", &self.runner.name)
-            .field("capacity", &self.capacity)
-            .field("fresh_for", &self.fresh_for)
-            .field("stale_for", &self.stale_for)
+            .field("name", &self.settings.runner.name)
+            .field("capacity", &self.settings.capacity)
+            .field("fresh_for", &self.settings.fresh_for)
+            .field("stale_for", &self.settings.stale_for)
             .field("has_loader", &self.loader.is_some())
             .finish_non_exhaustive()
     }

@@ -38,10 +38,21 @@ type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>
 ///
 /// A time limit of [`Duration::MAX`] is for ever, and so is one above nine years.
 pub struct Builder<K, V, S = RandomState> {
+    pub(super) settings: Settings,
+    pub(super) hasher: S,
+    pub(super) weigher: Option<Weigher<K, V>>,
+    pub(super) listener: Option<Listener<K, V>>,
+    pub(super) level: Option<Connect<K, V>>,
+    pub(super) loader: Option<MakeStart<K, V>>,
+}
+
+/// The settings that do not depend on the types of key and value. The code that checks them is
+/// compiled once, not for each cache.
+pub(super) struct Settings {
     pub(super) runner: Runner,
     pub(super) admission: AdmissionSettings,
-    pub(super) hasher: S,
     pub(super) capacity: Option<usize>,
+    pub(super) max_weight: Option<u64>,
     pub(super) fresh_for: Duration,
     pub(super) stale_for: Duration,
     pub(super) stale_if_error_for: Option<Duration>,
@@ -53,16 +64,11 @@ pub struct Builder<K, V, S = RandomState> {
     pub(super) max_depth: usize,
     pub(super) negative_capacity: Option<u64>,
     pub(super) clock: Option<Clock>,
-    pub(super) weigher: Option<(u64, Weigher<K, V>)>,
-    pub(super) listener: Option<Listener<K, V>>,
-    pub(super) level: Option<Connect<K, V>>,
-    pub(super) loader: Option<MakeStart<K, V>>,
 }
 
-impl<K, V> Cache<K, V> {
-    /// Starts to configure a cache: 10 000 entries, fresh for 60 s, then stale for 60 s.
-    pub fn builder() -> Builder<K, V> {
-        Builder {
+impl Settings {
+    fn new() -> Self {
+        Settings {
             runner: Runner {
                 name: "everfresh".to_owned(),
                 pool: None,
@@ -73,8 +79,8 @@ impl<K, V> Cache<K, V> {
                 run_on_caller: None,
             },
             admission: AdmissionSettings::default(),
-            hasher: RandomState::default(),
             capacity: None,
+            max_weight: None,
             fresh_for: Duration::from_secs(60),
             stale_for: Duration::from_secs(60),
             stale_if_error_for: None,
@@ -86,6 +92,16 @@ impl<K, V> Cache<K, V> {
             max_depth: 128,
             negative_capacity: None,
             clock: None,
+        }
+    }
+}
+
+impl<K, V> Cache<K, V> {
+    /// Starts to configure a cache: 10 000 entries, fresh for 60 s, then stale for 60 s.
+    pub fn builder() -> Builder<K, V> {
+        Builder {
+            settings: Settings::new(),
+            hasher: RandomState::default(),
             weigher: None,
             listener: None,
             level: None,
@@ -99,7 +115,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// It must not contain a NUL character, because the name of a thread cannot.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.runner.name = name.into();
+        self.settings.runner.name = name.into();
         self
     }
 
@@ -116,7 +132,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// such read of the same key loads again. An insert is always kept; it may take the place of a
     /// load, whose callers still get the result, which is then not kept.
     pub fn capacity(mut self, entries: usize) -> Self {
-        self.capacity = Some(entries);
+        self.settings.capacity = Some(entries);
         self
     }
 
@@ -156,7 +172,8 @@ impl<K, V, S> Builder<K, V, S> {
     where
         F: Fn(&K, &V) -> u32 + Send + Sync + 'static,
     {
-        self.weigher = Some((weight, Box::new(weigher)));
+        self.settings.max_weight = Some(weight);
+        self.weigher = Some(Box::new(weigher));
         self
     }
 
@@ -202,7 +219,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// [`Duration::MAX`] is for ever: such a value is never stale and never refreshed.
     pub fn fresh_for(mut self, duration: Duration) -> Self {
-        self.fresh_for = duration;
+        self.settings.fresh_for = duration;
         self
     }
 
@@ -217,7 +234,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// after the load ended, even if the value expires sooner. With [`Duration::MAX`] there is no
     /// hard limit.
     pub fn stale_for(mut self, duration: Duration) -> Self {
-        self.stale_for = duration;
+        self.settings.stale_for = duration;
         self
     }
 
@@ -228,7 +245,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// After `stale_for` and before the end of this window, callers wait for the refresh and get
     /// the old value if it fails.
     pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
-        self.stale_if_error_for = Some(duration);
+        self.settings.stale_if_error_for = Some(duration);
         self
     }
 
@@ -265,7 +282,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// a cache after the fork instead. Fork while no other thread uses the cache, because a lock
     /// that another thread holds at that moment stays locked in the child.
     pub fn load_timeout(mut self, duration: Duration) -> Self {
-        self.load_timeout = duration;
+        self.settings.load_timeout = duration;
         self
     }
 
@@ -292,7 +309,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keep_late_loads(mut self, keep: bool) -> Self {
-        self.runner.keep_late_loads = Some(keep);
+        self.settings.runner.keep_late_loads = Some(keep);
         self
     }
 
@@ -303,14 +320,14 @@ impl<K, V, S> Builder<K, V, S> {
     /// During the backoff a stale value is served, and callers of a key without a value get the
     /// error of the last attempt at once. `refresh` does not wait for it.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.backoff = (first, longest);
+        self.settings.backoff = (first, longest);
         self
     }
 
     /// How long the cache remembers that a key was not found, after the loader returned `None` or
     /// [`Loaded::not_found`](crate::Loaded::not_found). Default: 1 s.
     pub fn not_found_for(mut self, duration: Duration) -> Self {
-        self.not_found_for = duration;
+        self.settings.not_found_for = duration;
         self
     }
 
@@ -322,7 +339,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// size of their texts: large errors leave room for fewer keys, and the text of an error above
     /// 4 MB is not kept.
     pub fn negative_capacity(mut self, keys: u64) -> Self {
-        self.negative_capacity = Some(keys);
+        self.settings.negative_capacity = Some(keys);
         self
     }
 
@@ -332,7 +349,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// At `r` reads a second and a load that takes `c` seconds the refresh starts on average
     /// `beta * c * (ln(r * beta * c) + 0.577)` seconds early, at most half the fresh time.
     pub fn beta(mut self, beta: f64) -> Self {
-        self.beta = beta;
+        self.settings.beta = beta;
         self
     }
 
@@ -340,14 +357,14 @@ impl<K, V, S> Builder<K, V, S> {
     /// fresh time, so that values that were loaded together do not become stale together. Default:
     /// 0.
     pub fn jitter(mut self, part: f64) -> Self {
-        self.jitter = part;
+        self.settings.jitter = part;
         self
     }
 
     /// The source of time. Default: [`Clock::coarse`] where the soft limit is at least 400 ms, else
     /// [`Clock::precise`].
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
-        self.clock = Some(clock.into());
+        self.settings.clock = Some(clock.into());
         self
     }
 
@@ -355,21 +372,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// chooses, use [`std::hash::RandomState`].
     pub fn hasher<T: BuildHasher>(self, hasher: T) -> Builder<K, V, T> {
         Builder {
+            settings: self.settings,
             hasher,
-            runner: self.runner,
-            admission: self.admission,
-            capacity: self.capacity,
-            fresh_for: self.fresh_for,
-            stale_for: self.stale_for,
-            stale_if_error_for: self.stale_if_error_for,
-            load_timeout: self.load_timeout,
-            backoff: self.backoff,
-            beta: self.beta,
-            jitter: self.jitter,
-            not_found_for: self.not_found_for,
-            max_depth: self.max_depth,
-            negative_capacity: self.negative_capacity,
-            clock: self.clock,
             weigher: self.weigher,
             listener: self.listener,
             level: self.level,

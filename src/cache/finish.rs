@@ -1,12 +1,15 @@
 //! The end of a read that was not served at once: it waits, and is counted.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
 
 use crate::cache::cached::{Cached, Kept, Source};
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed, Unserved};
 use crate::error::Error;
 use crate::load::runtime::Caller;
+use crate::sync::future::poll_out_of_line;
 
 /// The error of a read that got no value.
 pub(crate) struct Unread {
@@ -35,26 +38,28 @@ where
         &self,
         key: &Q,
         hash: u64,
-        unserved: Unserved<K, V>,
+        mut unserved: Unserved<K, V>,
         caller: Caller,
     ) -> Result<Kept<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
-        let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
-        let mut result = self.load_or_wait(key, hash, unserved, caller).await;
-        if joined
-            && result
-                .as_ref()
-                .is_err_and(|unread| unread.error.is_overloaded())
-        {
+        let mut joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
+        let result = loop {
+            let mut reading = pin!(self.load_or_wait(key, hash, unserved, caller));
+            let result = poll_fn(|cx| poll_out_of_line(reading.as_mut(), cx)).await;
+            let is_refused = |unread: &Unread| unread.error.is_overloaded();
+            if !(joined && result.as_ref().is_err_and(is_refused)) {
+                break result;
+            }
             // The value expired during its refresh, which was then put off. There may be room for a
             // load by now, so this caller tries for itself, once.
-            result = match self.read_kept(key, hash, caller) {
-                Ok(kept) => Ok(kept),
-                Err(unserved) => self.load_or_wait(key, hash, unserved, caller).await,
+            joined = false;
+            unserved = match self.read_kept(key, hash, caller) {
+                Ok(kept) => break Ok(kept),
+                Err(unserved) => unserved,
             };
-        }
+        };
         let waited = |kept: &Kept<K, V>| {
             matches!(
                 kept.source(),

@@ -14,7 +14,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// refuses this setting with `load`, where it would have no effect, and together with
     /// [`threads`](Self::threads) or [`thread_name`](Self::thread_name), which make another pool.
     pub fn pool(mut self, pool: &Pool) -> Self {
-        self.runner.pool = Some(pool.clone());
+        self.settings.runner.pool = Some(pool.clone());
         self
     }
 
@@ -26,7 +26,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// core. A load that hangs keeps its thread. With `load` this setting would have no effect, so
     /// `build` refuses it.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.runner.threads = Some(threads);
+        self.settings.runner.threads = Some(threads);
         self
     }
 
@@ -36,7 +36,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// It must not contain a NUL character. With `load` this setting would have no effect, so
     /// `build` refuses it.
     pub fn thread_name(mut self, prefix: impl Into<String>) -> Self {
-        self.runner.thread_name = Some(prefix.into());
+        self.settings.runner.thread_name = Some(prefix.into());
         self
     }
 
@@ -73,7 +73,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn max_loads(mut self, loads: usize) -> Self {
-        self.admission.limits.loads = Some(loads);
+        self.settings.admission.limits.loads = Some(loads);
         self
     }
 
@@ -84,7 +84,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// [`is_overloaded`](crate::Error::is_overloaded) only when so many loads wait for which
     /// callers wait. So at most twice as many wait in all.
     pub fn queue(mut self, loads: usize) -> Self {
-        self.admission.queue = Some(loads);
+        self.settings.admission.queue = Some(loads);
         self
     }
 
@@ -111,7 +111,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn load_rate(mut self, loads_per_second: u32) -> Self {
-        self.admission.limits.per_second = Some(loads_per_second);
+        self.settings.admission.limits.per_second = Some(loads_per_second);
         self
     }
 
@@ -119,7 +119,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// While it does, loads do not start, except for one probe at a time: see [`Breaker`].
     pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.admission.limits.breaker = Some(breaker);
+        self.settings.admission.limits.breaker = Some(breaker);
         self
     }
 
@@ -132,7 +132,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// With `compute` and a budget of more loads than the pool has threads, `max_loads` is at most
     /// the number of threads, because a load that has a permit must not wait for a thread.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.admission.budget = Some(budget.clone());
+        self.settings.admission.budget = Some(budget.clone());
         self
     }
 
@@ -168,7 +168,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn max_depth(mut self, loads: usize) -> Self {
-        self.max_depth = loads;
+        self.settings.max_depth = loads;
         self
     }
 
@@ -218,7 +218,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn run_on_caller(mut self, run: bool) -> Self {
-        self.runner.run_on_caller = Some(run);
+        self.settings.runner.run_on_caller = Some(run);
         self
     }
 
@@ -248,7 +248,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn spawner(mut self, spawn: impl Fn(BoxFuture) + Send + Sync + 'static) -> Self {
-        self.runner.spawner = Some(Box::new(spawn));
+        self.settings.runner.spawner = Some(Box::new(spawn));
         self
     }
 }

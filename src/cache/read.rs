@@ -22,7 +22,6 @@ use crate::protocol::publish::ClaimGuard;
 use crate::protocol::table::Place;
 use crate::protocol::times::Times;
 use crate::protocol::wait_graph::WaitNode;
-use crate::rng::with_rng;
 use crate::sync::{Arc, Held};
 use crate::time::clock::Tick;
 
@@ -182,15 +181,10 @@ where
     /// done first.
     #[inline(always)]
     fn fast_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
-        let draw = |times: &Times| self.draws_early(times, now);
+        let draw = |times: &Times| self.state.policy.draw_early(times, now);
         let condition = self.entries.fast_state(entry, now, draw)?;
         self.count(condition, now, entry.times.fresh_until());
         Some(condition)
-    }
-
-    #[inline(never)]
-    fn draws_early(&self, times: &Times, now: Tick) -> bool {
-        with_rng(|rng| self.state.policy.draws_early(times, now, rng))
     }
 
     #[inline(always)]

@@ -10,7 +10,6 @@ use crate::fleet::PendingWrite;
 use crate::load::loader::Loaded;
 use crate::protocol::entry::{Entry, EvictionState};
 use crate::protocol::fifo::generation;
-use crate::rng::with_rng;
 use crate::store::StoreError;
 use crate::sync::Arc;
 use crate::sync::runtime::block_on;
@@ -106,7 +105,7 @@ where
             weight: self.state.weigh(&key, &value),
         };
         let policy = &self.state.policy;
-        let times = with_rng(|rng| policy.times(&loaded, now, None, None, rng));
+        let times = policy.draw_times(loaded.given(), now, None, None);
         let entry = Arc::new(Entry::ready(key, value, times, eviction_state));
         self.write(hash, WriteOp::<_, _, K>::Insert(entry))
     }

@@ -17,17 +17,14 @@
 //! the load (the load registers, sets the alarm, and then reads the clock once more); the alarm of
 //! a deadline that was renewed since (the clock has not reached the deadline, so nothing happens).
 
-use std::time::Duration;
-
 use crate::error::Error;
 use crate::load::admission::Pass;
 use crate::load::job::GiveBack;
-use crate::load::state::CacheState;
+use crate::load::state::{CacheState, Common};
 use crate::load::workers::{Overdue, Workers};
 use crate::observe::reason::LoadReason;
 use crate::observe::trace;
 use crate::protocol::publish::Expiry;
-use crate::rng::with_rng;
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Weak, lock};
 use crate::time::alarm::Sleeper;
 
@@ -63,9 +60,14 @@ impl Phase {
 
 /// Held by the running load; its flight knows it weakly.
 pub(super) struct Deadline<K, V> {
-    phase: Phase,
     expiry: Expiry<K, V>,
     state: Arc<CacheState<K, V>>,
+    running: Running,
+}
+
+/// A load that runs, with what it gives back at its deadline.
+pub(super) struct Running {
+    phase: Phase,
     reason: LoadReason,
     lease: Option<Arc<dyn GiveBack>>,
     /// The pool on which the load runs, if it cannot be interrupted.
@@ -77,19 +79,15 @@ pub(super) struct Deadline<K, V> {
     replacement: Mutex<Option<Overdue>>,
 }
 
-impl<K, V> Deadline<K, V> {
+impl Running {
     pub(super) fn new(
-        expiry: Expiry<K, V>,
-        state: Arc<CacheState<K, V>>,
         reason: LoadReason,
         lease: Option<Arc<dyn GiveBack>>,
         workers: Option<Weak<Workers>>,
         pass: Pass,
     ) -> Self {
-        Deadline {
+        Running {
             phase: Phase::running(),
-            expiry,
-            state,
             reason,
             lease,
             workers,
@@ -98,43 +96,19 @@ impl<K, V> Deadline<K, V> {
         }
     }
 
-    /// The load is over; returns whether it was overdue, and the permits that it has left.
-    pub(super) fn end(&self) -> (bool, Option<Pass>) {
+    fn end(&self) -> (bool, Option<Pass>) {
         let late = self.phase.end();
         (late, lock(&self.pass).take())
     }
 
-    /// Completes when the load is overdue.
-    pub(super) async fn passed(&self) {
-        self.expiry.flight().ended(|| self.phase.is_overdue()).await;
-    }
-}
-
-impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
-    fn wake(&self) {
-        let now = self.state.clock.now();
-        if now < self.expiry.deadline() || !self.phase.pass() {
-            return;
-        }
-        let CacheState {
-            policy,
-            counters,
-            name,
-            ..
-        } = &*self.state;
-        let failures = self.expiry.failures();
-        let rest = with_rng(|rng| policy.backoff(failures, rng));
-        counters.timed_out();
-        // Before the waiting callers learn of it, because they may trace it as well.
-        trace::load_timed_out(name, self.reason, failures + 1, Duration::from_nanos(rest));
-        let error = Error::timed_out(policy.load_timeout);
-        self.expiry.expire(error, now.saturating_add(rest));
+    /// The claim has ended at the deadline; the load goes on.
+    fn goes_on(&self, common: &Common) {
         if let Some(lease) = &self.lease {
             lease.give_back();
         }
         let pass = lock(&self.pass).take();
         let pass = pass.map(|mut pass| {
-            pass.ended(Some(true), |changed| trace::breaker(name, changed));
+            pass.ended(Some(true), |changed| trace::breaker(&common.name, changed));
             pass
         });
         if self.workers.is_none() {
@@ -144,9 +118,49 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         if let Some(workers) = self.workers.as_ref().and_then(Weak::upgrade) {
             // If the load has ended meanwhile, this is the last reference to the deadline, and the
             // replacement ends with it.
-            *lock(&self.replacement) = self.state.replace_worker(&workers);
+            *lock(&self.replacement) = common.replace_worker(&workers);
         }
         // Only now, because the next load may start here and needs the spare worker.
         drop(pass);
+    }
+}
+
+impl<K, V> Deadline<K, V> {
+    pub(super) fn new(
+        expiry: Expiry<K, V>,
+        state: Arc<CacheState<K, V>>,
+        running: Running,
+    ) -> Self {
+        Deadline {
+            expiry,
+            state,
+            running,
+        }
+    }
+
+    /// The load is over; returns whether it was overdue, and the permits that it has left.
+    pub(super) fn end(&self) -> (bool, Option<Pass>) {
+        self.running.end()
+    }
+
+    /// Completes when the load is overdue.
+    pub(super) async fn passed(&self) {
+        let is_overdue = || self.running.phase.is_overdue();
+        self.expiry.flight().ended(is_overdue).await;
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
+    fn wake(&self) {
+        let (state, running) = (&*self.state, &self.running);
+        let now = state.clock.now();
+        if now < self.expiry.deadline() || !running.phase.pass() {
+            return;
+        }
+        // Before the waiting callers learn of it, because they may trace it as well.
+        let rest = state.timed_out(running.reason, self.expiry.failures());
+        let error = Error::timed_out(state.policy.load_timeout);
+        self.expiry.expire(error, now.saturating_add(rest));
+        running.goes_on(state);
     }
 }

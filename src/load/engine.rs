@@ -82,7 +82,12 @@ where
     let _edge = outer.map(|outer| outer.wait_for(job.claim.flight().wait_node()));
     // No worker is lost at the deadline.
     let workers = Weak::new();
-    run_here(|| isolated(|| job.compute(f, workers)));
+    let mut job = Some(job);
+    run_here(&mut || {
+        if let Some(job) = job.take() {
+            isolated(|| job.compute(f, workers.clone()));
+        }
+    });
 }
 
 /// A loader for I/O-bound work, on a runtime.

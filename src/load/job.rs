@@ -18,7 +18,6 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
-use crate::rng::with_rng;
 use crate::sync::Arc;
 use crate::sync::runtime::Runtime;
 use crate::time::clock::Tick;
@@ -66,11 +65,11 @@ type Remember<K, V> =
     fn(&CacheState<K, V>, ClaimGuard<K, V>, Answer, Error, Tick, Tick, u32) -> bool;
 
 impl<K, V> Attempt<K, V> {
-    /// The claim, to be ended by the caller.
-    pub(super) fn take(mut self) -> ClaimGuard<K, V> {
+    /// The claim, to be ended by the caller. Nothing asks for it afterwards.
+    pub(super) fn take(&mut self) -> ClaimGuard<K, V> {
         match self.claim.take() {
             Some(claim) => claim,
-            None => unreachable!("an attempt loses its claim only together with itself"),
+            None => unreachable!("the claim of a job ends once"),
         }
     }
 
@@ -86,7 +85,7 @@ impl<K, V> Deref for Attempt<K, V> {
     fn deref(&self) -> &ClaimGuard<K, V> {
         match &self.claim {
             Some(claim) => claim,
-            None => unreachable!("an attempt loses its claim only together with itself"),
+            None => unreachable!("a job asks for its claim before it ends it"),
         }
     }
 }
@@ -101,9 +100,7 @@ impl<K, V> Drop for Attempt<K, V> {
                 // Its waiters read again, unless they have been answered.
                 return claim.abandon();
             }
-            let rest = with_rng(|rng| state.policy.backoff(failures, rng));
-            state.counters.dropped();
-            trace::load_dropped(&state.name, self.reason, Duration::from_nanos(rest));
+            let rest = state.dropped(self.reason, failures);
             match claim.entry().is_loading() {
                 true => {
                     let error = Error::cancelled();
@@ -194,7 +191,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Ends the job with a value that another process made. `None` if user code panicked.
     pub(crate) fn found(
-        self,
+        mut self,
         value: V,
         times: Times,
         now: Tick,
@@ -235,23 +232,17 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         )))
     }
 
-    pub(super) fn publish(self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published {
-        let Job {
-            claim,
-            reason,
-            state,
-            lease,
-            ..
-        } = self;
-        let failed_before = claim.failures() > 0;
-        let published = claim.take().publish(new.clone(), made, now);
+    pub(super) fn publish(&mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published {
+        let state = &*self.state;
+        let failed_before = self.claim.failures() > 0;
+        let published = self.claim.take().publish(new.clone(), made, now);
         state.counters.published(published);
-        trace::published(&state.name, reason, published);
+        trace::published(&state.name, self.reason, published);
         if failed_before && published == Published::Yes {
             // The next failure of this key counts as the first.
             state.negative.forget(&new.key);
         }
-        if let Some(lease) = lease {
+        if let Some(lease) = self.lease.take() {
             lease.publish(new, published);
         }
         published
@@ -259,9 +250,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Ends the job untried, because another process failed. The backoff is that of a failure, but
     /// no failure is counted.
-    pub(crate) fn cool(self, error: Error, rest: Tick) {
-        let Job { claim, state, .. } = self;
-        let (claim, now) = (claim.take(), state.clock.now());
+    pub(crate) fn cool(mut self, error: Error, rest: Tick) {
+        let state = &*self.state;
+        let (claim, now) = (self.claim.take(), state.clock.now());
         match claim.entry().is_loading() {
             true => {
                 state.remember(claim, Answer::Failed, error, now, rest, 0);
@@ -272,10 +263,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Ends the job untried, because its turn did not come before its deadline. The key does not
     /// rest, because the loader is not to blame.
-    pub(super) fn too_late(self, now: Tick) {
-        let Job { claim, state, .. } = self;
-        let error = Error::not_started(state.policy.load_timeout);
-        claim.take().rest(error, now);
+    pub(super) fn too_late(mut self, now: Tick) {
+        let error = Error::not_started(self.state.policy.load_timeout);
+        self.claim.take().rest(error, now);
     }
 
     /// Gives the claim back untried, because the loader has no room.
@@ -289,34 +279,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// would no longer be served without a load. The next caller then tries again. A load that was
     /// refused leaves no negative entry, because there may be room for the next load.
     pub(super) fn postpone(self, error: Error) {
-        let rest = with_rng(|rng| self.state.policy.backoff(0, rng));
-        self.state.counters.shed(self.reason);
-        trace::not_tried(&self.state.name, self.reason);
+        let rest = self.state.postponed(self.reason);
         self.put_off(error, rest);
     }
 
     /// Gives the claim back untried, for so long. Its lease ends with it.
-    pub(super) fn put_off(self, error: Error, rest: Tick) {
-        let Job {
-            claim,
-            reason,
-            state,
-            ..
-        } = self;
-        let times = &claim.entry().times;
-        let limit = match reason {
+    pub(super) fn put_off(mut self, error: Error, rest: Tick) {
+        let times = &self.claim.entry().times;
+        let limit = match self.reason {
             LoadReason::Early => times.fresh_until(),
             LoadReason::Stale => times.stale_until(),
             LoadReason::Cold => 0,
         };
-        let until = state.clock.now().saturating_add(rest).min(limit);
-        claim.take().rest(error, until);
+        let until = self.state.clock.now().saturating_add(rest).min(limit);
+        self.claim.take().rest(error, until);
     }
 
     /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
-    pub(super) fn abandon(self) {
-        let Job { claim, .. } = self;
-        claim.take().abandon();
+    pub(super) fn abandon(mut self) {
+        self.claim.take().abandon();
     }
 
     /// The origin answered, or failed, or was not asked; told to the breakers.

@@ -89,6 +89,14 @@ pub struct Loaded<V> {
     pub(crate) stale_if_error_for: Option<Duration>,
 }
 
+/// The times that a [`Loaded`] gives itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Given {
+    pub(crate) fresh_for: Option<Duration>,
+    pub(crate) stale_for: Option<Duration>,
+    pub(crate) stale_if_error_for: Option<Duration>,
+}
+
 impl<V> Loaded<V> {
     /// A value with the times of the cache.
     pub fn new(value: V) -> Self {
@@ -158,6 +166,14 @@ impl<V> Loaded<V> {
     pub fn stale_if_error_for(mut self, duration: Duration) -> Self {
         self.stale_if_error_for = Some(duration);
         self
+    }
+
+    pub(crate) fn given(&self) -> Given {
+        Given {
+            fresh_for: self.fresh_for,
+            stale_for: self.stale_for,
+            stale_if_error_for: self.stale_if_error_for,
+        }
     }
 
     /// The value, unless there is none.

@@ -36,7 +36,7 @@ impl Help for Task {
         if on_worker() {
             // What panics here is the `Drop` of a user's value, which is no concern of the load
             // that waits.
-            isolated(|| run_here(|| self.run()));
+            isolated(|| run_here(&mut || self.run()));
         }
     }
 }

@@ -8,17 +8,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::error::{BuildError, Error};
-use crate::load::deadline::Deadline;
+use crate::load::deadline::{Deadline, Running};
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Load, Loaded, Request, Returned};
 use crate::load::workers::Workers;
 use crate::observe::metrics::{self, Ended};
-use crate::observe::trace::{self, TraceSpan};
+use crate::observe::trace::TraceSpan;
 use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{Answer, Published};
-use crate::rng::with_rng;
 use crate::sync::{Arc, Weak};
 use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
@@ -93,13 +92,12 @@ where
             return None;
         }
         self.state.counters.started(self.reason);
+        let lease = self.lease.as_ref().map(|lease| lease.at_deadline());
+        let running = Running::new(self.reason, lease, workers, self.pass.take());
         let deadline = Arc::new(Deadline::new(
             self.claim.expiry(),
             self.state.clone(),
-            self.reason,
-            self.lease.as_ref().map(|lease| lease.at_deadline()),
-            workers,
-            self.pass.take(),
+            running,
         ));
         let sleeper: Arc<dyn Sleeper> = deadline.clone();
         let flight = self.claim.flight();
@@ -140,10 +138,9 @@ where
         }
         match ending {
             Ending::Made(new) => {
-                let late = late.then(|| self.state.clone());
                 let published = self.publish(new, Made::Here, now);
-                if let Some(state) = late {
-                    state.counters.late(published == Published::Yes);
+                if late {
+                    self.state.counters.late(published == Published::Yes);
                 }
             }
             Ending::NotFound(loaded) => self.not_found(&loaded, now, late),
@@ -167,7 +164,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let policy = &self.state.policy;
         let old = self.claim.entry();
         let cost = (!old.is_loading()).then(|| old.times.cost());
-        let times = with_rng(|rng| policy.times(&loaded, now, cost, Some(took), rng));
+        let times = policy.draw_times(loaded.given(), now, cost, Some(took));
         match self.entry(&mut loaded.value, times) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
@@ -175,27 +172,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Ends a load for which the system has no thread.
-    pub(super) fn not_started(self, error: BuildError) {
+    pub(super) fn not_started(mut self, error: BuildError) {
         let now = self.state.clock.now();
         self.fail(Error::failed(error), false, now);
     }
 
     /// Ends a load that failed, or in which user code panicked.
-    pub(super) fn fail(self, error: Error, panicked: bool, now: Tick) {
-        let Job {
-            claim,
-            reason,
-            state,
-            lease,
-            ..
-        } = self;
-        state.counters.failed();
-        let failures = claim.failures();
-        let rest = with_rng(|rng| state.policy.backoff(failures, rng));
-        let pause = Duration::from_nanos(rest);
+    pub(super) fn fail(&mut self, error: Error, panicked: bool, now: Tick) {
+        let state = &*self.state;
+        let failures = self.claim.failures();
         // Before the waiting callers learn of it, because they may trace it as well.
-        trace::load_failed(&state.name, reason, panicked, failures + 1, pause);
-        let claim = claim.take();
+        let rest = state.failed(self.reason, panicked, failures);
+        let claim = self.claim.take();
         match claim.entry().is_loading() {
             true => {
                 // After its deadline the key rests already, and the failure changes nothing.
@@ -207,36 +195,32 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             }
             false => claim.fail(error, now.saturating_add(rest)),
         }
-        if let Some(lease) = lease {
-            lease.failed(pause);
+        if let Some(lease) = self.lease.take() {
+            lease.failed(Duration::from_nanos(rest));
         }
     }
 
     /// Ends a load whose future was dropped at its deadline. The deadline has ended the claim; the
     /// rest of a missing key moves from its placeholder to a negative entry.
-    fn time_out(self, now: Tick) {
-        let Job { claim, state, .. } = self;
-        if let Some((until, failures)) = claim.rest_of_placeholder() {
+    fn time_out(&mut self, now: Tick) {
+        let state = &*self.state;
+        if let Some((until, failures)) = self.claim.rest_of_placeholder() {
             let error = Error::timed_out(state.policy.load_timeout);
             let rest = until.saturating_sub(now);
-            state.remember(claim.take(), Answer::Failed, error, now, rest, failures);
+            let claim = self.claim.take();
+            state.remember(claim, Answer::Failed, error, now, rest, failures);
         }
     }
 
-    fn not_found(self, loaded: &Loaded<V>, now: Tick, late: bool) {
-        let Job {
-            claim,
-            state,
-            lease,
-            ..
-        } = self;
+    fn not_found(&mut self, loaded: &Loaded<V>, now: Tick, late: bool) {
+        let state = &*self.state;
         let rest = loaded.fresh_for.map_or(state.policy.not_found_for, ticks);
         let (answer, error) = (Answer::NotFound, Error::not_found());
-        let removed = state.remember(claim.take(), answer, error, now, rest, 0);
+        let removed = state.remember(self.claim.take(), answer, error, now, rest, 0);
         if late {
             state.counters.late(removed);
         }
-        if let Some(lease) = lease {
+        if let Some(lease) = self.lease.take() {
             lease.not_found();
         }
     }

@@ -55,7 +55,7 @@ pub fn all_on_worker() {
 }
 
 /// Runs a computation for which this thread waits.
-pub(crate) fn run_here(compute: impl FnOnce() + Send) {
+pub(crate) fn run_here(compute: &mut (dyn FnMut() + Send)) {
     if let Some(left) = room().unwrap_or(ON_CALLER).checked_sub(1) {
         let _outer = Outer(exchange(Some(left)));
         return compute();

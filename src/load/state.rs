@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::Admission;
@@ -10,6 +12,7 @@ use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::runtime::Home;
 use crate::load::workers::{Overdue, Workers};
+use crate::observe::reason::LoadReason;
 use crate::observe::stats::{Counters, Stats};
 use crate::observe::trace;
 use crate::panics::discard;
@@ -23,18 +26,33 @@ use crate::time::clock::{Clock, Tick};
 /// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
 /// while jobs run.
 pub(crate) struct CacheState<K, V> {
+    pub(crate) common: Common,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) negative: NegativeCache<K>,
+}
+
+/// The part that does not depend on the types of key and value. Its code is compiled once, not for
+/// each cache.
+pub(crate) struct Common {
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
-    pub(crate) weigher: Option<Weigher<K, V>>,
-    pub(crate) negative: NegativeCache<K>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) home: Arc<Home>,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// The largest number of loads that wait one for another.
     pub(crate) max_depth: usize,
+}
+
+impl<K, V> Deref for CacheState<K, V> {
+    type Target = Common;
+
+    #[inline]
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -80,6 +98,22 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
 }
 
 impl<K, V> CacheState<K, V> {
+    /// Records that the load that runs on this thread, if any, waits for an attempt that starts.
+    pub(crate) fn deepen(&self, flight: &Flight<K, V>) -> Result<(), Error> {
+        let depth = self.depth()?;
+        if depth > 0 {
+            flight.wait_node().below(depth);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
+        let weigher = self.weigher.as_ref();
+        weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))
+    }
+}
+
+impl Common {
     /// The counts since the last reset, and what is under way now.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.counters.snapshot();
@@ -97,15 +131,6 @@ impl<K, V> CacheState<K, V> {
         }
     }
 
-    /// Records that the load that runs on this thread, if any, waits for an attempt that starts.
-    pub(crate) fn deepen(&self, flight: &Flight<K, V>) -> Result<(), Error> {
-        let depth = self.depth()?;
-        if depth > 0 {
-            flight.wait_node().below(depth);
-        }
-        Ok(())
-    }
-
     /// Replaces the worker of a load that is past its deadline, until the guard is dropped.
     pub(crate) fn replace_worker(&self, pool: &Arc<Workers>) -> Option<Overdue> {
         let overdue = pool.overdue();
@@ -116,8 +141,35 @@ impl<K, V> CacheState<K, V> {
         overdue
     }
 
-    pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
-        let weigher = self.weigher.as_ref();
-        weigher.map_or(Weight::ZERO, |weigh| Weight::new(weigh(key, value)))
+    /// Counts a load that failed after so many failures; returns how long its key rests.
+    pub(super) fn failed(&self, reason: LoadReason, panicked: bool, failures: u32) -> Tick {
+        self.counters.failed();
+        let rest = self.policy.draw_backoff(failures);
+        let pause = Duration::from_nanos(rest);
+        trace::load_failed(&self.name, reason, panicked, failures + 1, pause);
+        rest
+    }
+
+    /// The same for a load that passed its deadline.
+    pub(super) fn timed_out(&self, reason: LoadReason, failures: u32) -> Tick {
+        self.counters.timed_out();
+        let rest = self.policy.draw_backoff(failures);
+        trace::load_timed_out(&self.name, reason, failures + 1, Duration::from_nanos(rest));
+        rest
+    }
+
+    /// The same for a load that its runtime dropped.
+    pub(super) fn dropped(&self, reason: LoadReason, failures: u32) -> Tick {
+        self.counters.dropped();
+        let rest = self.policy.draw_backoff(failures);
+        trace::load_dropped(&self.name, reason, Duration::from_nanos(rest));
+        rest
+    }
+
+    /// The same for a load that was not tried.
+    pub(super) fn postponed(&self, reason: LoadReason) -> Tick {
+        self.counters.shed(reason);
+        trace::not_tried(&self.name, reason);
+        self.policy.draw_backoff(0)
     }
 }

@@ -8,7 +8,7 @@ use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
 use crate::protocol::times::Times;
-use crate::sync::{Arc, AtomicU8, Ordering, Slot};
+use crate::sync::{Arc, AtomicU8, Held, Ordering, Slot};
 use crate::time::clock::Tick;
 
 /// The largest use count. A hit on a saturated count writes nothing.
@@ -131,6 +131,12 @@ impl<K, V> Entry<K, V> {
         self.uses = AtomicU8::new(eviction_state.uses);
         self.mark = AtomicU8::new(eviction_state.promoted.into());
         self.generation = eviction_state.generation;
+    }
+
+    /// The flight of its last attempt, out of line because a hit does not ask for it.
+    #[inline(never)]
+    pub fn last_flight(&self) -> Option<Held<Flight<K, V>>> {
+        self.flight.load()
     }
 
     pub fn value(&self) -> Option<&V> {

@@ -31,7 +31,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::{Membership, Place};
-use crate::sync::{Arc, AtomicU64, Ordering, yield_now};
+use crate::sync::{Arc, AtomicU64, Held, Ordering, yield_now};
 use crate::time::clock::Tick;
 
 pub struct Limit {
@@ -236,13 +236,13 @@ impl<K, V> Entries<K, V> {
         drop_later: &mut DropLater<Entry<K, V>>,
     ) {
         let worth = |entry: &Entry<K, V>| match entry.is_loading() {
-            _ if is_idle(entry, now) => (0, 0, 0),
+            _ if is_idle(entry, now) => Some((0, 0, 0)),
             // The load that began last has done the least work.
-            true => (1, 0, Tick::MAX - deadline(entry)),
-            false => (2, entry.uses(), entry.times.created()),
+            true => Some((1, 0, Tick::MAX - deadline(entry))),
+            false => Some((2, entry.uses(), entry.times.created())),
         };
         let is_full = self.table.is_unchanged(set, seen);
-        if is_full && !self.evict_least(set, now, worth, |_| true, drop_later) {
+        if is_full && !self.evict_least(set, now, &worth, drop_later) {
             // Other threads are about to fill the ways or to free them, and may need this core.
             yield_now();
         }
@@ -269,8 +269,7 @@ impl<K, V> Entries<K, V> {
 
     /// Evicts the least valuable value of a set; false if the set has none.
     fn evict_value(&self, set: usize, now: Tick, drop_later: &mut DropLater<Entry<K, V>>) -> bool {
-        let is_value = |entry: &Entry<K, V>| !entry.is_loading();
-        self.evict_least(set, now, |entry| worth(entry, now), is_value, drop_later)
+        self.evict_least(set, now, &|entry| worth(entry, now), drop_later)
     }
 
     /// Evicts the least valuable value of a set that was seen to hold nothing else, for a load,
@@ -282,26 +281,36 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) {
-        let values = (self.table.items(set)).filter(|(_, entry)| !entry.is_loading());
-        if let Some((place, entry)) = values.min_by_key(|(_, entry)| worth(entry, now)) {
+        if let Some((place, entry)) = self.least(set, &|entry| worth(entry, now)) {
             drop(self.evict(place, entry, seen, now, drop_later));
         }
     }
 
-    /// Evicts the entry of a set that is worth least, of those that count; false if none does.
+    /// The entry of a set that is worth least, of those that have a worth.
+    fn least(
+        &self,
+        set: usize,
+        worth: &dyn Fn(&Entry<K, V>) -> Option<Worth>,
+    ) -> Option<(Place, Held<Entry<K, V>>)> {
+        let items = self.table.items(set);
+        let worths = items.filter_map(|(place, entry)| Some((worth(&entry)?, place, entry)));
+        let least = worths.min_by_key(|(worth, ..)| *worth)?;
+        Some((least.1, least.2))
+    }
+
+    /// Evicts the [`least`](Self::least) entry of a set; false if there is none.
     ///
     /// Also true if another thread removed or replaced that entry first. There may be room then, so
     /// the caller looks again. At each further look some thread has made progress.
-    fn evict_least<W: Ord>(
+    #[inline(never)]
+    fn evict_least(
         &self,
         set: usize,
         now: Tick,
-        worth: impl Fn(&Entry<K, V>) -> W,
-        counts: impl Fn(&Entry<K, V>) -> bool,
+        worth: &dyn Fn(&Entry<K, V>) -> Option<Worth>,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
-        let items = (self.table.items(set)).filter(|(_, entry)| counts(entry));
-        let Some((place, victim)) = items.min_by_key(|(_, entry)| worth(entry)) else {
+        let Some((place, victim)) = self.least(set, worth) else {
             return false;
         };
         if let Some(removed) = self.remove_entry(place, victim.arc(), Cause::of(&victim, now)) {
@@ -336,10 +345,13 @@ impl<K, V> Entries<K, V> {
 
     /// Removes the tombstone of a key that [`evict_idle`](Self::evict_idle) has left in the table;
     /// false if there is none.
-    pub fn clear_tombstone(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> bool {
-        let found = self.table.find(hash, |entry| is_key(&entry.key));
+    pub fn clear_tombstone(&self, hash: u64, key: &K) -> bool
+    where
+        K: Eq,
+    {
+        let found = self.resident(hash, key);
         let is_closed = |entry: &Entry<K, V>| {
-            let flight = entry.flight.load();
+            let flight = entry.last_flight();
             entry.is_loading() && flight.is_some_and(|flight| flight.is_closed())
         };
         let found = found.filter(|(_, entry)| is_closed(entry));
@@ -347,10 +359,13 @@ impl<K, V> Entries<K, V> {
     }
 }
 
-/// The order in which the values of a set are evicted.
-fn worth<K, V>(value: &Entry<K, V>, now: Tick) -> impl Ord + use<K, V> {
-    let alive = value.is_servable(now);
-    (alive, value.uses(), value.times.created())
+/// The order in which the entries of a set are evicted.
+type Worth = (u8, u8, Tick);
+
+/// The worth of a value; `None` for a load.
+fn worth<K, V>(entry: &Entry<K, V>, now: Tick) -> Option<Worth> {
+    let alive = entry.is_servable(now);
+    (!entry.is_loading()).then(|| (alive.into(), entry.uses(), entry.times.created()))
 }
 
 /// Whether an entry holds its place for nothing: it may not be served, and no attempt for it is

@@ -250,7 +250,7 @@ impl<K, V> ClaimGuard<K, V> {
     fn cooled(&self) -> Option<Cooled> {
         let cooled = self.entry.claim_word.cooled()?;
         // After a later claim the entry has a later flight, and that claim's end left the word.
-        let flight = self.entry.flight.load()?;
+        let flight = self.entry.last_flight()?;
         (self.entry.is_loading() && flight.token() == self.token).then_some(cooled)
     }
 

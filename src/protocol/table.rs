@@ -241,6 +241,7 @@ impl<T> Table<T> {
     }
 
     /// The item in the table at this place.
+    #[inline(never)]
     pub fn item_at(&self, place: Place) -> Option<Held<T>> {
         self.seen_at(place).map(|(held, _)| held)
     }

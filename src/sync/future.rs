@@ -80,6 +80,16 @@ fn block_on_pinned<T>(
     }
 }
 
+/// Polls a future that threads and tasks wait for: its code is then compiled once, not for each of
+/// them.
+#[inline(never)]
+pub(crate) fn poll_out_of_line<F: Future>(
+    future: Pin<&mut F>,
+    context: &mut Context<'_>,
+) -> Poll<F::Output> {
+    future.poll(context)
+}
+
 /// The output of the future that is ready first, or of `first` if both are.
 pub(crate) async fn or<T>(first: impl Future<Output = T>, second: impl Future<Output = T>) -> T {
     let (mut first, mut second) = (pin!(first), pin!(second));

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::load::loader::Loaded;
+use crate::load::loader::Given;
 use crate::protocol::times::{Lifetime, Times};
+use crate::rng::with_rng;
 use crate::time::clock::{Tick, ticks};
 
 /// `ln(1e9)`: a draw has a chance above 1e-9 only in the last `WINDOW * beta * cost` before the
@@ -45,9 +46,9 @@ impl Policy {
     ///
     /// `previous_cost` is the average so far, and `took` is the newest measurement. Either may be
     /// unknown. An average of zero also means unknown: it belongs to a value that was inserted.
-    pub(crate) fn times<V>(
+    pub(crate) fn times(
         &self,
-        loaded: &Loaded<V>,
+        given: Given,
         created: Tick,
         previous_cost: Option<Tick>,
         took: Option<Tick>,
@@ -60,7 +61,7 @@ impl Policy {
             }
             (before, took) => took.or(before).unwrap_or(0),
         };
-        let fresh_for = loaded.fresh_for.map_or(self.fresh_for, ticks);
+        let fresh_for = given.fresh_for.map_or(self.fresh_for, ticks);
         // Jitter only shortens: no value is fresh for longer than configured.
         let fresh_for = match self.jitter > 0.0 && fresh_for != Tick::MAX {
             true => (fresh_for as f64 * (1.0 - self.jitter * rng.random::<f64>())) as Tick,
@@ -69,11 +70,22 @@ impl Policy {
         Times::new(Lifetime {
             created,
             fresh_for,
-            stale_for: loaded.stale_for.map_or(self.stale_for, ticks),
-            error_for: loaded.stale_if_error_for.map_or(self.error_for, ticks),
+            stale_for: given.stale_for.map_or(self.stale_for, ticks),
+            error_for: given.stale_if_error_for.map_or(self.error_for, ticks),
             early_for: self.early_for(fresh_for, cost),
             cost,
         })
+    }
+
+    /// [`times`](Self::times) with this thread's generator.
+    pub(crate) fn draw_times(
+        &self,
+        given: Given,
+        created: Tick,
+        previous_cost: Option<Tick>,
+        took: Option<Tick>,
+    ) -> Times {
+        with_rng(|rng| self.times(given, created, previous_cost, took, rng))
     }
 
     pub(crate) fn early_for(&self, fresh_for: Tick, cost: Tick) -> Tick {
@@ -87,6 +99,11 @@ impl Policy {
         scale > 0.0 && exceeds(rng.next_u64(), left / scale)
     }
 
+    /// [`draws_early`](Self::draws_early) with this thread's generator.
+    pub(crate) fn draw_early(&self, times: &Times, now: Tick) -> bool {
+        with_rng(|rng| self.draws_early(times, now, rng))
+    }
+
     /// How long to rest after the attempt that followed `failures` failures.
     ///
     /// The rest doubles up to a limit. A random part of it, at most half, is taken off, so that
@@ -95,6 +112,11 @@ impl Policy {
         let doubled = self.backoff_from.saturating_mul(1 << failures.min(63));
         let longest = doubled.min(self.backoff_to);
         longest - (longest as f64 * 0.5 * rng.random::<f64>()) as Tick
+    }
+
+    /// [`backoff`](Self::backoff) with this thread's generator.
+    pub(crate) fn draw_backoff(&self, failures: u32) -> Tick {
+        with_rng(|rng| self.backoff(failures, rng))
     }
 }
 

@@ -29,7 +29,7 @@ fn policy(beta: f64) -> Policy {
 }
 
 fn times(policy: &Policy, rng: &mut SmallRng) -> Times {
-    policy.times(&Loaded::new(()), 0, Some(COST), None, rng)
+    policy.times(Loaded::new(()).given(), 0, Some(COST), None, rng)
 }
 
 /// Poisson reads at `rate` a second over one epoch, from the start of the early window on.
@@ -117,9 +117,9 @@ fn without_a_claim_a_hot_key_would_start_e_to_the_one_over_beta_refreshes() {
 #[test]
 fn the_window_is_capped_and_beta_zero_closes_it() {
     let mut rng = SmallRng::seed_from_u64(4);
-    let slow = policy(1.0).times(&Loaded::new(()), 0, Some(10 * FRESH), None, &mut rng);
+    let slow = policy(1.0).times(Loaded::new(()).given(), 0, Some(10 * FRESH), None, &mut rng);
     assert_eq!(slow.early_from(), FRESH / 2);
-    let off = policy(0.0).times(&Loaded::new(()), 0, Some(COST), None, &mut rng);
+    let off = policy(0.0).times(Loaded::new(()).given(), 0, Some(COST), None, &mut rng);
     assert_eq!(off.early_from(), FRESH);
     assert!(!policy(0.0).draws_early(&off, FRESH - 1, &mut rng));
 }

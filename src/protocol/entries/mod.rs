@@ -12,7 +12,7 @@ use crate::protocol::fifo::{Queues, generation};
 use crate::protocol::flight::{Flight, Outcome};
 use crate::protocol::publish::ClaimGuard;
 use crate::protocol::removal::{Cause, Removals};
-use crate::protocol::table::{Inserted, Place, Table};
+use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
 use crate::sync::{Arc, Held, yield_now};
 use crate::time::clock::Tick;
@@ -143,6 +143,17 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.find(hash, |entry| is_key(&entry.key))
     }
 
+    /// [`find`](Self::find) for writes, out of line.
+    #[inline(never)]
+    pub(super) fn resident(&self, hash: u64, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
+        self.find(hash, |other| other == key)
+    }
+
+    /// The membership of a set in which the key is missing.
+    fn missing(&self, hash: u64, key: &K) -> Option<Membership> {
+        self.table.missing(hash, |other| other.key == *key)
+    }
+
     /// How an entry past its `early_from` is served, if that needs no claim: either no claim is
     /// available now, or the entry is fresh and the X-Fetch draw says no. Writes nothing.
     #[inline(always)]
@@ -221,7 +232,7 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
     ) -> Option<ClaimGuard<K, V>> {
         self.end_overdue(entry, now);
-        let last = || entry.flight.load().map(|flight| flight.token());
+        let last = || entry.last_flight().map(|flight| flight.token());
         let token = entry
             .claim_word
             .try_claim(now, self.timing.claim_for, last)?;
@@ -233,7 +244,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn end_overdue(&self, entry: &Entry<K, V>, now: Tick) {
         if let ClaimState::Claimed { deadline } = entry.claim_word.state() {
             if deadline <= now {
-                let flight = entry.flight.load().map(|flight| flight.arc().clone());
+                let flight = entry.last_flight().map(|flight| flight.arc().clone());
                 if let Some(flight) = flight {
                     flight.wake_load();
                 }
@@ -263,7 +274,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
         let flight = match entry.claim_word.current() {
             Some(token) => self.flight_of(entry, token),
-            None => entry.flight.load()?.arc().clone(),
+            None => entry.last_flight()?.arc().clone(),
         };
         (!flight.is_closed()).then_some(flight)
     }
@@ -275,7 +286,7 @@ impl<K: Eq, V> Entries<K, V> {
     /// the claimant has asked for it: from then on the entry holds this flight or a later one.
     fn flight_of(&self, entry: &Entry<K, V>, token: ClaimToken) -> Arc<Flight<K, V>> {
         loop {
-            let current = entry.flight.load();
+            let current = entry.last_flight();
             if let Some(flight) = &current {
                 if !token.is_after(flight.token()) {
                     return flight.arc().clone();
@@ -328,9 +339,8 @@ impl<K: Eq, V> Entries<K, V> {
         );
         let set = self.table.set_of(hash);
         loop {
-            let is_key = |other: &K| *other == entry.key;
-            let Some(seen) = self.table.missing(hash, |other| is_key(&other.key)) else {
-                match self.clear_tombstone(hash, is_key) {
+            let Some(seen) = self.missing(hash, &entry.key) else {
+                match self.clear_tombstone(hash, &entry.key) {
                     true => continue,
                     false => return Begun::Exists,
                 }
@@ -394,7 +404,7 @@ impl<K: Eq, V> Entries<K, V> {
     ) -> bool {
         let set = self.table.set_of(hash);
         loop {
-            match self.table.find(hash, |other| other.key == new.key) {
+            match self.resident(hash, &new.key) {
                 Some((place, old)) if old.is_loading() => {
                     // Removed, not replaced: only its own load replaces a placeholder, so a load
                     // that fails at this moment cannot remove the new value.
@@ -425,7 +435,7 @@ impl<K: Eq, V> Entries<K, V> {
                         return false;
                     }
                     // Keys are compared without the permit, because that runs the user's code.
-                    let Some(seen) = self.table.missing(hash, |other| other.key == new.key) else {
+                    let Some(seen) = self.missing(hash, &new.key) else {
                         continue;
                     };
                     let admitted = self.admit(set, Need::entry(new.weight), now, drop_later);
