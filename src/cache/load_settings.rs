@@ -64,7 +64,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// ```
     /// use everfresh::Cache;
     ///
-    /// // Never more than eight queries at once, however many values become stale together.
+    /// // Never more than eight reports at once, however many become stale together.
     /// let reports: Cache<u64, String> = Cache::builder()
     ///     .max_loads(8)
     ///     .compute(|id: &u64| format!("report {id}"))

@@ -23,17 +23,21 @@ use crate::time::clock::Clock;
 /// ```
 /// use everfresh::{Budget, Cache};
 ///
+/// # #[cfg(feature = "tokio")]
+/// # tokio::runtime::Runtime::new()?.block_on(async {
 /// let database = Budget::new(10)?;
 /// let users: Cache<u64, String> = Cache::builder()
 ///     .budget(&database)
-///     .compute(|id: &u64| format!("user {id}"))
+///     .load(async |id: &u64| format!("user {id}"))
 ///     .build()?;
 /// let orders: Cache<u64, String> = Cache::builder()
 ///     .budget(&database)
-///     .compute(|id: &u64| format!("order {id}"))
+///     .load(async |id: &u64| format!("order {id}"))
 ///     .build()?;
-/// assert_eq!(*users.get_blocking(&7)?, "user 7");
-/// assert_eq!(*orders.get_blocking(&7)?, "order 7");
+/// assert_eq!(*users.get(&7).await?, "user 7");
+/// assert_eq!(*orders.get(&7).await?, "order 7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
