@@ -131,8 +131,8 @@ impl Error {
         )
     }
 
-    /// Whether this failure of a loader counts as one of its origin. `None` if it says nothing about
-    /// the origin, because the loader passed on the error of a read that asked no origin.
+    /// Whether this failure of a loader counts as one of its origin. `None` if it says nothing
+    /// about the origin, because the loader passed on the error of a read that asked no origin.
     pub(crate) fn blames_origin(&self) -> Option<bool> {
         let errors = self.sources().take(MAX_SOURCES);
         let Some(Error(cause)) = errors.filter_map(|source| source.downcast_ref()).last() else {

@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::load::admission::Pass;
+use crate::load::admission::{CountedOverdue, Pass};
 use crate::load::job::GiveBack;
 use crate::load::state::CacheState;
 use crate::load::workers::{Overdue, Workers};
@@ -73,6 +73,8 @@ pub(super) struct Deadline<K, V> {
     /// The permits of the load. A computation gives them back at its deadline, because it has a
     /// spare worker then; an async load keeps them until its future is dropped.
     pass: Mutex<Option<Pass>>,
+    /// Kept until the load is over, if it goes on after its deadline.
+    counted: Mutex<Option<CountedOverdue>>,
     /// Kept until the load is over.
     replacement: Mutex<Option<Overdue>>,
 }
@@ -94,6 +96,7 @@ impl<K, V> Deadline<K, V> {
             lease,
             workers,
             pass: Mutex::new(Some(pass)),
+            counted: Mutex::new(None),
             replacement: Mutex::new(None),
         }
     }
@@ -125,6 +128,11 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         let failures = self.expiry.failures();
         let rest = with_rng(|rng| policy.backoff(failures, rng));
         counters.timed_out();
+        if self.workers.is_some() || policy.keep_late_loads {
+            // If the load has ended meanwhile, this is the last reference to the deadline.
+            let counted = CountedOverdue::new(self.state.admission.clone());
+            *lock(&self.counted) = Some(counted);
+        }
         // Before the waiting callers learn of it, because they may trace it as well.
         trace::load_timed_out(name, self.reason, failures + 1, Duration::from_nanos(rest));
         let error = Error::timed_out(policy.load_timeout);

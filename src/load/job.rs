@@ -274,6 +274,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// rest, because the loader is not to blame.
     pub(super) fn too_late(self, now: Tick) {
         let Job { claim, state, .. } = self;
+        state.counters.never_started();
         let error = Error::timed_out(state.policy.load_timeout);
         claim.take().rest(error, now);
     }
@@ -315,7 +316,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
     pub(super) fn abandon(self) {
-        let Job { claim, .. } = self;
+        let Job { claim, state, .. } = self;
+        if claim.flight().token().deadline() <= state.clock.now() {
+            state.counters.never_started();
+        }
         claim.take().abandon();
     }
 

@@ -118,6 +118,8 @@ fn every_counter_of_a_cache_is_recorded_and_right() {
         ("everfresh_loads_total early", stats.refreshes_early),
         ("everfresh_load_failures_total", stats.failed),
         ("everfresh_load_timeouts_total", stats.timed_out),
+        ("everfresh_never_started_total", stats.never_started),
+        ("everfresh_loads_overdue", stats.overdue),
         (
             "everfresh_late_results_total discarded",
             stats.late_discarded,

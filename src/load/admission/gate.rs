@@ -437,8 +437,8 @@ impl Permit {
         Ok(())
     }
 
-    /// The load ended; the breaker counts it, unless its end says nothing about the origin, which is
-    /// `None`. Returns the new state of the breaker if it changed.
+    /// The load ended; the breaker counts it, unless its end says nothing about the origin, which
+    /// is `None`. Returns the new state of the breaker if it changed.
     pub fn ended(&mut self, failed: Option<bool>) -> Option<BreakerState> {
         if !self.gate.has_breaker {
             return None;
