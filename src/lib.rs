@@ -262,4 +262,9 @@ pub mod model {
         ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, SlotCache,
     };
     pub use crate::time::alarm::{Alarms, Nap, Sleeper};
+
+    /// The error of a load that takes too long.
+    pub fn time_out() -> crate::Error {
+        crate::Error::timed_out(std::time::Duration::ZERO)
+    }
 }

@@ -118,10 +118,7 @@ fn takeover_against_a_failure() {
     run_model(Two, || {
         let cache = filled();
         let old = claim(&cache, STALE);
-        let old = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, old, STALE_RESTED)
-        });
+        let old = spawn(move || fail(old, STALE_RESTED));
         let later = won(read(&cache, KEY, STALE_LATE));
         old.join().unwrap();
         if let Some(later) = later {
@@ -253,7 +250,7 @@ fn two_that_saw_one_value_and_a_result() {
 
 #[test]
 fn two_that_saw_one_value_and_a_failure() {
-    two_that_saw_one_value(|cache, claim| fail(cache, claim, EXPIRED));
+    two_that_saw_one_value(|_, claim| fail(claim, EXPIRED));
 }
 
 /// P4: a caller that comes after an `invalidate` neither gets the value that it saw replaced, nor

@@ -14,7 +14,6 @@ use crate::run_model;
 
 /// A load that runs, without its loader.
 struct Load {
-    cache: Arc<Cache>,
     phase: Phase,
     expiry: Expiry<u8, u64>,
     timed_out: AtomicUsize,
@@ -25,7 +24,7 @@ impl Load {
     fn wake(&self) {
         if self.phase.pass() {
             self.timed_out.fetch_add(1, Relaxed);
-            self.expiry.expire(self.cache.timed_out(), EXPIRED_LATE);
+            self.expiry.expire(time_out(), EXPIRED_LATE);
         }
     }
 }
@@ -38,7 +37,6 @@ fn the_end_of_a_load_against_its_deadline() {
         let claim = claim(&cache, EXPIRED);
         let flight = claim.flight().clone();
         let load = Arc::new(Load {
-            cache: cache.clone(),
             phase: Phase::running(),
             expiry: claim.expiry(),
             timed_out: AtomicUsize::new(0),

@@ -187,10 +187,7 @@ fn eviction_against_not_found() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
-        let refresher = spawn({
-            let cache = cache.clone();
-            move || end_without_value(&cache, claim)
-        });
+        let refresher = spawn(move || end_without_value(claim));
         let evicted = evict(&cache, STALE);
         assert!(
             evicted != refresher.join().unwrap(),

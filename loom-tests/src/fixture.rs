@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everfresh::Error;
+pub use everfresh::model::time_out;
 use everfresh::model::{
     Answer, Begun, ClaimGuard, DropLater, Entries, Entry, EvictionState, Flight, Held, Lifetime,
     Limits, Made, Outcome, Place, Published, Read, Removals, Times, Timing, Weight, generation,
@@ -222,15 +223,15 @@ pub fn publish_weighing(
 
 /// Ends a claim as a load that found no value; returns whether it removed exactly the claimed
 /// entry.
-pub fn end_without_value(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
+pub fn end_without_value(claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = None;
-    claim.remove(cache.timed_out(), Answer::NotFound, |it| left = Some(it));
+    claim.remove(time_out(), Answer::NotFound, |it| left = Some(it));
     left.expect("`commit` is called")
 }
 
 /// Ends a claim as a load that failed.
-pub fn fail(cache: &Cache, claim: ClaimGuard<u8, u64>, until: u64) {
-    claim.fail(cache.timed_out(), until);
+pub fn fail(claim: ClaimGuard<u8, u64>, until: u64) {
+    claim.fail(time_out(), until);
 }
 
 /// Of a late load with the value 1 and the load that may have taken it over, with the value 2, one
@@ -245,8 +246,8 @@ pub fn assert_first_counts(cache: &Cache, late: Published, took_over: Option<Pub
 }
 
 /// The deadline of a load that goes on. Its claim rests until then.
-pub fn expire(cache: &Cache, claim: &ClaimGuard<u8, u64>, until: u64) {
-    claim.expiry().expire(cache.timed_out(), until);
+pub fn expire(claim: &ClaimGuard<u8, u64>, until: u64) {
+    claim.expiry().expire(time_out(), until);
 }
 
 pub fn wait(flight: &Flight<u8, u64>) -> Outcome<u8, u64> {
@@ -300,7 +301,7 @@ impl Called {
     pub fn ended_or_reads(self, cache: &Cache) -> Result<u64, Error> {
         match &self {
             Called::Waits(flight) if matches!(flight.outcome(), Some(Outcome::Superseded)) => {
-                peek(cache, KEY).ok_or_else(|| cache.timed_out())
+                peek(cache, KEY).ok_or_else(time_out)
             }
             _ => self.ended(),
         }

@@ -97,10 +97,7 @@ fn joined_and_failed() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, EXPIRING);
-        let refresher = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, claim, EXPIRED_LATE)
-        });
+        let refresher = spawn(move || fail(claim, EXPIRED_LATE));
         let called = get(&cache, KEY, EXPIRED, |_| panic!("a second refresh"));
         assert!(called.wait().is_err());
         refresher.join().unwrap();
@@ -115,7 +112,7 @@ fn failure_against_a_reader() {
         let cache = filled();
         let loader = spawn({
             let cache = cache.clone();
-            move || won(read(&cache, KEY, EXPIRED)).map(|claim| fail(&cache, claim, EXPIRED_LATE))
+            move || won(read(&cache, KEY, EXPIRED)).map(|claim| fail(claim, EXPIRED_LATE))
         });
         let (place, entry) = find(&cache, KEY).expect("the entry is resident");
         let cools = matches!(entry.claim_word.state(), ClaimState::Cooling { .. });
@@ -258,10 +255,7 @@ fn explicit_claim_after_a_failure() {
         let cache = filled();
         let failing = claim(&cache, EXPIRED);
         let first = failing.flight().clone();
-        let failing = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, failing, EXPIRED_LATE)
-        });
+        let failing = spawn(move || fail(failing, EXPIRED_LATE));
         // The caller learns of the failure and asks again.
         let next = first.has_ended().then(|| claim_explicitly(&cache));
         match next {

@@ -13,9 +13,9 @@ use crate::fixture::*;
 use crate::run_model;
 
 /// Ends a claim as a load that failed after its deadline; returns whether the placeholder left.
-fn fail_late(cache: &Cache, claim: ClaimGuard<u8, u64>) -> bool {
+fn fail_late(claim: ClaimGuard<u8, u64>) -> bool {
     let mut left = false;
-    claim.remove(cache.timed_out(), Answer::Failed, |it| left = it);
+    claim.remove(time_out(), Answer::Failed, |it| left = it);
     left
 }
 
@@ -28,10 +28,7 @@ fn result_against_its_deadline() {
         let kept = find(&cache, KEY).expect("the entry is resident");
         let claim = claim(&cache, STALE);
         let expiry = claim.expiry();
-        let deadline = spawn({
-            let cache = cache.clone();
-            move || expiry.expire(cache.timed_out(), STALE_RESTED)
-        });
+        let deadline = spawn(move || expiry.expire(time_out(), STALE_RESTED));
         assert_eq!(publish(claim, 1, STALE_LATE), Published::Yes);
         deadline.join().unwrap();
         assert_eq!(peek(&cache, KEY), Some(1));
@@ -54,10 +51,7 @@ fn deadline_against_a_reader() {
         let cache = filled();
         let claim = claim(&cache, EXPIRED);
         let expiry = claim.expiry();
-        let deadline = spawn({
-            let cache = cache.clone();
-            move || expiry.expire(cache.timed_out(), EXPIRED_LATE)
-        });
+        let deadline = spawn(move || expiry.expire(time_out(), EXPIRED_LATE));
         let (place, entry) = find(&cache, KEY).expect("the entry is resident");
         let cools = matches!(entry.claim_word.state(), ClaimState::Cooling { .. });
         match classify(&cache, (place, entry), EXPIRED) {
@@ -74,7 +68,7 @@ fn against_a_caller(end: impl Fn(Arc<Cache>, ClaimGuard<u8, u64>) + Copy + Send 
     run_model(Two, move || {
         let cache = empty();
         let late = begin(&cache, KEY, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let late = spawn({
             let cache = cache.clone();
             move || end(cache, late)
@@ -111,7 +105,7 @@ fn value_against_a_caller() {
 /// P1, P3: the same for the late answer that the key has no value.
 #[test]
 fn not_found_against_a_caller() {
-    against_a_caller(|cache, late| assert!(end_without_value(&cache, late)));
+    against_a_caller(|_, late| assert!(end_without_value(late)));
 }
 
 /// Slow is not down: a late result counts although the load that took over fails at that moment.
@@ -120,10 +114,10 @@ fn value_against_the_failure_of_a_takeover() {
     run_model(Two, || {
         let cache = filled();
         let late = claim(&cache, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let taker = spawn({
             let cache = cache.clone();
-            move || won(read(&cache, KEY, STALE_LATE)).map(|claim| fail(&cache, claim, EXPIRED))
+            move || won(read(&cache, KEY, STALE_LATE)).map(|claim| fail(claim, EXPIRED))
         });
         let published = publish(late, 1, STALE_LATE);
         assert_eq!(published, Published::Yes, "a late result was thrown away");
@@ -139,10 +133,10 @@ fn first_value_against_the_failure_of_a_takeover() {
     run_model(Two, || {
         let cache = empty();
         let late = begin(&cache, KEY, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let taker = spawn({
             let cache = cache.clone();
-            move || won(read(&cache, KEY, STALE_LATE)).map(|claim| fail(&cache, claim, EXPIRED))
+            move || won(read(&cache, KEY, STALE_LATE)).map(|claim| fail(claim, EXPIRED))
         });
         let published = publish(late, 1, STALE_LATE);
         taker.join().unwrap();
@@ -158,9 +152,9 @@ fn two_late_values() {
     run_model(Two, || {
         let cache = filled();
         let first = claim(&cache, STALE);
-        expire(&cache, &first, STALE_RESTED);
+        expire(&first, STALE_RESTED);
         let second = claim(&cache, STALE_RESTED);
-        expire(&cache, &second, STALE_LATE);
+        expire(&second, STALE_LATE);
         let other = spawn(move || publish(first, 1, STALE_LATE));
         let mine = publish(second, 2, STALE_LATE);
         assert_first_counts(&cache, other.join().unwrap(), Some(mine));
@@ -174,7 +168,7 @@ fn value_against_invalidate() {
     run_model(Two, || {
         let cache = empty();
         let late = begin(&cache, KEY, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let late = spawn(move || publish(late, 1, STALE_LATE));
         invalidate(&cache, KEY);
         assert_eq!(peek(&cache, KEY), None, "a result undid an invalidation");
@@ -190,7 +184,7 @@ fn value_against_insert() {
     run_model(TwoBusy, || {
         let cache = empty();
         let late = begin(&cache, KEY, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let late = spawn(move || publish(late, 1, STALE_LATE));
         assert!(put(&cache, KEY, 9, STALE));
         assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
@@ -206,18 +200,18 @@ fn failure_against_a_takeover() {
     run_model(Two, || {
         let cache = empty();
         let late = begin(&cache, KEY, STALE);
-        expire(&cache, &late, STALE_RESTED);
+        expire(&late, STALE_RESTED);
         let taker = spawn({
             let cache = cache.clone();
             move || {
                 won(read(&cache, KEY, STALE_LATE)).map(|claim| {
                     // This load is slow as well.
-                    expire(&cache, &claim, EXPIRED);
+                    expire(&claim, EXPIRED);
                     publish(claim, 2, EXPIRED)
                 })
             }
         });
-        let left = fail_late(&cache, late);
+        let left = fail_late(late);
         match taker.join().unwrap() {
             Some(published) => {
                 assert_eq!(
@@ -289,15 +283,15 @@ fn overdue_against_its_task() {
         let claim = begin(&cache, KEY, STALE);
         let overdue = Arc::new(AtomicU8::new(0));
         let deadline = spawn({
-            let (cache, expiry, overdue) = (cache.clone(), claim.expiry(), overdue.clone());
+            let (expiry, overdue) = (claim.expiry(), overdue.clone());
             move || {
                 overdue.store(1, std::sync::atomic::Ordering::Release);
-                expiry.expire(cache.timed_out(), STALE_LATE);
+                expiry.expire(time_out(), STALE_LATE);
             }
         });
         let is_over = || overdue.load(std::sync::atomic::Ordering::Acquire) == 1;
         block_on(claim.flight().ended(is_over));
         deadline.join().unwrap();
-        assert!(fail_late(&cache, claim));
+        assert!(fail_late(claim));
     });
 }

@@ -107,10 +107,7 @@ fn failure_against_insert() {
     run_model(Two, || {
         let cache = empty();
         let claim = begin(&cache, KEY, STALE);
-        let loader = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, claim, STALE)
-        });
+        let loader = spawn(move || fail(claim, STALE));
         assert!(put(&cache, KEY, 9, STALE));
         assert_eq!(peek(&cache, KEY), Some(9), "a failing load undid an insert");
         loader.join().unwrap();
@@ -140,10 +137,7 @@ fn late_failure_against_takeover() {
     run_model(Two, || {
         let cache = empty();
         let slow = begin(&cache, KEY, STALE);
-        let slow = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, slow, STALE_LATE)
-        });
+        let slow = spawn(move || fail(slow, STALE_LATE));
         let took_over =
             won(read(&cache, KEY, STALE_LATE)).map(|claim| publish(claim, 2, STALE_LATE));
         slow.join().unwrap();

@@ -120,10 +120,7 @@ fn insert_in_the_place_of_a_load_that_fails() {
         let other = begin(&cache, 2, STALE);
         let claim = begin(&cache, 1, STALE_RESTED);
         let flight = claim.flight().clone();
-        let loader = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, claim, STALE_RESTED)
-        });
+        let loader = spawn(move || fail(claim, STALE_RESTED));
         assert!(put(&cache, 3, 30, STALE_RESTED));
         loader.join().unwrap();
         assert_eq!(peek(&cache, 3), Some(30), "an insert vanished");
@@ -182,10 +179,7 @@ fn wait_for_room_against_the_end_of_a_load() {
     run_model(TwoBusy, || {
         let cache = empty();
         let (ends, stays) = (begin(&cache, 1, STALE), begin(&cache, 2, STALE));
-        let loader = spawn({
-            let cache = cache.clone();
-            move || fail(&cache, ends, STALE)
-        });
+        let loader = spawn(move || fail(ends, STALE));
         match begun(&cache, 3, STALE) {
             Begun::Ours(claim) => drop(claim),
             Begun::Exists => unreachable!("no other caller loads this key"),

@@ -58,10 +58,7 @@ fn not_found_against_insert() {
     run_model(TwoBusy, || {
         let cache = filled();
         let claim = claim(&cache, STALE);
-        let refresher = spawn({
-            let cache = cache.clone();
-            move || end_without_value(&cache, claim)
-        });
+        let refresher = spawn(move || end_without_value(claim));
         assert!(put(&cache, KEY, 9, STALE));
         assert_eq!(peek(&cache, KEY), Some(9), "a result undid an insert");
         refresher.join().unwrap();
@@ -110,10 +107,7 @@ fn not_found_against_invalidate() {
         let cache = with_max_weight(3);
         assert!(put_weighing(&cache, KEY, OLD, 1, CREATED));
         let claim = claim(&cache, STALE);
-        let refresher = spawn({
-            let cache = cache.clone();
-            move || end_without_value(&cache, claim)
-        });
+        let refresher = spawn(move || end_without_value(claim));
         let invalidated = invalidate(&cache, KEY);
         assert_eq!(peek(&cache, KEY), None);
         let left = refresher.join().unwrap();
@@ -129,10 +123,7 @@ fn not_found_against_a_caller() {
     run_model(Two, || {
         let cache = filled();
         let claim = claim(&cache, EXPIRING);
-        let refresher = spawn({
-            let cache = cache.clone();
-            move || end_without_value(&cache, claim)
-        });
+        let refresher = spawn(move || end_without_value(claim));
         let called = get(&cache, KEY, EXPIRED, |claim| {
             publish(claim, 2, EXPIRED);
         });

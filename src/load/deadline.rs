@@ -18,7 +18,7 @@
 //! a deadline that was renewed since (the clock has not reached the deadline, so nothing happens).
 
 use crate::error::Error;
-use crate::load::admission::Pass;
+use crate::load::admission::{CountedOverdue, Pass};
 use crate::load::job::GiveBack;
 use crate::load::state::{CacheState, Common};
 use crate::load::workers::{Overdue, Workers};
@@ -75,6 +75,8 @@ pub(super) struct Running {
     /// The permits of the load. A computation gives them back at its deadline, because it has a
     /// spare worker then; an async load keeps them until its future is dropped.
     pass: Mutex<Option<Pass>>,
+    /// Kept until the load is over, if it goes on after its deadline.
+    counted: Mutex<Option<CountedOverdue>>,
     /// Kept until the load is over.
     replacement: Mutex<Option<Overdue>>,
 }
@@ -92,6 +94,7 @@ impl Running {
             lease,
             workers,
             pass: Mutex::new(Some(pass)),
+            counted: Mutex::new(None),
             replacement: Mutex::new(None),
         }
     }
@@ -156,6 +159,11 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         let now = state.clock.now();
         if now < self.expiry.deadline() || !running.phase.pass() {
             return;
+        }
+        if running.workers.is_some() || state.policy.keep_late_loads {
+            // If the load has ended meanwhile, this is the last reference to the deadline.
+            let counted = CountedOverdue::new(state.admission.clone());
+            *lock(&running.counted) = Some(counted);
         }
         // Before the waiting callers learn of it, because they may trace it as well.
         let rest = state.timed_out(running.reason, self.expiry.failures());

@@ -264,6 +264,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Ends the job untried, because its turn did not come before its deadline. The key does not
     /// rest, because the loader is not to blame.
     pub(super) fn too_late(mut self, now: Tick) {
+        self.state.counters.never_started();
         let error = Error::not_started(self.state.policy.load_timeout);
         self.claim.take().rest(error, now);
     }
@@ -297,6 +298,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.
     pub(super) fn abandon(mut self) {
+        if self.claim.flight().token().deadline() <= self.state.clock.now() {
+            self.state.counters.never_started();
+        }
         self.claim.take().abandon();
     }
 

@@ -82,8 +82,9 @@ where
     fn begin(mut self, workers: Option<Weak<Workers>>) -> Option<RunningJob<K, V>> {
         let now = self.state.clock.now();
         if !self.claim.start(now) {
-            if self.claim.is_wanted() {
-                self.too_late(now);
+            match self.claim.is_wanted() {
+                true => self.too_late(now),
+                false => self.abandon(),
             }
             return None;
         }

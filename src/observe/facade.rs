@@ -216,6 +216,13 @@ impl<'a> Report<'a> {
         );
         self.count(
             metric(
+                "everfresh_never_started_total",
+                "Loads whose turn did not come before their deadline.",
+            ),
+            stats.never_started,
+        );
+        self.count(
+            metric(
                 "everfresh_replaced_workers_total",
                 "Times a spare worker took the place of one whose load was past its deadline.",
             ),
@@ -238,6 +245,13 @@ impl<'a> Report<'a> {
         self.gauge(
             metric("everfresh_loads_running", "Loads and refreshes that run."),
             stats.running,
+        );
+        self.gauge(
+            metric(
+                "everfresh_loads_overdue",
+                "Loads past their deadline that go on, such as computations that hang.",
+            ),
+            stats.overdue,
         );
         self.gauges(
             metric(

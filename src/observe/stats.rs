@@ -42,6 +42,7 @@ pub(crate) struct Counters {
     discarded_taken_over: Counter,
     not_kept: Counter,
     replaced_workers: Counter,
+    never_started: Counter,
     load_time: Buckets,
     /// The totals at the last `reset`, which snapshots subtract.
     baseline: Mutex<Stats>,
@@ -181,6 +182,11 @@ impl Counters {
         add(&self.replaced_workers);
     }
 
+    /// The turn of a load did not come before its deadline.
+    pub(crate) fn never_started(&self) {
+        add(&self.never_started);
+    }
+
     pub(crate) fn shed(&self, reason: LoadReason) {
         add(match reason {
             LoadReason::Cold => &self.rejected,
@@ -230,6 +236,7 @@ impl Counters {
             breaker_rejected: read(&self.breaker_rejected),
             coalesced: read(&self.coalesced),
             replaced_workers: read(&self.replaced_workers),
+            never_started: read(&self.never_started),
             ..Stats::default()
         };
         let locals = self.local.iter().map(|local| &**local);
@@ -265,6 +272,10 @@ macro_rules! stats {
             $($(#[$doc])* pub $name: u64,)*
             /// Loads and refreshes that run right now. A computation counts up to its deadline.
             pub running: u64,
+            /// Loads past their deadline that go on right now: computations, which keep their
+            /// threads, and async loads that are
+            /// [kept](crate::Builder::keep_late_loads). They are not in `running` if they compute.
+            pub overdue: u64,
             /// Loads that wait for their start right now, with callers that wait for them.
             pub waiting_cold: u64,
             /// Refreshes of stale values that wait for their start right now.
@@ -341,6 +352,9 @@ stats! {
     discarded_taken_over,
     /// Results that were served but not kept, because they were heavier than the cache.
     not_kept,
+    /// Loads and refreshes whose turn did not come before their deadline, so the loader was not
+    /// called.
+    never_started,
     /// Times a spare worker took the place of one whose load was past its deadline.
     replaced_workers,
     /// Stale hits that started no refresh, because one was running or had just failed.
@@ -350,6 +364,7 @@ stats! {
 /// What is under way in a cache right now.
 pub(crate) struct Gauges {
     pub(crate) running: u64,
+    pub(crate) overdue: u64,
     pub(crate) waiting_cold: u64,
     pub(crate) waiting_stale: u64,
     pub(crate) waiting_early: u64,
@@ -360,6 +375,7 @@ impl Stats {
     /// Sets what is under way, which a reset does not change.
     pub(crate) fn show(&mut self, gauges: Gauges) {
         self.running = gauges.running;
+        self.overdue = gauges.overdue;
         self.waiting_cold = gauges.waiting_cold;
         self.waiting_stale = gauges.waiting_stale;
         self.waiting_early = gauges.waiting_early;
@@ -456,13 +472,22 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "not tried  {} early, {} stale, {} loads refused, {} by the breaker",
-            self.shed_early, self.shed_stale, self.rejected, self.breaker_rejected,
+            "not tried  {} early, {} stale, {} loads refused, {} by the breaker, {} never started",
+            self.shed_early,
+            self.shed_stale,
+            self.rejected,
+            self.breaker_rejected,
+            self.never_started,
         )?;
         writeln!(
             f,
-            "now        {} running, {} cold, {} stale and {} early wait, breaker {}",
-            self.running, self.waiting_cold, self.waiting_stale, self.waiting_early, self.breaker,
+            "now        {} running, {} overdue, {} cold, {} stale and {} early wait, breaker {}",
+            self.running,
+            self.overdue,
+            self.waiting_cold,
+            self.waiting_stale,
+            self.waiting_early,
+            self.breaker,
         )?;
         writeln!(f, "replaced   {} workers", self.replaced_workers)?;
         writeln!(f, "load time  {}", self.load_time)?;

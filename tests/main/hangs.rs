@@ -315,11 +315,13 @@ fn other_keys_go_on_while_every_thread_computes_a_key_that_hangs() {
     for key in 3..9 {
         assert_eq!(*wait(get(&cache, key)).unwrap(), key);
     }
-    assert_eq!(cache.stats().replaced_workers, 2);
+    let stats = cache.stats();
+    assert_eq!((stats.replaced_workers, stats.overdue), (2, 2));
     drop(release);
     until("both late results count", || {
         cache.stats().late_published == 2
     });
+    until("no load is overdue", || cache.stats().overdue == 0);
     assert!((0..2).all(|key| *cache.get_blocking(&key).unwrap() == key));
 }
 
@@ -350,6 +352,7 @@ fn a_load_still_queued_at_its_deadline_does_not_run() {
         1,
         "the load that was taken over never ran"
     );
+    assert_eq!(cache.stats().never_started, 1);
 }
 
 #[test]

@@ -50,8 +50,8 @@ misses     2 (0 waited for another caller's load), 0 negative answers
 computes   3 (2 loads, 1 stale, 0 early), 1.0000 for each read with a reason
 results    2 published, 1 failed, 0 overtaken, 0 after another load, 0 not kept
 time-outs  0 loads, 0 late results kept, 0 thrown away; 0 loads dropped
-not tried  0 early, 0 stale, 0 loads refused, 0 by the breaker
-now        0 running, 0 cold, 0 stale and 0 early wait, breaker closed
+not tried  0 early, 0 stale, 0 loads refused, 0 by the breaker, 0 never started
+now        0 running, 0 overdue, 0 cold, 0 stale and 0 early wait, breaker closed
 replaced   0 workers
 load time  3 counted, p50 < 4.3s, p99 < 4.3s, max < 4.3s
 stale age  1 counted, p50 < 1.1s, p99 < 1.1s, max < 1.1s";

@@ -252,5 +252,30 @@ fn a_cache_without_store_and_weigher_records_no_metrics_of_them() {
     // All counters are recorded from the start, at zero, so that a rate includes the first event.
     assert!(recorded_series.contains_key("everfresh_results_total taken_over"));
     // The counters and the gauges of the first table in `docs::watching`.
-    assert_eq!(recorded_series.len(), 24 + 8);
+    assert_eq!(recorded_series.len(), 25 + 9);
+}
+
+#[test]
+fn loads_that_hang_and_loads_whose_turn_never_came_are_recorded() {
+    let recorded = &*RECORDED;
+    let clock = ManualClock::new();
+    let limits = builder(&clock).load_timeout(secs(5)).max_loads(1);
+    let (cache, tasks, gates) = by_hand(limits.name("hangs").keep_late_loads(true));
+    let mut reads = [get(&cache, 1), get(&cache, 2)];
+    assert!(reads.iter_mut().all(is_pending));
+    tasks.poll_all();
+    clock.advance(secs(6));
+    for read in reads {
+        assert!(ready(read).unwrap_err().is_timeout());
+    }
+    let number = |series| {
+        cache.record_metrics();
+        recorded.number("hangs", series)
+    };
+    assert_eq!(number("everfresh_loads_overdue"), 1.0);
+    assert_eq!(number("everfresh_never_started_total"), 0.0);
+    gates.end(0, End::Value(1));
+    tasks.poll_all();
+    assert_eq!(number("everfresh_loads_overdue"), 0.0);
+    assert_eq!(number("everfresh_never_started_total"), 1.0);
 }

@@ -153,6 +153,7 @@ impl AdmissionSettings {
             },
             waiting: AtomicU64::new(0),
             running: AtomicU64::new(0),
+            overdue: AtomicU64::new(0),
             closed: AtomicU8::new(0),
         }
     }
@@ -168,6 +169,7 @@ pub(crate) struct Admission {
     /// The loads that have not begun: cold, stale and early ones, each in `LANE_BITS` bits.
     waiting: AtomicU64,
     running: AtomicU64,
+    overdue: AtomicU64,
     /// 1 once the cache is gone.
     closed: AtomicU8,
 }
@@ -181,6 +183,7 @@ impl Admission {
         let breakers = gates.map(|gate| gate.breaker_state());
         Gauges {
             running: self.running.load(Ordering::Relaxed),
+            overdue: self.overdue.load(Ordering::Relaxed),
             waiting_cold: cold,
             waiting_stale: stale,
             waiting_early: early,
@@ -214,6 +217,22 @@ impl Admission {
 fn lanes(waiting: u64) -> [u64; 3] {
     [LoadReason::Cold, LoadReason::Stale, LoadReason::Early]
         .map(|reason| (waiting >> (reason as u32 * LANE_BITS)) & ((1 << LANE_BITS) - 1))
+}
+
+/// Counts a load as overdue until it is over, which drops this.
+pub(crate) struct CountedOverdue(Arc<Admission>);
+
+impl CountedOverdue {
+    pub(crate) fn new(admission: Arc<Admission>) -> Self {
+        admission.overdue.fetch_add(1, Ordering::Relaxed);
+        CountedOverdue(admission)
+    }
+}
+
+impl Drop for CountedOverdue {
+    fn drop(&mut self) {
+        self.0.overdue.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How far a load has come.
