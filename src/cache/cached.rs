@@ -219,14 +219,6 @@ impl<K, V> Cached<K, V> {
         Self::new(Held::owned(entry), read_at, source)
     }
 
-    /// The same with a counted reference.
-    pub(crate) fn kept(self) -> Kept<K, V> {
-        Kept {
-            entry: self.entry.into_arc(),
-            stamp: self.stamp,
-        }
-    }
-
     /// The key, as it was when the value was loaded or inserted.
     pub fn key(&self) -> &K {
         &self.entry.key

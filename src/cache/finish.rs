@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
 
-use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::cached::{Kept, Source};
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed, Unserved};
 use crate::error::Error;
@@ -46,8 +46,7 @@ where
     {
         let mut joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
         let result = loop {
-            let mut reading = pin!(self.load_or_wait(key, hash, unserved, caller));
-            let result = poll_fn(|cx| poll_out_of_line(reading.as_mut(), cx)).await;
+            let result = self.load_or_wait(key, hash, unserved, caller).await;
             let is_refused = |unread: &Unread| unread.error.is_overloaded();
             if !(joined && result.as_ref().is_err_and(is_refused)) {
                 break result;
@@ -55,7 +54,7 @@ where
             // The value expired during its refresh, which was then put off. There may be room for a
             // load by now, so this caller tries for itself, once.
             joined = false;
-            unserved = match self.read_kept(key, hash, caller) {
+            unserved = match self.read_kept(&key.to_key(), hash, caller) {
                 Ok(kept) => break Ok(kept),
                 Err(unserved) => unserved,
             };
@@ -76,17 +75,20 @@ where
 
     /// [`read`](Self::read) after a wait, out of line: the code of a hit is not repeated for it.
     #[inline(never)]
-    pub(super) fn read_kept<Q>(
+    pub(super) fn read_kept(
         &self,
-        key: &Q,
+        key: &K,
         hash: u64,
         caller: Caller,
-    ) -> Result<Kept<K, V>, Unserved<K, V>>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let hit = |cached: Cached<K, V>| Ok(cached.kept());
-        self.lookup(key, hash, hit, |missed| self.classify(missed, caller))
+    ) -> Result<Kept<K, V>, Unserved<K, V>> {
+        let now = self.state.clock.now();
+        let found = self.entries.resident(hash, key);
+        if let Some((_, entry)) = &found {
+            if let Some(source) = self.take(entry, now, || self.state.counters.fresh(1)) {
+                return Ok(Kept::new(entry.arc().clone(), now, source));
+            }
+        }
+        self.classify(Missed { found, now }, caller)
     }
 
     /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
@@ -105,7 +107,8 @@ where
         match self.classify(missed, caller) {
             Ok(kept) => Ok(kept),
             Err(unserved) => {
-                let finished = self.block_on(self.finish(key, hash, unserved, caller));
+                let mut finish = pin!(self.finish(key, hash, unserved, caller));
+                let finished = self.block_on(poll_fn(|cx| poll_out_of_line(finish.as_mut(), cx)));
                 finished.unwrap_or_else(|| Err(self.not_waited()))
             }
         }
@@ -129,6 +132,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        Box::pin(self.finish(key, hash, unserved, caller))
+        let mut finish = Box::pin(self.finish(key, hash, unserved, caller));
+        poll_fn(move |cx| poll_out_of_line(finish.as_mut(), cx))
     }
 }

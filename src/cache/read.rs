@@ -315,7 +315,7 @@ where
                         if error.is_timeout() && source == Source::Loaded {
                             // This thread may have run the load past its deadline, for a late
                             // result.
-                            if let Some(late) = self.late(key, hash, caller) {
+                            if let Some(late) = self.late(&key.to_key(), hash, caller) {
                                 return Ok(late);
                             }
                         }
@@ -348,15 +348,12 @@ where
     }
 
     /// The value of a key whose load this thread ran past its deadline, if it was published.
-    fn late<Q>(&self, key: &Q, hash: u64, caller: Caller) -> Option<Kept<K, V>>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
+    fn late(&self, key: &K, hash: u64, caller: Caller) -> Option<Kept<K, V>> {
         if !self.state.home.runs_for(caller) {
             return None;
         }
         let now = self.state.clock.now();
-        let (_, entry) = self.find(key, hash)?;
+        let (_, entry) = self.entries.resident(hash, key)?;
         let served = entry.is_servable(now);
         served.then(|| Kept::new(entry.into_arc(), now, Source::Loaded))
     }
@@ -387,9 +384,26 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
+        let (started, loads) = self.start_missing(key, hash, caller)?;
+        if !loads.is_empty() {
+            Flight::land_any(&loads, &self.state.clock).await;
+        }
+        Ok(started)
+    }
+
+    /// The part of [`begin`](Self::begin) that does not wait, and the loads to wait for.
+    fn start_missing<Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        caller: Caller,
+    ) -> Result<(Option<Unserved<K, V>>, Vec<Arc<Flight<K, V>>>), Error>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
         let now = self.state.clock.now();
         let failures = match self.known(key, now) {
-            Known::NotFound(error) => return Ok(Some(Unserved::Failed(error))),
+            Known::NotFound(error) => return Ok((Some(Unserved::Failed(error)), Vec::new())),
             Known::Failures(failures) => failures,
         };
         // Before the placeholder, which would end the loads of its other callers too.
@@ -421,10 +435,7 @@ where
         });
         self.entries.removals.deliver();
         drop(drop_later);
-        if !loads.is_empty() {
-            Flight::land_any(&loads, &self.state.clock).await;
-        }
-        Ok(started)
+        Ok((started, loads))
     }
 
     /// The flight of a load that this call or another one began; `None` to read again.

@@ -202,6 +202,7 @@ where
 }
 
 /// Sets what helps a job from here on, for loads that wait for it.
+#[inline(never)]
 fn helped_by<K, V>(
     flight: &Flight<K, V>,
     help: Arc<dyn Help>,
@@ -264,6 +265,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     }
 
     /// Ends a job that a gate refused.
+    #[inline(never)]
     pub(super) fn refuse(self, refusal: Refusal) {
         match refusal {
             Refusal::Busy => self.shed(),

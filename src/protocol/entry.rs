@@ -83,7 +83,7 @@ impl<K, V> Entry<K, V> {
         timeout: Tick,
     ) -> (Arc<Self>, ClaimToken, Arc<Flight<K, V>>) {
         let (claim_word, token) = ClaimWord::claimed(now, timeout, failures);
-        let flight = Arc::new(Flight::new(token));
+        let flight = Flight::start(token);
         // In the call, because an entry may be large and would be copied on the stack.
         let entry = Arc::new(Entry {
             generation,

@@ -287,22 +287,26 @@ impl<K, V> Entries<K, V> {
     }
 
     /// The entry of a set that is worth least, of those that have a worth.
+    #[inline(never)]
     fn least(
         &self,
         set: usize,
         worth: &dyn Fn(&Entry<K, V>) -> Option<Worth>,
     ) -> Option<(Place, Held<Entry<K, V>>)> {
-        let items = self.table.items(set);
-        let worths = items.filter_map(|(place, entry)| Some((worth(&entry)?, place, entry)));
-        let least = worths.min_by_key(|(worth, ..)| *worth)?;
-        Some((least.1, least.2))
+        let (mut least, mut found) = (None, None);
+        for (place, entry) in self.table.items(set) {
+            let worth = worth(&entry);
+            if worth.is_some() && (least.is_none() || worth < least) {
+                (least, found) = (worth, Some((place, entry)));
+            }
+        }
+        found
     }
 
     /// Evicts the [`least`](Self::least) entry of a set; false if there is none.
     ///
     /// Also true if another thread removed or replaced that entry first. There may be room then, so
     /// the caller looks again. At each further look some thread has made progress.
-    #[inline(never)]
     fn evict_least(
         &self,
         set: usize,
@@ -391,6 +395,7 @@ impl<K, V> Entries<K, V> {
     ///
     /// The removed entry may be the successor of `entry`; see
     /// [`Table::remove`](crate::protocol::table::Table::remove).
+    #[inline(never)]
     pub fn remove_entry(
         &self,
         place: Place,

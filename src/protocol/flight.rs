@@ -78,10 +78,16 @@ pub trait Help: Send + Sync {
 }
 
 pub struct Flight<K, V> {
+    outcome: SetOnce<Outcome<K, V>>,
+    signals: Signals,
+}
+
+/// The part that does not depend on the types of key and value. Its code is compiled once, not for
+/// each cache.
+struct Signals {
     token: TokenCell,
     /// 1 once a thread sets the outcome.
     decided: AtomicU8,
-    outcome: SetOnce<Outcome<K, V>>,
     event: Event,
     /// The process whose alarm rings at the deadline, once it is set.
     alarmed: AtomicU64,
@@ -99,16 +105,15 @@ pub struct Flight<K, V> {
 impl<K, V> Flight<K, V> {
     pub fn new(token: ClaimToken) -> Self {
         Flight {
-            token: TokenCell::new(token),
-            decided: AtomicU8::new(0),
             outcome: SetOnce::new(),
-            event: Event::new(),
-            alarmed: AtomicU64::new(0),
-            load: SetOnce::new(),
-            clock: OnceLock::new(),
-            wait_node: SetOnce::new(),
-            task: SetOnce::new(),
+            signals: Signals::new(token),
         }
+    }
+
+    /// The flight of an attempt that begins.
+    #[inline(never)]
+    pub fn start(token: ClaimToken) -> Arc<Self> {
+        Arc::new(Self::new(token))
     }
 
     /// The flight of an entry whose attempts are over.
@@ -117,7 +122,9 @@ impl<K, V> Flight<K, V> {
     }
 
     pub(crate) fn wait_node(&self) -> &Arc<WaitNode> {
-        self.wait_node.get_or_init(|| Arc::new(WaitNode::default()))
+        self.signals
+            .wait_node
+            .get_or_init(|| Arc::new(WaitNode::default()))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -125,28 +132,24 @@ impl<K, V> Flight<K, V> {
     }
 
     pub fn token(&self) -> ClaimToken {
-        self.token.get()
+        self.signals.token.get()
     }
 
     /// The claimant renews its claim: first this, then the claim word.
     pub fn renew(&self, token: ClaimToken) {
-        self.token.set(token);
-        // The alarm that is set rings at the old deadline, and `watch` sets another. A waiter that
-        // sets it first has read the old deadline or the new one.
-        // Release, and Acquire in `set_alarm`: a waiter that finds this sets it by the new token.
-        self.alarmed.swap(0, Ordering::Release);
+        self.signals.renew(token);
     }
 
     /// Sets the outcome unless another thread does, then wakes all waiters.
     pub fn deliver(&self, outcome: Outcome<K, V>) {
         // If a late claimant and the one that took over deliver at once, one of them decides and
         // the other does not wait for it. Relaxed: the outcome publishes itself.
-        if self.decided.swap(1, Ordering::Relaxed) == 0 {
+        if self.signals.decided.swap(1, Ordering::Relaxed) == 0 {
             self.outcome.get_or_init(|| outcome);
         }
         // This wakes every waiter that listened before and saw no outcome. A waker that panics
         // strands no other waiter.
-        self.event.notify_all();
+        self.signals.event.notify_all();
     }
 
     /// Whether the attempt is over.
@@ -161,13 +164,13 @@ impl<K, V> Flight<K, V> {
     /// Sets the queued job for which this flight waits, before the job can run.
     pub fn waits_for(&self, task: Arc<dyn Help>) {
         // Each flight has one job, so the cell is empty.
-        let _ = self.task.set(task);
+        let _ = self.signals.task.set(task);
         // A worker may be waiting already, and must not wait for a job that only it could run.
-        self.event.notify_all();
+        self.signals.event.notify_all();
     }
 
     fn progress(&self) -> Option<Outcome<K, V>> {
-        if let Some(task) = self.task.get() {
+        if let Some(task) = self.signals.task.get() {
             task.help();
         }
         self.outcome()
@@ -199,7 +202,7 @@ impl<K, V> Flight<K, V> {
         V: Send + Sync + 'static,
     {
         // Each flight has one load, so the cell is empty.
-        let _ = self.load.set(Arc::downgrade(load));
+        let _ = self.signals.load.set(Arc::downgrade(load));
         self.set_alarm(clock);
         // The alarm of a waiter may have rung before this flight knew the load.
         if clock.now() >= self.token().deadline() {
@@ -211,25 +214,20 @@ impl<K, V> Flight<K, V> {
     pub fn has_begun(&self) -> bool {
         // This exchange and the one in `set_alarm`, before the loader is called, have one order: of
         // the two threads, the later one sees the earlier one.
-        self.alarmed.fetch_add(0, Ordering::AcqRel);
-        self.load.get().is_some()
+        self.signals.alarmed.fetch_add(0, Ordering::AcqRel);
+        self.signals.load.get().is_some()
     }
 
     /// Wakes the load that runs, if the flight has one, because its deadline has passed.
     pub fn wake_load(&self) {
-        // This exchange and the one in `set_alarm` have one order. If the load that starts is the
-        // later one, it sees the clock that this caller saw. Else its registration is seen here.
-        self.alarmed.fetch_add(0, Ordering::AcqRel);
-        if let Some(load) = self.load.get().and_then(Weak::upgrade) {
-            load.wake();
-        }
+        self.signals.wake_load();
     }
 
     /// Waits until `is_over` holds after a delivery; `is_over` does before the delivery is made.
     pub async fn ended(&self, is_over: impl Fn() -> bool) {
         loop {
             // Listens before it checks, so that a delivery between the two is not lost.
-            let listener = self.event.listen();
+            let listener = self.signals.event.listen();
             if is_over() {
                 return;
             }
@@ -237,22 +235,12 @@ impl<K, V> Flight<K, V> {
         }
     }
 
-    /// Sets the alarm, once for the load and all waiters, and again after a fork because the
-    /// parent's alarm does not ring here.
     fn set_alarm(self: &Arc<Self>, clock: &Clock)
     where
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm
-        // of a waiter, and with the one in `renew`.
-        let process = alarm::process();
-        let before = self.alarmed.swap(u64::from(process), Ordering::AcqRel);
-        if before != u64::from(process) {
-            let sleeper: Arc<dyn Sleeper> = self.clone();
-            clock.wake_at(process, self.token().deadline(), Arc::downgrade(&sleeper));
-            let _ = self.clock.set(clock.clone());
-        }
+        self.signals.set_alarm(clock, &|| self.clone());
     }
 
     /// Waits until one of these flights has its outcome or is past its deadline.
@@ -284,7 +272,7 @@ impl<K, V> Flight<K, V> {
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }
-            let listener = self.event.listen();
+            let listener = self.signals.event.listen();
             if let Some(outcome) = self.progress() {
                 return Some(outcome);
             }
@@ -296,7 +284,55 @@ impl<K, V> Flight<K, V> {
     }
 }
 
-impl<K, V> Drop for Flight<K, V> {
+impl Signals {
+    fn new(token: ClaimToken) -> Self {
+        Signals {
+            token: TokenCell::new(token),
+            decided: AtomicU8::new(0),
+            event: Event::new(),
+            alarmed: AtomicU64::new(0),
+            load: SetOnce::new(),
+            clock: OnceLock::new(),
+            wait_node: SetOnce::new(),
+            task: SetOnce::new(),
+        }
+    }
+
+    /// The claimant renews its claim: first this, then the claim word.
+    fn renew(&self, token: ClaimToken) {
+        self.token.set(token);
+        // The alarm that is set rings at the old deadline, and `watch` sets another. A waiter that
+        // sets it first has read the old deadline or the new one.
+        // Release, and Acquire in `set_alarm`: a waiter that finds this sets it by the new token.
+        self.alarmed.swap(0, Ordering::Release);
+    }
+
+    /// Wakes the load that runs, if the flight has one, because its deadline has passed.
+    fn wake_load(&self) {
+        // This exchange and the one in `set_alarm` have one order. If the load that starts is the
+        // later one, it sees the clock that this caller saw. Else its registration is seen here.
+        self.alarmed.fetch_add(0, Ordering::AcqRel);
+        if let Some(load) = self.load.get().and_then(Weak::upgrade) {
+            load.wake();
+        }
+    }
+
+    /// Sets the alarm, once for the load and all waiters, and again after a fork because the
+    /// parent's alarm does not ring here.
+    fn set_alarm(&self, clock: &Clock, sleeper: &dyn Fn() -> Arc<dyn Sleeper>) {
+        // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm
+        // of a waiter, and with the one in `renew`.
+        let process = alarm::process();
+        let before = self.alarmed.swap(u64::from(process), Ordering::AcqRel);
+        if before != u64::from(process) {
+            let deadline = self.token.get().deadline();
+            clock.wake_at(process, deadline, Arc::downgrade(&sleeper()));
+            let _ = self.clock.set(clock.clone());
+        }
+    }
+}
+
+impl Drop for Signals {
     fn drop(&mut self) {
         if let Some(clock) = self.clock.take() {
             clock.dropped();
@@ -308,6 +344,6 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Flight<K, V> {
     fn wake(&self) {
         // First the load, whose claim then cools, so that a waiter which reads again finds that.
         self.wake_load();
-        self.event.notify_all();
+        self.signals.event.notify_all();
     }
 }

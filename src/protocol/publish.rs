@@ -152,7 +152,7 @@ impl<K, V> ClaimGuard<K, V> {
             // not end it.
             flight: match flight.token() == token {
                 true => flight,
-                false => Arc::new(Flight::new(token)),
+                false => Flight::start(token),
             },
             rests_until: now.saturating_add(entries.timing.rest_for),
             ended: false,
@@ -398,7 +398,7 @@ impl<K, V> ClaimGuard<K, V> {
     {
         if self.flight.has_ended() {
             // It ended with a time-out, which is no answer for that reader.
-            self.flight = Arc::new(Flight::new(self.token));
+            self.flight = Flight::start(self.token);
         }
         let value = (!self.entry.is_loading()).then_some(&self.entry)?;
         Some(Arc::new(Entry::tombstone(

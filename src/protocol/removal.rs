@@ -85,6 +85,20 @@ fn with_pending<R>(change: impl FnOnce(&mut Vec<Pending>) -> R) -> Option<R> {
         .ok()
 }
 
+/// One more value of a cache waits on this thread.
+fn count_pending(cache: usize) {
+    with_pending(
+        |pending| match pending.iter_mut().find(|own| own.cache == cache) {
+            Some(own) => own.values += 1,
+            None => pending.push(Pending {
+                cache,
+                values: 1,
+                delivering: false,
+            }),
+        },
+    );
+}
+
 /// One cache's loop on this thread, until dropped: a value's own `Drop` may panic between two
 /// calls.
 struct Delivery {
@@ -159,17 +173,7 @@ impl<K, V> Removals<K, V> {
     pub fn push(&self, entry: &Arc<Entry<K, V>>, cause: Cause) {
         if self.listener.is_some() && !entry.is_loading() {
             self.waiting.push((entry.clone(), cause));
-            let cache = self.address();
-            with_pending(
-                |pending| match pending.iter_mut().find(|own| own.cache == cache) {
-                    Some(own) => own.values += 1,
-                    None => pending.push(Pending {
-                        cache,
-                        values: 1,
-                        delivering: false,
-                    }),
-                },
-            );
+            count_pending(self.address());
         }
     }
 

@@ -143,9 +143,9 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.find(hash, |entry| is_key(&entry.key))
     }
 
-    /// [`find`](Self::find) for writes, out of line.
+    /// [`find`](Self::find) where a hit is rare, out of line.
     #[inline(never)]
-    pub(super) fn resident(&self, hash: u64, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
+    pub(crate) fn resident(&self, hash: u64, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
         self.find(hash, |other| other == key)
     }
 
@@ -292,7 +292,7 @@ impl<K: Eq, V> Entries<K, V> {
                     return flight.arc().clone();
                 }
             }
-            let new = Arc::new(Flight::new(token));
+            let new = Flight::start(token);
             let old = current.as_ref().map(Held::arc);
             if entry.flight.compare_exchange(old, Some(new.clone())) {
                 if let Some(taken_over) = current {
@@ -376,8 +376,11 @@ impl<K: Eq, V> Entries<K, V> {
             true => None,
             false => self.join(entry),
         };
-        let items = self.table.items(set);
-        items.filter_map(|(_, entry)| waited_for(&entry)).collect()
+        let mut loads = Vec::new();
+        for (_, entry) in self.table.items(set) {
+            loads.extend(waited_for(&entry));
+        }
+        loads
     }
 
     /// Inserts a value and replaces any entry of its key; returns false if the value is heavier
