@@ -91,6 +91,17 @@ where
         self.classify(Missed { found, now }, caller)
     }
 
+    /// The value of a key whose load this thread ran past its deadline, if it was published.
+    pub(super) fn late(&self, key: &K, hash: u64, caller: Caller) -> Option<Kept<K, V>> {
+        if !self.state.home.runs_for(caller) {
+            return None;
+        }
+        let now = self.state.clock.now();
+        let (_, entry) = self.entries.resident(hash, key)?;
+        let served = entry.is_servable(now);
+        served.then(|| Kept::new(entry.into_arc(), now, Source::Loaded))
+    }
+
     /// [`finish`](Self::finish) for threads, out of line: a hit does not pay for the frame of a
     /// wait.
     #[inline(never)]

@@ -15,7 +15,7 @@ use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
 use crate::protocol::drop_later::DropLater;
-use crate::protocol::entries::{self, Begun, Condition, Entries, Read};
+use crate::protocol::entries::{self, Begun, Condition, Entries, Loads, Read};
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made, Outcome};
 use crate::protocol::publish::ClaimGuard;
@@ -55,6 +55,9 @@ pub(crate) enum Unserved<K, V> {
     Failed(Error),
     Missing,
 }
+
+/// What the caller of a missing key waits for, or else the loads that fill its set.
+type Begin<K, V> = (Option<Unserved<K, V>>, Loads<K, V>);
 
 impl<K, V, S> Core<K, V, S>
 where
@@ -347,17 +350,6 @@ where
         served.then(|| Kept::new(entry, now, source))
     }
 
-    /// The value of a key whose load this thread ran past its deadline, if it was published.
-    fn late(&self, key: &K, hash: u64, caller: Caller) -> Option<Kept<K, V>> {
-        if !self.state.home.runs_for(caller) {
-            return None;
-        }
-        let now = self.state.clock.now();
-        let (_, entry) = self.entries.resident(hash, key)?;
-        let served = entry.is_servable(now);
-        served.then(|| Kept::new(entry.into_arc(), now, Source::Loaded))
-    }
-
     /// The load failed: serves the value inside its stale-if-error window, if there is one.
     fn fall_back(
         &self,
@@ -391,13 +383,8 @@ where
         Ok(started)
     }
 
-    /// The part of [`begin`](Self::begin) that does not wait, and the loads to wait for.
-    fn start_missing<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        caller: Caller,
-    ) -> Result<(Option<Unserved<K, V>>, Vec<Arc<Flight<K, V>>>), Error>
+    /// The part of [`begin`](Self::begin) that does not wait.
+    fn start_missing<Q>(&self, key: &Q, hash: u64, caller: Caller) -> Result<Begin<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {

@@ -105,6 +105,9 @@ pub enum Claimed<K, V> {
     Changed,
 }
 
+/// Loads under way, for which a caller may wait.
+pub type Loads<K, V> = Vec<Arc<Flight<K, V>>>;
+
 /// The result of the first call for a missing key.
 pub enum Begun<K, V> {
     /// This caller loads.
@@ -117,7 +120,7 @@ pub enum Begun<K, V> {
     /// up, waits for one of the loads, and tries again. A caller that may not wait loads: its
     /// result goes to the waiters of the claim and is not kept, as if the placeholder had been
     /// evicted at once.
-    Full(ClaimGuard<K, V>, Vec<Arc<Flight<K, V>>>),
+    Full(ClaimGuard<K, V>, Loads<K, V>),
 }
 
 impl<K: Eq, V> Entries<K, V> {
@@ -371,7 +374,7 @@ impl<K: Eq, V> Entries<K, V> {
     }
 
     /// The flights of a set for which a caller without a value would wait.
-    fn loads_in(&self, set: usize, now: Tick) -> Vec<Arc<Flight<K, V>>> {
+    fn loads_in(&self, set: usize, now: Tick) -> Loads<K, V> {
         let waited_for = |entry: &Entry<K, V>| match entry.is_servable(now) {
             true => None,
             false => self.join(entry),
