@@ -88,7 +88,9 @@ impl Team {
             .thread_name(move |number| format!("{name}-{}", first + number))
             .start_handler(move |_| {
                 become_worker(stack_size);
-                // A sanitizer may keep variables elsewhere, at another place in each call.
+                // A sanitizer may keep variables elsewhere, at another place in each call. Then a
+                // load may start on top of a part of another one, and wait for it until its
+                // time-out.
                 let (one, two) = (position(), position());
                 BASE.set((one == two).then_some(one));
             })
