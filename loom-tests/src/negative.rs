@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use everfresh::{BoxFuture, Cache, Cached, Error, ManualClock};
-use loom::thread::spawn;
+use loom::thread::{Builder, spawn};
 
 use crate::Threads::{Two, TwoBusy};
 use crate::fixture::KEY;
@@ -29,6 +29,9 @@ impl Hasher for Fixed {
         self.0
     }
 }
+
+/// Four times as many as a model's thread has.
+const WORDS_OF_STACK: usize = 1 << 14;
 
 type Whole = Cache<u8, u64, BuildHasherDefault<Fixed>>;
 
@@ -55,7 +58,14 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Builds the cache on a larger stack than that of a model's thread: without optimizations, as
+/// seeded faults are built, the settings are copied again and again.
 fn cache() -> (Whole, Loads, ManualClock) {
+    let builder = Builder::new().stack_size(WORDS_OF_STACK);
+    builder.spawn(build).unwrap().join().unwrap()
+}
+
+fn build() -> (Whole, Loads, ManualClock) {
     let (loads, clock) = (Loads::default(), ManualClock::new());
     let spawned = loads.clone();
     let cache = Cache::builder()
