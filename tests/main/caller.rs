@@ -1,10 +1,10 @@
 //! Cold loads that run on the threads of their callers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, ThreadId};
 
-use everfresh::{Breaker, Builder, Cache, CountingLoader, Error, ManualClock, Source};
+use everfresh::{Breaker, Builder, Cache, CountingLoader, ManualClock, Source};
 
 use crate::support::*;
 
@@ -209,28 +209,16 @@ fn an_open_breaker_refuses_the_load_of_a_caller() {
     assert_eq!(loader.calls(), 4);
 }
 
-/// A cache whose loader may read it.
-fn reading_itself(
-    builder: Builder<u64, u64>,
-    load: impl Fn(&Cache<u64, u64>, u64) -> Result<u64, Error> + Send + Sync + 'static,
-) -> Cache<u64, u64> {
-    let handle: Arc<OnceLock<Cache<u64, u64>>> = Arc::default();
-    let inside = handle.clone();
-    let cache = builder
-        .load_timeout(secs(20))
-        .run_on_caller(true)
-        .try_compute(move |key: &u64| load(inside.get().unwrap(), *key))
-        .build()
-        .unwrap();
-    handle.set(cache.clone()).unwrap();
-    cache
+/// With a load timeout that only a fault reaches.
+fn patient() -> Builder<u64, u64> {
+    Cache::builder().load_timeout(secs(20)).run_on_caller(true)
 }
 
 #[test]
 fn loads_that_read_other_keys_run_on_the_same_thread_up_to_a_depth() {
     let ran_on = RanOn::default();
     let threads = ran_on.clone();
-    let cache = reading_itself(Cache::builder().max_loads(1), move |cache, key| {
+    let cache = reading_itself(patient().max_loads(1), move |cache, key| {
         threads.record();
         match key {
             0 => Ok(0),
@@ -249,12 +237,9 @@ fn loads_that_read_other_keys_run_on_the_same_thread_up_to_a_depth() {
 
 #[test]
 fn a_load_that_reads_its_own_key_gets_an_error_at_once() {
-    let direct = reading_itself(
-        Cache::builder(),
-        |cache, key| Ok(*cache.get_blocking(&key)?),
-    );
+    let direct = reading_itself(patient(), |cache, key| Ok(*cache.get_blocking(&key)?));
     assert!(direct.get_blocking(&1).unwrap_err().is_recursive());
-    let around = reading_itself(Cache::builder(), |cache, key| {
+    let around = reading_itself(patient(), |cache, key| {
         Ok(*cache.get_blocking(&((key + 1) % 3))?)
     });
     assert!(around.get_blocking(&1).unwrap_err().is_recursive());
@@ -267,7 +252,7 @@ fn a_caller_runs_the_queued_load_that_its_own_load_waits_for() {
     let (go, may_go) = mpsc::channel::<()>();
     let may_go = Mutex::new(may_go);
     let cache = reading_itself(
-        Cache::builder().threads(1).max_loads(8),
+        patient().threads(1).max_loads(8),
         move |cache, key| match key {
             1 => {
                 begun.send(()).unwrap();

@@ -5,26 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::thread;
 
-use everfresh::{Builder, Cache, Error, ManualClock};
+use everfresh::{Cache, ManualClock};
 
 use crate::support::*;
 
 type Handle = Arc<OnceLock<Cache<u64, u64>>>;
-
-/// A cache whose loader may read it.
-fn reading_itself(
-    builder: Builder<u64, u64>,
-    load: impl Fn(&Cache<u64, u64>, u64) -> Result<u64, Error> + Send + Sync + 'static,
-) -> Cache<u64, u64> {
-    let handle = Handle::default();
-    let inside = handle.clone();
-    let cache = builder
-        .try_compute(move |key: &u64| load(inside.get().unwrap(), *key))
-        .build()
-        .unwrap();
-    handle.set(cache.clone()).unwrap();
-    cache
-}
 
 #[test]
 fn a_load_that_reads_its_own_key_gets_an_error() {

@@ -1,29 +1,17 @@
 //! The workers of a pool: which loads they run, and the pools that caches share.
 
 use std::collections::HashSet;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 
-use everfresh::{Builder, Cache, CountingLoader, Error, ManualClock, Pool};
+use everfresh::{Builder, Cache, CountingLoader, ManualClock, Pool};
 
 use crate::support::*;
 
-/// A cache whose loader may read it, with a load timeout that only a fault reaches.
-fn reading_itself<S: BuildHasher + Send + Sync + 'static>(
-    builder: Builder<u64, u64, S>,
-    load: impl Fn(&Cache<u64, u64, S>, u64) -> Result<u64, Error> + Send + Sync + 'static,
-) -> Cache<u64, u64, S> {
-    let handle: Arc<OnceLock<Cache<u64, u64, S>>> = Arc::default();
-    let inside = handle.clone();
-    let cache = builder
-        .load_timeout(secs(20))
-        .try_compute(move |key: &u64| load(inside.get().unwrap(), *key))
-        .build()
-        .unwrap();
-    assert!(handle.set(cache.clone()).is_ok());
-    cache
+/// With a load timeout that only a fault reaches.
+fn patient() -> Builder<u64, u64> {
+    Cache::builder().load_timeout(secs(20))
 }
 
 /// Reads these keys from threads of their own, all at once.
@@ -41,7 +29,7 @@ fn read_at_once(cache: &Cache<u64, u64>, keys: &[u64]) -> Vec<u64> {
 fn one_half_of_a_parallel_load_may_read_the_cache() {
     for (threads, parents) in [(1, 1), (2, 1), (2, 2), (4, 2)] {
         let begun = Barrier::new(parents as usize);
-        let cache = reading_itself(Cache::builder().threads(threads), move |cache, key| {
+        let cache = reading_itself(patient().threads(threads), move |cache, key| {
             if key >= 100 {
                 return Ok(key);
             }
@@ -59,7 +47,7 @@ fn one_half_of_a_parallel_load_may_read_the_cache() {
 #[test]
 fn both_halves_of_a_parallel_load_may_read_the_cache() {
     for (threads, parents) in [(1, 1), (2, 1), (2, 2), (3, 4)] {
-        let cache = reading_itself(Cache::builder().threads(threads), |cache, key| {
+        let cache = reading_itself(patient().threads(threads), |cache, key| {
             if key >= 100 {
                 return Ok(key);
             }
@@ -89,7 +77,7 @@ fn a_worker_that_took_over_a_part_of_a_load_starts_no_load_on_top_of_it() {
     let outer: Arc<[AtomicBool; 2]> = Arc::default();
     let started = Arc::new(AtomicBool::new(false));
     let (parts, five) = (outer.clone(), started.clone());
-    let cache = reading_itself(Cache::builder().threads(2), move |cache, key| {
+    let cache = reading_itself(patient().threads(2), move |cache, key| {
         if key == 5 {
             five.store(true, Ordering::SeqCst);
             return Ok(*cache.get_blocking(&0)? + 1);
@@ -130,7 +118,7 @@ fn a_worker_runs_all_queued_loads_after_its_own_and_none_inside_it() {
     // The wakes of the other loads reach the only worker while it runs the first load.
     let others_queued = Arc::new(AtomicBool::new(false));
     let (go, running) = (others_queued.clone(), AtomicBool::new(false));
-    let cache = reading_itself(Cache::builder().threads(1), move |_, key| {
+    let cache = reading_itself(patient().threads(1), move |_, key| {
         assert!(
             !running.swap(true, Ordering::SeqCst),
             "one load inside another"
@@ -155,13 +143,12 @@ fn a_worker_runs_all_queued_loads_after_its_own_and_none_inside_it() {
     }
 }
 
-/// A loader that returns the thread on which it runs, and the thread's name.
 /// All keys share one set of 13 ways, and each load waits for a part of it that another worker took
 /// over, and that reads the next key.
 #[test]
 fn a_part_of_a_load_on_another_worker_needs_no_place_in_a_full_set() {
     const DEEP: u64 = 15;
-    let builder = Cache::builder()
+    let builder = patient()
         .hasher(OneSet::default())
         // One worker for each load, and one for the part that waits for it.
         .threads(2 * DEEP as usize + 2);
@@ -185,6 +172,7 @@ fn a_part_of_a_load_on_another_worker_needs_no_place_in_a_full_set() {
     assert_eq!(*cache.get_blocking(&DEEP).unwrap(), DEEP);
 }
 
+/// A loader that returns the thread on which it runs, and the thread's name.
 fn place(_: &u64) -> (thread::ThreadId, Option<String>) {
     let thread = thread::current();
     (thread.id(), thread.name().map(str::to_owned))
