@@ -152,7 +152,8 @@
 //!   cache is dropped, for example at the end of the program.
 //! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock,
 //!   1 to 10 ms ([`Clock`]).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+// `sync/slot.rs` allows it
 // On docs.rs, which has the compiler for it, items say which feature they need.
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(test))))]
 #![cfg_attr(all(loom, feature = "loom"), allow(missing_docs))]

@@ -196,7 +196,7 @@ where
             let place = place(&self.core, key, hash);
             // A slot stays as long as its key lives there, whatever happened to the value.
             if !known || place != cell.cached_slot.as_ref().map(CachedSlot::place) {
-                cell.cached_slot = place.map(|place| CachedSlot::new(&self.core.entries, place));
+                cell.cached_slot = place.map(|place| CachedSlot::new(place));
                 cell.hash = hash;
             }
         }
@@ -334,7 +334,7 @@ where
     fn keep(&mut self, cached: Cached<K, V>) -> ValueRef<'_, K, V> {
         let place = place(&self.core, &self.key, self.hash);
         if place != self.cached_slot.as_ref().map(CachedSlot::place) {
-            self.cached_slot = place.map(|place| CachedSlot::new(&self.core.entries, place));
+            self.cached_slot = place.map(|place| CachedSlot::new(place));
         }
         ValueRef::of(self.last.insert(cached))
     }

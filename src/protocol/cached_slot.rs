@@ -6,43 +6,20 @@
 //! table between them. So a read never returns an entry that was invalidated before the read began,
 //! even if the slot is not emptied yet.
 
-use std::ops::Deref;
-
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::table::Place;
-use crate::sync::{Arc, Slot, SlotCache};
+use crate::sync::Arc;
 
 pub struct CachedSlot<K, V> {
     place: Place,
-    slot: SlotCache<Way<K, V>, Entry<K, V>>,
     /// The entry that the last read found in the slot.
     seen: Option<Arc<Entry<K, V>>>,
 }
 
-/// A way that keeps its table alive.
-struct Way<K, V> {
-    entries: Arc<Entries<K, V>>,
-    place: Place,
-}
-
-impl<K, V> Deref for Way<K, V> {
-    type Target = Slot<Entry<K, V>>;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        self.entries.table.slot(self.place)
-    }
-}
-
 impl<K, V> CachedSlot<K, V> {
-    pub fn new(entries: &Arc<Entries<K, V>>, place: Place) -> Self {
-        let entries = entries.clone();
-        CachedSlot {
-            place,
-            slot: SlotCache::new(Way { entries, place }),
-            seen: None,
-        }
+    pub fn new(place: Place) -> Self {
+        CachedSlot { place, seen: None }
     }
 
     /// Returns the entry if it is in the table now and has this key; [`seen`](Self::seen) then
@@ -56,17 +33,8 @@ impl<K, V> CachedSlot<K, V> {
         is_key: impl Fn(&K) -> bool,
     ) -> Option<&Entry<K, V>> {
         let before = entries.table.occupied(self.place);
-        let Some(here) = self.slot.look() else {
-            self.seen = None;
-            return None;
-        };
-        if !self
-            .seen
-            .as_ref()
-            .is_some_and(|seen| Arc::ptr_eq(seen, here))
-        {
-            self.seen = Some(here.clone());
-        }
+        entries.table.renew(self.place, &mut self.seen);
+        let here = self.seen.as_ref()?;
         let live =
             is_key(&here.key) && before.is_some() && entries.table.occupied(self.place) == before;
         live.then_some(here)

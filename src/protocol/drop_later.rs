@@ -12,7 +12,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::panics::discard;
-use crate::sync::{Arc, Held};
+use crate::sync::Arc;
 
 pub struct DropLater<T> {
     /// Separate from the list, because most operations have at most one and then do not allocate.
@@ -32,13 +32,6 @@ impl<T> DropLater<T> {
         match self.first {
             None => self.first = Some(entry),
             Some(_) => self.more.push(entry),
-        }
-    }
-
-    /// Adds the content of a slot, because the remover may have left the last reference in `held`.
-    pub fn add_held(&mut self, held: Option<Held<T>>) {
-        if let Some(held) = held {
-            self.add(held.into_arc());
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
 use crate::protocol::times::Times;
-use crate::sync::{Arc, AtomicU8, Held, Ordering, Slot};
+use crate::sync::{Arc, AtomicU8, CountedSlot, Ordering};
 use crate::time::clock::Tick;
 
 /// The largest use count. A hit on a saturated count writes nothing.
@@ -35,7 +35,7 @@ pub struct Entry<K, V> {
     value: Option<V>,
     pub claim_word: ClaimWord,
     /// The attempt to replace this entry: under way, last failed, or closed (see `flight`).
-    pub flight: Slot<Flight<K, V>>,
+    pub flight: CountedSlot<Flight<K, V>>,
 }
 
 /// The state of a value in eviction.
@@ -67,7 +67,7 @@ impl<K, V> Entry<K, V> {
             value,
             times,
             claim_word: ClaimWord::idle(),
-            flight: Slot::new(None),
+            flight: CountedSlot::new(None),
             uses: AtomicU8::new(uses.min(USES_MAX)),
             mark: AtomicU8::new(promoted.into()),
         }
@@ -92,7 +92,7 @@ impl<K, V> Entry<K, V> {
             value: None,
             times: Times::placeholder(),
             claim_word,
-            flight: Slot::new(Some(flight.clone())),
+            flight: CountedSlot::new(Some(flight.clone())),
             uses: AtomicU8::new(0),
             mark: AtomicU8::new(0),
         });
@@ -109,7 +109,7 @@ impl<K, V> Entry<K, V> {
             value: None,
             times: Times::placeholder(),
             claim_word: ClaimWord::spent(),
-            flight: Slot::new(Some(flight)),
+            flight: CountedSlot::new(Some(flight)),
             uses: AtomicU8::new(0),
             mark: AtomicU8::new(0),
         }
@@ -131,12 +131,6 @@ impl<K, V> Entry<K, V> {
         self.uses = AtomicU8::new(eviction_state.uses);
         self.mark = AtomicU8::new(eviction_state.promoted.into());
         self.generation = eviction_state.generation;
-    }
-
-    /// The flight of its last attempt, out of line because a hit does not ask for it.
-    #[inline(never)]
-    pub fn last_flight(&self) -> Option<Held<Flight<K, V>>> {
-        self.flight.load()
     }
 
     pub fn value(&self) -> Option<&V> {

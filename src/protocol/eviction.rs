@@ -355,7 +355,7 @@ impl<K, V> Entries<K, V> {
     {
         let found = self.resident(hash, key);
         let is_closed = |entry: &Entry<K, V>| {
-            let flight = entry.last_flight();
+            let flight = self.last_flight(entry);
             entry.is_loading() && flight.is_some_and(|flight| flight.is_closed())
         };
         let found = found.filter(|(_, entry)| is_closed(entry));
@@ -421,8 +421,7 @@ impl<K, V> Entries<K, V> {
         tombstone: Arc<Entry<K, V>>,
         cause: Cause,
     ) -> bool {
-        let mut drop_later = DropLater::new();
-        let vacated = (self.table).replace(place, value, tombstone.clone(), &mut drop_later);
+        let vacated = (self.table).replace(place, value, &tombstone);
         if vacated {
             self.limit.release(Need::entry(value.weight));
             self.removals.push(value, cause);
@@ -465,9 +464,8 @@ impl<K, V> Entries<K, V> {
         old: &Arc<Entry<K, V>>,
         new: &Arc<Entry<K, V>>,
         permit: Permit<'_>,
-        drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
-        if !self.table.replace(place, old, new.clone(), drop_later) {
+        if !self.table.replace(place, old, new) {
             return false;
         }
         permit.keep();

@@ -250,7 +250,7 @@ impl<K, V> ClaimGuard<K, V> {
     fn cooled(&self) -> Option<Cooled> {
         let cooled = self.entry.claim_word.cooled()?;
         // After a later claim the entry has a later flight, and that claim's end left the word.
-        let flight = self.entry.last_flight()?;
+        let flight = self.entries.upgrade()?.last_flight(&self.entry)?;
         (self.entry.is_loading() && flight.token() == self.token).then_some(cooled)
     }
 
@@ -280,7 +280,7 @@ impl<K, V> ClaimGuard<K, V> {
             return Published::TakenOver;
         }
         let published = match permit {
-            Some(permit) => self.replace(&entries, permit, &new, &mut drop_later),
+            Some(permit) => self.replace(&entries, permit, &new),
             None => {
                 // The new value does not fit, but the old value must not stay either.
                 self.remove_claimed(&entries, tombstone, Cause::Size);
@@ -308,7 +308,10 @@ impl<K, V> ClaimGuard<K, V> {
     /// From here on waiters read the table again, and the old entry no longer refers to the new
     /// one. After a late end, the waiters of a later claim get the outcome.
     fn close(&self, entries: &Entries<K, V>, late: Option<Outcome<K, V>>) {
-        let last = self.entry.flight.swap(Some(entries.closed.clone()));
+        let last = self
+            .entry
+            .flight
+            .swap(Some(entries.closed.clone()), &entries.flights);
         if let (Some(last), Some(outcome)) = (last, late) {
             if !last.is_closed() {
                 last.deliver(outcome);
@@ -321,9 +324,8 @@ impl<K, V> ClaimGuard<K, V> {
         entries: &Entries<K, V>,
         permit: Permit<'_>,
         new: &Arc<Entry<K, V>>,
-        drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Published {
-        if !entries.replace(self.place, &self.entry, new, permit, drop_later) {
+        if !entries.replace(self.place, &self.entry, new, permit) {
             return Published::Overtaken;
         }
         if self.entry.is_loading() {

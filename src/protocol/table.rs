@@ -1,4 +1,4 @@
-//! The slot table: lock-free, set-associative, in safe Rust.
+//! The slot table: lock-free and set-associative.
 //!
 //! A key lives in exactly one *set*, in one of its *ways*. A set is two cache lines:
 //!
@@ -25,8 +25,8 @@
 //!    a reservation, and it reads again. A reader that did not find the key is done: at some moment
 //!    of its scan the key was missing.
 
-use crate::protocol::drop_later::{DropAll, DropLater};
-use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
+use crate::protocol::drop_later::DropAll;
+use crate::sync::{Arc, AtomicU64, Held, Lanes, Ordering, Slot};
 
 /// Ways in a set. Under the model checker sets are small enough to explore.
 pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
@@ -47,6 +47,7 @@ const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 pub struct Table<T> {
     sets: Box<[Set<T>]>,
+    lanes: Lanes<T>,
 }
 
 #[repr(align(128))]
@@ -54,7 +55,7 @@ struct Set<T> {
     control: AtomicU64,
     /// Eight tags to a word, so that a lookup compares them all at once without a branch.
     tags: [AtomicU64; WORDS],
-    ways: [Emptied<Slot<T>>; WAYS],
+    ways: [Slot<T>; WAYS],
 }
 
 #[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
@@ -63,7 +64,7 @@ const _: () = assert!(size_of::<Set<u64>>() == 128, "a set is two cache lines");
 #[cfg(not(all(loom, feature = "loom")))]
 const _: () = assert!(
     !std::mem::needs_drop::<Set<String>>(),
-    "dropping a set would visit its empty ways, and each of them all threads"
+    "a table empties its ways itself, because guards may borrow what they hold"
 );
 
 /// The number of a way of the table. An item never moves, so its place stays the same.
@@ -100,6 +101,7 @@ impl<T> Table<T> {
         let sets = ways.div_ceil(WAYS).max(1);
         Table {
             sets: (0..sets).map(|_| Set::new()).collect(),
+            lanes: Lanes::new(),
         }
     }
 
@@ -131,7 +133,7 @@ impl<T> Table<T> {
         // Acquire pairs with the commit of an insert: its tag and slot are visible.
         let mut control = set.control.load(Ordering::Acquire);
         loop {
-            let (way, held) = set.scan(control, Self::tag_of(hash), &is_key)?;
+            let (way, held) = set.scan(control, Self::tag_of(hash), &is_key, &self.lanes)?;
             // The load of the slot acquires, so this load does not come before it (invariant 5).
             let again = set.control.load(Ordering::Acquire);
             if again == control {
@@ -145,22 +147,15 @@ impl<T> Table<T> {
     /// is in the table.
     pub fn missing(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<Membership> {
         let set = &self.sets[self.set_of(hash)];
-        set.missing_under(Self::tag_of(hash), is_key)
+        set.missing_under(Self::tag_of(hash), is_key, &self.lanes)
             .map(Membership)
     }
 
     /// Inserts an item whose key was missing under `seen`.
     ///
     /// The caller may hold a permit, so no key is compared here. The tags show whether an item that
-    /// may have the same key came to the set since `seen`. The last reference to an item that
-    /// another thread takes back goes to `drop_later`.
-    pub fn insert(
-        &self,
-        hash: u64,
-        item: &Arc<T>,
-        seen: Membership,
-        drop_later: &mut DropLater<T>,
-    ) -> Inserted {
+    /// may have the same key came to the set since `seen`.
+    pub fn insert(&self, hash: u64, item: &Arc<T>, seen: Membership) -> Inserted {
         let number = self.set_of(hash);
         let set = &self.sets[number];
         let tag = Self::tag_of(hash);
@@ -169,7 +164,7 @@ impl<T> Table<T> {
         if control != seen.0 && set.may_hold(control, tag) {
             return Inserted::Changed;
         }
-        let Some(reserved) = set.reserve(control, item, drop_later) else {
+        let Some(reserved) = set.reserve(control, item, &self.lanes) else {
             return Inserted::Full(Membership(control));
         };
         set.write_tag(reserved.way, tag);
@@ -199,7 +194,7 @@ impl<T> Table<T> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
         loop {
-            let here = control >> way & 1 == 1 && is(&set.ways[way], item);
+            let here = control >> way & 1 == 1 && self.is_in(&set.ways[way], item);
             if !here {
                 return None;
             }
@@ -211,7 +206,7 @@ impl<T> Table<T> {
                     .compare_exchange(control, cleared, Ordering::AcqRel, Ordering::Acquire);
             match exchanged {
                 // Only this thread may empty the way now (invariant 3).
-                Ok(_) => return set.ways[way].swap(None),
+                Ok(_) => return set.ways[way].swap(None, &self.lanes),
                 Err(now) => control = now,
             }
         }
@@ -222,16 +217,9 @@ impl<T> Table<T> {
     ///
     /// Also true if another thread was removing `item` at that moment; `new` is then removed with
     /// it.
-    pub fn replace(
-        &self,
-        place: Place,
-        item: &Arc<T>,
-        new: Arc<T>,
-        drop_later: &mut DropLater<T>,
-    ) -> bool {
+    pub fn replace(&self, place: Place, item: &Arc<T>, new: &Arc<T>) -> bool {
         let (set, way) = self.at(place);
-        let replaced = set.ways[way].exchange(Some(item), Some(new));
-        replaced.map_err(|found| drop_later.add_held(found)).is_ok()
+        set.ways[way].compare_exchange(Some(item), Some(new.clone()), &self.lanes)
     }
 
     /// Whether `item` is in the table, at this place.
@@ -251,7 +239,7 @@ impl<T> Table<T> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
         while control >> way & 1 == 1 {
-            let held = set.ways[way].load();
+            let held = set.ways[way].load(&self.lanes);
             // As in `find`: between two equal reads of `control` the way was occupied.
             let again = set.control.load(Ordering::Acquire);
             if again == control {
@@ -275,7 +263,9 @@ impl<T> Table<T> {
             set.control
                 .compare_exchange(seen.0, cleared, Ordering::AcqRel, Ordering::Relaxed);
         // Only this thread may empty the way now (invariant 3).
-        exchanged.ok().and_then(|_| set.ways[way].swap(None))
+        exchanged
+            .ok()
+            .and_then(|_| set.ways[way].swap(None, &self.lanes))
     }
 
     /// Whether the membership of a set is still this one.
@@ -284,11 +274,12 @@ impl<T> Table<T> {
         self.sets[set].control.load(Ordering::Acquire) == seen.0
     }
 
-    /// The slot of a way, for a [`CachedSlot`](crate::protocol::cached_slot::CachedSlot).
+    /// Loads the slot of a way into `seen`, unless it still holds the same item; for a
+    /// [`CachedSlot`](crate::protocol::cached_slot::CachedSlot).
     #[inline]
-    pub fn slot(&self, place: Place) -> &Slot<T> {
+    pub fn renew(&self, place: Place, seen: &mut Option<Arc<T>>) {
         let (set, way) = self.at(place);
-        &set.ways[way]
+        set.ways[way].renew(seen, &self.lanes);
     }
 
     /// The version of a set, if the way is occupied.
@@ -318,6 +309,11 @@ impl<T> Table<T> {
         bits(control & OCCUPIED).map(move |way| Place::new(set, way))
     }
 
+    fn is_in(&self, slot: &Slot<T>, item: &Arc<T>) -> bool {
+        slot.load(&self.lanes)
+            .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+    }
+
     fn at(&self, place: Place) -> (&Set<T>, usize) {
         (&self.sets[place.set as usize], usize::from(place.way))
     }
@@ -332,11 +328,6 @@ fn bits(mut left: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-fn is<T>(slot: &Slot<T>, item: &Arc<T>) -> bool {
-    slot.load()
-        .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
-}
-
 impl<T> Drop for Table<T> {
     /// Empties the ways that hold something, and visits no other.
     fn drop(&mut self) {
@@ -345,7 +336,7 @@ impl<T> Drop for Table<T> {
             // Relaxed: the thread that drops the table is its only owner. A way is reserved or
             // being emptied only during a call, so only the occupied ways hold something.
             for way in bits(set.control.load(Ordering::Relaxed) & OCCUPIED) {
-                drops.drop_one(set.ways[way].swap(None));
+                drops.drop_one(set.ways[way].swap(None, &self.lanes));
             }
         }
     }
@@ -378,18 +369,24 @@ impl<T> Set<T> {
         Set {
             control: AtomicU64::new(0),
             tags: std::array::from_fn(|_| AtomicU64::new(0)),
-            ways: std::array::from_fn(|_| Emptied::new(Slot::new(None))),
+            ways: std::array::from_fn(|_| Slot::empty()),
         }
     }
 
     /// The occupied way, under `control`, whose item has the key.
     #[inline(always)]
-    fn scan(&self, control: u64, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<(usize, Held<T>)> {
+    fn scan(
+        &self,
+        control: u64,
+        tag: u8,
+        is_key: impl Fn(&T) -> bool,
+        lanes: &Lanes<T>,
+    ) -> Option<(usize, Held<T>)> {
         let mut left = self.with_tag(tag) & control & OCCUPIED;
         while left != 0 {
             let way = left.trailing_zeros() as usize;
             left &= left - 1;
-            if let Some(held) = self.ways[way].load() {
+            if let Some(held) = self.ways[way].load(lanes) {
                 if is_key(&held) {
                     return Some((way, held));
                 }
@@ -437,9 +434,9 @@ impl<T> Set<T> {
     }
 
     /// A `control` under which the key is missing; `None` if the key is in the set.
-    fn missing_under(&self, tag: u8, is_key: impl Fn(&T) -> bool) -> Option<u64> {
+    fn missing_under(&self, tag: u8, is_key: impl Fn(&T) -> bool, lanes: &Lanes<T>) -> Option<u64> {
         let mut control = self.control.load(Ordering::Acquire);
-        while self.scan(control, tag, &is_key).is_some() {
+        while self.scan(control, tag, &is_key, lanes).is_some() {
             let again = self.control.load(Ordering::Acquire);
             if again == control {
                 return None;
@@ -454,30 +451,27 @@ impl<T> Set<T> {
         &'a self,
         control: u64,
         item: &'a Arc<T>,
-        drop_later: &mut DropLater<T>,
+        lanes: &'a Lanes<T>,
     ) -> Option<Reserved<'a, T>> {
-        for way in bits(!control & OCCUPIED) {
-            match self.ways[way].exchange(None, Some(item.clone())) {
-                Ok(()) => {
-                    return Some(Reserved {
-                        set: self,
-                        way,
-                        item: Some(item),
-                    });
-                }
-                Err(reserved) => drop_later.add_held(reserved),
-            }
-        }
-        None
+        let mut free = bits(!control & OCCUPIED);
+        let way =
+            free.find(|&way| self.ways[way].compare_exchange(None, Some(item.clone()), lanes))?;
+        Some(Reserved {
+            slot: &self.ways[way],
+            way,
+            item: Some(item),
+            lanes,
+        })
     }
 }
 
 /// A way that is taken but not visible yet; gives the way back when dropped before
 /// [`commit`](Self::commit).
 struct Reserved<'a, T> {
-    set: &'a Set<T>,
+    slot: &'a Slot<T>,
     way: usize,
     item: Option<&'a Arc<T>>,
+    lanes: &'a Lanes<T>,
 }
 
 impl<T> Reserved<'_, T> {
@@ -491,7 +485,7 @@ impl<T> Drop for Reserved<'_, T> {
     fn drop(&mut self) {
         if let Some(item) = self.item {
             // No other thread may change a reserved way.
-            self.set.ways[self.way].compare_exchange(Some(item), None);
+            self.slot.compare_exchange(Some(item), None, self.lanes);
         }
     }
 }

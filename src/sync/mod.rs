@@ -10,11 +10,14 @@
 
 pub(crate) mod event;
 pub(crate) mod future;
+#[cfg(not(all(loom, feature = "loom")))]
+pub(crate) mod lanes;
 pub(crate) mod on_demand;
 pub(crate) mod per_thread;
 pub(crate) mod runtime;
+#[allow(unsafe_code)]
+mod slot;
 
-use std::ops::Deref;
 pub use std::sync::atomic::Ordering;
 pub use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
 
@@ -27,10 +30,10 @@ use model as side;
 use native as side;
 
 pub use side::{
-    ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, BoundedCache, Emptied, Held, Mutex,
-    MutexGuard, SegQueue, SetOnce, Slot, yield_now,
+    ArcCell, ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, BoundedCache, Mutex,
+    MutexGuard, SegQueue, SetOnce, yield_now,
 };
-use side::{LastLoad, fence};
+pub use slot::{CountedSlot, Held, Lanes, Slot};
 
 #[cfg(all(loom, feature = "loom"))]
 pub(crate) use model::thread_local;
@@ -60,38 +63,15 @@ pub(crate) mod plain {
     }
 }
 
-/// A [`Slot`] as one thread remembers it. A read is one load and a comparison, without a guard.
-pub struct SlotCache<O, T>(LastLoad<O, T>);
-
-impl<O: Deref<Target = Slot<T>>, T> SlotCache<O, T> {
-    pub fn new(slot: O) -> Self {
-        SlotCache(LastLoad::new(slot))
-    }
-
-    /// The value in the slot now.
-    ///
-    /// Acquires without a guard, by one load, a comparison and a fence, which is free on x86.
-    #[inline]
-    pub fn look(&mut self) -> Option<&Arc<T>> {
-        let held = self.0.renewed();
-        // The load inside is Relaxed. The caller's next read, the second read of `control`, must
-        // not come before it. The fence is here, and not on either side, so that the models need it
-        // too.
-        fence(Ordering::Acquire);
-        held
-    }
-}
-
 #[cfg(not(all(loom, feature = "loom")))]
 mod native {
-    use std::mem::ManuallyDrop;
     use std::ops::Deref;
     use std::ptr;
 
-    use arc_swap::cache::Cache;
     use arc_swap::{ArcSwapOption, Guard};
 
     use super::Arc;
+    pub(crate) use super::lanes;
     pub use crossbeam::queue::{ArrayQueue, SegQueue};
     pub use moka::sync::Cache as BoundedCache;
     pub use std::sync::OnceLock as SetOnce;
@@ -99,123 +79,65 @@ mod native {
     pub use std::sync::{Mutex, MutexGuard};
     pub use std::thread::yield_now;
 
-    /// A slot that its owner empties before it is dropped. If it is not empty then, its content
-    /// leaks.
-    pub use std::mem::ManuallyDrop as Emptied;
+    pub type AtomicPtr = std::sync::atomic::AtomicPtr<()>;
 
-    /// A cell that holds an `Arc` or nothing, read without touching the reference count.
-    pub struct Slot<T>(ManuallyDrop<ArcSwapOption<T>>);
+    /// A cell for one `Arc` that is read often and written rarely: each write visits all threads.
+    pub struct ArcCell<T>(ArcSwapOption<T>);
 
-    /// The content of a [`Slot`] when it was loaded, kept alive without counting.
-    ///
-    /// It may move between threads. A thread that keeps more than eight at once pays a reference
-    /// count for each further one.
-    pub struct Held<T>(Guard<Option<Arc<T>>>);
-
-    impl<T> Slot<T> {
-        pub fn new(value: Option<Arc<T>>) -> Self {
-            Slot(ManuallyDrop::new(ArcSwapOption::new(value)))
+    impl<T> ArcCell<T> {
+        pub fn empty() -> Self {
+            ArcCell(ArcSwapOption::empty())
         }
 
         /// Acquire: everything written before the pointer was stored is visible.
         #[inline]
-        pub fn load(&self) -> Option<Held<T>> {
-            let guard = self.0.load();
-            guard.is_some().then_some(Held(guard))
+        pub fn load(&self) -> impl Deref<Target = Option<Arc<T>>> + use<T> {
+            self.0.load()
         }
 
-        /// Stores `new` if the slot holds exactly `current` (by address); returns whether it did.
-        ///
-        /// Success acquires and releases. The caller owns a reference to `current`, so its address
-        /// cannot be reused meanwhile: there is no ABA problem.
+        /// As [`Slot::compare_exchange`](super::Slot::compare_exchange).
         pub fn compare_exchange(&self, current: Option<&Arc<T>>, new: Option<Arc<T>>) -> bool {
-            self.exchange(current, new).is_ok()
-        }
-
-        /// [`compare_exchange`](Self::compare_exchange) for a caller that holds something. A
-        /// failure returns the content of the slot, because that reference may be the last one.
-        pub fn exchange(
-            &self,
-            current: Option<&Arc<T>>,
-            new: Option<Arc<T>>,
-        ) -> Result<(), Option<Held<T>>> {
             let expected = current.map_or(ptr::null(), Arc::as_ptr);
-            let found = self.0.compare_and_swap(expected, new);
-            match found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected {
-                true => Ok(()),
-                false => Err(found.is_some().then_some(Held(found))),
-            }
+            let found: Guard<Option<Arc<T>>> = self.0.compare_and_swap(expected, new);
+            found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected
         }
 
-        /// Replaces the content of the slot; acquires and releases.
+        /// Replaces the content; acquires and releases.
         pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(new)
         }
     }
 
-    impl<T> Drop for Slot<T> {
-        fn drop(&mut self) {
-            // The drop of an `ArcSwap` visits every thread that ever lived, even if it is empty.
-            if self.0.load().is_some() {
-                self.0.swap(None);
-            }
+    /// Here nothing watches whether a borrowed value lives; the models do.
+    pub struct Watched<T>(std::marker::PhantomData<fn() -> T>);
+    pub struct Watch<T>(std::marker::PhantomData<fn() -> T>);
+
+    impl<T> Watched<T> {
+        pub fn new() -> Self {
+            Watched(std::marker::PhantomData)
+        }
+        #[inline(always)]
+        pub fn add(&self, _: Option<&Arc<T>>) {}
+        #[inline(always)]
+        pub fn taken_back(&self, _: &Arc<T>, _: bool) {}
+        #[inline(always)]
+        pub fn watch(&self, _: *mut ()) -> Watch<T> {
+            Watch(std::marker::PhantomData)
         }
     }
 
-    impl<T> Held<T> {
-        /// Wraps an owned `Arc`, for values that do not come from a slot.
-        pub fn owned(value: Arc<T>) -> Self {
-            Held(Guard::from_inner(Some(value)))
+    impl<T> Watch<T> {
+        #[inline(always)]
+        pub fn of(_: &Arc<T>) -> Self {
+            Watch(std::marker::PhantomData)
         }
-
-        /// Converts this into a counted reference.
-        pub fn into_arc(self) -> Arc<T> {
-            match Guard::into_inner(self.0) {
-                Some(arc) => arc,
-                None => unreachable!("a Held is only built from a slot that held something"),
-            }
-        }
-
-        /// A counted reference to the same value.
-        #[inline]
-        pub fn arc(&self) -> &Arc<T> {
-            match &*self.0 {
-                Some(arc) => arc,
-                None => unreachable!("a Held is only built from a slot that held something"),
-            }
-        }
+        #[inline(always)]
+        pub fn assert_alive(&self) {}
     }
 
-    /// The content of a slot when it was last read; kept until the slot holds something else.
-    pub(super) struct LastLoad<O, T>(Cache<Inner<O>, Option<Arc<T>>>);
-
-    struct Inner<O>(O);
-
-    impl<O: Deref<Target = Slot<T>>, T> Deref for Inner<O> {
-        type Target = ArcSwapOption<T>;
-        #[inline]
-        fn deref(&self) -> &ArcSwapOption<T> {
-            &self.0.0
-        }
-    }
-
-    impl<O: Deref<Target = Slot<T>>, T> LastLoad<O, T> {
-        pub(super) fn new(slot: O) -> Self {
-            LastLoad(Cache::new(Inner(slot)))
-        }
-
-        /// Relaxed, if the slot still holds the same value.
-        #[inline]
-        pub(super) fn renewed(&mut self) -> Option<&Arc<T>> {
-            self.0.load().as_ref()
-        }
-    }
-
-    impl<T> Deref for Held<T> {
-        type Target = T;
-        #[inline]
-        fn deref(&self) -> &T {
-            self.arc()
-        }
+    /// Steps that the models of other parts do not take apart.
+    #[inline(always)]
+    pub fn unexplored<R>(steps: impl FnOnce() -> R) -> R {
+        steps()
     }
 }

@@ -14,6 +14,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::sync::OnceLock;
+#[cfg(not(all(loom, feature = "loom")))]
+use crate::sync::lanes;
 use crate::sync::plain::{Mutex, lock};
 
 /// As many rows as numbers have bits; each row is twice as long as the one before.
@@ -57,6 +59,8 @@ impl Drop for Numbered {
     fn drop(&mut self) {
         if let Some(number) = self.0.get() {
             let _ = PLACE.try_with(|place| place.set(ThreadIndex::NONE));
+            #[cfg(not(all(loom, feature = "loom")))]
+            lanes::leave();
             lock(&NUMBERS).free.push(Reverse(number));
         }
     }
@@ -83,8 +87,18 @@ impl Numbers {
     }
 }
 
+/// The number of this thread; `None` if its thread-locals are gone.
+#[cfg(not(all(loom, feature = "loom")))]
+pub(crate) fn number() -> Option<u32> {
+    let place = match PLACE.try_with(Cell::get) {
+        Ok(place) if place.row < ROWS as u32 => place,
+        _ => take_number()?,
+    };
+    Some((1 << place.row) + place.column - 1)
+}
+
 /// Gives this thread a number; `None` if its thread-locals are gone.
-fn number() -> Option<ThreadIndex> {
+fn take_number() -> Option<ThreadIndex> {
     let numbered = NUMBERED.try_with(|numbered| {
         // The lock makes the writes of the last thread with this number visible to this one.
         let number = lock(&NUMBERS).take();
@@ -118,7 +132,7 @@ impl<T: Default> PerThread<T> {
     pub(crate) fn get_or_make(&self) -> Option<&T> {
         let place = match PLACE.try_with(Cell::get) {
             Ok(place) if place.row < ROWS as u32 => place,
-            _ => number()?,
+            _ => take_number()?,
         };
         let make = || (0..1 << place.row).map(|_| T::default()).collect();
         let row = self.0.get(place.row as usize)?.get_or_init(make);

@@ -26,7 +26,7 @@ use crate::panics::isolated;
 use crate::sync::event::Event;
 use crate::sync::on_demand::OnDemand;
 use crate::sync::{
-    Arc, AtomicU64, Held, Mutex, OnceLock, Ordering, PoisonError, Slot, TryLockError, Weak,
+    Arc, ArcCell, AtomicU64, Mutex, OnceLock, Ordering, PoisonError, TryLockError, Weak,
 };
 use crate::time::clock::{Clock, Tick};
 
@@ -166,24 +166,30 @@ struct System {
     thread: OnDemand,
 }
 
-static SYSTEM: OnceLock<Slot<System>> = OnceLock::new();
+static SYSTEM: OnceLock<ArcCell<System>> = OnceLock::new();
 
 /// Sets an alarm by the clocks of the system, in this [`process`].
 pub(crate) fn set(process: u32, at: Tick, sleeper: Weak<dyn Sleeper>) {
-    let system = System::of(process);
-    let thread = system.thread.get().or_else(|| {
-        let rung = system.arc().clone();
-        (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms))
+    System::with(process, |system| {
+        let thread = system.thread.get().or_else(|| {
+            let rung = system.clone();
+            (system.thread).get_or_start("everfresh-clock", move || keep_ringing(&rung.alarms))
+        });
+        if system.alarms.set(at, sleeper) {
+            thread.inspect(|thread| thread.unpark());
+        }
     });
-    if system.alarms.set(at, sleeper) {
-        thread.inspect(|thread| thread.unpark());
-    }
 }
 
 /// Counts a sleeper that was dropped after it had set an alarm by the clocks of the system.
 pub(crate) fn dropped() {
     // After a fork these may be the alarms of the parent. Their lock is only tried.
-    if let Some(system) = SYSTEM.get().and_then(Slot::load) {
+    if let Some(system) = SYSTEM
+        .get()
+        .map(ArcCell::load)
+        .as_deref()
+        .and_then(Option::as_ref)
+    {
         system.alarms.dropped();
     }
 }
@@ -195,25 +201,24 @@ pub(crate) fn process() -> u32 {
 }
 
 impl System {
-    /// Those of this process.
-    fn of(process: u32) -> Held<System> {
-        let slot = SYSTEM.get_or_init(|| Slot::new(None));
+    /// Calls `act` with those of this process.
+    fn with(process: u32, act: impl FnOnce(&Arc<System>)) {
+        let slot = SYSTEM.get_or_init(ArcCell::empty);
         loop {
-            let found = match slot.load() {
-                Some(system) if system.process == process => return system,
-                found => found,
-            };
-            let found = found.as_ref().map(Held::arc);
+            let found = slot.load();
+            match &*found {
+                Some(system) if system.process == process => return act(system),
+                _ => {}
+            }
             let new = Arc::new(System {
                 process,
                 alarms: Alarms::default(),
                 thread: OnDemand::default(),
             });
-            if slot.compare_exchange(found, Some(new.clone())) {
+            if slot.compare_exchange(found.as_ref(), Some(new)) {
                 // Never dropped: a thread of the parent may have been changing it at the moment of
                 // the fork.
-                std::mem::forget(found.cloned());
-                return Held::owned(new);
+                std::mem::forget(found.clone());
             }
         }
     }

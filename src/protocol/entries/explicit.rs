@@ -17,9 +17,9 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
     ) -> Claimed<K, V> {
         self.end_overdue(entry, now);
-        let last = || entry.last_flight().map(|flight| flight.token());
+        let last = || self.last_flight(entry).map(|flight| flight.token());
         let has_failed = |token| {
-            let flight = (entry.last_flight()).filter(|flight| flight.token() == token);
+            let flight = (self.last_flight(entry)).filter(|flight| flight.token() == token);
             flight.is_some_and(|flight| flight.has_ended())
         };
         let claimed = entry

@@ -14,7 +14,7 @@ use crate::protocol::publish::ClaimGuard;
 use crate::protocol::removal::{Cause, Removals};
 use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
-use crate::sync::{Arc, Held, yield_now};
+use crate::sync::{Arc, Held, Lanes, yield_now};
 use crate::time::clock::Tick;
 
 pub struct Entries<K, V> {
@@ -25,6 +25,8 @@ pub struct Entries<K, V> {
     pub timing: Timing,
     /// The closed flight, which an entry gets when it has its successor; shared by all entries.
     pub closed: Arc<Flight<K, V>>,
+    /// The lanes of the flight slots of all entries.
+    pub flights: Lanes<Flight<K, V>>,
 }
 
 /// How much may be resident.
@@ -123,6 +125,14 @@ pub enum Begun<K, V> {
     Full(ClaimGuard<K, V>, Loads<K, V>),
 }
 
+impl<K, V> Entries<K, V> {
+    /// The flight of the last attempt of an entry, out of line because a hit does not ask for it.
+    #[inline(never)]
+    pub fn last_flight(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
+        entry.flight.load(&self.flights)
+    }
+}
+
 impl<K: Eq, V> Entries<K, V> {
     pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
         Entries {
@@ -132,6 +142,7 @@ impl<K: Eq, V> Entries<K, V> {
             removals,
             timing,
             closed: Arc::new(Flight::closed()),
+            flights: Lanes::new(),
         }
     }
 
@@ -235,7 +246,7 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
     ) -> Option<ClaimGuard<K, V>> {
         self.end_overdue(entry, now);
-        let last = || entry.last_flight().map(|flight| flight.token());
+        let last = || self.last_flight(entry).map(|flight| flight.token());
         let token = entry
             .claim_word
             .try_claim(now, self.timing.claim_for, last)?;
@@ -247,8 +258,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn end_overdue(&self, entry: &Entry<K, V>, now: Tick) {
         if let ClaimState::Claimed { deadline } = entry.claim_word.state() {
             if deadline <= now {
-                let flight = entry.last_flight().map(|flight| flight.arc().clone());
-                if let Some(flight) = flight {
+                if let Some(flight) = self.last_flight(entry) {
                     flight.wake_load();
                 }
             }
@@ -277,7 +287,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
         let flight = match entry.claim_word.current() {
             Some(token) => self.flight_of(entry, token),
-            None => entry.last_flight()?.arc().clone(),
+            None => self.last_flight(entry)?,
         };
         (!flight.is_closed()).then_some(flight)
     }
@@ -289,15 +299,15 @@ impl<K: Eq, V> Entries<K, V> {
     /// the claimant has asked for it: from then on the entry holds this flight or a later one.
     fn flight_of(&self, entry: &Entry<K, V>, token: ClaimToken) -> Arc<Flight<K, V>> {
         loop {
-            let current = entry.last_flight();
+            let current = self.last_flight(entry);
             if let Some(flight) = &current {
                 if !token.is_after(flight.token()) {
-                    return flight.arc().clone();
+                    return flight.clone();
                 }
             }
             let new = Flight::start(token);
-            let old = current.as_ref().map(Held::arc);
-            if entry.flight.compare_exchange(old, Some(new.clone())) {
+            let started = Some(new.clone());
+            if (entry.flight).compare_exchange(current.as_ref(), started, &self.flights) {
                 if let Some(taken_over) = current {
                     taken_over.deliver(Outcome::Failed(self.timed_out(&taken_over)));
                 }
@@ -348,7 +358,7 @@ impl<K: Eq, V> Entries<K, V> {
                     false => return Begun::Exists,
                 }
             };
-            let seen = match self.table.insert(hash, &entry, seen, drop_later) {
+            let seen = match self.table.insert(hash, &entry, seen) {
                 Inserted::Here(place) => {
                     return Begun::Ours(ClaimGuard::new(self, entry, place, token, flight, now));
                 }
@@ -429,7 +439,7 @@ impl<K: Eq, V> Entries<K, V> {
                             None => continue,
                         }
                     };
-                    if self.replace(place, old.arc(), new, admitted, drop_later) {
+                    if self.replace(place, old.arc(), new, admitted) {
                         if !succeeds {
                             self.enqueue(place, new);
                         }
@@ -445,7 +455,7 @@ impl<K: Eq, V> Entries<K, V> {
                         continue;
                     };
                     let admitted = self.admit(set, Need::entry(new.weight), now, drop_later);
-                    let full = match self.table.insert(hash, new, seen, drop_later) {
+                    let full = match self.table.insert(hash, new, seen) {
                         Inserted::Here(place) => {
                             admitted.keep();
                             self.enqueue(place, new);

@@ -20,7 +20,7 @@ use crate::store::stats::StoreCounters;
 use crate::store::{Store, StoreState, envelope};
 use crate::sync::event::Event;
 use crate::sync::runtime::block_on;
-use crate::sync::{Arc, AtomicU64, Mutex, Slot};
+use crate::sync::{Arc, ArcCell, AtomicU64, Mutex};
 use crate::time::clock::Clock;
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`].
@@ -150,7 +150,7 @@ impl RedisBuilder {
         let (limit, timeout) = (self.limit, self.timeout);
         let deployment = self.deployment()?;
         let shared = Arc::new(Shared {
-            slots: Slot::new(None),
+            slots: ArcCell::empty(),
             discovery_error: Mutex::default(),
             recheck: Notify::new(),
             changed: Arc::new(Event::new()),

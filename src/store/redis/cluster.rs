@@ -128,7 +128,7 @@ impl Cluster {
         let nodes = kept.iter().map(|(node, _)| node.clone()).collect();
         let slots = Arc::new(Slots::new(nodes, ranges));
         let old = shared.slots.load();
-        if old.is_some_and(|old| old.is(&slots)) {
+        if old.as_ref().is_some_and(|old| old.is(&slots)) {
             return;
         }
         shared.slots.swap(Some(slots));

@@ -17,7 +17,7 @@ use crate::store::error::{ErrorClass, StoreError};
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Slot, lock};
+use crate::sync::{Arc, ArcCell, AtomicU64, Mutex, Ordering, lock};
 use crate::time::clock::Clock;
 
 /// The most keys in one request.
@@ -27,7 +27,7 @@ type Payload = Result<Option<Vec<u8>>, StoreError>;
 
 pub(super) struct Shared {
     /// Which master owns which slots; empty until the cluster has reported its masters.
-    pub(super) slots: Slot<Slots>,
+    pub(super) slots: ArcCell<Slots>,
     /// The last error of asking the cluster, until the first success.
     pub(super) discovery_error: Mutex<Option<StoreError>>,
     /// Notified when the masters of the cluster may have changed.
@@ -54,7 +54,7 @@ impl Shared {
     /// The known masters.
     pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
         let slots = self.slots.load();
-        slots.map_or(Vec::new(), |slots| slots.nodes().to_vec())
+        (slots.as_ref()).map_or(Vec::new(), |slots| slots.nodes().to_vec())
     }
 
     /// Notifies listeners that changes may have been missed and arrive again now. `node` is a
@@ -104,12 +104,13 @@ impl Shared {
 
     /// The master that owns a key.
     fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
-        let Some(slots) = self.slots.load() else {
+        let slots = self.slots.load();
+        let Some(slots) = &*slots else {
             let unknown = lock(&self.discovery_error).clone();
             return Err(unknown
                 .unwrap_or_else(|| StoreError::new(ErrorClass::Unavailable, "not connected yet")));
         };
-        let node = slots.arc().owner(key.hash()).cloned();
+        let node = slots.owner(key.hash()).cloned();
         node.ok_or_else(|| StoreError::new(ErrorClass::Unavailable, "no master has the slot"))
     }
 
@@ -125,10 +126,8 @@ impl Shared {
 
     /// Reads keys with one round trip for each master, all at the same time.
     pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Payload> {
-        let only_master = self
-            .slots
-            .load()
-            .and_then(|slots| slots.arc().only_master().cloned());
+        let slots = self.slots.load().as_ref().cloned();
+        let only_master = slots.and_then(|slots| slots.only_master().cloned());
         let answers = match only_master {
             Some(node) if keys.len() <= MAX_KEYS => {
                 self.read_some(&node, keys.iter(), !self.stream_limit.is_strict())

@@ -23,7 +23,7 @@ use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::event::Event;
 use crate::sync::future::or;
-use crate::sync::{Arc, Mutex, OnceLock, Slot, lock};
+use crate::sync::{Arc, ArcCell, Mutex, OnceLock, lock};
 
 /// The first and the longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -74,7 +74,7 @@ impl Closed {
 
 /// Keeps one connection up, and makes it again whenever it is lost.
 pub(super) struct Supervisor {
-    link: Slot<Link>,
+    link: ArcCell<Link>,
     state: Mutex<StoreState>,
     /// Notified when the state changes.
     changed: Arc<Event>,
@@ -152,7 +152,7 @@ impl Link {
 impl Supervisor {
     pub(super) fn new(changed: Arc<Event>) -> Self {
         Supervisor {
-            link: Slot::new(None),
+            link: ArcCell::empty(),
             state: Mutex::new(StoreState::Connecting),
             changed,
             wake: Notify::new(),
@@ -161,8 +161,8 @@ impl Supervisor {
 
     /// Returns the connection, or the reason why none is up. Never waits.
     pub(super) fn link(&self) -> Result<Arc<Link>, StoreError> {
-        match self.link.load() {
-            Some(link) => Ok(link.arc().clone()),
+        match &*self.link.load() {
+            Some(link) => Ok(link.clone()),
             None => Err(match self.state() {
                 StoreState::Down(error) => error,
                 _ => StoreError::new(ErrorClass::Unavailable, "not connected yet"),
