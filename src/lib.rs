@@ -260,7 +260,8 @@ pub mod model {
     pub use crate::store::change_queue::ChangeQueue;
     pub use crate::sync::event::Event;
     pub use crate::sync::{
-        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, Held, SegQueue, SetOnce, Slot, SlotCache,
+        ArrayQueue, AtomicU8, AtomicU64, AtomicUsize, CountedSlot, Held, Lanes, SegQueue, SetOnce,
+        Slot, explore_slots,
     };
     pub use crate::time::alarm::{Alarms, Nap, Sleeper};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use everfresh::model::{AtomicU64, CachedSlot, DropLater, Inserted};
+use everfresh::model::{AtomicU64, CachedSlot, Inserted};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -17,7 +17,7 @@ fn after_an_invalidation() {
     run_model(Two, || {
         let cache = filled();
         let (place, _) = cache.find(hash(KEY), |key| *key == KEY).unwrap();
-        let mut cached_slot = CachedSlot::new(&cache, place);
+        let mut cached_slot = CachedSlot::new(place);
         assert!(cached_slot.look(&cache, |key| *key == KEY).is_some());
         let other = spawn({
             let cache = cache.clone();
@@ -39,7 +39,7 @@ fn against_remove_and_insert() {
     run_model(Two, || {
         let cache = filled();
         let (place, _) = cache.find(hash(KEY), |key| *key == KEY).unwrap();
-        let mut cached_slot = CachedSlot::new(&cache, place);
+        let mut cached_slot = CachedSlot::new(place);
         let other = spawn({
             let cache = cache.clone();
             move || {
@@ -72,7 +72,7 @@ fn an_item_that_comes_back() {
         let cache = filled();
         let (place, first) = find(&cache, KEY).unwrap();
         let item = first.into_arc();
-        let mut cached_slot = CachedSlot::new(&cache, place);
+        let mut cached_slot = CachedSlot::new(place);
         assert!(cached_slot.look(&cache, |key| *key == KEY).is_some());
         assert!(invalidate(&cache, KEY));
         assert!(put(&cache, KEY, 200, CREATED));
@@ -86,8 +86,7 @@ fn an_item_that_comes_back() {
                     .table
                     .missing(hash(KEY), |_| false)
                     .expect("the key is missing");
-                let drop_later = &mut DropLater::new();
-                let inserted = cache.table.insert(hash(KEY), &item, seen, drop_later);
+                let inserted = cache.table.insert(hash(KEY), &item, seen);
                 assert!(matches!(inserted, Inserted::Here(at) if at == place));
             }
         });

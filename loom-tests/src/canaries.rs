@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 
-use everfresh::model::{ArrayQueue, AtomicU64, SegQueue, SetOnce, Slot, SlotCache};
+use everfresh::model::{ArrayQueue, AtomicU64, SegQueue, SetOnce};
 use loom::thread::spawn;
 
 use crate::Threads::Two;
@@ -111,119 +111,6 @@ fn load_against_exchange() {
         seen
     });
     assert_eq!(seen, BTreeSet::from([0, 1]));
-}
-
-/// The same race on a slot.
-#[test]
-fn load_against_exchange_of_a_slot() {
-    let seen = outcomes(|| {
-        let slot = Arc::new(Slot::new(None));
-        let other = spawn({
-            let slot = slot.clone();
-            move || {
-                assert!(slot.load().is_none());
-                assert!(slot.compare_exchange(None, Some(Arc::new(1))));
-            }
-        });
-        let seen = slot.load().map(|held| *held);
-        other.join().unwrap();
-        seen
-    });
-    assert_eq!(seen, BTreeSet::from([None, Some(1)]));
-}
-
-/// Two exchanges of a slot from the same content: either wins, never both, never none.
-#[test]
-fn two_exchanges_of_a_slot() {
-    let seen = outcomes(|| {
-        let slot = Arc::new(Slot::new(None));
-        let other = spawn({
-            let slot = slot.clone();
-            move || slot.compare_exchange(None, Some(Arc::new(1)))
-        });
-        let mine = slot.compare_exchange(None, Some(Arc::new(2)));
-        (mine, other.join().unwrap())
-    });
-    assert_eq!(seen, BTreeSet::from([(false, true), (true, false)]));
-}
-
-/// Everything written before a pointer was stored is visible to a thread that loads the pointer.
-#[test]
-fn a_slot_publishes() {
-    let seen = outcomes(|| {
-        let slot = Arc::new(Slot::new(None));
-        let data = Arc::new(AtomicU64::new(0));
-        let other = spawn({
-            let (slot, data) = (slot.clone(), data.clone());
-            move || {
-                data.store(1, Relaxed);
-                assert!(slot.compare_exchange(None, Some(Arc::new(1))));
-            }
-        });
-        let found = slot.load().is_some();
-        let received = data.load(Relaxed);
-        other.join().unwrap();
-        (found, received)
-    });
-    assert_eq!(
-        seen,
-        BTreeSet::from([(false, 0), (false, 1), (true, 1)]),
-        "a slot's pointer came before what was written before it"
-    );
-}
-
-/// A reference that a slot returned is the owner's only one, unless a thread has loaded it
-/// meanwhile. So is a reference that an exchange did not store.
-#[test]
-fn a_slot_lets_go() {
-    let seen = outcomes(|| {
-        let slot = Arc::new(Slot::new(None));
-        let other = spawn({
-            let slot = slot.clone();
-            move || slot.load()
-        });
-        let mut mine = Arc::new(1);
-        assert!(slot.compare_exchange(None, Some(mine.clone())));
-        assert!(slot.compare_exchange(Some(&mine), None));
-        assert!(!slot.compare_exchange(Some(&Arc::new(2)), Some(mine.clone())));
-        let alone = Arc::get_mut(&mut mine).is_some();
-        (alone, other.join().unwrap().is_some())
-    });
-    assert_eq!(seen, BTreeSet::from([(true, false), (false, true)]));
-}
-
-/// A slot cache that finds the remembered item in its slot again also sees what was written before
-/// the item came back.
-#[test]
-fn a_slot_cache_acquires() {
-    let seen = outcomes(|| {
-        let [first, second] = [1, 2].map(Arc::new);
-        let slot = Arc::new(Slot::new(Some(first.clone())));
-        let mut cache = SlotCache::new(slot.clone());
-        let data = Arc::new(AtomicU64::new(0));
-        let other = spawn({
-            let (slot, data) = (slot.clone(), data.clone());
-            move || {
-                assert!(slot.compare_exchange(Some(&first), Some(second.clone())));
-                data.store(1, Relaxed);
-                assert!(slot.compare_exchange(Some(&second), Some(first)));
-            }
-        });
-        let between = slot.load().is_some_and(|held| *held == 2);
-        let looked = cache.look().is_some_and(|value| **value == 1);
-        let received = data.load(Relaxed);
-        other.join().unwrap();
-        (between, looked, received)
-    });
-    assert!(seen.contains(&(true, true, 1)));
-    assert!(
-        seen.contains(&(true, false, 0)),
-        "the model is stronger than arc_swap's cache"
-    );
-    assert!(
-        !seen.contains(&(true, true, 0)),
-        "the fence does not order the read after it"
-    );
 }
 
 /// A full queue exchanges its oldest item for a new one in one step.

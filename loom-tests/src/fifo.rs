@@ -315,7 +315,7 @@ fn two_inserts_and_a_cached_slot() {
     run_model(TwoBusy, || {
         let cache = filled();
         let (place, _) = find(&cache, KEY).unwrap();
-        let mut cached_slot = CachedSlot::new(&cache, place);
+        let mut cached_slot = CachedSlot::new(place);
         assert!(invalidate(&cache, KEY));
         let other = spawn({
             let cache = cache.clone();

@@ -25,6 +25,7 @@ mod places;
 mod pool;
 mod publish;
 mod removal;
+mod slot;
 mod table;
 mod wait_graph;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use everfresh::model::{AtomicU64, DropLater, Held, Inserted, Place, Table};
+use everfresh::model::{AtomicU64, Held, Inserted, Place, Table};
 use loom::thread::spawn;
 
 use crate::Threads::{Three, Two, TwoBusy};
@@ -24,7 +24,7 @@ fn insert_if_room(table: &Table<Pair>, item: &Arc<Pair>) -> Result<Option<Place>
         let Some(seen) = table.missing(item.0, |other| other.0 == item.0) else {
             return Ok(None);
         };
-        match table.insert(item.0, item, seen, &mut DropLater::new()) {
+        match table.insert(item.0, item, seen) {
             Inserted::Here(place) => return Ok(Some(place)),
             Inserted::Changed => {}
             Inserted::Full(_) => return Err(Full),
@@ -41,7 +41,7 @@ fn insert(table: &Table<Pair>, item: &Arc<Pair>) -> Option<Place> {
 }
 
 fn replace(table: &Table<Pair>, place: Place, old: &Arc<Pair>, new: Arc<Pair>) -> bool {
-    table.replace(place, old, new, &mut DropLater::new())
+    table.replace(place, old, &new)
 }
 
 fn find(table: &Table<Pair>, key: u64) -> Option<u64> {

@@ -36,6 +36,8 @@ pub use side::{
 pub use slot::{CountedSlot, Held, Lanes, Slot};
 
 #[cfg(all(loom, feature = "loom"))]
+pub use model::explore_slots;
+#[cfg(all(loom, feature = "loom"))]
 pub(crate) use model::thread_local;
 #[cfg(not(all(loom, feature = "loom")))]
 pub(crate) use std::thread_local;
@@ -119,7 +121,7 @@ mod native {
         #[inline(always)]
         pub fn add(&self, _: Option<&Arc<T>>) {}
         #[inline(always)]
-        pub fn taken_back(&self, _: &Arc<T>, _: bool) {}
+        pub fn left(&self, _: &Arc<T>, _: bool) {}
         #[inline(always)]
         pub fn watch(&self, _: *mut ()) -> Watch<T> {
             Watch(std::marker::PhantomData)
@@ -133,6 +135,11 @@ mod native {
         }
         #[inline(always)]
         pub fn assert_alive(&self) {}
+    }
+
+    /// The content of a word that no other thread can reach any more.
+    pub fn last(word: &mut AtomicPtr) -> *mut () {
+        *word.get_mut()
     }
 
     /// Steps that the models of other parts do not take apart.

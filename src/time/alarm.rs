@@ -215,10 +215,10 @@ impl System {
                 alarms: Alarms::default(),
                 thread: OnDemand::default(),
             });
-            if slot.compare_exchange(found.as_ref(), Some(new)) {
+            if slot.compare_exchange((*found).as_ref(), Some(new)) {
                 // Never dropped: a thread of the parent may have been changing it at the moment of
                 // the fork.
-                std::mem::forget(found.clone());
+                std::mem::forget((*found).clone());
             }
         }
     }
