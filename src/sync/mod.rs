@@ -8,13 +8,17 @@
 //! [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release. Atomics take their ordering
 //! from the caller, which explains it.
 
+#[cfg(feature = "arc-swap-slots")]
+mod arc_swap_slot;
 pub(crate) mod event;
 pub(crate) mod future;
 #[cfg(not(all(loom, feature = "loom")))]
+#[cfg_attr(feature = "arc-swap-slots", allow(dead_code))]
 pub(crate) mod lanes;
 pub(crate) mod on_demand;
 pub(crate) mod per_thread;
 pub(crate) mod runtime;
+#[cfg_attr(feature = "arc-swap-slots", allow(dead_code))]
 #[allow(unsafe_code)]
 mod slot;
 
@@ -29,10 +33,13 @@ use model as side;
 #[cfg(not(all(loom, feature = "loom")))]
 use native as side;
 
+#[cfg(feature = "arc-swap-slots")]
+pub use arc_swap_slot::{CountedSlot, Held, Lanes, Slot};
 pub use side::{
     ArcCell, ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, BoundedCache, Mutex,
     MutexGuard, SegQueue, SetOnce, yield_now,
 };
+#[cfg(not(feature = "arc-swap-slots"))]
 pub use slot::{CountedSlot, Held, Lanes, Slot};
 
 #[cfg(all(loom, feature = "loom"))]
@@ -105,6 +112,7 @@ mod native {
         }
 
         /// Replaces the content; acquires and releases.
+        #[cfg(feature = "redis")]
         pub fn swap(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(new)
         }
