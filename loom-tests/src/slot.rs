@@ -5,10 +5,9 @@
 //! others share one. A lane has one cell for notes, and the spare.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex};
 
 use everfresh::model::{AtomicU64, CountedSlot, Held, Lanes, Slot, explore_slots};
 use loom::thread::spawn;
@@ -182,6 +181,24 @@ fn a_value_that_comes_back() {
         assert!(first.is_none_or(|held| held.0 == 0));
         other.join().unwrap();
         assert!(second.is_none_or(|held| held.0 == 0));
+        slots.end();
+    });
+}
+
+/// A guard that was paid leaves the cell alone, which may be that of a later guard by now.
+#[test]
+fn a_paid_guard_and_a_later_note() {
+    run_model(Two, || {
+        let slots = Slots::new();
+        let paid = slots.load(0).unwrap();
+        drop(slots.swap(0, Some(slots.value(1))));
+        let later = slots.load(0).unwrap();
+        let other = beside(&slots, |slots| drop(slots.swap(0, None)));
+        assert_eq!(paid.0, 0);
+        drop(paid);
+        assert_eq!(later.0, 1);
+        other.join().unwrap();
+        drop(later);
         slots.end();
     });
 }
