@@ -24,9 +24,14 @@
 //! from the hand after its uses are gone.
 //!
 //! A token names "the value of this generation in this way". A removed value leaves a dead token
-//! behind. A value that is refreshed or overwritten keeps its generation and its eviction state,
-//! and therefore its token. Queue and table never change in one step: every step may find a dead
-//! token or a missing value, and no step relies on the opposite.
+//! behind. A value that is refreshed or overwritten keeps its generation, and therefore its token.
+//! Queue and table never change in one step: every step may find a dead token or a missing value,
+//! and no step relies on the opposite.
+//!
+//! Each resident value must be in one of the two queues, or it would never be evicted. A thread that
+//! has taken a token out of the queue therefore goes on until the value is promoted, is evicted or
+//! has left. A promotion is a bit in `control` of the set and not a mark of the entry, so it belongs
+//! to the way whatever entry a refresh or an overwrite puts there at that moment.
 
 use std::ops::Range;
 
@@ -212,13 +217,18 @@ impl<K, V> Entries<K, V> {
         queue.count_cost(entry.times.cost());
         let token = QueueToken {
             place,
-            generation: entry.generation,
+            generation: entry.generation(),
         };
         let resident = self.values_in(&group);
         self.queues.split(&group, resident);
         let (tag, ghosts) = (self.table.tag_at(place), self.ghosts(&group, resident));
         if self.queues.ghosts.take(place.set(), tag, ghosts) {
-            return self.promote(token, entry);
+            while let Some((entry, seen)) = self.value_of(token) {
+                if self.promote(place, &entry, seen) {
+                    break;
+                }
+            }
+            return;
         }
         // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
         // the queue stays short.
@@ -248,8 +258,11 @@ impl<K, V> Entries<K, V> {
 
     /// Moves the value of a token from the small queue into the main queue without a use.
     fn move_on(&self, token: QueueToken) {
-        if let Some((entry, _)) = self.value_of(token) {
-            self.mark(token, &entry, Entry::move_on);
+        // Repeats only if another value of this set came, left or was promoted.
+        while let Some((_, seen)) = self.value_of(token) {
+            if self.table.promote(token.place, seen) {
+                break;
+            }
         }
     }
 
@@ -306,11 +319,13 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        // Repeats only if a key came to this set or left it.
+        // Repeats only if another value of this set came, left or was promoted.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-                self.promote(token, &entry);
-                return None;
+                match self.promote(token.place, &entry, seen) {
+                    true => return None,
+                    false => continue,
+                }
             }
             let tag = self.table.tag_at(token.place);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
@@ -346,7 +361,7 @@ impl<K, V> Entries<K, V> {
             _ => sets.min((sets / resident + 1) * WALK),
         };
         for step in 0..=longest {
-            let places = (self.table).occupied_in(range.start + (first_set + step) % sets);
+            let places = (self.table).promoted_in(range.start + (first_set + step) % sets);
             let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
@@ -356,7 +371,7 @@ impl<K, V> Entries<K, V> {
                 let Some((entry, seen)) = self.table.seen_at(place) else {
                     continue;
                 };
-                if entry.is_loading() || !entry.is_promoted() {
+                if entry.is_loading() || !seen.is_promoted(place) {
                     continue;
                 }
                 if spared < PATIENCE && entry.is_servable(now) && queue.spares(&entry) {
@@ -373,13 +388,13 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Moves a value into the main queue, where its uses are counted anew.
+    /// Moves a value into the main queue, where its uses are counted anew; false if its set has
+    /// changed since it was seen.
     ///
     /// In a real queue a value would be examined after one round. The hand reaches it after half a
     /// round on average. So the values in the first half of the round get one more round, and the
     /// average is one round again.
-    fn promote(&self, token: QueueToken, entry: &Entry<K, V>) {
-        let QueueToken { place, .. } = token;
+    fn promote(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
         let group = self.queues.group_of(place);
         let sets = self.queues.shards.sets(group.shards);
         let ways = sets.len() * WAYS;
@@ -387,8 +402,11 @@ impl<K, V> Entries<K, V> {
         let hand = group.queue.hand.load(Ordering::Relaxed) % ways;
         let way = (place.set() - sets.start) * WAYS + place.way();
         let ahead = (way + ways - hand) % ways;
-        let uses = u8::from(ahead < ways / 2);
-        self.mark(token, entry, |entry| entry.promote(uses));
+        let promoted = self.table.promote(place, seen);
+        if promoted {
+            entry.set_uses(u8::from(ahead < ways / 2));
+        }
+        promoted
     }
 
     /// Removes a value, or its successor, if its set has not changed since it was seen; passes the
@@ -421,27 +439,7 @@ impl<K, V> Entries<K, V> {
     /// The value of a token, if it is still resident and not promoted already.
     fn value_of(&self, token: QueueToken) -> Option<(Held<Entry<K, V>>, Membership)> {
         let (held, seen) = self.table.seen_at(token.place)?;
-        let live = !held.is_loading() && !held.is_promoted() && held.generation == token.generation;
-        live.then_some((held, seen))
-    }
-
-    /// Moves the value of a token into the main queue, or its successor if that has replaced it.
-    fn mark(&self, token: QueueToken, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
-        let mut done = put(entry);
-        while !done {
-            done = self.value_of(token).is_none_or(|(entry, _)| put(&entry));
-        }
-    }
-
-    /// A successor that is in the table takes over the eviction state of a value in the queues.
-    ///
-    /// The successor was created with the eviction state known when its load ended. A promotion
-    /// since then has used up the token.
-    pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
-        if old.retire() && !new.is_promoted() {
-            let generation = new.generation;
-            let token = QueueToken { place, generation };
-            self.mark(token, new, |entry| entry.promote(0));
-        }
+        let waits = !held.is_loading() && !seen.is_promoted(token.place);
+        (waits && held.generation() == token.generation).then_some((held, seen))
     }
 }
