@@ -7,11 +7,12 @@ use crate::error::Error;
 use crate::protocol::claim::{ClaimState, ClaimToken};
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entry::Entry;
-use crate::protocol::eviction::{Limit, Need};
 use crate::protocol::fifo::{Queues, generation};
 use crate::protocol::flight::{Flight, Outcome};
+use crate::protocol::permits::{Limit, Need};
 use crate::protocol::publish::ClaimGuard;
 use crate::protocol::removal::{Cause, Removals};
+use crate::protocol::shards::Shards;
 use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
 use crate::sync::{Arc, Held, Lanes, yield_now};
@@ -36,6 +37,8 @@ pub struct Limits {
     pub weight: u64,
     /// The number of ways of the table, in all its sets together.
     pub ways: usize,
+    /// The number of shards of the table.
+    pub shards: usize,
 }
 
 /// How long a claim lasts, and how long a dropped claim rests; in ticks.
@@ -135,10 +138,12 @@ impl<K, V> Entries<K, V> {
 
 impl<K: Eq, V> Entries<K, V> {
     pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
+        let table = Table::new(limits.ways);
+        let shards = Shards::new(table.sets(), limits.shards);
         Entries {
-            table: Table::new(limits.ways),
-            limit: Limit::new(limits.entries, limits.weight),
-            queues: Queues::new(limits.entries),
+            table,
+            limit: Limit::new(limits.entries, limits.weight, shards),
+            queues: Queues::new(limits.entries, shards),
             removals,
             timing,
             closed: Arc::new(Flight::closed()),
@@ -401,10 +406,7 @@ impl<K: Eq, V> Entries<K, V> {
     ///
     /// A load or refresh that is under way finds its entry gone, and its result is discarded. So
     /// does a load of another key that loses its place to the value.
-    ///
-    /// No other thread may hold `new`, because an overwrite writes the eviction state of the old
-    /// value into it.
-    pub fn insert(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
+    pub fn insert(&self, hash: u64, new: &Arc<Entry<K, V>>, now: Tick) -> bool {
         let mut drop_later = DropLater::new();
         let kept = self.put(hash, new, now, &mut drop_later);
         self.removals.deliver();
@@ -414,7 +416,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn put(
         &self,
         hash: u64,
-        new: &mut Arc<Entry<K, V>>,
+        new: &Arc<Entry<K, V>>,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
@@ -428,9 +430,7 @@ impl<K: Eq, V> Entries<K, V> {
                     removed.into_iter().for_each(|entry| drop_later.add(entry));
                 }
                 Some((place, old)) => {
-                    // A reader that met `new` while it was reserved may still hold it. Then `new`
-                    // keeps its own eviction state and is enqueued like a new value.
-                    let succeeds = Arc::get_mut(new).map(|new| new.succeed(&old)).is_some();
+                    new.succeed(&old);
                     let Some(admitted) = self.admit_successor(place, &old, new, now, drop_later)
                     else {
                         // The value does not fit, but the old value must not stay either.
@@ -440,9 +440,6 @@ impl<K: Eq, V> Entries<K, V> {
                         }
                     };
                     if self.replace(place, old.arc(), new, admitted) {
-                        if !succeeds {
-                            self.enqueue(place, new);
-                        }
                         return true;
                     }
                 }
