@@ -126,30 +126,13 @@ pub enum Begun<K, V> {
 impl<K: Eq, V> Entries<K, V> {
     pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
         Entries {
-            table: Table::new(limits.ways),
+            table: Table::new(Self::ways(limits)),
             limit: Limit::new(limits.entries, limits.weight),
             queues: Queues::new(limits.entries),
             removals,
             timing,
             closed: Arc::new(Flight::closed()),
         }
-    }
-
-    /// The fast half of every read. Takes no lock, runs no user code except `is_key`, and writes
-    /// nothing.
-    #[inline(always)]
-    pub fn find(
-        &self,
-        hash: u64,
-        is_key: impl Fn(&K) -> bool,
-    ) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.table.find(hash, |entry| is_key(&entry.key))
-    }
-
-    /// [`find`](Self::find) where a hit is rare, out of line.
-    #[inline(never)]
-    pub(crate) fn resident(&self, hash: u64, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.find(hash, |other| other == key)
     }
 
     /// The membership of a set in which the key is missing.
@@ -489,5 +472,6 @@ impl<K: Eq, V> Entries<K, V> {
 }
 
 mod explicit;
+mod find;
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests;
