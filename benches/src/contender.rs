@@ -5,10 +5,11 @@
 
 use std::hash::BuildHasher;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use crate::mixed::Mixed;
 use crate::tail::{Histogram, Mix};
 
 /// A value of the caches.
@@ -37,6 +38,18 @@ impl Value for [u8; 64] {
     #[inline]
     fn first(&self) -> u8 {
         self[0]
+    }
+}
+
+/// A value with a niche, so that its absence takes no space of its own.
+impl Value for NonZeroU64 {
+    fn make(n: u64) -> Self {
+        NonZeroU64::MIN.saturating_add(n)
+    }
+
+    #[inline]
+    fn first(&self) -> u8 {
+        self.get() as u8
     }
 }
 
@@ -78,6 +91,7 @@ pub trait Contender<V: Value>: Send + Sync + 'static {
     fn key(n: u64) -> Self::Key;
     fn get(&self, key: &Self::Key) -> Option<u8>;
     fn insert(&self, key: &Self::Key, value: V);
+    fn invalidate(&self, key: &Self::Key);
 
     /// Reads a key in the way of a user, and inserts it if it is missing. Returns whether it was a
     /// hit.
@@ -104,7 +118,7 @@ pub struct Timed {
 }
 
 pub trait Reads: Send + Sync {
-    /// Reads all keys once to warm up and waits at the gate. Then reads them over and over for this
+    /// Reads the keys once to warm up and waits at the gate. Then reads them over and over for this
     /// time.
     fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed;
 }
@@ -112,8 +126,14 @@ pub trait Reads: Send + Sync {
 pub trait Subject: Reads {
     /// Inserts keys from 0 on. Returns how many of them the cache did not keep.
     fn fill(&self, keys: u64) -> u64;
-    /// Times inserts of consecutive keys, for at most this time.
-    fn inserts(&self, keys: Range<u64>, longest: Duration, gate: &Barrier) -> Timed;
+    /// Times inserts of these keys, for at most this time.
+    fn inserts(&self, keys: &[u64], longest: Duration, gate: &Barrier) -> Timed;
+    /// Inserts these keys, and times their invalidation, for at most this time.
+    fn invalidates(&self, keys: &[u64], longest: Duration, gate: &Barrier) -> Timed;
+    /// Times a mix of reads and inserts. A read inserts its key if it is missing.
+    fn mixes(&self, mix: &Mixed, window: Duration, gate: &Barrier) -> Timed;
+    /// Reads one key.
+    fn touch(&self, key: u64);
     /// Gets each key, and inserts it if it is missing. Calls back at each miss.
     fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32));
     /// Times each hit of a mix of reads and inserts.
@@ -157,7 +177,14 @@ pub fn timed<K>(
         }
         misses
     };
-    read_all(keys);
+    // No longer than this, because a peer that is slow on many threads would take minutes.
+    let warm = Instant::now() + window * 10;
+    for part in keys.chunks(1_024) {
+        read_all(part);
+        if Instant::now() > warm {
+            break;
+        }
+    }
     gate.wait();
     let since = Instant::now();
     let (mut done, mut misses) = (0, 0);
@@ -171,6 +198,27 @@ pub fn timed<K>(
     Timed {
         ns: per_operation(since, done),
         misses,
+    }
+}
+
+/// Times this for each item, for at most this time.
+#[inline]
+fn each<T>(items: Vec<T>, longest: Duration, gate: &Barrier, mut act: impl FnMut(T)) -> Timed {
+    let mut items = items.into_iter();
+    let mut done = 0;
+    gate.wait();
+    let since = Instant::now();
+    // By reference, so that the items that are left are dropped after the clock is read.
+    for item in items.by_ref() {
+        act(item);
+        done += 1;
+        if done % 64 == 0 && since.elapsed() > longest {
+            break;
+        }
+    }
+    Timed {
+        ns: per_operation(since, done),
+        misses: 0,
     }
 }
 
@@ -196,22 +244,54 @@ impl<V: Value, C: Contender<V>> Subject for Typed<V, C> {
         missing.len() as u64
     }
 
-    fn inserts(&self, keys: Range<u64>, longest: Duration, gate: &Barrier) -> Timed {
-        let pairs: Vec<(C::Key, V)> = keys.map(|n| (C::key(n), V::make(n))).collect();
-        let mut done = 0;
+    fn inserts(&self, keys: &[u64], longest: Duration, gate: &Barrier) -> Timed {
+        let pairs: Vec<(C::Key, V)> = keys.iter().map(|&n| (C::key(n), V::make(n))).collect();
+        each(pairs, longest, gate, |(key, value)| {
+            self.0.insert(&key, value)
+        })
+    }
+
+    fn invalidates(&self, keys: &[u64], longest: Duration, gate: &Barrier) -> Timed {
+        let keys: Vec<(u64, C::Key)> = keys.iter().map(|&n| (n, C::key(n))).collect();
+        for (n, key) in &keys {
+            self.0.insert(key, V::make(*n));
+        }
+        self.0.settle();
+        each(keys, longest, gate, |(_, key)| self.0.invalidate(&key))
+    }
+
+    fn mixes(&self, mix: &Mixed, window: Duration, gate: &Barrier) -> Timed {
+        let reads: Vec<(u64, C::Key)> = mix.reads.iter().map(|&n| (n, C::key(n))).collect();
+        let mut new = mix.inserts_from;
+        let mut until_insert = mix.insert_every;
+        let (mut done, mut misses) = (0, 0);
         gate.wait();
         let since = Instant::now();
-        for (key, value) in pairs {
-            self.0.insert(&key, value);
+        for (n, key) in reads.iter().cycle() {
+            until_insert -= 1;
+            if until_insert == 0 {
+                until_insert = mix.insert_every;
+                self.0.insert(&C::key(new), V::make(new));
+                new += 1;
+            } else if let Some(byte) = self.0.get(key) {
+                std::hint::black_box(byte);
+            } else {
+                self.0.insert(key, V::make(*n));
+                misses += 1;
+            }
             done += 1;
-            if done % 64 == 0 && since.elapsed() > longest {
+            if done % 64 == 0 && since.elapsed() > window {
                 break;
             }
         }
         Timed {
             ns: per_operation(since, done),
-            misses: 0,
+            misses,
         }
+    }
+
+    fn touch(&self, key: u64) {
+        self.0.get(&C::key(key));
     }
 
     fn replay(&self, trace: &[u32], missed: &mut dyn FnMut(u32)) {

@@ -28,11 +28,11 @@ pub fn run(report: &mut Report, quick: bool) {
         [read(&one), read(&two)]
     });
     let (ours, theirs) = medians.split_at(tiers.len());
-    let row = |contender: &str, tier: &str, threads: u64, ns: f64| {
+    let row = |contender: &str, tier: &str, threads: usize, ns: f64| {
         Figure::new("hot")
             .text("contender", contender)
             .count("keys", 1)
-            .count("threads", threads)
+            .threads(threads)
             .text("tier", tier)
             .number("ns", ns)
     };

@@ -3,6 +3,7 @@
 mod args;
 mod awaiting;
 mod callers;
+mod child;
 mod contender;
 mod duplicates;
 mod herd;
@@ -11,6 +12,7 @@ mod hot;
 mod insert;
 mod memory;
 mod miss;
+mod mixed;
 mod ours;
 mod pairing;
 mod peers;
@@ -23,6 +25,7 @@ mod stale;
 mod stampede;
 mod store;
 mod tail;
+mod threads;
 mod traces;
 use std::process::ExitCode;
 
@@ -35,14 +38,9 @@ static ALLOCATOR: Live = Live;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(memory::CHILD) {
-        return match memory::child(words) {
-            Some(bytes) => {
-                println!("{bytes}");
-                ExitCode::SUCCESS
-            }
-            None => ExitCode::FAILURE,
-        };
+    let first = words.next();
+    if let Some(measured) = first.and_then(|first| child::measure(&first, &mut words)) {
+        return measured;
     }
     if std::env::args().any(|word| word == "--help") {
         println!("{USAGE}");
@@ -55,16 +53,19 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let threads = args.threads.as_deref();
     let mut report = Report::new(args.json);
     let mut code = ExitCode::SUCCESS;
     for bench in &args.benches {
         report.title(bench);
         match *bench {
-            "hit" => hit::run(&mut report, args.quick),
+            "hit" => hit::run(&mut report, args.quick, threads),
             "hot" => hot::run(&mut report, args.quick),
             "memory" => memory::run(&mut report, args.quick),
             "tail" => tail::run(&mut report, args.quick),
-            "insert" => insert::run(&mut report, args.quick),
+            "insert" => insert::run(&mut report, args.quick, threads),
+            "mixed" => mixed::run(&mut report, args.quick, threads),
+            "threads" => threads::run(&mut report, args.quick, threads),
             "miss" => miss::run(&mut report, args.quick),
             "stale" => stale::run(&mut report, args.quick),
             "async" => awaiting::run(&mut report, args.quick),

@@ -7,7 +7,11 @@ use everfresh::{Cache, Fresh, Source};
 
 use crate::contender::{Config, Contender, Reads, Timed, Value, timed};
 
-pub const NAME: &str = "everfresh";
+/// The feature names the cell of the table's slots, to compare it in a second build.
+pub const NAME: &str = match cfg!(feature = "arc-swap-slots") {
+    true => "everfresh (arc-swap slots)",
+    false => "everfresh",
+};
 pub const BOUNDED: &str = "everfresh max_loads(8)";
 pub const WEIGHED: &str = "everfresh by weight";
 
@@ -73,6 +77,10 @@ impl<V: Value> Contender<V> for Get<V> {
         self.0.insert(*key, value);
     }
 
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
+    }
+
     fn through(&self, _: u64, key: &u64) -> bool {
         match self.0.get_blocking(key) {
             Ok(cached) => !matches!(cached.source(), Source::Loaded | Source::Coalesced),
@@ -99,6 +107,10 @@ impl<V: Value> Contender<V> for Present<V> {
 
     fn insert(&self, key: &u64, value: V) {
         self.0.insert(*key, value);
+    }
+
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
     }
 
     fn len(&self) -> usize {

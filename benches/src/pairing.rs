@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution, Zipf};
 
-use crate::contender::{Reads, Subject, Timed};
+use crate::contender::{Reads, Timed};
 
 pub struct Lane<T: ?Sized> {
     pub name: String,
@@ -86,10 +86,33 @@ pub fn sequences(keys: u64, threads: usize, length: usize) -> Vec<Vec<u64>> {
     (0..threads as u64).map(of).collect()
 }
 
+/// 1, 2, 4 and so on, and all cores.
+pub fn up_to_all_cores() -> Vec<usize> {
+    let powers = (0..).map(|power| 1 << power);
+    let mut threads: Vec<usize> = powers.take_while(|&threads| threads < cores()).collect();
+    threads.push(cores());
+    threads
+}
+
+/// Whether a row with so many threads shows a target for `wanted` threads: if it has as many, or if
+/// no row has and this one has the most. There the target is not measured.
+pub fn shows(wanted: usize, threads: usize, list: &[usize]) -> bool {
+    threads >= wanted || list.iter().all(|&other| other <= threads)
+}
+
 /// Runs this on so many threads at once. Returns the mean of the times and the sum of the misses.
 pub fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> Timed {
+    let parts = each_of(threads, run);
+    Timed {
+        ns: parts.iter().map(|part| part.ns).sum::<f64>() / threads as f64,
+        misses: parts.iter().map(|part| part.misses).sum(),
+    }
+}
+
+/// Runs this on so many threads at once.
+pub fn each_of(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync) -> Vec<Timed> {
     let gate = Barrier::new(threads);
-    let parts: Vec<Timed> = thread::scope(|scope| {
+    thread::scope(|scope| {
         let (gate, run) = (&gate, &run);
         let running: Vec<_> = (0..threads)
             .map(|thread| {
@@ -100,11 +123,7 @@ pub fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync)
             })
             .collect();
         running.into_iter().map(join).collect()
-    });
-    Timed {
-        ns: parts.iter().map(|part| part.ns).sum::<f64>() / threads as f64,
-        misses: parts.iter().map(|part| part.misses).sum(),
-    }
+    })
 }
 
 /// Reads each sequence on its own thread for this time. Returns nanoseconds per read for each
@@ -112,20 +131,5 @@ pub fn on_threads(threads: usize, run: impl Fn(usize, &Barrier) -> Timed + Sync)
 pub fn read<T: Reads + ?Sized>(subject: &T, sequences: &[Vec<u64>], window: Duration) -> Timed {
     on_threads(sequences.len(), |thread, gate| {
         subject.read(&sequences[thread], window, gate)
-    })
-}
-
-/// Inserts `count` keys on each thread, from `from` on, for at most this time. Returns nanoseconds
-/// per insert for each thread.
-pub fn insert(
-    subject: &dyn Subject,
-    threads: usize,
-    from: u64,
-    count: u64,
-    longest: Duration,
-) -> Timed {
-    on_threads(threads, |thread, gate| {
-        let from = from + thread as u64 * count;
-        subject.inserts(from..from + count, longest, gate)
     })
 }

@@ -20,6 +20,9 @@ pub const WITHOUT_CACHEFLIGHT: &str =
 pub const WITHOUT_HASHERS: &str =
     "amalgam-cache is left out of the rows with foldhash: its hasher cannot be chosen";
 
+pub const WITHOUT_AMALGAM: &str =
+    "amalgam-cache is left out: it sorts all its entries to evict, which takes milliseconds";
+
 pub struct Peer {
     pub name: &'static str,
     pub build: fn(&Config) -> Box<dyn Subject>,
@@ -41,6 +44,13 @@ pub fn peers<V: Value>() -> Vec<Peer> {
         }),
         peer("amalgam-cache", amalgam::<V>),
     ]
+}
+
+/// The peers whose evictions take no time that grows with the cache.
+pub fn evicting<V: Value>() -> Vec<Peer> {
+    let mut peers = peers::<V>();
+    peers.retain(|peer| peer.name != "amalgam-cache");
+    peers
 }
 
 /// Every peer whose hasher can be chosen, with the default hasher of everfresh.
@@ -92,6 +102,10 @@ impl<V: Value, S: Hashing> Contender<V> for Quick<V, S> {
         self.0.insert(*key, value);
     }
 
+    fn invalidate(&self, key: &u64) {
+        self.0.remove(key);
+    }
+
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -120,6 +134,10 @@ impl<V: Value, S: Hashing> Contender<V> for Moka<V, S> {
 
     fn insert(&self, key: &u64, value: V) {
         self.0.insert(*key, value);
+    }
+
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
     }
 
     fn settle(&self) {
@@ -156,6 +174,10 @@ impl<V: Value, S: Hashing> Contender<V> for MiniMoka<V, S> {
         self.0.insert(*key, value);
     }
 
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
+    }
+
     fn settle(&self) {
         self.0.sync();
     }
@@ -190,6 +212,10 @@ impl<V: Value, S: Hashing> Contender<V> for Foyer<V, S> {
 
     fn insert(&self, key: &u64, value: V) {
         self.0.insert(*key, value);
+    }
+
+    fn invalidate(&self, key: &u64) {
+        self.0.remove(key);
     }
 
     fn len(&self) -> usize {
@@ -234,6 +260,10 @@ impl<V: Value, S: Hashing> Contender<V> for Stretto<V, S> {
         self.0.insert_with_ttl(*key, value, 1, self.1);
     }
 
+    fn invalidate(&self, key: &u64) {
+        self.0.remove(key);
+    }
+
     fn settle(&self) {
         self.0.wait().expect("its worker runs");
     }
@@ -271,6 +301,10 @@ impl<V: Value, S: Hashing> Contender<V> for Fibre<V, S> {
         self.0.insert(*key, value, 1);
     }
 
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
+    }
+
     fn len(&self) -> usize {
         self.0.metrics().current_cost as usize
     }
@@ -301,6 +335,10 @@ impl<V: Value> Contender<V> for Amalgam<V> {
 
     fn insert(&self, key: &String, value: V) {
         self.0.set(key, value).execute().expect("it is open");
+    }
+
+    fn invalidate(&self, key: &String) {
+        self.0.remove(key).execute().expect("it is open");
     }
 
     fn settle(&self) {

@@ -5,8 +5,6 @@ use std::{fs, io};
 
 use dev_support::svg::{Bar, Ink, bars};
 
-use crate::ours;
-
 const WIDTH: f64 = 720.0;
 
 pub struct Chart {
@@ -28,7 +26,7 @@ impl Chart {
             label: label.clone(),
             value: *value,
             shown: three_digits(*value),
-            ink: match label.starts_with(ours::NAME) {
+            ink: match label.starts_with("everfresh") {
                 true => Ink::Ours,
                 false => Ink::Other,
             },

@@ -9,7 +9,7 @@ use everfresh::{Cache, Clock, ManualClock};
 
 use crate::callers::Bytes;
 use crate::contender::{Contender, Reads, Timed, Value, typed};
-use crate::ours::{self, Get, Pin, Reader};
+use crate::ours::{Get, Pin, Reader};
 use crate::pairing;
 use crate::report::{Figure, Report};
 
@@ -54,6 +54,10 @@ impl Contender<Bytes> for StaleFibre {
 
     fn insert(&self, key: &u64, value: Bytes) {
         self.0.insert(*key, value, 1);
+    }
+
+    fn invalidate(&self, key: &u64) {
+        self.0.invalidate(key);
     }
 
     fn len(&self) -> usize {
@@ -182,7 +186,7 @@ pub fn run(report: &mut Report, quick: bool) {
         report.add(match *window {
             "stale" if *name == GET => figure.at_most("to fresh", ratio, 1.1),
             "early" if *name == GET => figure.at_most("to fresh", ratio, 1.2),
-            _ if name.starts_with(ours::NAME) => {
+            _ if name.starts_with("everfresh") => {
                 // The `get` of the same window was measured before.
                 figure.at_most("to get", other / of_get, 1.0)
             }

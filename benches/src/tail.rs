@@ -120,7 +120,7 @@ pub fn run(report: &mut Report, quick: bool) {
     for (lane, [p99, p999, p9999, max]) in lanes.iter().zip(&quantiles) {
         let figure = Figure::new("tail")
             .text("contender", &lane.name)
-            .count("threads", threads as u64)
+            .threads(threads)
             .number("p99_ns", *p99)
             .number("p999_ns", *p999)
             .number("p9999_ns", *p9999)
