@@ -40,6 +40,9 @@ pub fn build_weighed<V: Value>(config: &Config) -> Cache<u64, V> {
 /// The one value of a `Fresh`, for every key.
 pub struct One<V>(pub Fresh<V>);
 
+/// The same by a pin, one for each thread.
+pub struct PinOfOne<V>(pub Fresh<V>);
+
 pub fn build_one<V: Value>(config: &Config) -> Fresh<V> {
     Fresh::builder()
         .fresh_for(config.ttl)
@@ -140,6 +143,15 @@ impl<V: Value> Reads for One<V> {
     fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
         timed(keys, window, gate, |_| {
             Some(self.0.get_blocking().ok()?.first())
+        })
+    }
+}
+
+impl<V: Value> Reads for PinOfOne<V> {
+    fn read(&self, keys: &[u64], window: Duration, gate: &Barrier) -> Timed {
+        let mut pin = self.0.pin();
+        timed(keys, window, gate, |_| {
+            Some(pin.get_blocking().ok()?.first())
         })
     }
 }

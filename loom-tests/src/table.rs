@@ -50,6 +50,10 @@ fn find(table: &Table<Pair>, key: u64) -> Option<u64> {
         .map(|(_, held)| held.1)
 }
 
+fn find_only(table: &Table<Pair>) -> Option<u64> {
+    table.find_only().map(|(_, held)| held.1)
+}
+
 fn everything(table: &Table<Pair>) -> Vec<Held<Pair>> {
     table.items(0).map(|(_, item)| item).collect()
 }
@@ -309,8 +313,14 @@ fn place_against_remove_and_insert() {
     two_reads(|table, place| table.item_at(place).map(|held| held.1));
 }
 
-/// P4: a read that begins after a removal does not see the item, neither by its key nor by its
-/// place.
+/// P4: the same for a reader of the only item.
+#[test]
+fn only_item_against_remove_and_insert() {
+    two_reads(|table, _| find_only(table));
+}
+
+/// P4: a read that begins after a removal does not see the item, neither by its key, nor by its
+/// place, nor as the only item.
 #[test]
 fn reader_after_remove() {
     run_model(Two, || {
@@ -328,6 +338,7 @@ fn reader_after_remove() {
         assert!(removed.load(Acquire) == 1);
         assert_eq!(find(&table, KEY), None, "a removed item was read");
         assert!(!table.holds(place, &old), "a removed item was read");
+        assert_eq!(find_only(&table), None, "a removed item was read");
         assert!(mine != remover.join().unwrap());
     });
 }

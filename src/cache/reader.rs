@@ -309,7 +309,7 @@ where
     /// # Panics
     ///
     /// As [`Cache::get`](crate::Cache::get).
-    #[inline]
+    #[inline(always)]
     pub fn get_blocking(&mut self) -> Result<ValueRef<'_, K, V>, Error> {
         let now = self.core.state.clock.now();
         if let Some(source) = self.look(now) {
@@ -319,11 +319,17 @@ where
                 source,
             ));
         }
+        self.read_blocking()
+    }
+
+    /// Reads by the table, out of line.
+    #[inline(never)]
+    fn read_blocking(&mut self) -> Result<ValueRef<'_, K, V>, Error> {
         let cached = self.core.get_blocking(&self.key, self.hash)?;
         Ok(self.keep(cached))
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, now: Tick) -> Option<Source> {
         let cached_slot = self.cached_slot.as_mut()?;
         let entry = cached_slot.look(&self.core.entries, |other| *other == self.key)?;

@@ -26,7 +26,7 @@ impl<K, V> CachedSlot<K, V> {
     /// returns the same entry.
     ///
     /// Writes no shared memory while the slot holds the entry that was read last.
-    #[inline]
+    #[inline(always)]
     pub fn look(
         &mut self,
         entries: &Entries<K, V>,

@@ -258,6 +258,7 @@ impl<T> Table<T> {
     }
 
     /// The item in the table at this place, and the membership under which it was read.
+    #[inline(always)]
     pub fn seen_at(&self, place: Place) -> Option<(Held<T>, Membership)> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);

@@ -110,6 +110,47 @@ fn hits_by_a_reader_and_a_pin_allocate_nothing() {
 }
 
 #[test]
+fn hits_on_a_single_value_allocate_nothing() {
+    let one = single(ManualClock::new(), 1);
+    one.set(10);
+    let mut pin = one.pin();
+    let mut read = || {
+        assert_eq!(*one.get_blocking().unwrap(), 10);
+        assert_eq!(*one.get_if_present().unwrap(), 10);
+        assert_eq!(*ready(std::pin::pin!(one.get())).unwrap(), 10);
+        assert_eq!(*pin.get_blocking().unwrap(), 10);
+        assert!(one.is_set());
+    };
+    (0..4).for_each(|_| read());
+    assert_eq!(allocations(|| (0..1_000).for_each(|_| read())), 0);
+}
+
+#[test]
+fn a_single_value_has_no_room_for_the_loads_of_other_keys() {
+    let built = |loads| {
+        let before = PerThread::bytes();
+        let one = single(ManualClock::new(), loads);
+        let bytes = PerThread::bytes() - before;
+        drop(one);
+        bytes
+    };
+    assert_eq!(built(1), built(1_000));
+    // Its largest parts are the counters of its statistics.
+    assert!(built(1) < 8_192, "{} bytes", built(1));
+}
+
+/// A value of which so many loads may run at once.
+fn single(clock: ManualClock, loads: usize) -> everfresh::Fresh<u64> {
+    everfresh::Fresh::builder()
+        .clock(clock)
+        .max_loads(loads)
+        .spawner(Tasks::default().spawner())
+        .load(async |()| 10)
+        .build_fresh()
+        .unwrap()
+}
+
+#[test]
 fn a_capacity_that_does_not_fit_into_memory_is_an_error() {
     let largest = usize::try_from(1u64 << 32).unwrap_or(usize::MAX);
     for entries in [1 << 25, 1 << 31, largest] {

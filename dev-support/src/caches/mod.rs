@@ -4,7 +4,7 @@ pub mod gates;
 pub mod tasks;
 
 use std::future::Future;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::until;
 pub use gates::Gates;
 pub use tasks::Tasks;
 
-pub type Reading<V> = Pin<Box<dyn Future<Output = Result<Cached<u64, V>, Error>> + Send>>;
+pub type Reading<V, K = u64> = Pin<Box<dyn Future<Output = Result<Cached<K, V>, Error>> + Send>>;
 
 pub const NANO: Duration = Duration::from_nanos(1);
 
@@ -77,8 +77,9 @@ pub fn by_hand<S: BuildHasher + Send + Sync + 'static>(
     (cache, tasks, gates)
 }
 
-pub fn get<V, S>(cache: &Cache<u64, V, S>, key: u64) -> Reading<V>
+pub fn get<K, V, S>(cache: &Cache<K, V, S>, key: K) -> Reading<V, K>
 where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
@@ -86,7 +87,11 @@ where
     Box::pin(async move { cache.get(&key).await })
 }
 
-pub fn refresh<V: Send + Sync + 'static>(cache: &Cache<u64, V>, key: u64) -> Reading<V> {
+pub fn refresh<K, V>(cache: &Cache<K, V>, key: K) -> Reading<V, K>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
     let cache = cache.clone();
     Box::pin(async move { cache.refresh(&key).await })
 }

@@ -138,7 +138,7 @@ impl<K, V> Entries<K, V> {
 
 impl<K: Eq, V> Entries<K, V> {
     pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
-        let table = Table::new(limits.ways);
+        let table = Table::new(Self::ways(limits));
         let shards = Shards::new(table.sets(), limits.shards);
         Entries {
             table,
@@ -149,23 +149,6 @@ impl<K: Eq, V> Entries<K, V> {
             closed: Arc::new(Flight::closed()),
             flights: Lanes::new(),
         }
-    }
-
-    /// The fast half of every read. Takes no lock, runs no user code except `is_key`, and writes
-    /// nothing.
-    #[inline(always)]
-    pub fn find(
-        &self,
-        hash: u64,
-        is_key: impl Fn(&K) -> bool,
-    ) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.table.find(hash, |entry| is_key(&entry.key))
-    }
-
-    /// [`find`](Self::find) where a hit is rare, out of line.
-    #[inline(never)]
-    pub(crate) fn resident(&self, hash: u64, key: &K) -> Option<(Place, Held<Entry<K, V>>)> {
-        self.find(hash, |other| other == key)
     }
 
     /// The membership of a set in which the key is missing.
@@ -496,5 +479,6 @@ impl<K: Eq, V> Entries<K, V> {
 }
 
 mod explicit;
+mod find;
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests;

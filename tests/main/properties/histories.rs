@@ -44,6 +44,26 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
+/// The only value of its type, as the key of a [`Fresh`](everfresh::Fresh). It makes its thread
+/// yield too.
+#[derive(Clone, Debug)]
+struct Only;
+
+impl PartialEq for Only {
+    fn eq(&self, _: &Self) -> bool {
+        Key(0) == Key(0)
+    }
+}
+
+impl Eq for Only {}
+
+impl Hash for Only {
+    fn hash<H: Hasher>(&self, _: &mut H) {
+        // Before each operation. A read of the only value compares no keys.
+        _ = Key(0) == Key(0);
+    }
+}
+
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
@@ -121,8 +141,8 @@ fn is_linearizable(events: &[Event]) -> bool {
     false
 }
 
-fn programs() -> impl Strategy<Value = Vec<Vec<Call>>> {
-    let key = || 0..KEYS;
+fn programs(keys: u8) -> impl Strategy<Value = Vec<Vec<Call>>> {
+    let key = move || 0..keys;
     let call = prop_oneof![
         6 => key().prop_map(Call::Insert),
         6 => key().prop_map(Call::Invalidate),
@@ -134,15 +154,18 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Call>>> {
 }
 
 /// Runs one program on each thread, and records the results.
-fn run(programs: &[Vec<Call>]) -> Vec<Event> {
-    let cache: Cache<Key, u64> = Cache::builder()
+fn run<K>(programs: &[Vec<Call>], keys: u8, of: fn(u8) -> K) -> Vec<Event>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
+    let cache: Cache<K, u64> = Cache::builder()
         .clock(ManualClock::new())
         // Few sets, because `invalidate_all` visits each of them, but enough room that nothing is
         // evicted.
         .capacity(20)
         .fresh_for(secs(1))
         .spawner(|_| panic!("no operation loads"))
-        .load(async |_: &Key| 0)
+        .load(async |_: &K| 0)
         .build()
         .unwrap();
     let (moments, numbers, ready) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -153,23 +176,23 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
         let (keys, effect) = match call {
             Call::Insert(key) => {
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
-                cache.insert(Key(key), number);
+                cache.insert(of(key), number);
                 (key..key + 1, Effect::Insert(number))
             }
             Call::Invalidate(key) => {
-                let had = cache.invalidate(&Key(key));
+                let had = cache.invalidate(&of(key));
                 (key..key + 1, Effect::Remove(had))
             }
             Call::InvalidateAll => {
                 cache.invalidate_all();
-                (0..KEYS, Effect::RemoveAll)
+                (0..keys, Effect::RemoveAll)
             }
             Call::Peek(key) => {
-                let seen = cache.get_if_present(&Key(key)).map(|read| *read);
+                let seen = cache.get_if_present(&of(key)).map(|read| *read);
                 (key..key + 1, Effect::Peek(seen))
             }
             Call::Contains(key) => {
-                let seen = cache.contains_key(&Key(key));
+                let seen = cache.contains_key(&of(key));
                 (key..key + 1, Effect::Contains(seen))
             }
         };
@@ -202,10 +225,22 @@ fn run(programs: &[Vec<Call>]) -> Vec<Event> {
 
 #[test]
 fn the_results_of_threads_fit_one_order() {
+    fit_one_order(KEYS, Key);
+}
+
+#[test]
+fn the_results_of_threads_on_one_value_fit_one_order() {
+    fit_one_order(1, |_| Only);
+}
+
+fn fit_one_order<K>(keys: u8, of: fn(u8) -> K)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
     let overlaps = AtomicU64::new(0);
-    for_all(programs(), |programs| {
-        let events = run(&programs);
-        for key in 0..KEYS {
+    for_all(programs(keys), |programs| {
+        let events = run(&programs, keys, of);
+        for key in 0..keys {
             let of_key = events.iter().filter(|event| event.key == key);
             let of_key: Vec<Event> = of_key.copied().collect();
             assert!(

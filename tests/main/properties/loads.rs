@@ -7,6 +7,7 @@
 //! and Gong, for each key alone.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -17,7 +18,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::for_all;
-use crate::support::builder;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -140,25 +140,28 @@ impl Recorder {
     }
 }
 
-fn perform(cache: &Cache<u64, u64>, recorder: &Recorder, op: Op) -> Vec<Event> {
+fn perform<K>(cache: &Cache<K, u64>, of: fn(u64) -> K, recorder: &Recorder, op: Op) -> Vec<Event>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
     let from = recorder.now();
     let (key, done, led) = match op {
         Op::Insert(key) => {
             let number = recorder.number();
-            cache.insert(key, number);
+            cache.insert(of(key), number);
             (key, Done::Insert(number), None)
         }
         Op::Invalidate(key) => {
-            let had = cache.invalidate(&key);
+            let had = cache.invalidate(&of(key));
             (key, Done::Invalidate { had }, None)
         }
         Op::Peek(key) => (
             key,
-            Done::Read(cache.get_if_present(&key).map(|read| *read)),
+            Done::Read(cache.get_if_present(&of(key)).map(|read| *read)),
             None,
         ),
         Op::Get(key) => {
-            let read = cache.get_blocking(&key).unwrap();
+            let read = cache.get_blocking(&of(key)).unwrap();
             match read.source() {
                 Source::Fresh => (key, Done::Read(Some(*read)), None),
                 Source::Coalesced => (key, Done::Waited { number: *read }, None),
@@ -197,16 +200,21 @@ fn perform(cache: &Cache<u64, u64>, recorder: &Recorder, op: Op) -> Vec<Event> {
     ]
 }
 
-/// Runs the programs concurrently, and returns the history.
-fn history(programs: &[Vec<Op>]) -> Vec<Event> {
+/// Runs the programs concurrently, and returns the history. A load takes the longer, the larger the
+/// number of its key.
+fn history<K>(programs: &[Vec<Op>], of: fn(u64) -> K, number: fn(&K) -> u64) -> Vec<Event>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
     let recorder = Arc::new(Recorder::default());
     let loading = recorder.clone();
     // Loads run on the thread that starts them, while the other threads continue.
-    let cache: Cache<u64, u64> = builder(&ManualClock::new())
+    let cache: Cache<K, u64> = Cache::builder()
+        .clock(ManualClock::new())
         .capacity(64)
         .spawner(future::block_on)
-        .load(move |key: &u64| {
-            let number = loading.load(*key);
+        .load(move |key: &K| {
+            let number = loading.load(number(key));
             async move { number }
         })
         .build()
@@ -221,7 +229,7 @@ fn history(programs: &[Vec<Op>]) -> Vec<Event> {
                     start.wait();
                     let mut events = Vec::new();
                     for op in program {
-                        events.extend(perform(cache, recorder, *op));
+                        events.extend(perform(cache, of, recorder, *op));
                     }
                     events
                 })
@@ -234,8 +242,8 @@ fn history(programs: &[Vec<Op>]) -> Vec<Event> {
     })
 }
 
-fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
-    let key = || 0..2u64;
+fn programs(keys: u64) -> impl Strategy<Value = Vec<Vec<Op>>> {
+    let key = move || 0..keys;
     let op = prop_oneof![
         2 => key().prop_map(Op::Insert),
         2 => key().prop_map(Op::Invalidate),
@@ -247,12 +255,25 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
 
 #[test]
 fn every_history_is_one_of_a_plain_map() {
-    for_all(programs(), |programs| {
+    are_of_a_plain_map(2, |key| key, |key| *key);
+}
+
+/// As in a [`Fresh`](everfresh::Fresh).
+#[test]
+fn every_history_of_one_value_is_one_of_a_plain_map() {
+    are_of_a_plain_map(1, |_| (), |()| 1);
+}
+
+fn are_of_a_plain_map<K>(keys: u64, of: fn(u64) -> K, number: fn(&K) -> u64)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
+    for_all(programs(keys), |programs| {
         // A single schedule shows little. Each repetition gets another one from the system's
         // scheduler.
         for _ in 0..3 {
-            let history = history(&programs);
-            for key in 0..2 {
+            let history = history(&programs, of, number);
+            for key in 0..keys {
                 let of_key: Vec<Event> = history
                     .iter()
                     .filter(|event| event.key == key)

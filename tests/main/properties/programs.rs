@@ -11,7 +11,7 @@ use everfresh::{Cache, Cached, InjectedFailure, Loader, ManualClock, Request, So
 
 use super::model::{Answer, Call, Ending, Model, Stage};
 use super::promises::{Key, Limits, Number, Promises};
-use super::steps::{How, KEYS, Program, Step, programs};
+use super::steps::{How, Keys, Program, Step, programs};
 use super::{cases, for_all};
 use crate::support::{Reading, Tally, Tasks, Tracked, get, poll, refresh};
 
@@ -25,11 +25,11 @@ struct Script {
     made: Option<Number>,
 }
 
-struct Reader {
+struct Reader<K> {
     key: Key,
     began: u64,
     stage: Stage,
-    reading: Reading<Tracked>,
+    reading: Reading<Tracked, K>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -39,15 +39,15 @@ enum LoadState {
     Over,
 }
 
-struct Run {
-    cache: Cache<u64, Tracked>,
+struct Run<K> {
+    cache: Cache<K, Tracked>,
     clock: ManualClock,
     tasks: Tasks,
     script: Arc<Mutex<Script>>,
     tally: Tally,
-    readers: Vec<Reader>,
+    readers: Vec<Reader<K>>,
     loads: Vec<LoadState>,
-    kept: Vec<Cached<u64, Tracked>>,
+    kept: Vec<Cached<K, Tracked>>,
     model: Model,
     promises: Promises,
     /// Counts of every kind of result, to check that the programs reach all of them.
@@ -57,17 +57,19 @@ struct Run {
 /// The loader of a program: it ends as the script says.
 struct Scripted(Arc<Mutex<Script>>, Tally);
 
-impl Loader<u64, Tracked> for Scripted {
+impl<K: Keys> Loader<K, Tracked> for Scripted {
     type Value = Tracked;
     type Error = InjectedFailure;
 
-    async fn load(&self, request: &Request<u64, Tracked>) -> Result<Tracked, InjectedFailure> {
+    async fn load(&self, request: &Request<K, Tracked>) -> Result<Tracked, InjectedFailure> {
         let Scripted(script, tally) = self;
         let previous = request.previous().map(|value| value.number);
         {
             let mut script = script.lock().unwrap();
             let call = script.polled;
-            let again = script.called.insert(call, (*request.key(), previous));
+            let again = script
+                .called
+                .insert(call, (request.key().number(), previous));
             assert!(again.is_none(), "one load calls the loader once");
         }
         let how = poll_fn(|_| match script.lock().unwrap().end.take() {
@@ -86,7 +88,7 @@ impl Loader<u64, Tracked> for Scripted {
     }
 }
 
-impl Run {
+impl<K: Keys> Run<K> {
     fn new(draws_early: bool) -> Self {
         let (clock, tasks, tally) = (ManualClock::new(), Tasks::default(), Tally::default());
         let script = Arc::new(Mutex::new(Script::default()));
@@ -124,8 +126,8 @@ impl Run {
         let began = self.promises.step();
         let now = self.model.now;
         match step {
-            Step::Get(key) => self.read(key, Stage::Get, began),
-            Step::Refresh(key) => self.read(key, Stage::Refresh, began),
+            Step::Get(key) => self.read(key % K::COUNT, Stage::Get, began),
+            Step::Refresh(key) => self.read(key % K::COUNT, Stage::Refresh, began),
             Step::Poll(which) if !self.readers.is_empty() => {
                 let reader = self.readers.swap_remove(which % self.readers.len());
                 self.poll(reader);
@@ -134,22 +136,24 @@ impl Run {
                 drop(self.readers.swap_remove(which % self.readers.len()));
             }
             Step::Poll(_) | Step::Drop(_) => {}
-            Step::Peek(key) => self.peek(key),
+            Step::Peek(key) => self.peek(key % K::COUNT),
             Step::Insert(key) => {
+                let key = key % K::COUNT;
                 let value = self.tally.make();
                 let number = value.number;
-                self.cache.insert(key, value);
+                self.cache.insert(K::of(key), value);
                 self.model.insert(key, number);
                 self.promises.wrote(key, Some(number), now);
             }
             Step::Invalidate(key) => {
-                let had = self.cache.invalidate(&key);
+                let key = key % K::COUNT;
+                let had = self.cache.invalidate(&K::of(key));
                 assert_eq!(had, self.model.invalidate(key));
                 self.promises.wrote(key, None, now);
             }
             Step::InvalidateAll => {
                 self.cache.invalidate_all();
-                for key in 0..KEYS {
+                for key in 0..K::COUNT {
                     self.model.invalidate(key);
                     self.promises.wrote(key, None, now);
                 }
@@ -167,8 +171,8 @@ impl Run {
 
     fn read(&mut self, key: Key, stage: Stage, began: u64) {
         let reading = match stage {
-            Stage::Refresh => refresh(&self.cache, key),
-            _ => get(&self.cache, key),
+            Stage::Refresh => refresh(&self.cache, K::of(key)),
+            _ => get(&self.cache, K::of(key)),
         };
         self.poll(Reader {
             key,
@@ -178,7 +182,7 @@ impl Run {
         });
     }
 
-    fn poll(&mut self, mut reader: Reader) {
+    fn poll(&mut self, mut reader: Reader<K>) {
         let now = self.model.now;
         let explicit = matches!(reader.stage, Stage::Refresh);
         let polled = poll(&mut reader.reading);
@@ -216,7 +220,7 @@ impl Run {
     }
 
     /// Keeps some reads to the end of the program, even if their values are replaced or removed.
-    fn keep(&mut self, read: Option<Cached<u64, Tracked>>) {
+    fn keep(&mut self, read: Option<Cached<K, Tracked>>) {
         self.kept.extend(read);
         if self.kept.len() > 12 {
             self.kept.swap_remove(5);
@@ -232,10 +236,10 @@ impl Run {
     }
 
     fn peek(&mut self, key: Key) {
-        let read = self.cache.get_if_present(&key);
+        let read = self.cache.get_if_present(&K::of(key));
         let number = read.as_ref().map(|read| read.number);
         assert_eq!(number, self.model.peek(key));
-        assert_eq!(self.cache.contains_key(&key), read.is_some());
+        assert_eq!(self.cache.contains_key(&K::of(key)), read.is_some());
         if let Some(read) = &read {
             let (began, now) = (self.promises.step(), self.model.now);
             self.promises.served(read.number, key, began, now);
@@ -248,7 +252,7 @@ impl Run {
     }
 
     /// Takes a step of a load that has not ended, if there is one.
-    fn load(&mut self, which: usize, step: impl FnOnce(&mut Run, Call)) {
+    fn load(&mut self, which: usize, step: impl FnOnce(&mut Run<K>, Call)) {
         let open = |load: &usize| self.loads[*load] != LoadState::Over;
         let open: Vec<Call> = (0..self.loads.len()).filter(open).collect();
         if !open.is_empty() {
@@ -303,7 +307,10 @@ impl Run {
         match ending {
             Ending::Value(number) => {
                 let key = self.script.lock().unwrap().called[&load].0;
-                let resident = self.cache.get_if_present(&key).map(|read| read.number);
+                let resident = self
+                    .cache
+                    .get_if_present(&K::of(key))
+                    .map(|read| read.number);
                 assert_eq!(resident, self.model.peek(key));
                 self.promises
                     .returned(load, number, resident == Some(number), now);
@@ -340,7 +347,7 @@ impl Run {
         }
         assert!(self.readers.is_empty(), "P3: a reader that waits for ever");
         self.step(Step::Advance(Limits::FRESH + Limits::ERROR));
-        for key in 0..KEYS {
+        for key in 0..K::COUNT {
             let load = self.loads.len();
             self.step(Step::Get(key));
             assert_eq!(self.loads.len(), load + 1, "P5: a wedged key");
@@ -380,7 +387,7 @@ impl Run {
         }
         assert_eq!(
             self.tally.alive(),
-            KEYS as i64,
+            K::COUNT as i64,
             "values kept alive without an owner"
         );
         drop(self.cache);
@@ -389,8 +396,8 @@ impl Run {
     }
 }
 
-fn run(program: Program) -> BTreeMap<String, u64> {
-    let mut run = Run::new(program.draws_early);
+fn run<K: Keys>(program: Program) -> BTreeMap<String, u64> {
+    let mut run = Run::<K>::new(program.draws_early);
     for step in program.steps {
         run.step(step);
     }
@@ -399,9 +406,18 @@ fn run(program: Program) -> BTreeMap<String, u64> {
 
 #[test]
 fn random_programs_behave_as_the_model_predicts() {
+    behave_as_predicted::<Key>();
+}
+
+#[test]
+fn random_programs_of_one_value_behave_as_the_model_predicts() {
+    behave_as_predicted::<()>();
+}
+
+fn behave_as_predicted<K: Keys>() {
     let total = RefCell::new(BTreeMap::<String, u64>::new());
     for_all(programs(), |program: Program| {
-        for (name, count) in run(program) {
+        for (name, count) in run::<K>(program) {
             *total.borrow_mut().entry(name).or_default() += count;
         }
     });
@@ -457,6 +473,6 @@ fn programs_that_once_found_a_fault_behave_as_the_model_predicts() {
     ];
     for steps in programs {
         let draws_early = false;
-        run(Program { draws_early, steps });
+        run::<Key>(Program { draws_early, steps });
     }
 }

@@ -1,12 +1,43 @@
 //! The generator of programs: the kinds of steps, their frequency, and the time between them.
 
 use std::fmt;
+use std::hash::Hash;
 
 use proptest::prelude::*;
 
 use super::promises::{Key, Limits, Nanos};
 
-pub const KEYS: Key = 2;
+const KEYS: Key = 2;
+
+/// The keys of a program.
+pub trait Keys: Hash + Eq + Clone + Send + Sync + 'static {
+    const COUNT: Key;
+    fn of(number: Key) -> Self;
+    fn number(&self) -> Key;
+}
+
+impl Keys for Key {
+    const COUNT: Key = KEYS;
+
+    fn of(number: Key) -> Self {
+        number
+    }
+
+    fn number(&self) -> Key {
+        *self
+    }
+}
+
+/// The key of a [`Fresh`](everfresh::Fresh), which stands for every key of a program.
+impl Keys for () {
+    const COUNT: Key = 1;
+
+    fn of(_: Key) -> Self {}
+
+    fn number(&self) -> Key {
+        0
+    }
+}
 
 #[derive(Clone)]
 pub struct Program {
