@@ -14,6 +14,7 @@ pub mod fifo;
 pub mod flight;
 pub mod ghosts;
 pub mod permits;
+pub mod place;
 pub mod publish;
 pub mod removal;
 pub mod shards;

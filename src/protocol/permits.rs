@@ -23,8 +23,8 @@
 //!    does the last attempt, which does not rely on hints.
 
 use crate::protocol::compact::Weight;
+use crate::protocol::place::bits;
 use crate::protocol::shards::Shards;
-use crate::protocol::table::bits;
 use crate::sync::{AtomicU64, Ordering};
 
 pub struct Limit {

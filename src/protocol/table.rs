@@ -33,6 +33,8 @@
 //! take hours, and only if it continues between two of them.
 
 use crate::protocol::drop_later::DropAll;
+pub use crate::protocol::place::Place;
+use crate::protocol::place::bits;
 use crate::sync::{Arc, AtomicU64, Held, Lanes, Ordering, Slot};
 
 /// Ways in a set. Under the model checker sets are small enough to explore.
@@ -83,13 +85,6 @@ const _: () = assert!(
     !std::mem::needs_drop::<Set<String>>(),
     "a table empties its ways itself, because guards may borrow what they hold"
 );
-
-/// The number of a way of the table. An item never moves, so its place stays the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    set: u32,
-    way: u8,
-}
 
 /// Which ways of a set were occupied and which promoted, and since when.
 #[derive(Clone, Copy)]
@@ -358,17 +353,8 @@ impl<T> Table<T> {
     }
 
     fn at(&self, place: Place) -> (&Set<T>, usize) {
-        (&self.sets[place.set as usize], usize::from(place.way))
+        (&self.sets[place.set()], place.way())
     }
-}
-
-/// The numbers of the bits that are set, from the lowest.
-pub fn bits(mut left: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lowest = (left != 0).then(|| left.trailing_zeros() as usize);
-        left &= left.wrapping_sub(1);
-        lowest
-    })
 }
 
 impl<T> Drop for Table<T> {
@@ -382,28 +368,6 @@ impl<T> Drop for Table<T> {
                 drops.drop_one(set.ways[way].swap(None, &self.lanes));
             }
         }
-    }
-}
-
-impl Place {
-    /// The first way of a set.
-    pub fn first(set: usize) -> Self {
-        Place::new(set, 0)
-    }
-
-    fn new(set: usize, way: usize) -> Self {
-        Place {
-            set: set as u32,
-            way: way as u8,
-        }
-    }
-
-    pub fn set(self) -> usize {
-        self.set as usize
-    }
-
-    pub fn way(self) -> usize {
-        self.way.into()
     }
 }
 

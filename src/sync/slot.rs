@@ -43,8 +43,7 @@
 //!    lanes are never freed. The next table reuses them, whatever its type: no cell in them names a
 //!    value that a guard does not keep alive.
 //!
-//! A slot that still holds a value when it is dropped leaks that value, because a guard may borrow
-//! it. The owner empties it with [`Slot::swap`].
+//! A slot that is dropped with a value leaks it, because a guard may borrow it. See [`Slot::swap`].
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -240,10 +239,7 @@ impl<T> Slot<T> {
         let exchanged =
             self.pointer
                 .compare_exchange(expected, new, Ordering::SeqCst, Ordering::Relaxed);
-        let leaves = match exchanged {
-            Ok(old) => old,
-            Err(_) => new,
-        };
+        let leaves = exchanged.unwrap_or(new);
         if leaves.is_null() {
             return exchanged.is_ok();
         }
@@ -388,17 +384,17 @@ impl<T> Drop for Held<T> {
         let noted: *mut () = Arc::as_ptr(&self.arc).cast_mut().cast();
         let borrowed = unexplored(|| self.cell.is_some_and(|cell| release(cell, noted)));
         if !borrowed {
-            drop_counted(&mut self.arc);
+            // SAFETY: not used again. The guard owns the count: it was made from an owned `Arc`, or
+            // its note was paid. By value: as a reference it would keep every guard in memory.
+            drop_counted(unsafe { ManuallyDrop::take(&mut self.arc) });
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn drop_counted<T>(arc: &mut ManuallyDrop<Arc<T>>) {
-    // SAFETY: called once, by the drop of the guard, which owns the count: it was made from an
-    // owned `Arc`, or its note was paid.
-    unsafe { ManuallyDrop::drop(arc) }
+fn drop_counted<T>(arc: Arc<T>) {
+    drop(arc);
 }
 
 impl<T> Deref for Held<T> {
@@ -466,8 +462,7 @@ mod tests {
         }
     }
 
-    /// Threads with a lane of their own and threads that share one keep more guards than a lane
-    /// holds, while the values come and go. Run under Miri too.
+    /// More threads than lanes keep more guards than a lane holds. Run under Miri too.
     #[test]
     fn guards_and_values_of_many_threads_end_together() {
         let (threads, steps) = if cfg!(miri) { (9, 40) } else { (12, 20_000) };
@@ -493,13 +488,12 @@ mod tests {
         std::thread::scope(|scope| {
             let act = &act;
             let all = (0..threads).map(|thread| scope.spawn(move || act(thread)));
-            let all: Vec<_> = all.collect();
             // Each thread hands a guard over, which ends here.
-            all.into_iter().for_each(|thread| drop(thread.join()));
+            Vec::from_iter(all)
+                .into_iter()
+                .for_each(|thread| drop(thread.join()));
         });
-        for slot in &slots {
-            drop(slot.swap(None, &lanes));
-        }
+        slots.iter().for_each(|slot| drop(slot.swap(None, &lanes)));
         assert_eq!(alive.load(Ordering::Relaxed), 0);
     }
 }
