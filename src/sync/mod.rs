@@ -110,7 +110,7 @@ mod native {
     ///
     /// It may move between threads. A thread that keeps more than eight at once pays a reference
     /// count for each further one.
-    pub struct Held<T>(Guard<Option<Arc<T>>>);
+    pub struct Held<T>(ManuallyDrop<Guard<Option<Arc<T>>>>);
 
     impl<T> Slot<T> {
         pub fn new(value: Option<Arc<T>>) -> Self {
@@ -121,7 +121,7 @@ mod native {
         #[inline]
         pub fn load(&self) -> Option<Held<T>> {
             let guard = self.0.load();
-            guard.is_some().then_some(Held(guard))
+            guard.is_some().then(|| Held(ManuallyDrop::new(guard)))
         }
 
         /// Stores `new` if the slot holds exactly `current` (by address); returns whether it did.
@@ -143,7 +143,7 @@ mod native {
             let found = self.0.compare_and_swap(expected, new);
             match found.as_ref().map_or(ptr::null(), Arc::as_ptr) == expected {
                 true => Ok(()),
-                false => Err(found.is_some().then_some(Held(found))),
+                false => Err(found.is_some().then(|| Held(ManuallyDrop::new(found)))),
             }
         }
 
@@ -162,15 +162,30 @@ mod native {
         }
     }
 
+    impl<T> Drop for Held<T> {
+        /// Moves the guard out, because a guard is dropped by a call that takes its address, and
+        /// what has an address lies in memory. Each move of a hit would then be a copy of what was
+        /// just written, which stalls the processor.
+        #[inline(always)]
+        fn drop(&mut self) {
+            drop(self.take());
+        }
+    }
+
     impl<T> Held<T> {
+        #[inline(always)]
+        fn take(&mut self) -> Guard<Option<Arc<T>>> {
+            std::mem::replace(&mut *self.0, Guard::from_inner(None))
+        }
+
         /// Wraps an owned `Arc`, for values that do not come from a slot.
         pub fn owned(value: Arc<T>) -> Self {
-            Held(Guard::from_inner(Some(value)))
+            Held(ManuallyDrop::new(Guard::from_inner(Some(value))))
         }
 
         /// Converts this into a counted reference.
-        pub fn into_arc(self) -> Arc<T> {
-            match Guard::into_inner(self.0) {
+        pub fn into_arc(mut self) -> Arc<T> {
+            match Guard::into_inner(self.take()) {
                 Some(arc) => arc,
                 None => unreachable!("a Held is only built from a slot that held something"),
             }
@@ -179,7 +194,7 @@ mod native {
         /// A counted reference to the same value.
         #[inline]
         pub fn arc(&self) -> &Arc<T> {
-            match &*self.0 {
+            match &**self.0 {
                 Some(arc) => arc,
                 None => unreachable!("a Held is only built from a slot that held something"),
             }
