@@ -19,7 +19,6 @@ mod write;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::mem::ManuallyDrop;
 
 use foldhash::quality::RandomState;
 
@@ -221,11 +220,7 @@ where
         let found = core.find(key, core.hasher.hash_one(key));
         // No closure returns the value: it is built in its place, which a copy would delay.
         if let Some((_, entry)) = found {
-            // As in `lookup`.
-            let entry = ManuallyDrop::new(entry);
-            let taken = core.take_present(&entry, now);
-            let entry = ManuallyDrop::into_inner(entry);
-            if let Some(source) = taken {
+            if let Some(source) = core.take_present(&entry, now) {
                 return Some(Cached::new(entry, now, source));
             }
         }

@@ -1,7 +1,6 @@
 //! The path of a read: look-up, classification, and, only without a value, a load or a wait.
 
 use std::hash::{BuildHasher, Hash};
-use std::mem::ManuallyDrop;
 
 use crate::cache::cached::{Cached, Kept, Source};
 use crate::cache::finish::Unread;
@@ -94,13 +93,10 @@ where
         let Some((place, entry)) = self.find(key, hash) else {
             return miss(Missed { found: None, now });
         };
-        // A value with a destructor would stay in memory until it is moved into the result, which
-        // would be a copy as above. No user code runs before it is moved, so nothing unwinds here.
-        let entry = ManuallyDrop::new(entry);
         match self.take(&entry, now, || self.state.counters.fresh(1)) {
-            Some(source) => hit(Cached::new(ManuallyDrop::into_inner(entry), now, source)),
+            Some(source) => hit(Cached::new(entry, now, source)),
             None => {
-                let found = Some((place, ManuallyDrop::into_inner(entry)));
+                let found = Some((place, entry));
                 miss(Missed { found, now })
             }
         }
