@@ -251,8 +251,10 @@ pub mod model {
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
     pub use crate::protocol::flight::{Flight, Help, Made, Outcome};
+    pub use crate::protocol::permits::{Limit, Need, Permit as CachePermit};
     pub use crate::protocol::publish::{Answer, ClaimGuard, Expiry, Published};
     pub use crate::protocol::removal::Removals;
+    pub use crate::protocol::shards::Shards;
     pub use crate::protocol::table::{Inserted, Place, Table};
     pub use crate::protocol::times::{Lifetime, Times};
     pub use crate::protocol::wait_graph::WaitNode;

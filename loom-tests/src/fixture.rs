@@ -32,7 +32,9 @@ pub const EXPIRED_LATE: u64 = EXPIRED + 3 * SECOND;
 
 /// The key of every model that needs only one.
 pub const KEY: u8 = 1;
-/// Its value at the start.
+/// A key in the other shard, if there are two.
+pub const OTHER: u8 = 2;
+/// The value of `KEY` at the start.
 pub const OLD: u64 = 100;
 
 const TIMING: Timing = Timing {
@@ -47,6 +49,7 @@ fn limits(entries: usize) -> Limits {
         entries,
         weight: u64::MAX,
         ways: 2,
+        shards: 1,
     }
 }
 
@@ -57,6 +60,17 @@ pub fn empty() -> Arc<Cache> {
 
 pub fn with_capacity(capacity: usize) -> Arc<Cache> {
     Arc::new(Entries::new(limits(capacity), TIMING, Removals::new(None)))
+}
+
+/// A cache of two shards with one set each: that of `KEY`, which has the larger part of an odd
+/// limit, and that of `OTHER`.
+pub fn in_shards(entries: usize) -> Arc<Cache> {
+    let limits = Limits {
+        ways: 4,
+        shards: 2,
+        ..limits(entries)
+    };
+    Arc::new(Entries::new(limits, TIMING, Removals::new(None)))
 }
 
 /// A cache of two ways with a limit on the total weight.
@@ -140,7 +154,13 @@ pub fn use_often(cache: &Cache, key: u8) {
 
 /// Evicts one value and gives its permit back; false if it found none.
 pub fn evict(cache: &Cache, now: u64) -> bool {
-    cache.evict_by_queue(now, &mut DropLater::new()).is_some()
+    evict_from(cache, 0, now)
+}
+
+/// The same, beginning with this shard.
+pub fn evict_from(cache: &Cache, shard: usize, now: u64) -> bool {
+    let evicted = cache.evict_by_queue(shard, now, &mut DropLater::new());
+    evicted.is_some()
 }
 
 pub fn invalidate(cache: &Cache, key: u8) -> bool {
@@ -349,6 +369,15 @@ pub fn assert_exact(cache: &Cache) {
         weight,
         "the permits differ from the weights"
     );
+    for shard in 0..cache.queues.shards.number() {
+        let sets = cache.queues.shards.sets(shard..shard + 1);
+        let items = sets.flat_map(|set| cache.table.items(set));
+        assert_eq!(
+            cache.limit.entries_in(shard),
+            items.filter(|(_, entry)| !entry.is_loading()).count(),
+            "the permits of a shard differ from its values"
+        );
+    }
     let mut keys: Vec<u8> = entries.iter().map(|entry| entry.key).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -21,10 +21,12 @@ mod flight;
 mod late;
 mod load;
 mod negative;
+mod permits;
 mod places;
 mod pool;
 mod publish;
 mod removal;
+mod shards;
 mod table;
 mod wait_graph;
 

@@ -13,7 +13,7 @@ use crate::error::{BuildError, grouped};
 use crate::load::admission::AdmissionSettings;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
-use crate::load::pool_builder::check_threads;
+use crate::load::pool_builder::{check_threads, cores};
 use crate::load::runner::Runner;
 use crate::load::runtime::Home;
 use crate::load::stack::STACK_PER_LOAD;
@@ -21,6 +21,7 @@ use crate::load::state::{CacheState, Common};
 use crate::observe::stats::Counters;
 use crate::protocol::entries::{Entries, Limits, Timing};
 use crate::protocol::removal::Removals;
+use crate::protocol::shards::shards_for;
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::{Clock, Tick, ticks};
 
@@ -154,6 +155,7 @@ impl Checked {
                 entries: self.max_entries,
                 weight: self.max_weight,
                 ways: (self.max_entries + places) * WAYS_PER_ENTRY,
+                shards: shards_for(self.max_entries, cores()),
             },
             timing: Timing {
                 // The `now` of a claim may lag by one step, and a claim must not end early.

@@ -134,7 +134,8 @@ impl PoolBuilder {
     }
 }
 
-fn cores() -> usize {
+/// The cores that this process may use.
+pub(crate) fn cores() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     cores.min(max_threads())
 }

@@ -1,8 +1,4 @@
-//! The limits on entries and weight, and the choice of a victim when one is reached.
-//!
-//! Every resident value holds a permit for one entry and its weight. A value takes its permit
-//! before it becomes visible, and its remover gives the permit back. So both limits hold at every
-//! moment (placeholders of loads hold no permit).
+//! The choice of a victim when one of the limits is reached (`permits`), or when a set is full.
 //!
 //! S3-FIFO (`fifo`) chooses the victim. Only a full set, whose key can live nowhere else, gives up
 //! one of its own entries, and to whom depends on what needs the room:
@@ -25,170 +21,14 @@
 //! 4. A reader meets a tombstone whose owner is paused. The reader removes it itself (P2).
 
 use crate::protocol::claim::{ClaimState, ClaimToken};
-use crate::protocol::compact::Weight;
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
+use crate::protocol::permits::{Need, Permit};
 use crate::protocol::removal::Cause;
 use crate::protocol::table::{Membership, Place};
-use crate::sync::{Arc, AtomicU64, Held, Ordering, yield_now};
+use crate::sync::{Arc, Held, yield_now};
 use crate::time::clock::Tick;
-
-pub struct Limit {
-    entries: Count,
-    weight: Count,
-}
-
-/// A count that never exceeds its limit.
-struct Count {
-    limit: u64,
-    taken: AtomicU64,
-}
-
-impl Count {
-    fn new(limit: u64) -> Self {
-        Count {
-            limit,
-            taken: AtomicU64::new(0),
-        }
-    }
-
-    // Relaxed throughout: the count guards no other memory.
-    fn take(&self, more: u64) -> bool {
-        if more == 0 {
-            return true;
-        }
-        let mut taken = self.taken.load(Ordering::Relaxed);
-        while more <= self.limit - taken {
-            let exchanged = self.taken.compare_exchange(
-                taken,
-                taken + more,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            match exchanged {
-                Ok(_) => return true,
-                Err(now) => taken = now,
-            }
-        }
-        false
-    }
-
-    fn release(&self, less: u64) {
-        if less > 0 {
-            self.taken.fetch_sub(less, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Limit {
-    pub fn new(entries: usize, weight: u64) -> Self {
-        Limit {
-            entries: Count::new(entries as u64),
-            weight: Count::new(weight),
-        }
-    }
-
-    pub fn entries(&self) -> usize {
-        self.entries.taken.load(Ordering::Relaxed) as usize
-    }
-
-    /// Whether a value of this weight could ever be resident.
-    pub fn allows(&self, weight: Weight) -> bool {
-        weight.get() <= self.weight.limit
-    }
-
-    pub fn weight(&self) -> u64 {
-        self.weight.taken.load(Ordering::Relaxed)
-    }
-
-    #[cfg(feature = "metrics")]
-    pub fn max_entries(&self) -> u64 {
-        self.entries.limit
-    }
-
-    /// `None` if the weight is not limited.
-    #[cfg(feature = "metrics")]
-    pub fn max_weight(&self) -> Option<u64> {
-        (self.weight.limit < u64::MAX).then_some(self.weight.limit)
-    }
-
-    fn take(&self, need: Need) -> bool {
-        if !self.entries.take(need.entries) {
-            return false;
-        }
-        let weighed = self.weight.take(need.weight);
-        if !weighed {
-            self.entries.release(need.entries);
-        }
-        weighed
-    }
-
-    pub fn release(&self, need: Need) {
-        self.entries.release(need.entries);
-        self.weight.release(need.weight);
-    }
-}
-
-/// The room that a value needs to be resident.
-#[derive(Clone, Copy)]
-pub struct Need {
-    entries: u64,
-    weight: u64,
-}
-
-impl Need {
-    /// For a value whose key has none yet.
-    pub fn entry(weight: Weight) -> Self {
-        Need {
-            entries: 1,
-            weight: weight.get(),
-        }
-    }
-
-    /// The room that a value needs in addition to the value that it replaces.
-    pub fn beyond(weight: Weight, old: Weight) -> Self {
-        Need {
-            entries: 0,
-            weight: weight.get().saturating_sub(old.get()),
-        }
-    }
-}
-
-/// The right to make a value resident; given back when dropped.
-pub struct Permit<'a>(&'a Limit, Option<Need>);
-
-impl<'a> Permit<'a> {
-    /// The permit of a removed value, which now belongs to the remover.
-    pub fn inherit(limit: &'a Limit, removed: Weight) -> Self {
-        Permit(limit, Some(Need::entry(removed)))
-    }
-
-    /// Turns this into a permit for `need` and gives the rest back; `None` if it is too small.
-    fn reuse(mut self, need: Need) -> Option<Self> {
-        let has = self.1?;
-        let left = Need {
-            entries: has.entries.checked_sub(need.entries)?,
-            weight: has.weight.checked_sub(need.weight)?,
-        };
-        self.0.release(left);
-        self.1 = Some(need);
-        Some(self)
-    }
-
-    /// The value is in the table. From now on its remover gives the permit back.
-    pub fn keep(mut self) {
-        self.1 = None;
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if let Some(need) = self.1 {
-            self.0.release(need);
-        }
-    }
-}
 
 impl<K, V> Entries<K, V> {
     /// Takes a permit for a value that is not heavier than the cache, and evicts until there is
@@ -202,14 +42,21 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Permit<'_> {
-        while !self.limit.take(need) {
-            if let Some(freed) = self.evict_by_queue(now, drop_later) {
-                // Passed on, not given back and taken again, because all inserts write the cache
-                // line of the count.
-                match freed.reuse(need) {
+        let shard = self.queues.shards.of(set);
+        loop {
+            if let Some(permit) = self.limit.take(shard, need) {
+                return permit;
+            }
+            if let Some(freed) = self.evict_by_queue(shard, now, drop_later) {
+                // Passed on, not given back and taken again, because all inserts of the shard would
+                // write the cache line of the count.
+                match freed.reuse(shard, need) {
                     Some(permit) => return permit,
                     None => continue,
                 }
+            }
+            if let Some(permit) = self.limit.take_anywhere(shard, need) {
+                return permit;
             }
             // A value that is not in a queue yet cannot be found there. Then the victim comes from
             // `set`, or from the sets after it.
@@ -221,7 +68,6 @@ impl<K, V> Entries<K, V> {
                 yield_now();
             }
         }
-        Permit(&self.limit, Some(need))
     }
 
     /// Frees a way of a set that had none under `seen`, for a value.
@@ -404,7 +250,8 @@ impl<K, V> Entries<K, V> {
     ) -> Option<Arc<Entry<K, V>>> {
         let removed = self.table.remove(place, entry)?;
         if !removed.is_loading() {
-            self.limit.release(Need::entry(removed.weight));
+            let shard = self.queues.shards.of(place.set());
+            self.limit.release(shard, Need::entry(removed.weight));
             self.removals.push(&removed, cause);
         }
         Some(removed)
@@ -424,7 +271,8 @@ impl<K, V> Entries<K, V> {
         let mut drop_later = DropLater::new();
         let vacated = (self.table).replace(place, value, tombstone.clone(), &mut drop_later);
         if vacated {
-            self.limit.release(Need::entry(value.weight));
+            let shard = self.queues.shards.of(place.set());
+            self.limit.release(shard, Need::entry(value.weight));
             self.removals.push(value, cause);
             self.table.remove(place, &tombstone);
         }
@@ -449,8 +297,9 @@ impl<K, V> Entries<K, V> {
             true => Need::entry(new.weight),
             false => Need::beyond(new.weight, old.weight),
         };
-        if self.limit.take(need) {
-            return Some(Permit(&self.limit, Some(need)));
+        let shard = self.queues.shards.of(place.set());
+        if let Some(permit) = self.limit.take(shard, need) {
+            return Some(permit);
         }
         // A result that cannot be kept must not cost another value its place.
         let is_here = (self.table.item_at(place)).is_some_and(|here| std::ptr::eq(&*here, old));
@@ -472,7 +321,8 @@ impl<K, V> Entries<K, V> {
         }
         permit.keep();
         if !old.is_loading() {
-            self.limit.release(Need::beyond(old.weight, new.weight));
+            let shard = self.queues.shards.of(place.set());
+            (self.limit).release(shard, Need::beyond(old.weight, new.weight));
             self.removals.push(old, Cause::Replaced);
             self.hand_over(place, old, new);
         }

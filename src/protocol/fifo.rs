@@ -9,6 +9,12 @@
 //! takes one use off each promoted value that it meets, and evicts the first one without uses. A
 //! queue with reinsertion is a clock; this one needs no memory for its order.
 //!
+//! Queue, hand and mean cost lie in shards (see `shards`), each with the order of its own values. The
+//! victim of a full cache comes from the shard of the new value, so no line is written by all
+//! inserts. A shard without a victim passes the search on to the next one. At first all shards have
+//! one queue together; whenever the queues have enough values, each of them splits. A split moves no
+//! token, because a token may be in any queue.
+//!
 //! Before the cache is full nothing is evicted, so the small queue would grow to all of it. Instead
 //! its overflow moves to the main queue without a use. This bounds the tokens to an eighth of the
 //! values. It also keeps part of a loop resident that is larger than the cache, of which the
@@ -22,13 +28,17 @@
 //! and therefore its token. Queue and table never change in one step: every step may find a dead
 //! token or a missing value, and no step relies on the opposite.
 
+use std::ops::Range;
+
 use crate::protocol::drop_later::DropLater;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
-use crate::protocol::eviction::Permit;
+use crate::protocol::ghosts::Ghosts;
+use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
+use crate::protocol::shards::{LEAST_VALUES, Shards};
 use crate::protocol::table::{Membership, Place, WAYS};
-use crate::sync::{ArrayQueue, AtomicU16, AtomicU64, AtomicUsize, Held, Ordering};
+use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::time::clock::Tick;
 
 /// The small queue holds one value in this many.
@@ -77,65 +87,163 @@ fn small_share(values: usize) -> usize {
 }
 
 pub struct Queues {
-    small: ArrayQueue<QueueToken>,
-    hand: AtomicUsize,
+    pub shards: Shards,
+    /// The logarithm of the number of shards that have a queue together. It only falls.
+    joined: AtomicU64,
+    /// By the first shard of each queue.
+    queues: Box<[Queue]>,
     ghosts: Ghosts,
+}
+
+/// The queues of one shard.
+#[repr(align(128))]
+struct Queue {
+    small: ArrayQueue<QueueToken>,
+    /// The next way of the hand, counted from the first one of the first shard.
+    hand: AtomicUsize,
     mean_cost: AtomicU64,
+    /// The largest share of the small queue: that of a shard which holds a quarter more values than
+    /// its part of the capacity, because the keys do not spread evenly.
+    largest_share: usize,
 }
 
 impl Queues {
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, shards: Shards) -> Self {
         Queues {
-            small: ArrayQueue::new(small_share(capacity) + SLACK),
-            hand: AtomicUsize::new(0),
+            shards,
+            joined: AtomicU64::new(shards.number().ilog2().into()),
+            queues: (0..shards.number())
+                .map(|_| Queue::new(capacity.div_ceil(shards.number())))
+                .collect(),
             ghosts: Ghosts::new(capacity),
-            mean_cost: AtomicU64::new(0),
         }
+    }
+
+    /// The queue of a shard, with all the shards that have it.
+    fn group(&self, shard: usize) -> Group<'_> {
+        // Relaxed: a thread may use the queue from before a split at any time.
+        self.group_under(self.joined.load(Ordering::Relaxed), shard)
+    }
+
+    fn group_under(&self, joined: u64, shard: usize) -> Group<'_> {
+        let (first, number) = (shard >> joined << joined, 1 << joined);
+        Group {
+            queue: &self.queues[first],
+            shards: first..first + number,
+            joined,
+        }
+    }
+
+    fn group_of(&self, place: Place) -> Group<'_> {
+        self.group(self.shards.of(place.set()))
+    }
+
+    /// Splits every queue if this one has enough values for two.
+    fn split(&self, group: &Group, resident: usize) {
+        if group.joined > 0 && resident >= 2 * LEAST_VALUES {
+            // By exchange, because one split is enough for all threads that saw the same queue.
+            let split = group.joined - 1;
+            let order = Ordering::Relaxed;
+            let _ = (self.joined).compare_exchange(group.joined, split, order, order);
+        }
+    }
+}
+
+/// A queue and its shards.
+struct Group<'a> {
+    queue: &'a Queue,
+    shards: Range<usize>,
+    joined: u64,
+}
+
+impl Queue {
+    fn new(capacity: usize) -> Self {
+        let largest_share = small_share(capacity + capacity / 4);
+        Queue {
+            small: ArrayQueue::new(largest_share + SLACK),
+            hand: AtomicUsize::new(0),
+            mean_cost: AtomicU64::new(0),
+            largest_share,
+        }
+    }
+
+    /// How many of the resident values of this shard belong in the small queue.
+    fn share(&self, resident: usize) -> usize {
+        small_share(resident).min(self.largest_share)
     }
 
     // Relaxed, by load and store: a cost that is lost to another thread changes the mean by nearly
     // nothing.
     fn count_cost(&self, cost: Tick) {
         if cost > 0 {
-            let mean = match self.mean_cost.load(Ordering::Relaxed) {
+            let old = self.mean_cost.load(Ordering::Relaxed);
+            let mean = match old {
                 0 => cost,
                 mean => mean - mean / MEAN_OVER + cost / MEAN_OVER,
             };
-            self.mean_cost.store(mean, Ordering::Relaxed);
+            if mean != old {
+                self.mean_cost.store(mean, Ordering::Relaxed);
+            }
         }
     }
 
     fn is_costly(&self, cost: Tick) -> bool {
         cost > COSTLY * self.mean_cost.load(Ordering::Relaxed)
     }
+
+    /// Takes one use off a promoted value, or its second chance; false if it has neither.
+    fn spares<K, V>(&self, entry: &Entry<K, V>) -> bool {
+        let uses = entry.uses();
+        match uses {
+            0 => self.is_costly(entry.times.cost()) && entry.take_second_chance(),
+            _ => {
+                entry.set_uses(uses - 1);
+                true
+            }
+        }
+    }
 }
 
 impl<K, V> Entries<K, V> {
     /// Enqueues a value that has just become resident.
     pub fn enqueue(&self, place: Place, entry: &Entry<K, V>) {
-        let queues = &self.queues;
-        queues.count_cost(entry.times.cost());
+        let group = self.queues.group_of(place);
+        let queue = group.queue;
+        queue.count_cost(entry.times.cost());
         let token = QueueToken {
             place,
             generation: entry.generation,
         };
-        let (tag, resident) = (self.table.tag_at(place), self.limit.entries());
-        if queues.ghosts.take(place.set(), tag, resident) {
+        let resident = self.values_in(&group);
+        self.queues.split(&group, resident);
+        let (tag, ghosts) = (self.table.tag_at(place), self.ghosts(&group, resident));
+        if self.queues.ghosts.take(place.set(), tag, ghosts) {
             return self.promote(token, entry);
         }
         // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
         // the queue stays short.
-        if let Some(oldest) = queues.small.force_push(token) {
+        if let Some(oldest) = queue.small.force_push(token) {
             self.move_on(oldest);
         }
         // Two, so that a queue that is too long for the values resident now becomes shorter.
-        let longest = small_share(resident) + SLACK;
+        let longest = queue.share(resident) + SLACK;
         for _ in 0..2 {
-            let oldest = (queues.small.len() > longest).then(|| queues.small.pop());
+            let oldest = (queue.small.len() > longest).then(|| queue.small.pop());
             if let Some(oldest) = oldest.flatten() {
                 self.move_on(oldest);
             }
         }
+    }
+
+    /// How many values the shards of a queue have.
+    fn values_in(&self, group: &Group) -> usize {
+        let shards = group.shards.clone();
+        shards.map(|shard| self.limit.entries_in(shard)).sum()
+    }
+
+    /// How many ghosts there are, if each queue has as many as this one has values.
+    fn ghosts(&self, group: &Group, resident: usize) -> usize {
+        resident * (self.queues.shards.number() >> group.joined)
     }
 
     /// Moves the value of a token from the small queue into the main queue without a use.
@@ -145,31 +253,48 @@ impl<K, V> Entries<K, V> {
         }
     }
 
-    /// Evicts one value by S3-FIFO and passes its permit to the caller; `None` if it found no
-    /// value.
+    /// Evicts one value by S3-FIFO, from this shard or the next one that has a victim, and passes
+    /// its permit to the caller; `None` if it found no value.
     pub fn evict_by_queue(
         &self,
+        shard: usize,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        let queues = &self.queues;
+        let shards = self.queues.shards.number();
+        // Once, so that a split on the way hides no queue.
+        let joined = self.queues.joined.load(Ordering::Relaxed);
+        (0..shards).step_by(1 << joined).find_map(|n| {
+            let group = self.queues.group_under(joined, (shard + n) % shards);
+            self.evict_in(&group, now, drop_later)
+        })
+    }
+
+    fn evict_in(
+        &self,
+        group: &Group,
+        now: Tick,
+        drop_later: &mut DropLater<Entry<K, V>>,
+    ) -> Option<Permit<'_>> {
+        let queue = group.queue;
         // A share of the resident values, not of the capacity, because the weight limit may allow
         // far fewer values.
-        let share = small_share(self.limit.entries());
+        let resident = self.values_in(group);
+        let share = queue.share(resident);
         // While the small queue has its share, the victim comes from it. Its promoted values make
         // the main queue longer.
-        while queues.small.len() >= share {
-            let Some(token) = queues.small.pop() else {
+        while queue.small.len() >= share {
+            let Some(token) = queue.small.pop() else {
                 break;
             };
             if let Some(freed) = self.evict_token(token, now, drop_later) {
                 return Some(freed);
             }
         }
-        if let Some(freed) = self.evict_by_hand(now, drop_later) {
+        if let Some(freed) = self.evict_by_hand(group, resident, now, drop_later) {
             return Some(freed);
         }
-        std::iter::from_fn(|| queues.small.pop())
+        std::iter::from_fn(|| queue.small.pop())
             .find_map(|token| self.evict_token(token, now, drop_later))
     }
 
@@ -189,32 +314,39 @@ impl<K, V> Entries<K, V> {
             }
             let tag = self.table.tag_at(token.place);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
-                let resident = self.limit.entries();
-                self.queues.ghosts.add(token.place.set(), tag, resident);
+                let group = self.queues.group_of(token.place);
+                let ghosts = self.ghosts(&group, self.values_in(&group));
+                self.queues.ghosts.add(token.place.set(), tag, ghosts);
                 return Some(freed);
             }
         }
         None
     }
 
-    /// Moves the hand at most once round the table. If every value on the way was spared, the
-    /// caller evicts the least used value of its own set.
+    /// Moves the hand at most once round the sets of its queue. If every value on the way was spared, the caller
+    /// evicts the least used value of its own set.
     fn evict_by_hand(
         &self,
+        group: &Group,
+        resident: usize,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        let sets = self.table.sets();
+        let queue = group.queue;
+        let range = self.queues.shards.sets(group.shards.clone());
+        let sets = range.len();
         // Two threads may walk over the same ways at once. The values there then lose two uses.
-        let hand = self.queues.hand.load(Ordering::Relaxed);
+        let hand = queue.hand.load(Ordering::Relaxed);
         let (first_set, first_way) = (hand / WAYS, hand % WAYS);
         let mut spared = 0;
-        // A full table never reaches this bound. In a nearly empty table, because the weight limit
-        // allows few values, a walk must not pass the whole table only to find that no value is
-        // promoted.
-        let longest = sets.min((sets / self.limit.entries().max(1) + 1) * WALK);
+        // A full table never reaches this bound. In a nearly empty one, because the weight limit
+        // allows few values, a walk must not pass all sets only to find that no value is promoted.
+        let longest = match resident {
+            0 => 0,
+            _ => sets.min((sets / resident + 1) * WALK),
+        };
         for step in 0..=longest {
-            let places = self.table.occupied_in((first_set + step) % sets);
+            let places = (self.table).occupied_in(range.start + (first_set + step) % sets);
             let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
@@ -227,19 +359,17 @@ impl<K, V> Entries<K, V> {
                 if entry.is_loading() || !entry.is_promoted() {
                     continue;
                 }
-                if spared < PATIENCE && entry.is_servable(now) && self.spares(&entry) {
+                if spared < PATIENCE && entry.is_servable(now) && queue.spares(&entry) {
                     spared += 1;
                 } else if let Some(freed) = self.evict(place, entry, seen, now, drop_later) {
-                    let next = place.set() * WAYS + place.way() + 1;
-                    self.queues
-                        .hand
-                        .store(next % (sets * WAYS), Ordering::Relaxed);
+                    let next = (place.set() - range.start) * WAYS + place.way() + 1;
+                    queue.hand.store(next % (sets * WAYS), Ordering::Relaxed);
                     return Some(freed);
                 }
             }
         }
         let next = (first_set + longest) % sets * WAYS;
-        self.queues.hand.store(next, Ordering::Relaxed);
+        queue.hand.store(next, Ordering::Relaxed);
         None
     }
 
@@ -250,23 +380,15 @@ impl<K, V> Entries<K, V> {
     /// average is one round again.
     fn promote(&self, token: QueueToken, entry: &Entry<K, V>) {
         let QueueToken { place, .. } = token;
-        let ways = self.table.sets() * WAYS;
-        let hand = self.queues.hand.load(Ordering::Relaxed);
-        let ahead = (place.set() * WAYS + place.way() + ways - hand) % ways;
+        let group = self.queues.group_of(place);
+        let sets = self.queues.shards.sets(group.shards);
+        let ways = sets.len() * WAYS;
+        // Before a split the hand was in a larger range.
+        let hand = group.queue.hand.load(Ordering::Relaxed) % ways;
+        let way = (place.set() - sets.start) * WAYS + place.way();
+        let ahead = (way + ways - hand) % ways;
         let uses = u8::from(ahead < ways / 2);
         self.mark(token, entry, |entry| entry.promote(uses));
-    }
-
-    /// Takes one use off a promoted value, or its second chance; false if it has neither.
-    fn spares(&self, entry: &Entry<K, V>) -> bool {
-        let uses = entry.uses();
-        match uses {
-            0 => self.queues.is_costly(entry.times.cost()) && entry.take_second_chance(),
-            _ => {
-                entry.set_uses(uses - 1);
-                true
-            }
-        }
     }
 
     /// Removes a value, or its successor, if its set has not changed since it was seen; passes the
@@ -289,7 +411,8 @@ impl<K, V> Entries<K, V> {
             // back.
             return None;
         }
-        let permit = Permit::inherit(&self.limit, removed.weight);
+        let shard = self.queues.shards.of(place.set());
+        let permit = Permit::inherit(&self.limit, shard, removed.weight);
         self.removals.push(&removed, cause);
         drop_later.add(removed);
         Some(permit)
@@ -320,66 +443,5 @@ impl<K, V> Entries<K, V> {
             let token = QueueToken { place, generation };
             self.mark(token, new, |entry| entry.promote(0));
         }
-    }
-}
-
-/// Fingerprints of keys that left the small queue, as many as there are resident values, in buckets
-/// that each forget their oldest. Older ghosts would promote keys that are hardly used.
-///
-/// A key is identified by its set and its tag. One ghost in a hundred is mistaken for another, but
-/// no more memory is needed.
-struct Ghosts {
-    cells: Box<[AtomicU16]>,
-}
-
-/// Cells in a bucket.
-///
-/// One under the model checker, because every order of every cell would be too much to explore.
-const BUCKET: usize = if cfg!(all(loom, feature = "loom")) {
-    1
-} else {
-    16
-};
-
-impl Ghosts {
-    fn new(capacity: usize) -> Self {
-        let cells = capacity.next_multiple_of(BUCKET);
-        Ghosts {
-            cells: (0..cells).map(|_| AtomicU16::new(0)).collect(),
-        }
-    }
-
-    /// The cells in use of a key's bucket, and its fingerprint, which is never zero.
-    fn bucket(&self, set: usize, tag: u8, resident: usize) -> (&[AtomicU16], u16) {
-        let key = (set as u64) << 8 | u64::from(tag);
-        let mixed = key.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let cells = self.cells.len();
-        // With few entries one bucket in 2^n is in use, and stands for those after it. So half of
-        // the ghosts stay known when n changes.
-        let n = (cells / resident.clamp(1, cells)).ilog2();
-        let number = ((u128::from(mixed) * (cells / BUCKET) as u128) >> 64) as usize >> n << n;
-        let used = (BUCKET * resident).div_ceil(cells >> n).clamp(1, BUCKET);
-        let bucket = &self.cells[number * BUCKET..];
-        (&bucket[..used], (mixed >> 8) as u16 | 1)
-    }
-
-    // Relaxed throughout: a ghost is a hint, and a lost ghost costs one turn in the small queue.
-    fn add(&self, set: usize, tag: u8, resident: usize) {
-        let (bucket, print) = self.bucket(set, tag, resident);
-        bucket.iter().fold(print, |newer, cell| {
-            let older = cell.load(Ordering::Relaxed);
-            cell.store(newer, Ordering::Relaxed);
-            older
-        });
-    }
-
-    fn take(&self, set: usize, tag: u8, resident: usize) -> bool {
-        let (bucket, print) = self.bucket(set, tag, resident);
-        let known = bucket
-            .iter()
-            .find(|cell| cell.load(Ordering::Relaxed) == print);
-        known
-            .inspect(|cell| cell.store(0, Ordering::Relaxed))
-            .is_some()
     }
 }

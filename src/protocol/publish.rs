@@ -36,8 +36,8 @@ use crate::protocol::claim::{ClaimState, ClaimToken, Cooled, EpochEnd, failures_
 use crate::protocol::drop_later::DropLater;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
-use crate::protocol::eviction::Permit;
 use crate::protocol::flight::{Flight, Made, Outcome};
+use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::sync::{Arc, Weak};

@@ -324,7 +324,7 @@ impl<T> Table<T> {
 }
 
 /// The numbers of the bits that are set, from the lowest.
-fn bits(mut left: u64) -> impl Iterator<Item = usize> {
+pub fn bits(mut left: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = (left != 0).then(|| left.trailing_zeros() as usize);
         left &= left.wrapping_sub(1);

@@ -7,11 +7,12 @@ use crate::error::Error;
 use crate::protocol::claim::{ClaimState, ClaimToken};
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entry::Entry;
-use crate::protocol::eviction::{Limit, Need};
 use crate::protocol::fifo::{Queues, generation};
 use crate::protocol::flight::{Flight, Outcome};
+use crate::protocol::permits::{Limit, Need};
 use crate::protocol::publish::ClaimGuard;
 use crate::protocol::removal::{Cause, Removals};
+use crate::protocol::shards::Shards;
 use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
 use crate::sync::{Arc, Held, yield_now};
@@ -34,6 +35,8 @@ pub struct Limits {
     pub weight: u64,
     /// The number of ways of the table, in all its sets together.
     pub ways: usize,
+    /// The number of shards of the table.
+    pub shards: usize,
 }
 
 /// How long a claim lasts, and how long a dropped claim rests; in ticks.
@@ -125,10 +128,12 @@ pub enum Begun<K, V> {
 
 impl<K: Eq, V> Entries<K, V> {
     pub fn new(limits: Limits, timing: Timing, removals: Removals<K, V>) -> Self {
+        let table = Table::new(limits.ways);
+        let shards = Shards::new(table.sets(), limits.shards);
         Entries {
-            table: Table::new(limits.ways),
-            limit: Limit::new(limits.entries, limits.weight),
-            queues: Queues::new(limits.entries),
+            table,
+            limit: Limit::new(limits.entries, limits.weight, shards),
+            queues: Queues::new(limits.entries, shards),
             removals,
             timing,
             closed: Arc::new(Flight::closed()),

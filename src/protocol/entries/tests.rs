@@ -17,6 +17,7 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
         entries: 1,
         weight: u64::MAX,
         ways: 1,
+        shards: 1,
     };
     let entries = Entries::<u64, u64>::new(limits, TIMING, Removals::new(None));
     let times = Times::new(Lifetime {

@@ -124,6 +124,14 @@ macro_rules! shadowed {
                 self.shadow.stored(self.value.fetch_add(value, order))
             }
 
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.stored(self.value.fetch_and(value, order))
+            }
+
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.stored(self.value.fetch_or(value, order))
+            }
+
             pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
                 self.shadow.stored(self.value.fetch_min(value, order))
             }
