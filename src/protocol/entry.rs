@@ -11,8 +11,11 @@ use crate::protocol::times::Times;
 use crate::sync::{Arc, AtomicU8, Held, Ordering, Slot};
 use crate::time::clock::Tick;
 
-/// The largest use count. A hit on a saturated count writes nothing.
+/// The largest use count, and the bits that hold it. A hit on a saturated count writes nothing.
 pub const USES_MAX: u8 = 3;
+
+/// The place of the uses, in the same byte, that the shadows of eviction have seen (see `adapt`).
+const SEEN: u8 = 2;
 
 /// The place of an entry in eviction. An entry starts in the small queue and may move to the main
 /// queue. There it may have used the second chance that it has without a use (see `fifo`). It is in
@@ -68,7 +71,7 @@ impl<K, V> Entry<K, V> {
             times,
             claim_word: ClaimWord::idle(),
             flight: Slot::new(None),
-            uses: AtomicU8::new(uses.min(USES_MAX)),
+            uses: AtomicU8::new(seen(uses.min(USES_MAX))),
             mark: AtomicU8::new(promoted.into()),
         }
     }
@@ -128,7 +131,7 @@ impl<K, V> Entry<K, V> {
     /// Takes over the eviction state of the value that this one overwrites.
     pub fn succeed(&mut self, old: &Self) {
         let eviction_state = old.eviction_state(self.weight);
-        self.uses = AtomicU8::new(eviction_state.uses);
+        self.uses = AtomicU8::new(seen(eviction_state.uses));
         self.mark = AtomicU8::new(eviction_state.promoted.into());
         self.generation = eviction_state.generation;
     }
@@ -154,7 +157,18 @@ impl<K, V> Entry<K, V> {
     }
 
     pub fn uses(&self) -> u8 {
-        self.uses.load(Ordering::Relaxed)
+        self.uses.load(Ordering::Relaxed) & USES_MAX
+    }
+
+    /// The uses since the last call, of those that eviction has left.
+    pub fn take_new_uses(&self) -> u8 {
+        let word = self.uses.load(Ordering::Relaxed);
+        let (uses, old) = (word & USES_MAX, word >> SEEN);
+        if uses > old {
+            // A use at the same moment may be lost.
+            self.uses.store(seen(uses), Ordering::Relaxed);
+        }
+        uses.saturating_sub(old)
     }
 
     /// Whether the value is in the main queue.
@@ -166,7 +180,7 @@ impl<K, V> Entry<K, V> {
     /// the caller then promotes instead.
     pub fn promote(&self, uses: u8) -> bool {
         let alone = self.move_on();
-        self.uses.store(uses, Ordering::Relaxed);
+        self.uses.store(seen(uses), Ordering::Relaxed);
         alone
     }
 
@@ -185,13 +199,30 @@ impl<K, V> Entry<K, V> {
         is_in_main(self.mark.swap(SUCCEEDED, Ordering::AcqRel))
     }
 
-    /// Sets the uses that remain when eviction spares the value. A use at the same moment may be
-    /// lost.
-    pub fn set_uses(&self, uses: u8) {
-        self.uses.store(uses, Ordering::Relaxed);
+    /// Takes off a use, because eviction spares the value; false if it has none. A use at the same
+    /// moment may be lost.
+    pub fn spend_use(&self) -> bool {
+        let word = self.uses.load(Ordering::Relaxed);
+        let (uses, old) = (word & USES_MAX, word >> SEEN);
+        if uses == 0 {
+            return false;
+        }
+        // The use that goes is the oldest.
+        let old = old.saturating_sub(1);
+        self.uses.store(uses - 1 | old << SEEN, Ordering::Relaxed);
         // The load comes first, because nearly always there is nothing to change.
         if self.mark.load(Ordering::Relaxed) == SECOND_CHANCE_TAKEN {
             self.exchange_mark(SECOND_CHANCE_TAKEN, PROMOTED);
+        }
+        true
+    }
+
+    /// Adds a use that is not a hit, if there is room for it. A use at the same moment may be lost.
+    pub fn give_use(&self) {
+        let word = self.uses.load(Ordering::Relaxed);
+        if word & USES_MAX < USES_MAX {
+            let (uses, old) = ((word & USES_MAX) + 1, ((word >> SEEN) + 1).min(USES_MAX));
+            self.uses.store(uses | old << SEEN, Ordering::Relaxed);
         }
     }
 
@@ -215,11 +246,16 @@ impl<K, V> Entry<K, V> {
     /// writes the cache line of a hot entry. Relaxed, because it publishes nothing.
     #[inline]
     pub fn touch(&self) {
-        let uses = self.uses.load(Ordering::Relaxed);
-        if uses < USES_MAX {
-            self.uses.store(uses + 1, Ordering::Relaxed);
+        let word = self.uses.load(Ordering::Relaxed);
+        if word & USES_MAX < USES_MAX {
+            self.uses.store(word + 1, Ordering::Relaxed);
         }
     }
+}
+
+/// So many uses, all of them seen.
+fn seen(uses: u8) -> u8 {
+    uses | uses << SEEN
 }
 
 fn is_in_main(mark: u8) -> bool {
