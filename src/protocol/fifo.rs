@@ -332,8 +332,8 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Moves the hand at most once round the sets of its queue. If every value on the way was spared, the caller
-    /// evicts the least used value of its own set.
+    /// Moves the hand at most once round the sets of its queue. If every value on the way was
+    /// spared, the caller evicts the least used value of its own set.
     fn evict_by_hand(
         &self,
         group: &Group,
