@@ -6,6 +6,7 @@
 pub mod cached_slot;
 pub mod claim;
 pub mod compact;
+pub mod control;
 pub mod drop_later;
 pub mod entries;
 pub mod entry;
