@@ -29,36 +29,16 @@
 //!    which the item was seen. This leaves the version alone, because no rule above depends on the
 //!    bit. A thread that compares `control` at that moment fails once without need.
 //!
-//! An outdated thread would take `control` for unchanged after exactly 2^38 changes of one set, which
-//! take hours, and only if it continues between two of them.
+//! An outdated thread would take `control` for unchanged after exactly 2^38 changes of one set,
+//! which take hours, and only if it continues between two of them.
 
+pub use crate::protocol::control::{Membership, Place, WAYS};
+use crate::protocol::control::{OCCUPIED, VERSION, bits, promoted, without};
 use crate::protocol::drop_later::DropAll;
-pub use crate::protocol::place::Place;
-use crate::protocol::place::bits;
 use crate::sync::{Arc, AtomicU64, Held, Lanes, Ordering, Slot};
-
-/// Ways in a set. Under the model checker sets are small enough to explore.
-pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
-    2
-} else {
-    13
-};
 
 /// Words of eight tags.
 const WORDS: usize = WAYS.div_ceil(8);
-
-const OCCUPIED: u64 = (1 << WAYS) - 1;
-const VERSION: u64 = 1 << (2 * WAYS);
-
-/// The promoted bit of a way in `control`.
-fn promoted(way: usize) -> u64 {
-    1 << (WAYS + way)
-}
-
-/// `control` without a way, with the next version.
-fn without(control: u64, way: usize) -> u64 {
-    (control & !(1 << way | promoted(way))).wrapping_add(VERSION)
-}
 
 /// A fixed scramble (2^64 divided by the golden ratio, made odd), so that a hasher with weak high
 /// bits still spreads keys over the sets.
@@ -86,10 +66,6 @@ const _: () = assert!(
     "a table empties its ways itself, because guards may borrow what they hold"
 );
 
-/// Which ways of a set were occupied and which promoted, and since when.
-#[derive(Clone, Copy)]
-pub struct Membership(u64);
-
 /// The result of [`Table::insert`].
 pub enum Inserted {
     /// The item is in the table, at this place.
@@ -98,18 +74,6 @@ pub enum Inserted {
     Changed,
     /// Every way of the key's set was taken under this membership.
     Full(Membership),
-}
-
-impl Membership {
-    /// Whether every way was occupied. A way that is not may still be reserved or not emptied yet.
-    pub fn is_full(self) -> bool {
-        self.0 & OCCUPIED == OCCUPIED
-    }
-
-    /// Whether the item at this place was promoted.
-    pub fn is_promoted(self, place: Place) -> bool {
-        self.0 & promoted(place.way()) != 0
-    }
 }
 
 impl<T> Table<T> {

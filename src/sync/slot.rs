@@ -22,14 +22,15 @@
 //! # Why a borrowed value lives
 //!
 //! A reader loads the pointer, notes it, and loads the slot again. A writer exchanges the pointer,
-//! and then looks at the lanes. These four accesses are `SeqCst`. If the second load still finds the
-//! pointer, it comes before the exchange of the writer that takes the value out, so that writer
+//! and then looks at the lanes. These four accesses are `SeqCst`. If the second load still finds
+//! the pointer, it comes before the exchange of the writer that takes the value out, so that writer
 //! sees the note and counts for it while it still owns the value. If the second load finds another
 //! pointer, the reader takes its note back and begins again.
 //!
 //! # Races that this must survive
 //!
-//! 1. A guard is dropped while a writer pays it. One exchange of the cell decides. The writer counts
+//! 1. A guard is dropped while a writer pays it. One exchange of the cell decides. The writer
+//!    counts
 //!    *before* that exchange, so the value lives if the guard was paid, and takes the count back if
 //!    the guard was faster.
 //! 2. A reader noted a pointer whose value has left the slot and was freed, and whose address

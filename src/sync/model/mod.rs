@@ -11,9 +11,10 @@
 //!    no happens-before edge and weak-memory outcomes remain. (Over 800 random programs of two
 //!    threads and 16 of three this found the same as a single shadow touched before each operation,
 //!    in at most a twentieth of the executions; plain loom missed outcomes of 108.)
-//! 2. loom takes `SeqCst` accesses for `AcqRel`. A `SeqCst` load of an [`AtomicPtr`] here comes after
-//!    a `SeqCst` fence, which loom knows. That orders it after an earlier exchange of its thread, as
-//!    `SeqCst` does when both are `SeqCst`. The loads of [`slot`](super::slot) need no more.
+//! 2. loom takes `SeqCst` accesses for `AcqRel`. A `SeqCst` load of an [`AtomicPtr`] here comes
+//!    after a `SeqCst` fence, which loom knows. That orders it after an earlier exchange of its
+//!    thread, as `SeqCst` does when both are `SeqCst`. The loads of [`slot`](super::slot) need no
+//!    more.
 //! 3. `crossbeam`, `moka` and `OnceLock` cannot run under loom either; `ordered` has their
 //!    stand-ins.
 //!

@@ -1,7 +1,7 @@
 //! Watches whether a value that a guard borrows is alive.
 //!
-//! A `Weak` keeps the memory of a freed value, so a model finds out that the value is gone and reads
-//! no memory that belongs to another one.
+//! A `Weak` keeps the memory of a freed value, so a model finds out that the value is gone and
+//! reads no memory that belongs to another one.
 
 use super::super::{Arc, Weak};
 use super::{Hidden, open};
