@@ -30,9 +30,8 @@
 //! # Races that this must survive
 //!
 //! 1. A guard is dropped while a writer pays it. One exchange of the cell decides. The writer
-//!    counts
-//!    *before* that exchange, so the value lives if the guard was paid, and takes the count back if
-//!    the guard was faster.
+//!    counts before that exchange, so the value lives if the guard was paid, and takes the count
+//!    back if the guard was faster.
 //! 2. A reader noted a pointer whose value has left the slot and was freed, and whose address
 //!    belongs to a new value now. A writer of the new value may pay the note. The reader finds that
 //!    it was paid and gives the count back. The new value has the same type, because a slot is used
