@@ -37,6 +37,12 @@ thread_local! {
     static HOME: Cell<Word> = const { Cell::new(NONE) };
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked at the lanes of a table.
+    pub(crate) static VISITS: Cell<usize> = const { Cell::new(0) };
+}
+
 /// The lanes that any thread has used so far.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -64,6 +70,8 @@ pub(in crate::sync) fn give_back(lanes: &'static [Lane]) {
 
 /// How many lanes a writer looks at.
 pub(crate) fn used() -> usize {
+    #[cfg(test)]
+    VISITS.set(VISITS.get() + 1);
     USED.load(Ordering::SeqCst)
 }
 

@@ -1,6 +1,8 @@
-use super::{Condition, Entries, Limits, Timing};
+use super::{Condition, Entries, Limits, Read, Timing};
 use crate::protocol::claim::ClaimWord;
+use crate::protocol::compact::Weight;
 use crate::protocol::entry::{Entry, EvictionState};
+use crate::protocol::flight::Made;
 use crate::protocol::removal::Removals;
 use crate::protocol::times::{Lifetime, Times};
 use crate::sync::Arc;
@@ -31,7 +33,7 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
     let eviction_state = EvictionState {
         uses: 0,
         generation: 0,
-        weight: crate::protocol::compact::Weight::ZERO,
+        weight: Weight::ZERO,
     };
     let entry = Arc::new(Entry::ready(1, 2, times, eviction_state));
     let fast_state = |now, draw: fn(&Times) -> bool| entries.fast_state(&entry, now, draw);
@@ -53,4 +55,63 @@ fn a_placeholder_is_served_in_no_condition() {
     let claim = claim_word.state();
     assert_eq!(super::condition(&entry.times, claim, 0), None);
     assert_eq!(super::condition(&entry.times, claim, u64::MAX), None);
+}
+
+/// A write of a slot that held something looks at the lanes, or with `arc_swap` at all threads.
+#[cfg(not(feature = "arc-swap-slots"))]
+#[test]
+fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
+    let limits = Limits {
+        entries: 100,
+        weight: u64::MAX,
+        ways: 300,
+        shards: 1,
+    };
+    let entries = Arc::new(Entries::<u64, u64>::new(
+        limits,
+        TIMING,
+        Removals::new(None),
+    ));
+    let value = |key: u64, created| {
+        let times = Times::new(Lifetime {
+            created,
+            fresh_for: 1_000,
+            stale_for: u64::MAX,
+            error_for: 0,
+            early_for: 0,
+            cost: 1,
+        });
+        let eviction_state = EvictionState {
+            uses: 0,
+            generation: 0,
+            weight: Weight::ZERO,
+        };
+        Arc::new(Entry::ready(key, key, times, eviction_state))
+    };
+    let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let insert = |key| assert!(entries.insert(hash(key), &mut value(key, 0), 0));
+    let visits = |act: &dyn Fn()| {
+        let before = crate::sync::lanes::VISITS.get();
+        act();
+        crate::sync::lanes::VISITS.get() - before
+    };
+    assert_eq!(
+        visits(&|| (0..100).for_each(insert)),
+        0,
+        "an empty slot was visited"
+    );
+    assert_eq!(visits(&|| insert(7)), 1, "of an overwrite");
+    assert_eq!(visits(&|| insert(100)), 1, "of an insert that evicts");
+    let remove = |key| assert!(entries.remove(hash(key), |other| *other == key).is_some());
+    assert_eq!(visits(&|| remove(100)), 1, "of a removal");
+    let refresh = |key| {
+        let (place, entry) = entries.resident(hash(key), &key).unwrap();
+        let Read::Serve { claim, .. } = entries.classify(place, entry, 2_000) else {
+            panic!("a stale value is served");
+        };
+        claim.unwrap().publish(value(key, 2_000), Made::Here, 2_000);
+    };
+    // The slot of the table, and that of the flight, which is closed.
+    assert_eq!(visits(&|| refresh(7)), 2, "of a refresh");
+    assert_eq!(visits(&|| insert(7)), 1, "of an entry that was refreshed");
 }
