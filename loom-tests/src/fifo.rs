@@ -1,6 +1,6 @@
 //! The queues of S3-FIFO against everything that changes the table meanwhile.
 //!
-//! The common invariant: a resident value is in one of the two queues, by its token or by its mark.
+//! The common invariant: a resident value is in one of the two queues, by its token or by its bit.
 //! A value in neither would never be evicted, nor would its successors.
 
 use everfresh::model::{CachedSlot, Published};
@@ -63,6 +63,44 @@ fn overflow_against_refresh() {
     });
 }
 
+/// The same while another value leaves the set.
+#[test]
+fn overflow_against_a_neighbour() {
+    run_model(Two, || {
+        let cache = filled();
+        for _ in 0..2 {
+            assert!(put(&cache, 2, 20, CREATED));
+            assert!(invalidate(&cache, 2));
+        }
+        let neighbour = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, 2)
+        });
+        assert!(put(&cache, 2, 21, STALE), "there is room");
+        neighbour.join().unwrap();
+        assert_evictable(&cache, STALE);
+    });
+}
+
+/// A value is invalidated while it is promoted. The next value of its way starts in the small
+/// queue.
+#[test]
+fn promotion_against_invalidate() {
+    run_model(Two, || {
+        let cache = filled();
+        use_often(&cache, KEY);
+        let invalidator = spawn({
+            let cache = cache.clone();
+            move || invalidate(&cache, KEY) && put(&cache, 3, 30, STALE)
+        });
+        evict(&cache, STALE);
+        assert!(invalidator.join().unwrap() || peek(&cache, KEY).is_none());
+        let new = peek(&cache, 3).is_some();
+        assert!(!new || !is_promoted(&cache, 3), "a value starts promoted");
+        assert_evictable(&cache, STALE);
+    });
+}
+
 /// A key comes back and is promoted at once, while a refresh replaces its value.
 #[test]
 fn comeback_against_refresh() {
@@ -99,7 +137,7 @@ fn eviction_against_refresh() {
 fn hand_against_refresh() {
     run_model(Two, || {
         let cache = filled();
-        find(&cache, KEY).unwrap().1.promote(0);
+        promote(&cache, KEY);
         let claim = claim(&cache, STALE);
         let refresher = spawn(move || publish(claim, 1, STALE));
         evict(&cache, STALE);
@@ -308,8 +346,7 @@ fn two_inserts() {
     });
 }
 
-/// The same with a cached slot that has met one of them while it was reserved. That value cannot
-/// take over a token then, and needs its own.
+/// The same with a cached slot that may meet one of them while it is reserved.
 #[test]
 fn two_inserts_and_a_cached_slot() {
     run_model(TwoBusy, || {

@@ -128,7 +128,6 @@ pub fn value(key: u8, value: u64) -> Arc<Item> {
 fn weighing(key: u8, value: u64, weight: u32, created: u64, generation: u8) -> Arc<Item> {
     let eviction_state = EvictionState {
         uses: 0,
-        promoted: false,
         generation,
         weight: Weight::new(weight),
     };
@@ -142,14 +141,28 @@ pub fn put(cache: &Cache, key: u8, value: u64, now: u64) -> bool {
 
 pub fn put_weighing(cache: &Cache, key: u8, value: u64, weight: u32, now: u64) -> bool {
     let generation = generation(hash(key), now);
-    let mut new = weighing(key, value, weight, now, generation);
-    cache.insert(hash(key), &mut new, now)
+    let new = weighing(key, value, weight, now, generation);
+    cache.insert(hash(key), &new, now)
 }
 
 /// Uses a value until eviction promotes it.
 pub fn use_often(cache: &Cache, key: u8) {
     let (_, entry) = find(cache, key).expect("the value is there");
     (0..3).for_each(|_| entry.touch());
+}
+
+/// Moves a value into the main queue.
+pub fn promote(cache: &Cache, key: u8) {
+    let (place, _) = find(cache, key).expect("the value is there");
+    let seen = cache.table.seen_at(place);
+    assert!(seen.is_some_and(|(_, seen)| cache.table.promote(place, seen)));
+}
+
+/// Whether the value of a key is in the main queue.
+pub fn is_promoted(cache: &Cache, key: u8) -> bool {
+    let (place, _) = find(cache, key).expect("the value is there");
+    let seen = cache.table.seen_at(place);
+    seen.is_some_and(|(_, seen)| seen.is_promoted(place))
 }
 
 /// Evicts one value and gives its permit back; false if it found none.

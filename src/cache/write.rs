@@ -100,7 +100,6 @@ where
         let now = self.state.clock.now();
         let eviction_state = EvictionState {
             uses: 0,
-            promoted: false,
             generation: generation(hash, now),
             weight: self.state.weigh(&key, &value),
         };

@@ -324,7 +324,6 @@ impl<K, V> Entries<K, V> {
             let shard = self.queues.shards.of(place.set());
             (self.limit).release(shard, Need::beyond(old.weight, new.weight));
             self.removals.push(old, Cause::Replaced);
-            self.hand_over(place, old, new);
         }
         true
     }

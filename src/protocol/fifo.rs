@@ -24,9 +24,14 @@
 //! from the hand after its uses are gone.
 //!
 //! A token names "the value of this generation in this way". A removed value leaves a dead token
-//! behind. A value that is refreshed or overwritten keeps its generation and its eviction state,
-//! and therefore its token. Queue and table never change in one step: every step may find a dead
-//! token or a missing value, and no step relies on the opposite.
+//! behind. A value that is refreshed or overwritten keeps its generation, and therefore its token.
+//! Queue and table never change in one step: every step may find a dead token or a missing value,
+//! and no step relies on the opposite.
+//!
+//! Each resident value must be in one of the two queues, or it would never be evicted. A thread that
+//! has taken a token out of the queue therefore goes on until the value is promoted, is evicted or
+//! has left. A promotion is a bit in `control` of the set and not a mark of the entry, so it belongs
+//! to the way whatever entry a refresh or an overwrite puts there at that moment.
 
 use std::ops::Range;
 
@@ -39,7 +44,7 @@ use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
 use crate::protocol::shadows::{LARGEST_SHARE, SETTINGS, Setting};
 use crate::protocol::shards::{LEAST_VALUES, Shards};
-use crate::protocol::table::{Membership, Place, WAYS};
+use crate::protocol::table::{Membership, Place, Table, WAYS};
 use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::time::clock::Tick;
 
@@ -58,14 +63,19 @@ const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
     16
 };
 
-/// Distinguishes the generations of a key in its way, with few collisions. A dead token that
+/// Distinguishes the values that were in the same way one after the other. A dead token that
 /// matches by collision only costs a value one turn.
+///
+/// Five bits are a part of the hash that neither the set nor the tag has. So the three together
+/// name a key well enough for ghosts and shadows. The other bits are from the time.
 pub type Generation = u8;
+
+const OF_HASH: Generation = 31;
 
 /// Derived from the arguments, because all inserts would write the cache line of a counter.
 pub fn generation(hash: u64, now: Tick) -> Generation {
     // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
-    (hash ^ (now >> 20)) as Generation
+    Table::<()>::rest_of(hash) & OF_HASH | ((now >> 20) as Generation) << OF_HASH.trailing_ones()
 }
 
 #[derive(Clone, Copy)]
@@ -148,7 +158,7 @@ struct Group<'a> {
 
 impl Queue {
     fn new(capacity: usize) -> Self {
-        let largest_share = (capacity + capacity / 4) / LARGEST_SHARE + 1;
+        let largest_share = ((capacity + capacity / 4) / LARGEST_SHARE).max(1);
         Queue {
             small: ArrayQueue::new(largest_share + SLACK),
             hand: AtomicUsize::new(0),
@@ -195,18 +205,22 @@ impl<K, V> Entries<K, V> {
         queue.count_cost(entry.times.cost());
         let token = QueueToken {
             place,
-            generation: entry.generation,
+            generation: entry.generation(),
         };
         let resident = self.values_in(&group);
         self.queues.split(&group, resident);
         let setting = self.queues.adaptive.setting();
-        let (tag, all) = (
-            self.table.tag_at(place),
+        let (name, all) = (
+            self.name_of(place, entry),
             self.values_in_all(&group, resident),
         );
-        if (self.queues.ghosts).take(place.set(), tag, all, setting.ghosts) {
-            self.promote(token, entry);
-            return self.observe(place, all);
+        if self.queues.ghosts.take(name, all, setting.ghosts) {
+            while let Some((entry, seen)) = self.value_of(token) {
+                if self.promote(place, &entry, seen) {
+                    break;
+                }
+            }
+            return self.observe(place, entry, all);
         }
         // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
         // the queue stays short.
@@ -221,7 +235,13 @@ impl<K, V> Entries<K, V> {
                 self.move_on(oldest);
             }
         }
-        self.observe(place, all);
+        self.observe(place, entry, all);
+    }
+
+    /// The name of a key without the key. Two keys hardly ever have the same one.
+    pub fn name_of(&self, place: Place, entry: &Entry<K, V>) -> u64 {
+        let (tag, rest) = (self.table.tag_at(place), entry.generation() & OF_HASH);
+        (place.set() as u64) << 16 | u64::from(tag) << 8 | u64::from(rest)
     }
 
     /// How many values the shards of a queue have.
@@ -237,8 +257,11 @@ impl<K, V> Entries<K, V> {
 
     /// Moves the value of a token from the small queue into the main queue without a use.
     fn move_on(&self, token: QueueToken) {
-        if let Some((entry, _)) = self.value_of(token) {
-            self.mark(token, &entry, Entry::move_on);
+        // Repeats only if another value of this set came, left or was promoted.
+        while let Some((_, seen)) = self.value_of(token) {
+            if self.table.promote(token.place, seen) {
+                break;
+            }
         }
     }
 
@@ -297,20 +320,23 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        // Repeats only if a key came to this set or left it.
+        // Repeats only if another value of this set came, left or was promoted.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= setting.promote_at && entry.is_servable(now) {
-                match setting.promote_at {
-                    0 => self.pass_on(token, &entry),
-                    _ => self.promote(token, &entry),
+                let moved = match setting.promote_at {
+                    0 => self.pass_on(token.place, &entry, seen),
+                    _ => self.promote(token.place, &entry, seen),
+                };
+                match moved {
+                    true => return None,
+                    false => continue,
                 }
-                return None;
             }
-            let tag = self.table.tag_at(token.place);
+            let name = self.name_of(token.place, &entry);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
                 let group = self.queues.group_of(token.place);
                 let all = self.values_in_all(&group, self.values_in(&group));
-                (self.queues.ghosts).add(token.place.set(), tag, all, setting.ghosts);
+                self.queues.ghosts.add(name, all, setting.ghosts);
                 return Some(freed);
             }
         }
@@ -339,7 +365,7 @@ impl<K, V> Entries<K, V> {
             _ => sets.min((sets / resident + 1) * WALK),
         };
         for step in 0..=longest {
-            let places = (self.table).occupied_in(range.start + (first_set + step) % sets);
+            let places = (self.table).promoted_in(range.start + (first_set + step) % sets);
             let ahead = |place: &Place| match step {
                 0 => place.way() >= first_way,
                 _ if step == sets => place.way() < first_way,
@@ -349,7 +375,7 @@ impl<K, V> Entries<K, V> {
                 let Some((entry, seen)) = self.table.seen_at(place) else {
                     continue;
                 };
-                if entry.is_loading() || !entry.is_promoted() {
+                if entry.is_loading() || !seen.is_promoted(place) {
                     continue;
                 }
                 if entry.is_servable(now) && queue.spares(&entry) {
@@ -367,17 +393,22 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Moves a value into the main queue, where its uses are counted anew.
-    fn promote(&self, token: QueueToken, entry: &Entry<K, V>) {
-        self.mark(token, entry, |entry| entry.promote(0));
+    /// Moves a value into the main queue, where its uses are counted anew; false if its set has
+    /// changed since it was seen.
+    fn promote(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
+        let promoted = self.table.promote(place, seen);
+        if promoted {
+            entry.set_uses(0);
+        }
+        promoted
     }
 
-    /// Moves a value into the main queue with its uses, where it should stay for a round.
+    /// Moves a value into the main queue with its uses, to stay there for a round; false as in
+    /// [`promote`](Self::promote).
     ///
-    /// The hand reaches it after half a round on average. So the values in the first half of the
-    /// round get one more use, and the average is one round.
-    fn pass_on(&self, token: QueueToken, entry: &Entry<K, V>) {
-        let QueueToken { place, .. } = token;
+    /// The hand reaches a value after half a round on average. So the values in the first half of
+    /// the round get one use more, and the average is one round.
+    fn pass_on(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
         let group = self.queues.group_of(place);
         let sets = self.queues.shards.sets(group.shards);
         let ways = sets.len() * WAYS;
@@ -385,12 +416,11 @@ impl<K, V> Entries<K, V> {
         let hand = group.queue.hand.load(Ordering::Relaxed) % ways;
         let way = (place.set() - sets.start) * WAYS + place.way();
         let ahead = (way + ways - hand) % ways;
-        self.mark(token, entry, |entry| {
-            if ahead < ways / 2 {
-                entry.give_use();
-            }
-            entry.move_on()
-        });
+        let promoted = self.table.promote(place, seen);
+        if promoted && ahead < ways / 2 {
+            entry.set_uses(entry.uses() + 1);
+        }
+        promoted
     }
 
     /// Removes a value, or its successor, if its set has not changed since it was seen; passes the
@@ -423,27 +453,7 @@ impl<K, V> Entries<K, V> {
     /// The value of a token, if it is still resident and not promoted already.
     fn value_of(&self, token: QueueToken) -> Option<(Held<Entry<K, V>>, Membership)> {
         let (held, seen) = self.table.seen_at(token.place)?;
-        let live = !held.is_loading() && !held.is_promoted() && held.generation == token.generation;
-        live.then_some((held, seen))
-    }
-
-    /// Moves the value of a token into the main queue, or its successor if that has replaced it.
-    fn mark(&self, token: QueueToken, entry: &Entry<K, V>, put: impl Fn(&Entry<K, V>) -> bool) {
-        let mut done = put(entry);
-        while !done {
-            done = self.value_of(token).is_none_or(|(entry, _)| put(&entry));
-        }
-    }
-
-    /// A successor that is in the table takes over the eviction state of a value in the queues.
-    ///
-    /// The successor was created with the eviction state known when its load ended. A promotion
-    /// since then has used up the token.
-    pub fn hand_over(&self, place: Place, old: &Entry<K, V>, new: &Entry<K, V>) {
-        if old.retire() && !new.is_promoted() {
-            let generation = new.generation;
-            let token = QueueToken { place, generation };
-            self.mark(token, new, |entry| entry.promote(0));
-        }
+        let waits = !held.is_loading() && !seen.is_promoted(token.place);
+        (waits && held.generation() == token.generation).then_some((held, seen))
     }
 }

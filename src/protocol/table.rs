@@ -3,7 +3,7 @@
 //! A key lives in exactly one *set*, in one of its *ways*. A set is two cache lines:
 //!
 //! ```text
-//!   control  version:48 | occupied:16      tags 13 x 8 bits      ways [Slot; 13]
+//!   control  version:38 | promoted:13 | occupied:13      tags 13 x 8 bits      ways [Slot; 13]
 //! ```
 //!
 //! Invariants (P4, and "no key twice", on which P1 and P3 rest):
@@ -24,6 +24,13 @@
 //!    occupied all the time and the item was in the table. If it changed, the reader may have read
 //!    a reservation, and it reads again. A reader that did not find the key is done: at some moment
 //!    of its scan the key was missing.
+//! 6. The promoted bit of a way belongs to the stay of its key: an item that replaces another one
+//!    has it too, and the removal clears it. It is only ever set from a value of `control` under
+//!    which the item was seen. This leaves the version alone, because no rule above depends on the
+//!    bit. A thread that compares `control` at that moment fails once without need.
+//!
+//! An outdated thread would take `control` for unchanged after exactly 2^38 changes of one set, which
+//! take hours, and only if it continues between two of them.
 
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
@@ -39,7 +46,17 @@ pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
 const WORDS: usize = WAYS.div_ceil(8);
 
 const OCCUPIED: u64 = (1 << WAYS) - 1;
-const VERSION: u64 = 1 << 16;
+const VERSION: u64 = 1 << (2 * WAYS);
+
+/// The promoted bit of a way in `control`.
+fn promoted(way: usize) -> u64 {
+    1 << (WAYS + way)
+}
+
+/// `control` without a way, with the next version.
+fn without(control: u64, way: usize) -> u64 {
+    (control & !(1 << way | promoted(way))).wrapping_add(VERSION)
+}
 
 /// A fixed scramble (2^64 divided by the golden ratio, made odd), so that a hasher with weak high
 /// bits still spreads keys over the sets.
@@ -73,7 +90,7 @@ pub struct Place {
     way: u8,
 }
 
-/// Which ways of a set were occupied, and since when.
+/// Which ways of a set were occupied and which promoted, and since when.
 #[derive(Clone, Copy)]
 pub struct Membership(u64);
 
@@ -91,6 +108,11 @@ impl Membership {
     /// Whether every way was occupied. A way that is not may still be reserved or not emptied yet.
     pub fn is_full(self) -> bool {
         self.0 & OCCUPIED == OCCUPIED
+    }
+
+    /// Whether the item at this place was promoted.
+    pub fn is_promoted(self, place: Place) -> bool {
+        self.0 & promoted(place.way()) != 0
     }
 }
 
@@ -121,9 +143,15 @@ impl<T> Table<T> {
         (hash.wrapping_mul(SCRAMBLE) >> 16) as u8
     }
 
+    /// Bits of the product beside the tag.
+    pub fn rest_of(hash: u64) -> u8 {
+        (hash.wrapping_mul(SCRAMBLE) >> 24) as u8
+    }
+
     /// Finds the item of a key.
     ///
-    /// Writes nothing. Repeats only if a membership change of this set overlaps a match.
+    /// Writes nothing. Repeats only if a membership change or a promotion in this set overlaps a
+    /// match.
     #[inline(always)]
     pub fn find(&self, hash: u64, is_key: impl Fn(&T) -> bool) -> Option<(Place, Held<T>)> {
         let number = self.set_of(hash);
@@ -203,7 +231,7 @@ impl<T> Table<T> {
             if !here {
                 return None;
             }
-            let cleared = (control & !(1 << way)).wrapping_add(VERSION);
+            let cleared = without(control, way);
             // AcqRel: what happened before the removal is visible to a thread that commits after
             // it.
             let exchanged =
@@ -269,13 +297,25 @@ impl<T> Table<T> {
     /// would show, and the caller need not hold the item.
     pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<Arc<T>> {
         let (set, way) = self.at(place);
-        let cleared = (seen.0 & !(1 << way)).wrapping_add(VERSION);
+        let cleared = without(seen.0, way);
         // AcqRel, as in `remove`. On failure nothing is read.
         let exchanged =
             set.control
                 .compare_exchange(seen.0, cleared, Ordering::AcqRel, Ordering::Relaxed);
         // Only this thread may empty the way now (invariant 3).
         exchanged.ok().and_then(|_| set.ways[way].swap(None))
+    }
+
+    /// Promotes the item that was seen at this place, and those that replace it; false if `control`
+    /// has changed.
+    pub fn promote(&self, place: Place, seen: Membership) -> bool {
+        let (set, way) = self.at(place);
+        let now = seen.0 | promoted(way);
+        // Relaxed: the bit says nothing about other memory, and an exchange leaves the edges from
+        // the commits before it to those who read `control` as they are.
+        set.control
+            .compare_exchange(seen.0, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Whether the membership of a set is still this one.
@@ -316,6 +356,13 @@ impl<T> Table<T> {
     pub fn occupied_in(&self, set: usize) -> impl Iterator<Item = Place> {
         let control = self.sets[set].control.load(Ordering::Acquire);
         bits(control & OCCUPIED).map(move |way| Place::new(set, way))
+    }
+
+    /// The ways of a set that are promoted now.
+    pub fn promoted_in(&self, set: usize) -> impl Iterator<Item = Place> {
+        // Relaxed: the caller looks at each of them again.
+        let control = self.sets[set].control.load(Ordering::Relaxed);
+        bits(control >> WAYS & OCCUPIED).map(move |way| Place::new(set, way))
     }
 
     fn at(&self, place: Place) -> (&Set<T>, usize) {

@@ -396,10 +396,7 @@ impl<K: Eq, V> Entries<K, V> {
     ///
     /// A load or refresh that is under way finds its entry gone, and its result is discarded. So
     /// does a load of another key that loses its place to the value.
-    ///
-    /// No other thread may hold `new`, because an overwrite writes the eviction state of the old
-    /// value into it.
-    pub fn insert(&self, hash: u64, new: &mut Arc<Entry<K, V>>, now: Tick) -> bool {
+    pub fn insert(&self, hash: u64, new: &Arc<Entry<K, V>>, now: Tick) -> bool {
         let mut drop_later = DropLater::new();
         let kept = self.put(hash, new, now, &mut drop_later);
         self.removals.deliver();
@@ -409,7 +406,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn put(
         &self,
         hash: u64,
-        new: &mut Arc<Entry<K, V>>,
+        new: &Arc<Entry<K, V>>,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
@@ -423,9 +420,7 @@ impl<K: Eq, V> Entries<K, V> {
                     removed.into_iter().for_each(|entry| drop_later.add(entry));
                 }
                 Some((place, old)) => {
-                    // A reader that met `new` while it was reserved may still hold it. Then `new`
-                    // keeps its own eviction state and is enqueued like a new value.
-                    let succeeds = Arc::get_mut(new).map(|new| new.succeed(&old)).is_some();
+                    new.succeed(&old);
                     let Some(admitted) = self.admit_successor(place, &old, new, now, drop_later)
                     else {
                         // The value does not fit, but the old value must not stay either.
@@ -435,9 +430,6 @@ impl<K: Eq, V> Entries<K, V> {
                         }
                     };
                     if self.replace(place, old.arc(), new, admitted, drop_later) {
-                        if !succeeds {
-                            self.enqueue(place, new);
-                        }
                         return true;
                     }
                 }

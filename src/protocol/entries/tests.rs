@@ -30,7 +30,6 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
     });
     let eviction_state = EvictionState {
         uses: 0,
-        promoted: false,
         generation: 0,
         weight: crate::protocol::compact::Weight::ZERO,
     };
