@@ -90,6 +90,7 @@ fn permit_passed_on_to_another_shard() {
         assert!(passed_on.is_some(), "the victim is heavier");
         let taken = usize::from(other.join().unwrap());
         assert_whole(&limit, 1 + taken, 1 + 2 * taken as u64);
+        assert_eq!(limit.entries_in(1), 1, "the shards differ from the values");
         assert_eq!(take(&limit, 1, 3), taken == 0, "a permit is lost");
     });
 }

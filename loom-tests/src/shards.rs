@@ -20,6 +20,7 @@ fn insert_against_invalidate() {
         assert!(put(&cache, OTHER, 20, STALE));
         invalidator.join().unwrap();
         assert_eq!((peek(&cache, KEY), peek(&cache, OTHER)), (None, Some(20)));
+        assert_exact(&cache);
         assert_evictable(&cache, STALE);
     });
 }

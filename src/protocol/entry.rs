@@ -1,7 +1,8 @@
 //! One published value, or the placeholder of a value that is being loaded.
 //!
 //! An entry never changes, except for its claim word, its use count with the second chance, its
-//! generation before it is in the table, and the flight of the attempt that is under way. The epoch *is* the entry: a new value is a new entry.
+//! generation before it is in the table, and the flight of the attempt that is under way. The epoch
+//! *is* the entry: a new value is a new entry.
 
 use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;

@@ -9,11 +9,11 @@
 //! takes one use off each promoted value that it meets, and evicts the first one without uses. A
 //! queue with reinsertion is a clock; this one needs no memory for its order.
 //!
-//! Queue, hand and mean cost lie in shards (see `shards`), each with the order of its own values. The
-//! victim of a full cache comes from the shard of the new value, so no line is written by all
+//! Queue, hand and mean cost lie in shards (see `shards`), each with the order of its own values.
+//! The victim of a full cache comes from the shard of the new value, so no line is written by all
 //! inserts. A shard without a victim passes the search on to the next one. At first all shards have
-//! one queue together; whenever the queues have enough values, each of them splits. A split moves no
-//! token, because a token may be in any queue.
+//! one queue together; whenever the queues have enough values, each of them splits. A split moves
+//! no token, because a token may be in any queue.
 //!
 //! Before the cache is full nothing is evicted, so the small queue would grow to all of it. Instead
 //! its overflow moves to the main queue without a use. This bounds the tokens to an eighth of the
@@ -28,10 +28,10 @@
 //! Queue and table never change in one step: every step may find a dead token or a missing value,
 //! and no step relies on the opposite.
 //!
-//! Each resident value must be in one of the two queues, or it would never be evicted. A thread that
-//! has taken a token out of the queue therefore goes on until the value is promoted, is evicted or
-//! has left. A promotion is a bit in `control` of the set and not a mark of the entry, so it belongs
-//! to the way whatever entry a refresh or an overwrite puts there at that moment.
+//! Each resident value must be in one of the two queues, or it would never be evicted. A thread
+//! that has taken a token out of the queue therefore goes on until the value is promoted, is
+//! evicted or has left. A promotion is a bit in `control` of the set and not a mark of the entry,
+//! so it belongs to the way whatever entry a refresh or an overwrite puts there at that moment.
 
 use std::ops::Range;
 
@@ -343,8 +343,8 @@ impl<K, V> Entries<K, V> {
         None
     }
 
-    /// Moves the hand at most once round the sets of its queue. If every value on the way was spared, the caller
-    /// evicts the least used value of its own set.
+    /// Moves the hand at most once round the sets of its queue. If every value on the way was
+    /// spared, the caller evicts the least used value of its own set.
     fn evict_by_hand(
         &self,
         group: &Group,

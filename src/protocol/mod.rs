@@ -7,6 +7,7 @@ pub mod adapt;
 pub mod cached_slot;
 pub mod claim;
 pub mod compact;
+pub mod control;
 pub mod drop_later;
 pub mod entries;
 pub mod entry;

@@ -23,8 +23,8 @@
 //!    does the last attempt, which does not rely on hints.
 
 use crate::protocol::compact::Weight;
+use crate::protocol::control::bits;
 use crate::protocol::shards::Shards;
-use crate::protocol::table::bits;
 use crate::sync::{AtomicU64, Ordering};
 
 pub struct Limit {
@@ -130,14 +130,14 @@ impl Count {
 
     /// Moves what a shard lacks from the shards with room; false if they have too little.
     ///
-    /// Then what they have goes to the first shard, so that the next thread looks at one shard only.
+    /// Then what they have goes to the first shard, so that the next thread looks at one only.
     fn draw(&self, shard: usize, more: u64) -> bool {
         let own = 1 << shard;
         let mut roomy = self.roomy.load(Ordering::Relaxed) & !own;
         let mut found = self.free(shard);
         for other in bits(roomy) {
             let (free, bit) = (self.free(other), 1 << other);
-            if free > self.keeps {
+            if free > self.keeps || free >= more {
                 found = found.saturating_add(free);
                 continue;
             }

@@ -1,8 +1,8 @@
 //! The division of a table into shards.
 //!
-//! A shard is a range of sets with permits and, once there are enough values, queues of its own. Threads that insert different
-//! keys then mostly write different cache lines. The shard of a key follows from its set, so its
-//! value never changes shards.
+//! A shard is a range of sets with permits and, once there are enough values, queues of its own.
+//! Threads that insert different keys then mostly write different cache lines. The shard of a key
+//! follows from its set, so its value never changes shards.
 
 use std::ops::Range;
 

@@ -29,34 +29,16 @@
 //!    which the item was seen. This leaves the version alone, because no rule above depends on the
 //!    bit. A thread that compares `control` at that moment fails once without need.
 //!
-//! An outdated thread would take `control` for unchanged after exactly 2^38 changes of one set, which
-//! take hours, and only if it continues between two of them.
+//! An outdated thread would take `control` for unchanged after exactly 2^38 changes of one set,
+//! which take hours, and only if it continues between two of them.
 
+pub use crate::protocol::control::{Membership, Place, WAYS};
+use crate::protocol::control::{OCCUPIED, VERSION, bits, promoted, without};
 use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::sync::{Arc, AtomicU64, Emptied, Held, Ordering, Slot};
 
-/// Ways in a set. Under the model checker sets are small enough to explore.
-pub const WAYS: usize = if cfg!(all(loom, feature = "loom")) {
-    2
-} else {
-    13
-};
-
 /// Words of eight tags.
 const WORDS: usize = WAYS.div_ceil(8);
-
-const OCCUPIED: u64 = (1 << WAYS) - 1;
-const VERSION: u64 = 1 << (2 * WAYS);
-
-/// The promoted bit of a way in `control`.
-fn promoted(way: usize) -> u64 {
-    1 << (WAYS + way)
-}
-
-/// `control` without a way, with the next version.
-fn without(control: u64, way: usize) -> u64 {
-    (control & !(1 << way | promoted(way))).wrapping_add(VERSION)
-}
 
 /// A fixed scramble (2^64 divided by the golden ratio, made odd), so that a hasher with weak high
 /// bits still spreads keys over the sets.
@@ -83,17 +65,6 @@ const _: () = assert!(
     "dropping a set would visit its empty ways, and each of them all threads"
 );
 
-/// The number of a way of the table. An item never moves, so its place stays the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    set: u32,
-    way: u8,
-}
-
-/// Which ways of a set were occupied and which promoted, and since when.
-#[derive(Clone, Copy)]
-pub struct Membership(u64);
-
 /// The result of [`Table::insert`].
 pub enum Inserted {
     /// The item is in the table, at this place.
@@ -102,18 +73,6 @@ pub enum Inserted {
     Changed,
     /// Every way of the key's set was taken under this membership.
     Full(Membership),
-}
-
-impl Membership {
-    /// Whether every way was occupied. A way that is not may still be reserved or not emptied yet.
-    pub fn is_full(self) -> bool {
-        self.0 & OCCUPIED == OCCUPIED
-    }
-
-    /// Whether the item at this place was promoted.
-    pub fn is_promoted(self, place: Place) -> bool {
-        self.0 & promoted(place.way()) != 0
-    }
 }
 
 impl<T> Table<T> {
@@ -366,17 +325,8 @@ impl<T> Table<T> {
     }
 
     fn at(&self, place: Place) -> (&Set<T>, usize) {
-        (&self.sets[place.set as usize], usize::from(place.way))
+        (&self.sets[place.set()], place.way())
     }
-}
-
-/// The numbers of the bits that are set, from the lowest.
-pub fn bits(mut left: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lowest = (left != 0).then(|| left.trailing_zeros() as usize);
-        left &= left.wrapping_sub(1);
-        lowest
-    })
 }
 
 fn is<T>(slot: &Slot<T>, item: &Arc<T>) -> bool {
@@ -395,28 +345,6 @@ impl<T> Drop for Table<T> {
                 drops.drop_one(set.ways[way].swap(None));
             }
         }
-    }
-}
-
-impl Place {
-    /// The first way of a set.
-    pub fn first(set: usize) -> Self {
-        Place::new(set, 0)
-    }
-
-    fn new(set: usize, way: usize) -> Self {
-        Place {
-            set: set as u32,
-            way: way as u8,
-        }
-    }
-
-    pub fn set(self) -> usize {
-        self.set as usize
-    }
-
-    pub fn way(self) -> usize {
-        self.way.into()
     }
 }
 
