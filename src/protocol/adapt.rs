@@ -18,11 +18,12 @@
 //! 2. A setting is chosen during an insert or an eviction. Either one reads the setting once for
 //!    each decision, and every decision is right under every setting: the setting only says which
 //!    value is worth keeping. So the word needs no order, and no model explores it.
-//! 3. The sample changes while a thread collects uses. Their keys are then wrong, and the shadows
-//!    are empty again, so a few of their values are too.
+//! 3. The sample changes while a thread collects uses. Then some of them are of keys that are no
+//!    longer in the sample. The shadows are empty again at that moment, and soon forget those keys.
 
 use crate::protocol::entries::Entries;
-use crate::protocol::shadows::{Key, MOST_VALUES, SETTINGS, Setting, Shadows};
+use crate::protocol::entry::Entry;
+use crate::protocol::shadows::{MOST_VALUES, SETTINGS, Setting, Shadows};
 use crate::protocol::table::{Place, WAYS};
 use crate::sync::plain::Mutex;
 use crate::sync::{Counter, Ordering, TryLockError};
@@ -83,23 +84,18 @@ impl Adaptive {
     }
 }
 
-/// The key of a place under which the shadows know it. Not all sets may have a number of their own.
-fn key(place: Place, tag: u8, shift: u64) -> Key {
-    ((place.set() >> shift) << 8) as Key | Key::from(tag)
-}
-
 impl<K, V> Entries<K, V> {
     /// Shows the shadows a value that has just become resident, the last step of its insert.
     #[inline]
-    pub fn observe(&self, place: Place, resident: usize) {
+    pub fn observe(&self, place: Place, entry: &Entry<K, V>, resident: usize) {
         let shift = self.adaptive().shift.load(Ordering::Relaxed);
         if self.adaptive().samples(place.set(), shift) {
-            self.observe_sampled(place, resident, shift);
+            self.observe_sampled(self.name_of(place, entry), resident, shift);
         }
     }
 
     #[inline(never)]
-    fn observe_sampled(&self, place: Place, resident: usize, shift: u64) {
+    fn observe_sampled(&self, name: u64, resident: usize, shift: u64) {
         let Some(sampled) = &self.adaptive().shadows else {
             return;
         };
@@ -115,7 +111,7 @@ impl<K, V> Entries<K, V> {
             for (place, entry) in self.table.items(set) {
                 let uses = entry.take_new_uses();
                 if uses > 0 {
-                    used[length] = (key(place, self.table.tag_at(place), shift), uses);
+                    used[length] = (self.name_of(place, &entry), uses);
                     length += 1;
                 }
             }
@@ -125,8 +121,8 @@ impl<K, V> Entries<K, V> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        for (key, uses) in &used[..length] {
-            (0..*uses).for_each(|_| shadows.access(*key));
+        for (name, uses) in &used[..length] {
+            (0..*uses).for_each(|_| shadows.access(*name));
         }
         let values = resident >> shift;
         let other = match values {
@@ -139,7 +135,7 @@ impl<K, V> Entries<K, V> {
             return shadows.clear();
         }
         shadows.resize(values);
-        shadows.access(key(place, self.table.tag_at(place), shift));
+        shadows.access(name);
         let chosen = self.adaptive().chosen.load(Ordering::Relaxed) as usize;
         if let Some(better) = shadows.choice(chosen) {
             self.adaptive()

@@ -9,14 +9,9 @@ use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
 use crate::protocol::times::Times;
+use crate::protocol::uses::Uses;
 use crate::sync::{Arc, AtomicU8, CountedSlot, Ordering};
 use crate::time::clock::Tick;
-
-/// The largest use count, and the bits that hold it. A hit on a saturated count writes nothing.
-pub const USES_MAX: u8 = 3;
-
-/// The place of the uses, in the same byte, that the shadows of eviction have seen (see `adapt`).
-const SEEN: u8 = 2;
 
 /// Laid out by hand: what a hit reads (the end of `times`, `uses`, `key`, a small `value`) is
 /// adjacent, in one cache line for most addresses, and there is no padding before the value.
@@ -64,7 +59,7 @@ impl<K, V> Entry<K, V> {
             times,
             claim_word: ClaimWord::idle(),
             flight: CountedSlot::new(None),
-            uses: AtomicU8::new(seen(uses.min(USES_MAX))),
+            uses: AtomicU8::new(Uses::seen(uses).word()),
             second_chance_taken: AtomicU8::new(0),
         }
     }
@@ -125,7 +120,7 @@ impl<K, V> Entry<K, V> {
     /// Relaxed: the exchange of the slot releases it. A reader that met this entry while it was
     /// reserved does not ask for it.
     pub fn succeed(&self, old: &Self) {
-        self.uses.store(seen(old.uses()), Ordering::Relaxed);
+        self.set_uses(old.uses());
         self.generation.store(old.generation(), Ordering::Relaxed);
     }
 
@@ -148,50 +143,40 @@ impl<K, V> Entry<K, V> {
     }
 
     pub fn uses(&self) -> u8 {
-        self.uses.load(Ordering::Relaxed) & USES_MAX
+        Uses::of(self.uses.load(Ordering::Relaxed)).number
     }
 
-    /// The uses since the last call, of those that eviction has left.
+    /// The uses since the last call, as far as they raised the count. A use at the same moment may
+    /// be lost.
     pub fn take_new_uses(&self) -> u8 {
         let word = self.uses.load(Ordering::Relaxed);
-        let (uses, old) = (word & USES_MAX, word >> SEEN);
-        if uses > old {
-            // A use at the same moment may be lost.
-            self.uses.store(seen(uses), Ordering::Relaxed);
+        let mut uses = Uses::of(word);
+        let new = uses.take_new();
+        if uses.word() != word {
+            self.uses.store(uses.word(), Ordering::Relaxed);
         }
-        uses.saturating_sub(old)
+        new
     }
 
-    /// Sets the uses of a value that was promoted. A use at the same moment may be lost.
+    /// Sets the uses of a value that enters the main queue. A use at the same moment may be lost.
     pub fn set_uses(&self, uses: u8) {
-        self.uses.store(seen(uses), Ordering::Relaxed);
+        self.uses.store(Uses::seen(uses).word(), Ordering::Relaxed);
     }
 
     /// Takes off a use, because eviction spares the value; false if it has none. A use at the same
     /// moment may be lost.
     pub fn spend_use(&self) -> bool {
-        let word = self.uses.load(Ordering::Relaxed);
-        let (uses, old) = (word & USES_MAX, word >> SEEN);
-        if uses == 0 {
+        let mut uses = Uses::of(self.uses.load(Ordering::Relaxed));
+        if uses.number == 0 {
             return false;
         }
-        // The use that goes is the oldest.
-        let old = old.saturating_sub(1);
-        self.uses.store(uses - 1 | old << SEEN, Ordering::Relaxed);
+        uses.spend();
+        self.uses.store(uses.word(), Ordering::Relaxed);
         // The load comes first, because nearly always there is nothing to change.
         if self.second_chance_taken.load(Ordering::Relaxed) != 0 {
             self.second_chance_taken.store(0, Ordering::Relaxed);
         }
         true
-    }
-
-    /// Adds a use that is not a hit, if there is room for it. A use at the same moment may be lost.
-    pub fn give_use(&self) {
-        let word = self.uses.load(Ordering::Relaxed);
-        if word & USES_MAX < USES_MAX {
-            let (uses, old) = ((word & USES_MAX) + 1, ((word >> SEEN) + 1).min(USES_MAX));
-            self.uses.store(uses | old << SEEN, Ordering::Relaxed);
-        }
     }
 
     /// Takes the second chance that a value of the main queue has without a use; false if the value
@@ -210,14 +195,8 @@ impl<K, V> Entry<K, V> {
     /// writes the cache line of a hot entry. Relaxed, because it publishes nothing.
     #[inline]
     pub fn touch(&self) {
-        let word = self.uses.load(Ordering::Relaxed);
-        if word & USES_MAX < USES_MAX {
-            self.uses.store(word + 1, Ordering::Relaxed);
+        if let Some(raised) = Uses::raised(self.uses.load(Ordering::Relaxed)) {
+            self.uses.store(raised, Ordering::Relaxed);
         }
     }
-}
-
-/// So many uses, all of them seen.
-fn seen(uses: u8) -> u8 {
-    uses | uses << SEEN
 }

@@ -44,7 +44,7 @@ use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
 use crate::protocol::shadows::{LARGEST_SHARE, SETTINGS, Setting};
 use crate::protocol::shards::{LEAST_VALUES, Shards};
-use crate::protocol::table::{Membership, Place, WAYS};
+use crate::protocol::table::{Membership, Place, Table, WAYS};
 use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::time::clock::Tick;
 
@@ -63,14 +63,19 @@ const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
     16
 };
 
-/// Distinguishes the generations of a key in its way, with few collisions. A dead token that
+/// Distinguishes the values that were in the same way one after the other. A dead token that
 /// matches by collision only costs a value one turn.
+///
+/// Five bits are a part of the hash that neither the set nor the tag has. So the three together
+/// name a key well enough for ghosts and shadows. The other bits are from the time.
 pub type Generation = u8;
+
+const OF_HASH: Generation = 31;
 
 /// Derived from the arguments, because all inserts would write the cache line of a counter.
 pub fn generation(hash: u64, now: Tick) -> Generation {
     // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
-    (hash ^ (now >> 20)) as Generation
+    Table::<()>::rest_of(hash) & OF_HASH | ((now >> 20) as Generation) << OF_HASH.trailing_ones()
 }
 
 #[derive(Clone, Copy)]
@@ -153,7 +158,7 @@ struct Group<'a> {
 
 impl Queue {
     fn new(capacity: usize) -> Self {
-        let largest_share = (capacity + capacity / 4) / LARGEST_SHARE + 1;
+        let largest_share = ((capacity + capacity / 4) / LARGEST_SHARE).max(1);
         Queue {
             small: ArrayQueue::new(largest_share + SLACK),
             hand: AtomicUsize::new(0),
@@ -205,17 +210,17 @@ impl<K, V> Entries<K, V> {
         let resident = self.values_in(&group);
         self.queues.split(&group, resident);
         let setting = self.queues.adaptive.setting();
-        let (tag, all) = (
-            self.table.tag_at(place),
+        let (name, all) = (
+            self.name_of(place, entry),
             self.values_in_all(&group, resident),
         );
-        if (self.queues.ghosts).take(place.set(), tag, all, setting.ghosts) {
+        if self.queues.ghosts.take(name, all, setting.ghosts) {
             while let Some((entry, seen)) = self.value_of(token) {
                 if self.promote(place, &entry, seen) {
                     break;
                 }
             }
-            return self.observe(place, all);
+            return self.observe(place, entry, all);
         }
         // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
         // the queue stays short.
@@ -230,7 +235,13 @@ impl<K, V> Entries<K, V> {
                 self.move_on(oldest);
             }
         }
-        self.observe(place, all);
+        self.observe(place, entry, all);
+    }
+
+    /// The name of a key without the key. Two keys hardly ever have the same one.
+    pub fn name_of(&self, place: Place, entry: &Entry<K, V>) -> u64 {
+        let (tag, rest) = (self.table.tag_at(place), entry.generation() & OF_HASH);
+        (place.set() as u64) << 16 | u64::from(tag) << 8 | u64::from(rest)
     }
 
     /// How many values the shards of a queue have.
@@ -312,20 +323,20 @@ impl<K, V> Entries<K, V> {
         // Repeats only if another value of this set came, left or was promoted.
         while let Some((entry, seen)) = self.value_of(token) {
             if entry.uses() >= setting.promote_at && entry.is_servable(now) {
-                let promoted = match setting.promote_at {
+                let moved = match setting.promote_at {
                     0 => self.pass_on(token.place, &entry, seen),
                     _ => self.promote(token.place, &entry, seen),
                 };
-                match promoted {
+                match moved {
                     true => return None,
                     false => continue,
                 }
             }
-            let tag = self.table.tag_at(token.place);
+            let name = self.name_of(token.place, &entry);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
                 let group = self.queues.group_of(token.place);
                 let all = self.values_in_all(&group, self.values_in(&group));
-                (self.queues.ghosts).add(token.place.set(), tag, all, setting.ghosts);
+                self.queues.ghosts.add(name, all, setting.ghosts);
                 return Some(freed);
             }
         }
@@ -392,11 +403,11 @@ impl<K, V> Entries<K, V> {
         promoted
     }
 
-    /// Moves a value into the main queue with its uses, where it should stay for a round; false as
-    /// in [`promote`](Self::promote).
+    /// Moves a value into the main queue with its uses, to stay there for a round; false as in
+    /// [`promote`](Self::promote).
     ///
-    /// The hand reaches it after half a round on average. So the values in the first half of the
-    /// round get one more use, and the average is one round.
+    /// The hand reaches a value after half a round on average. So the values in the first half of
+    /// the round get one use more, and the average is one round.
     fn pass_on(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
         let group = self.queues.group_of(place);
         let sets = self.queues.shards.sets(group.shards);
@@ -407,7 +418,7 @@ impl<K, V> Entries<K, V> {
         let ahead = (way + ways - hand) % ways;
         let promoted = self.table.promote(place, seen);
         if promoted && ahead < ways / 2 {
-            entry.give_use();
+            entry.set_uses(entry.uses() + 1);
         }
         promoted
     }

@@ -7,8 +7,7 @@ use crate::sync::{AtomicU16, Ordering};
 /// are as many for each resident value as the setting of eviction says; older ones would promote
 /// keys that are hardly used.
 ///
-/// A key is identified by its set and its tag. One ghost in a hundred is mistaken for another, but
-/// no more memory is needed.
+/// A key is identified by its name (see `fifo`), of which a bucket keeps sixteen bits.
 pub struct Ghosts {
     cells: Box<[AtomicU16]>,
 }
@@ -32,9 +31,8 @@ impl Ghosts {
 
     /// The cells in use of a key's bucket, if there are `each` ghosts for every resident value, and
     /// its fingerprint, which is never zero.
-    fn bucket(&self, set: usize, tag: u8, resident: usize, each: usize) -> (&[AtomicU16], u16) {
-        let key = (set as u64) << 8 | u64::from(tag);
-        let mixed = key.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    fn bucket(&self, name: u64, resident: usize, each: usize) -> (&[AtomicU16], u16) {
+        let mixed = name.wrapping_mul(0xd6e8_feb8_6659_fd93);
         let cells = self.cells.len();
         // With few entries one bucket in 2^n is in use, and stands for those after it. So half of
         // the ghosts stay known when n changes.
@@ -48,8 +46,8 @@ impl Ghosts {
     }
 
     // Relaxed throughout: a ghost is a hint, and a lost ghost costs one turn in the small queue.
-    pub fn add(&self, set: usize, tag: u8, resident: usize, each: usize) {
-        let (bucket, print) = self.bucket(set, tag, resident, each);
+    pub fn add(&self, name: u64, resident: usize, each: usize) {
+        let (bucket, print) = self.bucket(name, resident, each);
         bucket.iter().fold(print, |newer, cell| {
             let older = cell.load(Ordering::Relaxed);
             cell.store(newer, Ordering::Relaxed);
@@ -57,8 +55,8 @@ impl Ghosts {
         });
     }
 
-    pub fn take(&self, set: usize, tag: u8, resident: usize, each: usize) -> bool {
-        let (bucket, print) = self.bucket(set, tag, resident, each);
+    pub fn take(&self, name: u64, resident: usize, each: usize) -> bool {
+        let (bucket, print) = self.bucket(name, resident, each);
         let known = bucket
             .iter()
             .find(|cell| cell.load(Ordering::Relaxed) == print);

@@ -22,4 +22,5 @@ pub mod shadows;
 pub mod shards;
 pub mod table;
 pub mod times;
+pub mod uses;
 pub mod wait_graph;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::entry::USES_MAX;
+use crate::protocol::uses::USES_MAX;
 
 /// How a cache evicts.
 #[derive(Clone, Copy)]
@@ -66,17 +66,17 @@ pub const SETTINGS: [Setting; 4] = [
 /// The most values of a shadow. With a quarter of that the choice is less certain.
 pub const MOST_VALUES: usize = 512;
 
-/// A choice follows after so many accesses for each value of a shadow, ...
-const EPOCH: usize = 4;
-
-/// ... and after at least so many.
+/// A choice follows after an access for each value of a shadow, but after at least so many.
 const LEAST_EPOCH: usize = 200;
+
+/// At each choice the past loses one hit in so many.
+const FADES: u32 = 10;
 
 /// A difference of so many hits is chance, however few hits there are.
 const CHANCE: u32 = 3;
 
-/// A sampled key: the number of its set in the sample, and its tag.
-pub type Key = u16;
+/// The number of a slot of [`Keys`]. A key stays in its slot as long as a shadow knows it.
+type Number = u16;
 
 pub struct Shadows {
     keys: Keys,
@@ -111,25 +111,26 @@ impl Shadows {
         self.values = values.clamp(1, MOST_VALUES);
     }
 
-    pub fn access(&mut self, key: Key) {
+    /// An access to the key of this name.
+    pub fn access(&mut self, name: u64) {
         self.accesses += 1;
         // A key that finds no room is ignored by all shadows alike. That is rare.
-        if let Some(at) = self.keys.find_or_add(key) {
+        if let Some(key) = self.keys.find_or_add(name) {
             for shadow in &mut self.shadows {
-                shadow.access(&mut self.keys, at, key, self.values);
+                shadow.access(&mut self.keys, key, self.values);
             }
         }
     }
 
     /// A better setting than the present one, by its number, if an epoch is over and there is one.
     pub fn choice(&mut self, present: usize) -> Option<usize> {
-        if self.accesses < LEAST_EPOCH.max(EPOCH * self.values) {
+        if self.accesses < LEAST_EPOCH.max(self.values) {
             return None;
         }
         self.accesses = 0;
         for shadow in &mut self.shadows {
-            // The past counts less with every epoch.
-            shadow.score = shadow.score - shadow.score / 4 + std::mem::take(&mut shadow.hits);
+            shadow.score -= shadow.score / FADES;
+            shadow.score += std::mem::take(&mut shadow.hits);
         }
         let (best, shadow) = (self.shadows.iter().enumerate()).max_by_key(|(_, s)| s.score)?;
         let score = self.shadows.get(present)?.score;
@@ -142,12 +143,12 @@ impl Shadows {
 struct Shadow {
     number: usize,
     setting: Setting,
-    small: VecDeque<Key>,
+    small: VecDeque<Number>,
     /// A clock. A new key gets any place in it, as its way in the table is at any place.
-    main: Vec<Key>,
+    main: Vec<Number>,
     hand: usize,
     /// From the oldest one. A key that returned stays here until its turn.
-    ghosts: VecDeque<Key>,
+    ghosts: VecDeque<Number>,
     /// The state of a generator of random numbers.
     random: u32,
     /// The hits of this epoch.
@@ -180,86 +181,85 @@ impl Shadow {
         self.score = 0;
     }
 
-    fn access(&mut self, keys: &mut Keys, at: usize, key: Key, values: usize) {
-        let state = keys.state(at, self.number);
+    fn access(&mut self, keys: &mut Keys, key: Number, values: usize) {
+        let state = keys.state(key, self.number);
         match state {
-            State::Small(uses) => keys.set(at, self.number, State::Small(more(uses))),
-            State::Main(uses) => keys.set(at, self.number, State::Main(more(uses))),
+            State::Small(uses) => keys.set(key, self.number, State::Small(more(uses))),
+            State::Main(uses) => keys.set(key, self.number, State::Main(more(uses))),
             State::Gone | State::Ghost => {
                 while self.len() >= values {
                     self.evict(keys, values);
                 }
-                return self.insert(keys, at, key, values, state == State::Ghost);
+                return self.insert(keys, key, values, state == State::Ghost);
             }
         }
         self.hits += 1;
     }
 
-    fn insert(&mut self, keys: &mut Keys, at: usize, key: Key, values: usize, returns: bool) {
+    fn insert(&mut self, keys: &mut Keys, key: Number, values: usize, returns: bool) {
         if returns {
-            return self.add_to_main(keys, at, key, 0);
+            return self.add_to_main(keys, key, 0);
         }
-        keys.set(at, self.number, State::Small(0));
+        keys.set(key, self.number, State::Small(0));
         self.small.push_back(key);
-        // Before the cache is full, the overflow of the small queue moves on.
-        if self.small.len() > self.share(values) && self.len() < values {
-            let oldest = self.small.pop_front();
-            let found = oldest.and_then(|oldest| Some((oldest, keys.find(oldest)?)));
-            if let Some((oldest, at)) = found {
-                let uses = keys.state(at, self.number).uses();
-                self.add_to_main(keys, at, oldest, uses);
+        // Only before the cache is full.
+        if self.small.len() > self.share(values) {
+            if let Some(oldest) = self.small.pop_front() {
+                self.add_to_main(keys, oldest, keys.state(oldest, self.number).uses());
             }
         }
     }
 
     fn evict(&mut self, keys: &mut Keys, values: usize) {
-        let length = self.len();
-        while self.len() == length {
-            if self.small.len() >= self.share(values) || self.main.is_empty() {
-                self.evict_from_small(keys, values);
-            } else {
-                self.evict_from_main(keys);
-            }
+        let is_long = self.small.len() >= self.share(values) || self.main.is_empty();
+        let oldest = is_long.then(|| self.small.pop_front()).flatten();
+        match oldest {
+            Some(oldest) => self.leave_small(keys, oldest, values),
+            None => self.move_hand(keys),
         }
     }
 
-    /// Evicts the oldest key of the small queue, or moves it to the main queue.
-    fn evict_from_small(&mut self, keys: &mut Keys, values: usize) {
-        let oldest = self.small.pop_front();
-        let Some((oldest, at)) = oldest.and_then(|oldest| Some((oldest, keys.find(oldest)?)))
-        else {
-            return;
-        };
-        let uses = keys.state(at, self.number).uses();
+    /// Moves a key from the small queue to the main queue, or evicts it.
+    fn leave_small(&mut self, keys: &mut Keys, oldest: Number, values: usize) {
+        let uses = keys.state(oldest, self.number).uses();
         match self.setting.promote_at {
-            0 => return self.add_to_main(keys, at, oldest, uses),
-            least if uses >= least => return self.add_to_main(keys, at, oldest, 0),
-            _ => keys.set(at, self.number, State::Ghost),
+            0 => return self.add_to_main(keys, oldest, uses),
+            least if uses >= least => return self.add_to_main(keys, oldest, 0),
+            _ => keys.set(oldest, self.number, State::Ghost),
         }
         self.ghosts.push_back(oldest);
         while self.ghosts.len() > self.setting.ghosts * values {
-            let ghost = self.ghosts.pop_front().and_then(|ghost| keys.find(ghost));
-            if let Some(at) = ghost.filter(|at| keys.state(*at, self.number) == State::Ghost) {
-                keys.set(at, self.number, State::Gone);
+            let ghost = self.ghosts.pop_front();
+            if let Some(ghost) = ghost.filter(|g| keys.state(*g, self.number) == State::Ghost) {
+                keys.set(ghost, self.number, State::Gone);
             }
         }
     }
 
     /// Takes a use off the key at the hand, or evicts it if it has none.
-    fn evict_from_main(&mut self, keys: &mut Keys) {
-        self.hand %= self.main.len();
-        if let Some(at) = keys.find(self.main[self.hand]) {
-            if let State::Main(uses @ 1..) = keys.state(at, self.number) {
-                self.hand += 1;
-                return keys.set(at, self.number, State::Main(uses - 1));
+    fn move_hand(&mut self, keys: &mut Keys) {
+        self.hand = if self.hand < self.main.len() {
+            self.hand
+        } else {
+            0
+        };
+        let Some(key) = self.main.get(self.hand) else {
+            return;
+        };
+        match keys.state(*key, self.number).uses() {
+            0 => {
+                keys.set(*key, self.number, State::Gone);
+                self.main.swap_remove(self.hand);
             }
-            keys.set(at, self.number, State::Gone);
+            uses => {
+                keys.set(*key, self.number, State::Main(uses - 1));
+                self.hand += 1;
+            }
         }
-        self.main.swap_remove(self.hand);
     }
 
-    fn add_to_main(&mut self, keys: &mut Keys, at: usize, key: Key, uses: u8) {
-        keys.set(at, self.number, State::Main(uses));
+    fn add_to_main(&mut self, keys: &mut Keys, key: Number, uses: u8) {
+        keys.set(key, self.number, State::Main(uses));
         self.main.push(key);
         let length = self.main.len();
         self.random = (self.random.wrapping_mul(1_664_525)).wrapping_add(1_013_904_223);
@@ -298,7 +298,7 @@ impl State {
     }
 }
 
-/// The keys in all shadows and their states, in buckets.
+/// The keys that a shadow knows, and their states, in buckets.
 struct Keys {
     slots: Box<[Slot]>,
 }
@@ -309,7 +309,8 @@ const BUCKET: usize = 16;
 /// A slot without any state is free.
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    key: Key,
+    /// A part of a hash of the key's name; another part chose the bucket.
+    print: u16,
     /// Four bits for each shadow.
     states: u16,
 }
@@ -323,28 +324,20 @@ impl Keys {
         }
     }
 
-    fn bucket(&self, key: Key) -> std::ops::Range<usize> {
-        // The lowest bits of a key are its tag, which is a hash.
-        let first = usize::from(key) * BUCKET & (self.slots.len() - 1);
-        first..first + BUCKET
+    fn find_or_add(&mut self, name: u64) -> Option<Number> {
+        let hash = name.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let print = (hash >> 48) as u16;
+        let first = (hash >> 32) as usize * BUCKET & (self.slots.len() - 1);
+        let mut bucket = first..first + BUCKET;
+        let is_known = |at: &usize| self.slots[*at].states != 0 && self.slots[*at].print == print;
+        let known = bucket.clone().find(is_known);
+        let found = known.or_else(|| bucket.find(|at| self.slots[*at].states == 0))?;
+        self.slots[found].print = print;
+        Some(found as Number)
     }
 
-    fn find(&self, key: Key) -> Option<usize> {
-        let is_here = |at: &usize| self.slots[*at].states != 0 && self.slots[*at].key == key;
-        self.bucket(key).find(is_here)
-    }
-
-    fn find_or_add(&mut self, key: Key) -> Option<usize> {
-        let found = self.find(key);
-        found.or_else(|| {
-            let free = self.bucket(key).find(|at| self.slots[*at].states == 0)?;
-            self.slots[free].key = key;
-            Some(free)
-        })
-    }
-
-    fn state(&self, at: usize, shadow: usize) -> State {
-        let bits = (self.slots[at].states >> (4 * shadow) & 15) as u8;
+    fn state(&self, key: Number, shadow: usize) -> State {
+        let bits = (self.slots[usize::from(key)].states >> (4 * shadow) & 15) as u8;
         match bits >> 2 {
             0 if bits == 0 => State::Gone,
             0 => State::Ghost,
@@ -353,14 +346,14 @@ impl Keys {
         }
     }
 
-    fn set(&mut self, at: usize, shadow: usize, state: State) {
+    fn set(&mut self, key: Number, shadow: usize, state: State) {
         let bits = match state {
             State::Gone => 0,
             State::Ghost => 1,
             State::Small(uses) => 1 << 2 | uses,
             State::Main(uses) => 2 << 2 | uses,
         };
-        let states = &mut self.slots[at].states;
+        let states = &mut self.slots[usize::from(key)].states;
         *states = *states & !(15 << (4 * shadow)) | u16::from(bits) << (4 * shadow);
     }
 }
