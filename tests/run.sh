@@ -185,7 +185,7 @@ address_sanitizer() {
             echo "AddressSanitizer does not see a dropped value"
             return 1
         fi
-        watched cargo test --target "$host" --target-dir target/asan --test main &&
+        watched cargo test --target "$host" --target-dir target/asan --lib --test main &&
             EVERFRESH_STRESS_ROUNDS=$1 watched cargo test --target "$host" \
                 --target-dir target/asan --test main churn
     )
@@ -251,6 +251,7 @@ lints() {
         cargo clippy --lib --features redis-tls -- -D warnings &&
         cargo clippy --lib --features metrics -- -D warnings &&
         cargo clippy --lib --features tracing -- -D warnings &&
+        cargo clippy --lib --features arc-swap-slots -- -D warnings &&
         RUSTFLAGS="--cfg loom" cargo clippy -p loom-tests --all-targets --profile loom \
             --target-dir target-loom -- -D warnings
 }
