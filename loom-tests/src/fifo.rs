@@ -86,7 +86,7 @@ fn overflow_against_a_neighbour() {
 /// queue.
 #[test]
 fn promotion_against_invalidate() {
-    run_model(Two, || {
+    run_model(TwoBusy, || {
         let cache = filled();
         use_often(&cache, KEY);
         let invalidator = spawn({

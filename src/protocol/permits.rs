@@ -134,6 +134,9 @@ impl Count {
     fn draw(&self, shard: usize, more: u64) -> bool {
         let own = 1 << shard;
         let mut roomy = self.roomy.load(Ordering::Relaxed) & !own;
+        if roomy == 0 {
+            return false;
+        }
         let mut found = self.free(shard);
         for other in bits(roomy) {
             let (free, bit) = (self.free(other), 1 << other);

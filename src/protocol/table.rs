@@ -12,7 +12,7 @@
 //!    compare-and-swap of the slot from nothing to the item. The item is invisible until the bit is
 //!    set.
 //! 2. Setting a bit is a compare-and-swap of `control` from a value under which the set was seen
-//!    not to hold the key. Every set and clear of a bit bumps the version, so a thread that commits
+//!    not to hold the key. Every change of such a bit bumps the version, so a thread that commits
 //!    knows that no other thread committed since. Therefore no key is ever twice in a set.
 //! 3. Clearing a bit is the moment of removal, and only the thread that clears it may empty the
 //!    way. An occupied way is therefore never empty, and an empty one always free. Between the two
