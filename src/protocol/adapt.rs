@@ -107,7 +107,7 @@ impl<K, V> Entries<K, V> {
         // Two threads may examine the same sets, and find no new uses.
         (sampled.examined).store((from + EXAMINED) as u64, Ordering::Relaxed);
         let sets = ((self.table.sets() - 1) >> shift) + 1;
-        for set in (from..from + EXAMINED).map(|number| number % sets << shift) {
+        for set in (from..from + EXAMINED).map(|number| (number % sets) << shift) {
             for (place, entry) in self.table.items(set) {
                 let uses = entry.take_new_uses();
                 if uses > 0 {

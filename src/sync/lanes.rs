@@ -96,7 +96,11 @@ pub(crate) fn next(home: Home) {
         cell if cell == CELLS - 1 => 0,
         cell => cell,
     };
-    HOME.set((home.lane as Word) << LANE | Word::from(home.owned) * OWNED | cell as Word);
+    HOME.set(word(home.lane, home.owned) | cell as Word);
+}
+
+fn word(lane: usize, owned: bool) -> Word {
+    ((lane as Word) << LANE) | (Word::from(owned) * OWNED)
 }
 
 /// Finds a home for a thread: a lane of its own as long as there are any, else a shared one.
@@ -113,7 +117,7 @@ fn settle() -> Word {
     };
     // Before the first note in this lane, in the order of all `SeqCst` accesses.
     USED.fetch_max(lane + 1, Ordering::SeqCst);
-    let word = (lane as Word) << LANE | Word::from(lane < owned) * OWNED;
+    let word = word(lane, lane < owned);
     HOME.set(word);
     word
 }

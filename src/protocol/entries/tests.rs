@@ -89,7 +89,7 @@ fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
         Arc::new(Entry::ready(key, key, times, eviction_state))
     };
     let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let insert = |key| assert!(entries.insert(hash(key), &mut value(key, 0), 0));
+    let insert = |key| assert!(entries.insert(hash(key), &value(key, 0), 0));
     let visits = |act: &dyn Fn()| {
         let before = crate::sync::lanes::VISITS.get();
         act();
@@ -105,11 +105,17 @@ fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
     let remove = |key| assert!(entries.remove(hash(key), |other| *other == key).is_some());
     assert_eq!(visits(&|| remove(100)), 1, "of a removal");
     let refresh = |key| {
-        let (place, entry) = entries.resident(hash(key), &key).unwrap();
-        let Read::Serve { claim, .. } = entries.classify(place, entry, 2_000) else {
-            panic!("a stale value is served");
+        let Some((place, entry)) = entries.resident(hash(key), &key) else {
+            panic!("the value is there");
         };
-        claim.unwrap().publish(value(key, 2_000), Made::Here, 2_000);
+        let read = entries.classify(place, entry, 2_000);
+        let Read::Serve {
+            claim: Some(claim), ..
+        } = read
+        else {
+            panic!("a stale value is served and claimed");
+        };
+        claim.publish(value(key, 2_000), Made::Here, 2_000);
     };
     // The slot of the table, and that of the flight, which is closed.
     assert_eq!(visits(&|| refresh(7)), 2, "of a refresh");
