@@ -9,11 +9,9 @@ use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
 use crate::protocol::times::Times;
+use crate::protocol::uses::Uses;
 use crate::sync::{Arc, AtomicU8, Held, Ordering, Slot};
 use crate::time::clock::Tick;
-
-/// The largest use count. A hit on a saturated count writes nothing.
-pub const USES_MAX: u8 = 3;
 
 /// Laid out by hand: what a hit reads (the end of `times`, `uses`, `key`, a small `value`) is
 /// adjacent, in one cache line for most addresses, and there is no padding before the value.
@@ -61,7 +59,7 @@ impl<K, V> Entry<K, V> {
             times,
             claim_word: ClaimWord::idle(),
             flight: Slot::new(None),
-            uses: AtomicU8::new(uses.min(USES_MAX)),
+            uses: AtomicU8::new(Uses::seen(uses).word()),
             second_chance_taken: AtomicU8::new(0),
         }
     }
@@ -122,7 +120,7 @@ impl<K, V> Entry<K, V> {
     /// Relaxed: the exchange of the slot releases it. A reader that met this entry while it was
     /// reserved does not ask for it.
     pub fn succeed(&self, old: &Self) {
-        self.uses.store(old.uses(), Ordering::Relaxed);
+        self.set_uses(old.uses());
         self.generation.store(old.generation(), Ordering::Relaxed);
     }
 
@@ -151,17 +149,40 @@ impl<K, V> Entry<K, V> {
     }
 
     pub fn uses(&self) -> u8 {
-        self.uses.load(Ordering::Relaxed)
+        Uses::of(self.uses.load(Ordering::Relaxed)).number
     }
 
-    /// Sets the uses that remain when eviction spares the value. A use at the same moment may be
-    /// lost.
+    /// The uses since the last call, as far as they raised the count. A use at the same moment may
+    /// be lost.
+    pub fn take_new_uses(&self) -> u8 {
+        let word = self.uses.load(Ordering::Relaxed);
+        let mut uses = Uses::of(word);
+        let new = uses.take_new();
+        if uses.word() != word {
+            self.uses.store(uses.word(), Ordering::Relaxed);
+        }
+        new
+    }
+
+    /// Sets the uses of a value that enters the main queue. A use at the same moment may be lost.
     pub fn set_uses(&self, uses: u8) {
-        self.uses.store(uses, Ordering::Relaxed);
+        self.uses.store(Uses::seen(uses).word(), Ordering::Relaxed);
+    }
+
+    /// Takes off a use, because eviction spares the value; false if it has none. A use at the same
+    /// moment may be lost.
+    pub fn spend_use(&self) -> bool {
+        let mut uses = Uses::of(self.uses.load(Ordering::Relaxed));
+        if uses.number == 0 {
+            return false;
+        }
+        uses.spend();
+        self.uses.store(uses.word(), Ordering::Relaxed);
         // The load comes first, because nearly always there is nothing to change.
         if self.second_chance_taken.load(Ordering::Relaxed) != 0 {
             self.second_chance_taken.store(0, Ordering::Relaxed);
         }
+        true
     }
 
     /// Takes the second chance that a value of the main queue has without a use; false if the value
@@ -180,9 +201,8 @@ impl<K, V> Entry<K, V> {
     /// writes the cache line of a hot entry. Relaxed, because it publishes nothing.
     #[inline]
     pub fn touch(&self) {
-        let uses = self.uses.load(Ordering::Relaxed);
-        if uses < USES_MAX {
-            self.uses.store(uses + 1, Ordering::Relaxed);
+        if let Some(raised) = Uses::raised(self.uses.load(Ordering::Relaxed)) {
+            self.uses.store(raised, Ordering::Relaxed);
         }
     }
 }

@@ -20,6 +20,9 @@
 //! values. It also keeps part of a loop resident that is larger than the cache, of which the
 //! original S3-FIFO keeps nothing. On other traces it costs less than half a percentage point.
 //!
+//! How long the small queue is, when a value is promoted and how many ghosts there are follows the
+//! pattern of accesses (see `adapt`).
+//!
 //! A value that is costly to load, by the measured cost of its last loads, gets a second chance
 //! from the hand after its uses are gone.
 //!
@@ -35,28 +38,21 @@
 
 use std::ops::Range;
 
+use crate::protocol::adapt::Adaptive;
 use crate::protocol::drop_later::DropLater;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::ghosts::Ghosts;
 use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
+use crate::protocol::shadows::{LARGEST_SHARE, SETTINGS, Setting};
 use crate::protocol::shards::{LEAST_VALUES, Shards};
-use crate::protocol::table::{Membership, Place, WAYS};
+use crate::protocol::table::{Membership, Place, Table, WAYS};
 use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, Ordering};
 use crate::time::clock::Tick;
 
-/// The small queue holds one value in this many.
-const SMALL_SHARE: usize = 8;
-
-/// A value with at least this many uses is promoted.
-const PROMOTE_AT: u8 = 2;
-
-/// The number of values that one eviction spares. The next value is evicted whatever its uses.
-const PATIENCE: usize = 16;
-
 /// The length of one walk of the hand, in multiples of the sets that hold one value on average.
-const WALK: usize = 2 * PATIENCE;
+const WALK: usize = 32;
 
 /// A value is costly if its load costs more than this many times the mean. Each cost moves the mean
 /// by a fraction of itself.
@@ -70,25 +66,25 @@ const SLACK: usize = if cfg!(all(loom, feature = "loom")) {
     16
 };
 
-/// Distinguishes the generations of a key in its way, with few collisions. A dead token that
+/// Distinguishes the values that were in the same way one after the other. A dead token that
 /// matches by collision only costs a value one turn.
+///
+/// Five bits are a part of the hash that neither the set nor the tag has. So the three together
+/// name a key well enough for ghosts and shadows. The other bits are from the time.
 pub type Generation = u8;
+
+const OF_HASH: Generation = 31;
 
 /// Derived from the arguments, because all inserts would write the cache line of a counter.
 pub fn generation(hash: u64, now: Tick) -> Generation {
     // The coarse clock moves in steps of some milliseconds, which are some 2^20 ticks.
-    (hash ^ (now >> 20)) as Generation
+    Table::<()>::rest_of(hash) & OF_HASH | ((now >> 20) as Generation) << OF_HASH.trailing_ones()
 }
 
 #[derive(Clone, Copy)]
 struct QueueToken {
     place: Place,
     generation: Generation,
-}
-
-/// How many of this many values belong in the small queue.
-fn small_share(values: usize) -> usize {
-    (values / SMALL_SHARE).max(1)
 }
 
 pub struct Queues {
@@ -98,6 +94,7 @@ pub struct Queues {
     /// By the first shard of each queue.
     queues: Box<[Queue]>,
     ghosts: Ghosts,
+    pub adaptive: Adaptive,
 }
 
 /// The queues of one shard.
@@ -121,6 +118,7 @@ impl Queues {
                 .map(|_| Queue::new(capacity.div_ceil(shards.number())))
                 .collect(),
             ghosts: Ghosts::new(capacity),
+            adaptive: Adaptive::new(capacity),
         }
     }
 
@@ -163,7 +161,7 @@ struct Group<'a> {
 
 impl Queue {
     fn new(capacity: usize) -> Self {
-        let largest_share = small_share(capacity + capacity / 4);
+        let largest_share = ((capacity + capacity / 4) / LARGEST_SHARE).max(1);
         Queue {
             small: ArrayQueue::new(largest_share + SLACK),
             hand: AtomicUsize::new(0),
@@ -173,8 +171,8 @@ impl Queue {
     }
 
     /// How many of the resident values of this shard belong in the small queue.
-    fn share(&self, resident: usize) -> usize {
-        small_share(resident).min(self.largest_share)
+    fn share(&self, resident: usize, setting: Setting) -> usize {
+        (resident / setting.small).clamp(1, self.largest_share)
     }
 
     // Relaxed, by load and store: a cost that is lost to another thread changes the mean by nearly
@@ -198,14 +196,7 @@ impl Queue {
 
     /// Takes one use off a promoted value, or its second chance; false if it has neither.
     fn spares<K, V>(&self, entry: &Entry<K, V>) -> bool {
-        let uses = entry.uses();
-        match uses {
-            0 => self.is_costly(entry.times.cost()) && entry.take_second_chance(),
-            _ => {
-                entry.set_uses(uses - 1);
-                true
-            }
-        }
+        entry.spend_use() || self.is_costly(entry.times.cost()) && entry.take_second_chance()
     }
 }
 
@@ -221,14 +212,18 @@ impl<K, V> Entries<K, V> {
         };
         let resident = self.values_in(&group);
         self.queues.split(&group, resident);
-        let (tag, ghosts) = (self.table.tag_at(place), self.ghosts(&group, resident));
-        if self.queues.ghosts.take(place.set(), tag, ghosts) {
+        let setting = self.queues.adaptive.setting();
+        let (name, all) = (
+            self.name_of(place, entry),
+            self.values_in_all(&group, resident),
+        );
+        if self.queues.ghosts.take(name, all, setting.ghosts) {
             while let Some((entry, seen)) = self.value_of(token) {
                 if self.promote(place, &entry, seen) {
                     break;
                 }
             }
-            return;
+            return self.observe(place, entry, all);
         }
         // Before the cache is full nothing is evicted. The oldest value moves on anyway, so that
         // the queue stays short.
@@ -236,13 +231,20 @@ impl<K, V> Entries<K, V> {
             self.move_on(oldest);
         }
         // Two, so that a queue that is too long for the values resident now becomes shorter.
-        let longest = queue.share(resident) + SLACK;
+        let longest = queue.share(resident, setting) + SLACK;
         for _ in 0..2 {
             let oldest = (queue.small.len() > longest).then(|| queue.small.pop());
             if let Some(oldest) = oldest.flatten() {
                 self.move_on(oldest);
             }
         }
+        self.observe(place, entry, all);
+    }
+
+    /// The name of a key without the key. Two keys hardly ever have the same one.
+    pub fn name_of(&self, place: Place, entry: &Entry<K, V>) -> u64 {
+        let (tag, rest) = (self.table.tag_at(place), entry.generation() & OF_HASH);
+        (place.set() as u64) << 16 | u64::from(tag) << 8 | u64::from(rest)
     }
 
     /// How many values the shards of a queue have.
@@ -251,8 +253,8 @@ impl<K, V> Entries<K, V> {
         shards.map(|shard| self.limit.entries_in(shard)).sum()
     }
 
-    /// How many ghosts there are, if each queue has as many as this one has values.
-    fn ghosts(&self, group: &Group, resident: usize) -> usize {
+    /// How many values there are, if each queue has as many as this one.
+    fn values_in_all(&self, group: &Group, resident: usize) -> usize {
         resident * (self.queues.shards.number() >> group.joined)
     }
 
@@ -293,14 +295,15 @@ impl<K, V> Entries<K, V> {
         // A share of the resident values, not of the capacity, because the weight limit may allow
         // far fewer values.
         let resident = self.values_in(group);
-        let share = queue.share(resident);
+        let setting = self.queues.adaptive.setting();
+        let share = queue.share(resident, setting);
         // While the small queue has its share, the victim comes from it. Its promoted values make
         // the main queue longer.
         while queue.small.len() >= share {
             let Some(token) = queue.small.pop() else {
                 break;
             };
-            if let Some(freed) = self.evict_token(token, now, drop_later) {
+            if let Some(freed) = self.evict_token(token, setting, now, drop_later) {
                 return Some(freed);
             }
         }
@@ -308,7 +311,7 @@ impl<K, V> Entries<K, V> {
             return Some(freed);
         }
         std::iter::from_fn(|| queue.small.pop())
-            .find_map(|token| self.evict_token(token, now, drop_later))
+            .find_map(|token| self.evict_token(token, SETTINGS[0], now, drop_later))
     }
 
     /// Promotes or evicts the value of a token from the small queue; returns its permit if it was
@@ -316,22 +319,27 @@ impl<K, V> Entries<K, V> {
     fn evict_token(
         &self,
         token: QueueToken,
+        setting: Setting,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
         // Repeats only if another value of this set came, left or was promoted.
         while let Some((entry, seen)) = self.value_of(token) {
-            if entry.uses() >= PROMOTE_AT && entry.is_servable(now) {
-                match self.promote(token.place, &entry, seen) {
+            if entry.uses() >= setting.promote_at && entry.is_servable(now) {
+                let moved = match setting.promote_at {
+                    0 => self.pass_on(token.place, &entry, seen),
+                    _ => self.promote(token.place, &entry, seen),
+                };
+                match moved {
                     true => return None,
                     false => continue,
                 }
             }
-            let tag = self.table.tag_at(token.place);
+            let name = self.name_of(token.place, &entry);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
                 let group = self.queues.group_of(token.place);
-                let ghosts = self.ghosts(&group, self.values_in(&group));
-                self.queues.ghosts.add(token.place.set(), tag, ghosts);
+                let all = self.values_in_all(&group, self.values_in(&group));
+                self.queues.ghosts.add(name, all, setting.ghosts);
                 return Some(freed);
             }
         }
@@ -353,7 +361,6 @@ impl<K, V> Entries<K, V> {
         // Two threads may walk over the same ways at once. The values there then lose two uses.
         let hand = queue.hand.load(Ordering::Relaxed);
         let (first_set, first_way) = (hand / WAYS, hand % WAYS);
-        let mut spared = 0;
         // A full table never reaches this bound. In a nearly empty one, because the weight limit
         // allows few values, a walk must not pass all sets only to find that no value is promoted.
         let longest = match resident {
@@ -374,9 +381,10 @@ impl<K, V> Entries<K, V> {
                 if entry.is_loading() || !seen.is_promoted(place) {
                     continue;
                 }
-                if spared < PATIENCE && entry.is_servable(now) && queue.spares(&entry) {
-                    spared += 1;
-                } else if let Some(freed) = self.evict(place, entry, seen, now, drop_later) {
+                if entry.is_servable(now) && queue.spares(&entry) {
+                    continue;
+                }
+                if let Some(freed) = self.evict(place, entry, seen, now, drop_later) {
                     let next = (place.set() - range.start) * WAYS + place.way() + 1;
                     queue.hand.store(next % (sets * WAYS), Ordering::Relaxed);
                     return Some(freed);
@@ -390,11 +398,20 @@ impl<K, V> Entries<K, V> {
 
     /// Moves a value into the main queue, where its uses are counted anew; false if its set has
     /// changed since it was seen.
-    ///
-    /// In a real queue a value would be examined after one round. The hand reaches it after half a
-    /// round on average. So the values in the first half of the round get one more round, and the
-    /// average is one round again.
     fn promote(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
+        let promoted = self.table.promote(place, seen);
+        if promoted {
+            entry.set_uses(0);
+        }
+        promoted
+    }
+
+    /// Moves a value into the main queue with its uses, to stay there for a round; false as in
+    /// [`promote`](Self::promote).
+    ///
+    /// The hand reaches a value after half a round on average. So the values in the first half of
+    /// the round get one use more, and the average is one round.
+    fn pass_on(&self, place: Place, entry: &Entry<K, V>, seen: Membership) -> bool {
         let group = self.queues.group_of(place);
         let sets = self.queues.shards.sets(group.shards);
         let ways = sets.len() * WAYS;
@@ -403,8 +420,8 @@ impl<K, V> Entries<K, V> {
         let way = (place.set() - sets.start) * WAYS + place.way();
         let ahead = (way + ways - hand) % ways;
         let promoted = self.table.promote(place, seen);
-        if promoted {
-            entry.set_uses(u8::from(ahead < ways / 2));
+        if promoted && ahead < ways / 2 {
+            entry.set_uses(entry.uses() + 1);
         }
         promoted
     }

@@ -3,6 +3,7 @@
 //! It has no policy, no loader and no clock. Each step takes the time as a number, and the models
 //! in `loom-tests` explore every step for which two threads can race.
 
+pub mod adapt;
 pub mod cached_slot;
 pub mod claim;
 pub mod compact;
@@ -17,7 +18,9 @@ pub mod ghosts;
 pub mod permits;
 pub mod publish;
 pub mod removal;
+pub mod shadows;
 pub mod shards;
 pub mod table;
 pub mod times;
+pub mod uses;
 pub mod wait_graph;

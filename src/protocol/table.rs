@@ -102,6 +102,11 @@ impl<T> Table<T> {
         (hash.wrapping_mul(SCRAMBLE) >> 16) as u8
     }
 
+    /// Bits of the product beside the tag.
+    pub fn rest_of(hash: u64) -> u8 {
+        (hash.wrapping_mul(SCRAMBLE) >> 24) as u8
+    }
+
     /// Finds the item of a key.
     ///
     /// Writes nothing. Repeats only if a membership change or a promotion in this set overlaps a
