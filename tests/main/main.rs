@@ -7,6 +7,7 @@
 
 mod support;
 
+mod adaptive;
 mod admission;
 mod allocations;
 mod backoff;
