@@ -300,7 +300,7 @@ impl<K, V> Entries<K, V> {
             let Some(token) = queue.small.pop() else {
                 break;
             };
-            if let Some(freed) = self.evict_token(token, now, drop_later) {
+            if let Some(freed) = self.evict_token(group, resident, token, now, drop_later) {
                 return Some(freed);
             }
         }
@@ -308,13 +308,15 @@ impl<K, V> Entries<K, V> {
             return Some(freed);
         }
         std::iter::from_fn(|| queue.small.pop())
-            .find_map(|token| self.evict_token(token, now, drop_later))
+            .find_map(|token| self.evict_token(group, resident, token, now, drop_later))
     }
 
-    /// Promotes or evicts the value of a token from the small queue; returns its permit if it was
+    /// Promotes or evicts the value of a token from this small queue; returns its permit if it was
     /// evicted.
     fn evict_token(
         &self,
+        group: &Group,
+        resident: usize,
         token: QueueToken,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
@@ -329,8 +331,7 @@ impl<K, V> Entries<K, V> {
             }
             let tag = self.table.tag_at(token.place);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
-                let group = self.queues.group_of(token.place);
-                let ghosts = self.ghosts(&group, self.values_in(&group));
+                let ghosts = self.ghosts(group, resident);
                 self.queues.ghosts.add(token.place.set(), tag, ghosts);
                 return Some(freed);
             }
