@@ -303,21 +303,25 @@ impl<K, V> Entries<K, V> {
             let Some(token) = queue.small.pop() else {
                 break;
             };
-            if let Some(freed) = self.evict_token(token, setting, now, drop_later) {
+            if let Some(freed) = self.evict_token(group, resident, token, setting, now, drop_later)
+            {
                 return Some(freed);
             }
         }
         if let Some(freed) = self.evict_by_hand(group, resident, now, drop_later) {
             return Some(freed);
         }
-        std::iter::from_fn(|| queue.small.pop())
-            .find_map(|token| self.evict_token(token, SETTINGS[0], now, drop_later))
+        std::iter::from_fn(|| queue.small.pop()).find_map(|token| {
+            self.evict_token(group, resident, token, SETTINGS[0], now, drop_later)
+        })
     }
 
-    /// Promotes or evicts the value of a token from the small queue; returns its permit if it was
+    /// Promotes or evicts the value of a token from this small queue; returns its permit if it was
     /// evicted.
     fn evict_token(
         &self,
+        group: &Group,
+        resident: usize,
         token: QueueToken,
         setting: Setting,
         now: Tick,
@@ -337,8 +341,7 @@ impl<K, V> Entries<K, V> {
             }
             let name = self.name_of(token.place, &entry);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
-                let group = self.queues.group_of(token.place);
-                let all = self.values_in_all(&group, self.values_in(&group));
+                let all = self.values_in_all(group, resident);
                 self.queues.ghosts.add(name, all, setting.ghosts);
                 return Some(freed);
             }

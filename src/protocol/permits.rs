@@ -91,12 +91,15 @@ impl Count {
     }
 
     /// Takes a permit for a key of a shard.
+    #[inline]
     fn take(&self, shard: usize, more: u64) -> bool {
-        self.take_from(shard, more) || (self.draw(shard, more) && self.take_from(shard, more))
+        more == 0
+            || self.take_from(shard, more)
+            || (self.draw(shard, more) && self.take_from(shard, more))
     }
 
     fn take_from(&self, shard: usize, more: u64) -> bool {
-        more == 0 || self.subtract(shard, |free| (more <= free).then_some(more)) == more
+        self.subtract(shard, |free| (more <= free).then_some(more)) == more
     }
 
     /// Subtracts from what is free in a shard; returns how much. `pick` gets what is free.
@@ -113,6 +116,7 @@ impl Count {
         0
     }
 
+    #[inline]
     fn release(&self, shard: usize, less: u64) {
         if less == 0 {
             return;
@@ -183,6 +187,9 @@ impl Count {
 
     /// Takes a permit from what is free in all shards, wherever it is.
     fn take_anywhere(&self, shard: usize, more: u64) -> bool {
+        if more == 0 {
+            return true;
+        }
         self.collect(0, more, 0..self.parts.len());
         let taken = self.take_from(0, more);
         if taken {
@@ -239,27 +246,28 @@ impl Limit {
 
     /// Takes a permit for a key of this shard; `None` if the cache is full.
     pub fn take(&self, shard: usize, need: Need) -> Option<Permit<'_>> {
-        self.take_by(need, shard, |count, more| count.take(shard, more))
+        self.take_by(Count::take, shard, need)
     }
 
     /// As [`take`](Self::take), after a search in all shards. For a thread that finds nothing to
     /// evict.
     pub fn take_anywhere(&self, shard: usize, need: Need) -> Option<Permit<'_>> {
-        self.take_by(need, shard, |count, more| count.take_anywhere(shard, more))
+        self.take_by(Count::take_anywhere, shard, need)
     }
 
+    #[inline(always)]
     fn take_by(
         &self,
-        need: Need,
+        take: impl Fn(&Count, usize, u64) -> bool,
         shard: usize,
-        take: impl Fn(&Count, u64) -> bool,
+        need: Need,
     ) -> Option<Permit<'_>> {
         // The weight first: where it is limited it runs out first as a rule, and then nothing is
         // written.
-        if !take(&self.weight, need.weight) {
+        if !take(&self.weight, shard, need.weight) {
             return None;
         }
-        if !take(&self.entries, need.entries) {
+        if !take(&self.entries, shard, need.entries) {
             self.weight.release(shard, need.weight);
             return None;
         }
@@ -323,10 +331,12 @@ impl<'a> Permit<'a> {
     /// it is too small.
     pub fn reuse(mut self, shard: usize, need: Need) -> Option<Self> {
         let has = self.need?;
-        // Also if it is too small, so that the permits of several victims come together.
-        (self.limit.entries).transfer(self.shard, shard, has.entries);
-        (self.limit.weight).transfer(self.shard, shard, has.weight);
-        self.shard = shard;
+        if self.shard != shard {
+            // Also if it is too small, so that the permits of several victims come together.
+            (self.limit.entries).transfer(self.shard, shard, has.entries);
+            (self.limit.weight).transfer(self.shard, shard, has.weight);
+            self.shard = shard;
+        }
         let left = Need {
             entries: has.entries.checked_sub(need.entries)?,
             weight: has.weight.checked_sub(need.weight)?,
