@@ -1,7 +1,7 @@
 //! The slot itself: what a guard borrows lives, and each count is given once.
 //!
 //! A value that a guard reads after it was freed, or that is dropped twice, panics (`watch` in the
-//! sync shim); one that nobody frees is counted here. The first thread has a lane of its own, the
+//! sync shim); one that is never freed is counted here. The first thread has a lane of its own, the
 //! others share one. A lane has one cell for notes, and the spare.
 
 use std::collections::BTreeSet;
