@@ -37,7 +37,7 @@ impl Slots {
         explore_slots();
         let slots = Slots {
             slots: [Slot::empty(), Slot::empty()],
-            lanes: Lanes::new(),
+            lanes: Lanes::default(),
             alive: Arc::default(),
         };
         slots.swap(0, Some(slots.value(0)));
@@ -250,7 +250,7 @@ fn a_counted_slot() {
         explore_slots();
         let alive = Arc::new(AtomicUsize::new(2));
         let value = |number| Some(Arc::new(Value(number, alive.clone())));
-        let shared = Arc::new((CountedSlot::new(value(0)), Lanes::new()));
+        let shared = Arc::new((CountedSlot::new(value(0)), Lanes::default()));
         shared.0.compare_exchange(None, None, &shared.1);
         let other = spawn({
             let shared = shared.clone();
@@ -281,7 +281,7 @@ fn outcomes<T: Ord + Send + 'static>(model: impl Fn() -> T + Send + Sync + 'stat
 fn a_slot_publishes() {
     let seen = outcomes(|| {
         explore_slots();
-        let shared = Arc::new((Slot::empty(), Lanes::new(), AtomicU64::new(0)));
+        let shared = Arc::new((Slot::empty(), Lanes::default(), AtomicU64::new(0)));
         let other = spawn({
             let shared = shared.clone();
             move || {
@@ -307,7 +307,7 @@ fn a_slot_publishes() {
 fn a_slot_lets_go() {
     let seen = outcomes(|| {
         explore_slots();
-        let shared = Arc::new((Slot::empty(), Lanes::new()));
+        let shared = Arc::new((Slot::empty(), Lanes::default()));
         let other = spawn({
             let shared = shared.clone();
             move || shared.0.load(&shared.1)
@@ -331,7 +331,7 @@ fn a_slot_lets_go() {
 fn a_renewal_acquires() {
     let seen = outcomes(|| {
         let [first, second] = [1, 2].map(Arc::new);
-        let shared = Arc::new((Slot::empty(), Lanes::new(), AtomicU64::new(0)));
+        let shared = Arc::new((Slot::empty(), Lanes::default(), AtomicU64::new(0)));
         let (slot, lanes, data) = &*shared;
         slot.swap(Some(first.clone()), lanes);
         let mut seen = Some(first.clone());

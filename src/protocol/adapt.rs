@@ -30,7 +30,7 @@ use crate::sync::{Counter, Ordering, TryLockError};
 
 /// A cache with fewer entries keeps the first setting. Its shadows would see chance only.
 const LEAST_ENTRIES: usize = if cfg!(all(loom, feature = "loom")) {
-    usize::MAX
+    usize::MAX / 2
 } else {
     8
 };

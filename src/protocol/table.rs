@@ -82,7 +82,7 @@ impl<T> Table<T> {
         let sets = ways.div_ceil(WAYS).max(1);
         Table {
             sets: (0..sets).map(|_| Set::new()).collect(),
-            lanes: Lanes::new(),
+            lanes: Lanes::default(),
         }
     }
 

@@ -18,8 +18,8 @@ use super::side::fence;
 /// Here the notes are those of `arc_swap`, one set for all tables.
 pub struct Lanes<T>(PhantomData<fn() -> T>);
 
-impl<T> Lanes<T> {
-    pub fn new() -> Self {
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
         Lanes(PhantomData)
     }
 }

@@ -43,7 +43,7 @@
 //!    lanes are never freed. The next table reuses them, whatever its type: no cell in them names a
 //!    value that a guard does not keep alive.
 //!
-//! A slot that is dropped with a value leaks it, because a guard may borrow it. See [`Slot::swap`].
+//! A slot that is dropped with a value leaks it, because a guard may borrow it.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -75,15 +75,17 @@ impl Lane {
     }
 }
 
-impl<T> Lanes<T> {
-    pub fn new() -> Self {
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
         Lanes {
             lanes: lanes::take(),
             watched: Watched::new(),
             of: PhantomData,
         }
     }
+}
 
+impl<T> Lanes<T> {
     /// Counts for every guard that borrows `old`, which has left its slot.
     fn pay(&self, old: &Arc<T>) {
         let noted: *mut () = Arc::as_ptr(old).cast_mut().cast();
@@ -421,7 +423,6 @@ impl<T> CountedSlot<T> {
         self.0.load(lanes).map(Held::into_arc)
     }
 
-    /// As [`Slot::compare_exchange`].
     pub fn compare_exchange(
         &self,
         current: Option<&Arc<T>>,
@@ -431,7 +432,6 @@ impl<T> CountedSlot<T> {
         self.0.compare_exchange(current, new, lanes)
     }
 
-    /// As [`Slot::swap`].
     pub fn swap(&self, new: Option<Arc<T>>, lanes: &Lanes<T>) -> Option<Arc<T>> {
         self.0.swap(new, lanes)
     }
@@ -471,7 +471,7 @@ mod tests {
             alive.fetch_add(1, Ordering::Relaxed);
             Some(Arc::new(Value(&alive)))
         };
-        let (lanes, slots) = (Lanes::new(), [(); 3].map(|()| Slot::empty()));
+        let (lanes, slots) = (Lanes::default(), [(); 3].map(|()| Slot::empty()));
         let act = |thread: usize| {
             let mut guards: Vec<Held<Value<'_>>> = Vec::new();
             for step in 0..steps {

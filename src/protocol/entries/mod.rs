@@ -147,7 +147,7 @@ impl<K: Eq, V> Entries<K, V> {
             removals,
             timing,
             closed: Arc::new(Flight::closed()),
-            flights: Lanes::new(),
+            flights: Lanes::default(),
         }
     }
 
