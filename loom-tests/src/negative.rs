@@ -160,7 +160,7 @@ fn answer_against_insert() {
 /// P3: a caller that comes while a load ends gets its answer, or the answer of one more load.
 #[test]
 fn answer_against_a_caller() {
-    run_model(TwoBusy, || {
+    run_model(Two, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));

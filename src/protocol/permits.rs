@@ -46,10 +46,11 @@ struct Count {
 /// The part of one shard.
 #[repr(align(128))]
 struct Part {
-    /// What no permit holds. A thread subtracts before it adds elsewhere, and never below zero.
+    /// The room that no permit holds. A thread subtracts before it adds elsewhere, and never below
+    /// zero.
     free: AtomicU64,
-    /// What is free and what the permits of this shard hold, together. Only a hint in the moment
-    /// in which it changes.
+    /// The free room and the room of this shard's permits, together. Only a hint in the moment in
+    /// which it changes.
     whole: AtomicU64,
 }
 
@@ -72,18 +73,18 @@ impl Count {
         }
     }
 
-    /// What is free in a shard.
+    /// The free room of a shard.
     fn free(&self, shard: usize) -> u64 {
         self.parts[shard].free.load(Ordering::Relaxed)
     }
 
-    /// What the permits of a shard hold.
+    /// The room that the permits of a shard hold.
     fn taken_in(&self, shard: usize) -> u64 {
         let whole = self.parts[shard].whole.load(Ordering::Relaxed);
         whole.saturating_sub(self.free(shard))
     }
 
-    /// What all permits hold; never more than the limit.
+    /// The room that all permits hold; never more than the limit.
     fn taken(&self) -> u64 {
         let shards = 0..self.parts.len();
         let free = shards.fold(0u64, |sum, shard| sum.saturating_add(self.free(shard)));
@@ -177,7 +178,7 @@ impl Count {
         }
     }
 
-    /// What was taken in one shard counts as taken in the other from now on.
+    /// Room that was taken in one shard counts as taken in the other from now on.
     fn transfer(&self, from: usize, to: usize, taken: u64) {
         if taken > 0 && from != to {
             self.parts[from].whole.fetch_sub(taken, Ordering::Relaxed);

@@ -238,11 +238,9 @@ impl Shadow {
 
     /// Takes a use off the key at the hand, or evicts it if it has none.
     fn move_hand(&mut self, keys: &mut Keys) {
-        self.hand = if self.hand < self.main.len() {
-            self.hand
-        } else {
-            0
-        };
+        if self.hand >= self.main.len() {
+            self.hand = 0;
+        }
         let Some(key) = self.main.get(self.hand) else {
             return;
         };

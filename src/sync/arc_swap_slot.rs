@@ -100,38 +100,3 @@ impl<T> Deref for Held<T> {
         self.arc()
     }
 }
-
-/// A cell that is only read by counting, and may be dropped while it holds a value.
-pub struct CountedSlot<T>(Slot<T>);
-
-impl<T> CountedSlot<T> {
-    pub fn new(value: Option<Arc<T>>) -> Self {
-        CountedSlot(Slot(ManuallyDrop::new(ArcSwapOption::new(value))))
-    }
-
-    pub fn load(&self, lanes: &Lanes<T>) -> Option<Arc<T>> {
-        self.0.load(lanes).map(Held::into_arc)
-    }
-
-    pub fn compare_exchange(
-        &self,
-        current: Option<&Arc<T>>,
-        new: Option<Arc<T>>,
-        lanes: &Lanes<T>,
-    ) -> bool {
-        self.0.compare_exchange(current, new, lanes)
-    }
-
-    pub fn swap(&self, new: Option<Arc<T>>, lanes: &Lanes<T>) -> Option<Arc<T>> {
-        self.0.swap(new, lanes)
-    }
-}
-
-impl<T> Drop for CountedSlot<T> {
-    fn drop(&mut self) {
-        // The drop of an `ArcSwap` visits every thread that ever lived, even if it is empty.
-        if self.0.0.load().is_some() {
-            self.0.0.swap(None);
-        }
-    }
-}

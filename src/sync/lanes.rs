@@ -129,3 +129,53 @@ pub(crate) fn leave() {
         HOME.set(NONE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sync::slot::{Held, Lanes, Slot};
+    use crate::sync::{Arc, AtomicUsize, Ordering};
+
+    /// Counts those that live.
+    struct Value<'a>(&'a AtomicUsize);
+
+    impl Drop for Value<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// More threads than lanes keep more guards than a lane holds. Run under Miri too.
+    #[test]
+    fn guards_and_values_of_many_threads_end_together() {
+        let (threads, steps) = if cfg!(miri) { (9, 40) } else { (12, 20_000) };
+        let alive = AtomicUsize::new(0);
+        let value = || {
+            alive.fetch_add(1, Ordering::Relaxed);
+            Some(Arc::new(Value(&alive)))
+        };
+        let (lanes, slots) = (Lanes::default(), [(); 3].map(|()| Slot::empty()));
+        let act = |thread: usize| {
+            let mut guards: Vec<Held<Value<'_>>> = Vec::new();
+            for step in 0..steps {
+                let slot = &slots[(thread + step) % slots.len()];
+                match (thread * 7 + step) % 4 {
+                    0 => drop(slot.swap(value().filter(|_| step % 8 != 0), &lanes)),
+                    _ => guards.extend(slot.load(&lanes)),
+                }
+                assert!(guards.iter().all(|held| held.0.load(Ordering::Relaxed) > 0));
+                guards.truncate(step % 19);
+            }
+            guards.pop()
+        };
+        std::thread::scope(|scope| {
+            let act = &act;
+            let all = (0..threads).map(|thread| scope.spawn(move || act(thread)));
+            // Each thread hands a guard over, which ends here.
+            Vec::from_iter(all)
+                .into_iter()
+                .for_each(|thread| drop(thread.join()));
+        });
+        slots.iter().for_each(|slot| drop(slot.swap(None, &lanes)));
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+}

@@ -34,13 +34,14 @@ use model as side;
 use native as side;
 
 #[cfg(feature = "arc-swap-slots")]
-pub use arc_swap_slot::{CountedSlot, Held, Lanes, Slot};
+pub use arc_swap_slot::{Held, Lanes, Slot};
 pub use side::{
     ArcCell, ArrayQueue, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, BoundedCache, Mutex,
     MutexGuard, SegQueue, SetOnce, yield_now,
 };
+pub use slot::{CountedSlot, Lanes as CountedLanes};
 #[cfg(not(feature = "arc-swap-slots"))]
-pub use slot::{CountedSlot, Held, Lanes, Slot};
+pub use slot::{Held, Lanes, Slot};
 
 #[cfg(all(loom, feature = "loom"))]
 pub use model::explore_slots;
@@ -74,6 +75,7 @@ pub(crate) mod plain {
 
 #[cfg(not(all(loom, feature = "loom")))]
 mod native {
+    use std::marker::PhantomData;
     use std::ops::Deref;
     use std::ptr;
 
@@ -118,29 +120,40 @@ mod native {
         }
     }
 
-    /// Here nothing watches whether a borrowed value lives; the models do.
-    pub struct Watched<T>(std::marker::PhantomData<fn() -> T>);
-    pub struct Watch<T>(std::marker::PhantomData<fn() -> T>);
+    /// Here nothing watches the values of a slot and the guards; the models do.
+    pub struct Watched<T>(PhantomData<fn() -> T>);
+    pub struct Watch<T>(PhantomData<fn() -> T>);
+    pub struct Kept;
 
     impl<T> Watched<T> {
-        pub fn new() -> Self {
-            Watched(std::marker::PhantomData)
+        pub fn new(_: Option<&Arc<T>>) -> Self {
+            Watched(PhantomData)
         }
         #[inline(always)]
-        pub fn add(&self, _: Option<&Arc<T>>) {}
+        pub fn load(&self, _: &AtomicPtr) -> Option<Option<Arc<T>>> {
+            None
+        }
+        #[inline(always)]
+        pub fn keep(&self, _: Option<&Arc<T>>) -> Kept {
+            Kept
+        }
+        #[inline(always)]
+        pub fn put(&self, _: Kept) {}
         #[inline(always)]
         pub fn left(&self, _: &Arc<T>, _: bool) {}
         #[inline(always)]
         pub fn watch(&self, _: *mut ()) -> Watch<T> {
-            Watch(std::marker::PhantomData)
+            Watch(PhantomData)
         }
     }
 
     impl<T> Watch<T> {
         #[inline(always)]
         pub fn of(_: &Arc<T>) -> Self {
-            Watch(std::marker::PhantomData)
+            Watch(PhantomData)
         }
+        #[inline(always)]
+        pub fn step(&self) {}
         #[inline(always)]
         pub fn assert_alive(&self) {}
     }
@@ -148,11 +161,5 @@ mod native {
     /// The content of a word that no other thread can reach any more.
     pub fn last(word: &mut AtomicPtr) -> *mut () {
         *word.get_mut()
-    }
-
-    /// Steps that the models of other parts do not take apart.
-    #[inline(always)]
-    pub fn unexplored<R>(steps: impl FnOnce() -> R) -> R {
-        steps()
     }
 }

@@ -51,7 +51,7 @@ use std::ops::Deref;
 use std::ptr;
 
 use super::side::lanes::{self, CELLS, Home};
-use super::side::{AtomicPtr, Watch, Watched, fence, last, unexplored, yield_now};
+use super::side::{AtomicPtr, Watch, Watched, fence, last, yield_now};
 use super::{Arc, Ordering};
 
 /// The notes of the guards of one table.
@@ -59,7 +59,6 @@ use super::{Arc, Ordering};
 /// Every call on a slot gets the `Lanes` with which the slot was first used.
 pub struct Lanes<T> {
     lanes: &'static [Lane],
-    watched: Watched<T>,
     of: PhantomData<fn() -> T>,
 }
 
@@ -79,7 +78,6 @@ impl<T> Default for Lanes<T> {
     fn default() -> Self {
         Lanes {
             lanes: lanes::take(),
-            watched: Watched::new(),
             of: PhantomData,
         }
     }
@@ -89,17 +87,15 @@ impl<T> Lanes<T> {
     /// Counts for every guard that borrows `old`, which has left its slot.
     fn pay(&self, old: &Arc<T>) {
         let noted: *mut () = Arc::as_ptr(old).cast_mut().cast();
-        unexplored(|| {
-            // After the exchange of the slot, in the one order of all `SeqCst` accesses, like the
-            // loads of the cells: a lane that came into use later has no note of `old`.
-            for lane in &self.lanes[..lanes::used()] {
-                for cell in &lane.0 {
-                    if cell.load(Ordering::SeqCst) == noted {
-                        pay_one(cell, old);
-                    }
+        // After the exchange of the slot, in the one order of all `SeqCst` accesses, like the loads
+        // of the cells: a lane that came into use later has no note of `old`.
+        for lane in &self.lanes[..lanes::used()] {
+            for cell in &lane.0 {
+                if cell.load(Ordering::SeqCst) == noted {
+                    pay_one(cell, old);
                 }
             }
-        });
+        }
     }
 }
 
@@ -135,6 +131,8 @@ fn release(cell: &AtomicPtr, noted: *mut ()) -> bool {
 /// A cell that holds an `Arc` or nothing.
 pub struct Slot<T> {
     pointer: AtomicPtr,
+    /// Nothing but in the models.
+    watched: Watched<T>,
     of: PhantomData<Arc<T>>,
 }
 
@@ -155,8 +153,13 @@ fn into_pointer<T>(value: Option<Arc<T>>) -> *mut () {
 
 impl<T> Slot<T> {
     pub fn empty() -> Self {
+        Self::new(None)
+    }
+
+    fn new(value: Option<Arc<T>>) -> Self {
         Slot {
-            pointer: AtomicPtr::new(ptr::null_mut()),
+            watched: Watched::new(value.as_ref()),
+            pointer: AtomicPtr::new(into_pointer(value)),
             of: PhantomData,
         }
     }
@@ -164,11 +167,14 @@ impl<T> Slot<T> {
     /// Acquire: everything written before the pointer was stored is visible.
     #[inline]
     pub fn load(&self, lanes: &Lanes<T>) -> Option<Held<T>> {
-        let noted = self.pointer.load(Ordering::Acquire);
-        if noted.is_null() {
-            return None;
+        if let Some(loaded) = self.watched.load(&self.pointer) {
+            return loaded.map(Held::owned);
         }
-        unexplored(|| self.borrow(noted, lanes))
+        let noted = self.pointer.load(Ordering::Acquire);
+        match noted.is_null() {
+            true => None,
+            false => self.borrow(noted, lanes),
+        }
     }
 
     /// Borrows what the slot holds; `found` is what it held a moment ago.
@@ -182,7 +188,7 @@ impl<T> Slot<T> {
                 lanes::next(home);
                 // SAFETY: the pointer comes from `Arc::into_raw` and is in the slot, so a writer
                 // that takes it out counts for this cell first.
-                return Some(unsafe { Held::borrowed(found, Some(cell), lanes) });
+                return Some(unsafe { self.borrowed(found, cell) });
             }
             take_back::<T>(cell, found);
             match again.is_null() {
@@ -210,7 +216,7 @@ impl<T> Slot<T> {
             let again = self.pointer.load(Ordering::SeqCst);
             if again == found {
                 // SAFETY: as in `borrow`.
-                let held = unsafe { Held::borrowed(found, Some(cell), lanes) };
+                let held = unsafe { self.borrowed(found, cell) };
                 return Some(Held::owned(held.into_arc()));
             }
             take_back::<T>(cell, found);
@@ -232,7 +238,7 @@ impl<T> Slot<T> {
         new: Option<Arc<T>>,
         lanes: &Lanes<T>,
     ) -> bool {
-        lanes.watched.add(new.as_ref());
+        let kept = self.watched.keep(new.as_ref());
         let expected = current.map_or(ptr::null(), Arc::as_ptr);
         let expected: *mut () = expected.cast_mut().cast();
         let emptied = new.is_none();
@@ -241,6 +247,9 @@ impl<T> Slot<T> {
         let exchanged =
             self.pointer
                 .compare_exchange(expected, new, Ordering::SeqCst, Ordering::Relaxed);
+        if exchanged.is_ok() {
+            self.watched.put(kept);
+        }
         let leaves = exchanged.unwrap_or(new);
         if leaves.is_null() {
             return exchanged.is_ok();
@@ -250,23 +259,41 @@ impl<T> Slot<T> {
         let left = unsafe { Arc::from_raw(leaves.cast::<T>().cast_const()) };
         if exchanged.is_ok() {
             lanes.pay(&left);
+            self.watched.left(&left, emptied);
         }
-        lanes.watched.left(&left, emptied || exchanged.is_err());
         exchanged.is_ok()
     }
 
     /// Replaces the content of the slot; acquires and releases.
     pub fn swap(&self, new: Option<Arc<T>>, lanes: &Lanes<T>) -> Option<Arc<T>> {
-        lanes.watched.add(new.as_ref());
+        let kept = self.watched.keep(new.as_ref());
         // SeqCst, before the lanes are looked at.
         let old = self.pointer.swap(into_pointer(new), Ordering::SeqCst);
+        self.watched.put(kept);
         if old.is_null() {
             return None;
         }
         // SAFETY: it was made by `Arc::into_raw`, and the slot gave its count up.
         let old = unsafe { Arc::from_raw(old.cast::<T>().cast_const()) };
         lanes.pay(&old);
+        self.watched.left(&old, false);
         Some(old)
+    }
+
+    /// # Safety
+    ///
+    /// `pointer` comes from `Arc::into_raw`, and the value lives until the guard is dropped: by the
+    /// note in the cell, or by a count that passes to the guard.
+    #[inline]
+    unsafe fn borrowed(&self, pointer: *mut (), cell: &'static AtomicPtr) -> Held<T> {
+        let watch = self.watched.watch(pointer);
+        // SAFETY: the caller's promise. `ManuallyDrop`, because the count is not this guard's.
+        let arc = unsafe { Arc::from_raw(pointer.cast::<T>().cast_const()) };
+        Held {
+            arc: ManuallyDrop::new(arc),
+            cell: Some(cell),
+            watch,
+        }
     }
 
     /// Loads the slot into `seen`, unless it still holds the same value.
@@ -338,26 +365,6 @@ fn take_back<T>(cell: &AtomicPtr, noted: *mut ()) {
 }
 
 impl<T> Held<T> {
-    /// # Safety
-    ///
-    /// `pointer` comes from `Arc::into_raw`, and the value lives until this guard is dropped: by
-    /// the note in the cell, or by a count that passes to the guard.
-    #[inline]
-    unsafe fn borrowed(
-        pointer: *mut (),
-        cell: Option<&'static AtomicPtr>,
-        lanes: &Lanes<T>,
-    ) -> Self {
-        let watch = lanes.watched.watch(pointer);
-        // SAFETY: the caller's promise. `ManuallyDrop`, because the count is not this guard's.
-        let arc = unsafe { Arc::from_raw(pointer.cast::<T>().cast_const()) };
-        Held {
-            arc: ManuallyDrop::new(arc),
-            cell,
-            watch,
-        }
-    }
-
     /// Wraps an owned `Arc`, for values that do not come from a slot.
     pub fn owned(value: Arc<T>) -> Self {
         Held {
@@ -369,6 +376,7 @@ impl<T> Held<T> {
 
     /// Converts this into a counted reference.
     pub fn into_arc(self) -> Arc<T> {
+        self.watch.step();
         self.arc().clone()
     }
 
@@ -383,8 +391,9 @@ impl<T> Held<T> {
 impl<T> Drop for Held<T> {
     #[inline]
     fn drop(&mut self) {
+        self.watch.step();
         let noted: *mut () = Arc::as_ptr(&self.arc).cast_mut().cast();
-        let borrowed = unexplored(|| self.cell.is_some_and(|cell| release(cell, noted)));
+        let borrowed = self.cell.is_some_and(|cell| release(cell, noted));
         if !borrowed {
             // SAFETY: not used again. The guard owns the count: it was made from an owned `Arc`, or
             // its note was paid. By value: as a reference it would keep every guard in memory.
@@ -412,10 +421,7 @@ pub struct CountedSlot<T>(Slot<T>);
 
 impl<T> CountedSlot<T> {
     pub fn new(value: Option<Arc<T>>) -> Self {
-        CountedSlot(Slot {
-            pointer: AtomicPtr::new(into_pointer(value)),
-            of: PhantomData,
-        })
+        CountedSlot(Slot::new(value))
     }
 
     /// Acquire, as [`Slot::load`].
@@ -445,55 +451,5 @@ impl<T> Drop for CountedSlot<T> {
             // counted before it returns.
             drop(unsafe { Arc::from_raw(last.cast::<T>().cast_const()) });
         }
-    }
-}
-
-#[cfg(all(test, not(all(loom, feature = "loom"))))]
-mod tests {
-    use super::{Arc, Held, Lanes, Ordering, Slot};
-    use crate::sync::AtomicUsize;
-
-    /// Counts those that live.
-    struct Value<'a>(&'a AtomicUsize);
-
-    impl Drop for Value<'_> {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// More threads than lanes keep more guards than a lane holds. Run under Miri too.
-    #[test]
-    fn guards_and_values_of_many_threads_end_together() {
-        let (threads, steps) = if cfg!(miri) { (9, 40) } else { (12, 20_000) };
-        let alive = AtomicUsize::new(0);
-        let value = || {
-            alive.fetch_add(1, Ordering::Relaxed);
-            Some(Arc::new(Value(&alive)))
-        };
-        let (lanes, slots) = (Lanes::default(), [(); 3].map(|()| Slot::empty()));
-        let act = |thread: usize| {
-            let mut guards: Vec<Held<Value<'_>>> = Vec::new();
-            for step in 0..steps {
-                let slot = &slots[(thread + step) % slots.len()];
-                match (thread * 7 + step) % 4 {
-                    0 => drop(slot.swap(value().filter(|_| step % 8 != 0), &lanes)),
-                    _ => guards.extend(slot.load(&lanes)),
-                }
-                assert!(guards.iter().all(|held| held.0.load(Ordering::Relaxed) > 0));
-                guards.truncate(step % 19);
-            }
-            guards.pop()
-        };
-        std::thread::scope(|scope| {
-            let act = &act;
-            let all = (0..threads).map(|thread| scope.spawn(move || act(thread)));
-            // Each thread hands a guard over, which ends here.
-            Vec::from_iter(all)
-                .into_iter()
-                .for_each(|thread| drop(thread.join()));
-        });
-        slots.iter().for_each(|slot| drop(slot.swap(None, &lanes)));
-        assert_eq!(alive.load(Ordering::Relaxed), 0);
     }
 }

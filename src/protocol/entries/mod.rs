@@ -15,7 +15,7 @@ use crate::protocol::removal::{Cause, Removals};
 use crate::protocol::shards::Shards;
 use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
-use crate::sync::{Arc, Held, Lanes, yield_now};
+use crate::sync::{Arc, CountedLanes, Held, yield_now};
 use crate::time::clock::Tick;
 
 pub struct Entries<K, V> {
@@ -27,7 +27,7 @@ pub struct Entries<K, V> {
     /// The closed flight, which an entry gets when it has its successor; shared by all entries.
     pub closed: Arc<Flight<K, V>>,
     /// The lanes of the flight slots of all entries.
-    pub flights: Lanes<Flight<K, V>>,
+    pub flights: CountedLanes<Flight<K, V>>,
 }
 
 /// How much may be resident.
@@ -147,7 +147,7 @@ impl<K: Eq, V> Entries<K, V> {
             removals,
             timing,
             closed: Arc::new(Flight::closed()),
-            flights: Lanes::default(),
+            flights: CountedLanes::default(),
         }
     }
 

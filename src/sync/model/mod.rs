@@ -24,14 +24,13 @@ pub(crate) mod lanes;
 mod ordered;
 mod watch;
 
-use std::cell::Cell;
-
 use loom::sync::atomic;
 pub(super) use loom::sync::atomic::fence;
 pub use loom::sync::{Mutex, MutexGuard};
 pub use loom::thread::yield_now;
 pub use ordered::{ArrayQueue, BoundedCache, SegQueue, SetOnce};
 
+pub use watch::explore_slots;
 pub(super) use watch::{Watch, Watched};
 
 use super::{Arc, Ordering};
@@ -75,44 +74,11 @@ impl Shadow {
 
 /// Runs unexplored: no other thread comes in between an operation and the touch after it.
 fn touch(words: &[atomic::AtomicUsize]) {
-    if !NESTED.get() {
-        loom::stop_exploring();
-        for word in words {
-            word.fetch_add(0, Ordering::Relaxed);
-        }
-        loom::explore();
-    }
-}
-
-std::thread_local! {
-    /// All threads of an execution run on one thread of the system.
-    static NESTED: Cell<bool> = const { Cell::new(false) };
-    static SLOTS_EXPLORED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// From here on this model explores the steps inside the slots too.
-pub fn explore_slots() {
-    SLOTS_EXPLORED.set(true);
-}
-
-/// Steps inside a slot: a step of its own only in the models of the slots. In all others no thread
-/// comes in between them, or these models would be too large.
-pub(super) fn unexplored<R>(steps: impl FnOnce() -> R) -> R {
-    /// Ends the part also when the steps panic.
-    struct Explore;
-    impl Drop for Explore {
-        fn drop(&mut self) {
-            NESTED.set(false);
-            loom::explore();
-        }
-    }
-    if NESTED.get() || SLOTS_EXPLORED.get() {
-        return steps();
-    }
     loom::stop_exploring();
-    NESTED.set(true);
-    let _explore = Explore;
-    steps()
+    for word in words {
+        word.fetch_add(0, Ordering::Relaxed);
+    }
+    loom::explore();
 }
 
 /// The number of the running thread, which loom shows only in `ThreadId(0)`.
@@ -237,6 +203,14 @@ impl AtomicPtr {
             fence(Ordering::SeqCst);
         }
         self.shadow.loaded(self.value.load(order))
+    }
+
+    /// The latest value; acquires.
+    fn newest(&self) -> *mut () {
+        let latest = self.latest.load(Ordering::Relaxed);
+        // An exchange reads the latest value whether it succeeds or not.
+        self.compare_exchange(latest, latest, Ordering::Acquire, Ordering::Acquire)
+            .unwrap_or_else(|now| now)
     }
 
     pub fn swap(&self, value: *mut (), order: Ordering) -> *mut () {
