@@ -50,8 +50,9 @@ const MAX_WEIGHT_ALONE: u64 = 1 << 34;
 /// The number of a set of the table has 32 bits.
 const MAX_CAPACITY: u64 = 1 << 32;
 
-/// The bytes that `build` allocates for each entry of capacity: three ways of the table, three
-/// ghosts and an eighth of a token. Rounded up; a test counts the real allocations.
+/// The bytes of a cache for each entry of capacity: three ways of the table and an eighth of a
+/// token, which `build` allocates, and three ghosts, which the first eviction does. Rounded up; a
+/// test counts the real allocations.
 const BYTES_PER_ENTRY: usize = 42;
 
 /// "For ever" for a claim: 36 years. A claim word holds times up to 146 years, so the deadline of a

@@ -122,9 +122,10 @@ impl<K, V, S> Builder<K, V, S> {
     /// The largest number of resident values; the limit holds at every moment.
     ///
     /// Default: 10 000. With [`max_weight`](Self::max_weight) the default follows the weight.
-    /// [`build`](Self::build) allocates about 40 bytes for each entry, 26 KB to choose how to
-    /// evict, and 8 KB for the loads under way; a capacity for which there is not enough memory is
-    /// a [`BuildError`]. At most 13 of the keys that share one hash are resident.
+    /// [`build`](Self::build) allocates about 34 bytes for each entry, and 8 KB for the loads under
+    /// way. The first eviction allocates 6 more for each entry, and at most 26 KB to choose how to
+    /// evict. A capacity for which there is not enough memory is a [`BuildError`]. At most 13 of
+    /// the keys that share one hash are resident.
     ///
     /// A load takes no value's place while it runs. Where keys of many loads share one set of the
     /// table, further callers wait until one of these loads ends. A read inside a load does not

@@ -26,7 +26,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::shadows::{MOST_VALUES, SETTINGS, Setting, Shadows};
 use crate::protocol::table::{Place, WAYS};
 use crate::sync::plain::Mutex;
-use crate::sync::{Counter, Ordering, TryLockError};
+use crate::sync::{Counter, OnceLock, Ordering, TryLockError};
 
 /// A cache with fewer entries keeps the first setting. Its shadows would see chance only.
 const LEAST_ENTRIES: usize = if cfg!(all(loom, feature = "loom")) {
@@ -46,9 +46,10 @@ const FEW: usize = 8;
 pub struct Adaptive {
     /// The number of the setting in use.
     chosen: Counter,
-    /// One set in two to the power of this is sampled. No set if there are no shadows.
+    /// One set in two to the power of this is sampled. No set while there are no shadows.
     shift: Counter,
-    shadows: Option<Box<Sampled>>,
+    /// From the first eviction on. Before it there is nothing to choose.
+    shadows: OnceLock<Box<Sampled>>,
 }
 
 #[repr(align(128))]
@@ -59,17 +60,21 @@ struct Sampled {
 }
 
 impl Adaptive {
-    pub fn new(capacity: usize) -> Self {
-        let shadows = (capacity >= LEAST_ENTRIES).then(|| {
-            Box::new(Sampled {
-                examined: Counter::new(0),
-                shadows: Mutex::new(Shadows::new(capacity)),
-            })
-        });
+    pub fn new() -> Self {
         Adaptive {
             chosen: Counter::new(0),
             shift: Counter::new(0),
-            shadows,
+            shadows: OnceLock::new(),
+        }
+    }
+
+    /// Allocates the shadows of a cache of this capacity, unless another thread has.
+    pub fn start(&self, capacity: usize) {
+        if capacity >= LEAST_ENTRIES {
+            let _ = self.shadows.set(Box::new(Sampled {
+                examined: Counter::new(0),
+                shadows: Mutex::new(Shadows::new(capacity)),
+            }));
         }
     }
 
@@ -80,7 +85,7 @@ impl Adaptive {
 
     #[inline]
     fn samples(&self, set: usize, shift: u64) -> bool {
-        self.shadows.is_some() && set & ((1 << shift) - 1) == 0
+        set & ((1 << shift) - 1) == 0 && self.shadows.get().is_some()
     }
 }
 
@@ -96,7 +101,7 @@ impl<K, V> Entries<K, V> {
 
     #[inline(never)]
     fn observe_sampled(&self, name: u64, resident: usize, shift: u64) {
-        let Some(sampled) = &self.adaptive().shadows else {
+        let Some(sampled) = self.adaptive().shadows.get() else {
             return;
         };
         // Before the shadows are locked, because the reference that is dropped here may be the last

@@ -48,7 +48,7 @@ use crate::protocol::removal::Cause;
 use crate::protocol::shadows::{LARGEST_SHARE, SETTINGS, Setting};
 use crate::protocol::shards::{LEAST_VALUES, Shards};
 use crate::protocol::table::{Membership, Place, Table, WAYS};
-use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, Ordering};
+use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, OnceLock, Ordering};
 use crate::time::clock::Tick;
 
 /// The length of one walk of the hand, in multiples of the sets that hold one value on average.
@@ -93,8 +93,10 @@ pub struct Queues {
     joined: AtomicU64,
     /// By the first shard of each queue.
     queues: Box<[Queue]>,
-    ghosts: Ghosts,
+    /// From the first eviction on, as the shadows of `adaptive`.
+    ghosts: OnceLock<Ghosts>,
     pub adaptive: Adaptive,
+    capacity: usize,
 }
 
 /// The queues of one shard.
@@ -111,14 +113,29 @@ struct Queue {
 
 impl Queues {
     pub fn new(capacity: usize, shards: Shards) -> Self {
-        Queues {
+        let queues = Queues {
             shards,
             joined: AtomicU64::new(shards.number().ilog2().into()),
             queues: (0..shards.number())
                 .map(|_| Queue::new(capacity.div_ceil(shards.number())))
                 .collect(),
-            ghosts: Ghosts::new(capacity),
-            adaptive: Adaptive::new(capacity),
+            ghosts: OnceLock::new(),
+            adaptive: Adaptive::new(),
+            capacity,
+        };
+        // A model does not see the order that a `OnceLock` makes.
+        if cfg!(all(loom, feature = "loom")) {
+            queues.prepare();
+        }
+        queues
+    }
+
+    /// Allocates what only eviction needs, so that a cache that never fills does without it. No
+    /// thread waits: if two come at once, each makes its own, and one of these is used.
+    fn prepare(&self) {
+        if self.ghosts.get().is_none() {
+            self.adaptive.start(self.capacity);
+            let _ = self.ghosts.set(Ghosts::new(self.capacity));
         }
     }
 
@@ -217,7 +234,8 @@ impl<K, V> Entries<K, V> {
             self.name_of(place, entry),
             self.values_in_all(&group, resident),
         );
-        if self.queues.ghosts.take(name, all, setting.ghosts) {
+        let ghosts = self.queues.ghosts.get();
+        if ghosts.is_some_and(|ghosts| ghosts.take(name, all, setting.ghosts)) {
             while let Some((entry, seen)) = self.value_of(token) {
                 if self.promote(place, &entry, seen) {
                     break;
@@ -276,6 +294,7 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
+        self.queues.prepare();
         let shards = self.queues.shards.number();
         // Once, so that a split on the way hides no queue.
         let joined = self.queues.joined.load(Ordering::Relaxed);
@@ -342,7 +361,9 @@ impl<K, V> Entries<K, V> {
             let name = self.name_of(token.place, &entry);
             if let Some(freed) = self.evict(token.place, entry, seen, now, drop_later) {
                 let all = self.values_in_all(group, resident);
-                self.queues.ghosts.add(name, all, setting.ghosts);
+                if let Some(ghosts) = self.queues.ghosts.get() {
+                    ghosts.add(name, all, setting.ghosts);
+                }
                 return Some(freed);
             }
         }

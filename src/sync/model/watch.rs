@@ -1,16 +1,16 @@
 //! The values of a slot and the guards that borrow them, as a model sees them.
 //!
-//! The models of the slot itself ([`explore_slots`]) take its steps apart. There a guard checks that
-//! its value is alive whenever it is read, counted or dropped, and each of these is a step that comes
-//! before or after the end of a write. A `Weak` keeps the memory of a freed value, so nothing reads
-//! memory that belongs to another one.
+//! The models of the slot itself ([`explore_slots`]) take its steps apart. There a guard checks
+//! that its value is alive whenever it is read, counted or dropped. To count or to drop is a step
+//! that comes before or after the end of a write. A `Weak` keeps the memory of a freed value, so
+//! nothing reads memory that belongs to another one.
 //!
 //! In all other models a load is one step, and they would be too large otherwise. It counts what it
 //! returns, and leaves no note:
 //!
-//! - It may read an older pointer, as `Acquire` allows. The slot keeps the values that were replaced
-//!   until the execution ends, so the load gets that value. The real slot returns no value that a
-//!   finished write has taken out, so these models are no weaker.
+//! - It may read an older pointer, as `Acquire` allows. The slot keeps the values that were
+//!   replaced until the execution ends, so the load gets that value. The real slot returns no value
+//!   that a finished write has taken out, so these models are no weaker.
 //! - A value that was taken back without a replacement (an undone reservation) is let go, so its
 //!   owner holds the only reference again, unless a thread has loaded it before. A load that reads
 //!   its pointer later gets the latest value.
