@@ -132,8 +132,8 @@
 //! - Of the keys that share one hash, at most 13 are resident.
 //! - A read never waits for another thread. An insert may wait, if the capacity is no larger than
 //!   the number of inserting threads and one of them stops between two steps.
-//! - [`build`](Builder::build) allocates 35 to 40 bytes for each entry of the
-//!   [`capacity`](Builder::capacity).
+//! - [`build`](Builder::build) allocates about 34 bytes for each entry of the
+//!   [`capacity`](Builder::capacity), and the first eviction 6 more.
 //! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond
 //!   its capacity, such a key may be loaded again.
 //! - A computation that hangs keeps its thread, because it cannot be interrupted. A spare thread
