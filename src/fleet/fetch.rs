@@ -20,11 +20,13 @@ use std::time::Duration;
 
 use super::lease::{Grant, Lease};
 use super::terms::restored;
-use super::version_index::WriteState;
+use super::version_index::{Installed, WriteState};
 use super::{Fleet, Underway};
 use crate::error::Error;
 use crate::load::job::Job;
+use crate::protocol::entry::Entry;
 use crate::protocol::publish::Published;
+use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::future::{or, yield_now};
@@ -32,7 +34,7 @@ use crate::sync::{Arc, Ordering, lock};
 use crate::time::clock::{Tick, ticks};
 
 /// Keys that one request reads from the store.
-const TOGETHER: usize = 64;
+pub(super) const TOGETHER: usize = 64;
 
 /// After this many answers the task yields, so that their readers run first.
 const IN_TURN: usize = 16;
@@ -46,6 +48,20 @@ struct Asking<K, V> {
 /// The job of a payload that may not be served, or may not replace a refresh. The epoch of the
 /// payload, if it has one, is the one that the store holds.
 type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
+
+/// A payload that may be served.
+pub(super) struct Found<V> {
+    value: V,
+    epoch: Epoch,
+    times: Times,
+    now: Tick,
+}
+
+impl<V> Found<V> {
+    pub(super) fn is_fresh(&self) -> bool {
+        self.now < self.times.fresh_until()
+    }
+}
 
 impl<K, V> Fleet<K, V>
 where
@@ -183,10 +199,8 @@ where
             origin: self.origin,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
         };
-        // The epoch that this process has; a placeholder has none.
-        let resident = (!job.is_cold())
-            .then(|| self.versions.installed(hash))
-            .flatten();
+        // The epoch that this process has or cannot read; a placeholder has none.
+        let resident = (!job.is_cold()).then(|| self.versions.seen(hash)).flatten();
         let mut seen = unusable.or(resident);
         loop {
             if !self.flushed(hash).await {
@@ -277,12 +291,35 @@ where
         payload: &[u8],
         time: Option<u64>,
     ) -> Option<Unusable<K, V>> {
+        match self.open(key, payload, time) {
+            // A stale value does not replace the one that the job refreshes.
+            Ok(found) if found.is_fresh() || job.is_cold() => {
+                self.make_resident(job, key.hash(), found);
+                None
+            }
+            Ok(found) => Some((job, Some(found.epoch))),
+            Err(epoch) => Some((job, epoch)),
+        }
+    }
+
+    /// Opens a payload; `time` is the store's. The error is the epoch of a payload that may not be
+    /// served, if it has one.
+    pub(super) fn open(
+        &self,
+        key: &StoreKey,
+        payload: &[u8],
+        time: Option<u64>,
+    ) -> Result<Found<V>, Option<Epoch>> {
         let hash = key.hash();
         let opened = match self.format.open(key, payload) {
             Ok(opened) => opened,
             Err(reason) => {
                 self.counters.payload_errors(reason);
-                return Some((job, envelope::epoch(payload)));
+                let epoch = envelope::epoch(payload);
+                if let Some(epoch) = epoch {
+                    self.versions.cannot_read(hash, epoch);
+                }
+                return Err(epoch);
             }
         };
         let Opened {
@@ -292,26 +329,41 @@ where
         } = opened;
         if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
             self.counters.outdated.add();
-            return Some((job, Some(epoch)));
+            return Err(Some(epoch));
         }
         let now = self.state.clock.now();
         let times = restored(&self.state.policy, &terms, age(epoch, time), now);
-        let fresh = now < times.fresh_until();
-        // Past the hard limit; or stale, while the job refreshes a resident value.
-        if now >= times.expires() || !(fresh || job.is_cold()) {
-            return Some((job, Some(epoch)));
+        // Past the hard limit.
+        if now >= times.expires() {
+            return Err(Some(epoch));
         }
-        match fresh {
+        Ok(Found {
+            value,
+            epoch,
+            times,
+            now,
+        })
+    }
+
+    /// Ends a job with a value of the store.
+    pub(super) fn make_resident(&self, job: Job<K, V>, hash: u128, found: Found<V>) {
+        match found.is_fresh() {
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
-        let (entry, published) = job.found(value, times, now)?;
-        // A notification of a later epoch may have come before this value was resident, and found
-        // nothing to remove.
-        if published == Published::Yes && !self.versions.install(hash, epoch) {
-            self.remove_entry(hash, &entry);
+        if let Some((entry, Published::Yes)) = job.found(found.value, found.times, found.now) {
+            self.installed(hash, found.epoch, &entry);
         }
-        None
+    }
+
+    /// Records that this entry is resident and has this epoch in the store. A notification of a
+    /// later epoch may have come before, and found nothing to remove or to replace.
+    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &Arc<Entry<K, V>>) {
+        match self.versions.install(hash, epoch) {
+            Installed::Latest => {}
+            Installed::Outdated => self.look_for_newer(hash),
+            Installed::Removed => self.remove_entry(hash, entry),
+        }
     }
 
     fn distrusts(&self, epoch: Epoch) -> bool {

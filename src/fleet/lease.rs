@@ -172,11 +172,7 @@ where
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
                     fleet.counters.published.add();
-                    // A notification of a later epoch may have come before the index knew that this
-                    // value is resident.
-                    if !fleet.versions.install(key.hash(), epoch) {
-                        fleet.remove_entry(key.hash(), &entry);
-                    }
+                    fleet.installed(key.hash(), epoch, &entry);
                 }
                 // The value came after the deadline, when the lease had been given back. The store
                 // refuses it even if nothing happened to the key. It stays in this process unless

@@ -15,7 +15,7 @@ use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
-use crate::protocol::flight::Made;
+use crate::protocol::flight::{Flight, Made};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::sync::Arc;
@@ -183,6 +183,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     pub(crate) fn is_wanted(&self) -> bool {
         self.claim.is_wanted()
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight<K, V>> {
+        self.claim.flight()
     }
 
     pub(crate) fn interest(&self) -> Interest<K, V> {

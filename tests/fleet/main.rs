@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod loads;
+mod messages;
 mod race;
 mod support;
 mod together;

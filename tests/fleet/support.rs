@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 pub use dev_support::until;
-use everfresh::store::{ChaosStore, MemoryStore, Store};
+use everfresh::store::{ChaosStore, Format, MemoryStore, Namespace, Postcard, Store};
 use everfresh::{Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
 
@@ -90,9 +90,26 @@ impl Fleet {
         set: impl FnOnce(SecondLevel<u64, u64>, T) -> SecondLevel<u64, u64>,
         to: T,
     ) -> Process {
-        let memory: Arc<dyn Store> = self.memory.clone();
-        let chaos = Arc::new(ChaosStore::new(memory));
+        let chaos = self.chaos();
         let level = set(SecondLevel::new(chaos.clone(), "test:v1").unwrap(), to);
+        self.process_at(chaos, level)
+    }
+
+    /// A process whose values have this schema, so that no process with another one reads them.
+    pub fn process_of_schema(&self, schema: u32) -> Process {
+        let chaos = self.chaos();
+        let format = Format::new(Postcard).schema(schema);
+        let namespace = Namespace::new("test:v1").unwrap();
+        let level = SecondLevel::with(chaos.clone(), namespace, format, Postcard);
+        self.process_at(chaos, level)
+    }
+
+    fn chaos(&self) -> Arc<ChaosStore> {
+        let memory: Arc<dyn Store> = self.memory.clone();
+        Arc::new(ChaosStore::new(memory))
+    }
+
+    fn process_at(&self, chaos: Arc<ChaosStore>, level: SecondLevel<u64, u64>) -> Process {
         let origin = self.origin.clone();
         let cache = Cache::builder()
             .capacity(1_000)
