@@ -212,6 +212,8 @@ where
             // Listen before asking, so that no change after the answer is missed.
             let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
+            // Before the grant, so that a change after it is told, or is in a later gap.
+            let gaps = self.store.gaps();
             let ask = Acquire {
                 seen,
                 token,
@@ -233,6 +235,7 @@ where
                     let grant = Grant {
                         token,
                         base,
+                        gaps,
                         replaces: seen == Some(base),
                     };
                     let lease = Lease::granted(&self, key, grant, job.interest());

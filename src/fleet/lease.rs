@@ -26,6 +26,8 @@ pub(super) struct Lease<K, V> {
 pub(super) struct Grant {
     pub(super) token: Token,
     pub(super) base: Epoch,
+    /// The gaps of the store before the grant.
+    pub(super) gaps: u64,
     /// Whether the store holds a payload that the result will replace.
     pub(super) replaces: bool,
 }
@@ -137,13 +139,37 @@ where
     }
 }
 
+impl<K, V> Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The store refused a result. It leaves this process, because a set or an invalidation may
+    /// have come after the load had begun.
+    ///
+    /// It stays if there was none. Then its lease was lost: it was evicted, or it ended while this
+    /// process did not run, or the load was `late` and had given it back. The store cannot tell
+    /// this from an invalidation, but the messages can.
+    fn refused(&self, hash: u128, grant: Grant, late: bool, entry: &Arc<Entry<K, V>>) {
+        let told = self.store.tells_everything() && self.store.gaps() == grant.gaps;
+        if (told || late) && self.versions.keep(hash, grant.base) {
+            self.counters.not_stored.add();
+            // Another process may have published over the lost lease.
+            return self.look_for_newer(hash);
+        }
+        trace::refused(&self.state.name);
+        self.counters.refused.add();
+        self.remove_entry(hash, entry);
+    }
+}
+
 impl<K, V> Leased<K, V> for Lease<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The callers have the value already. If the store refuses it, the value is out of date, and
-    /// is removed from this process too.
+    /// The callers have the value already. If the store refuses it, the value leaves this process
+    /// too, unless it is known to be good.
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published) {
         if published == Published::TakenOver {
             return;
@@ -167,25 +193,17 @@ where
             payload,
             ttl: ttl(&terms),
         };
-        let Grant { token, base, .. } = self.grant;
+        let grant = self.grant;
         self.fleet.in_background(async move {
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
                     fleet.counters.published.add();
                     fleet.installed(key.hash(), epoch, &entry);
                 }
-                // The value came after the deadline, when the lease had been given back. The store
-                // refuses it even if nothing happened to the key. It stays in this process unless
-                // something later is known.
-                Ok(Stored::Refused) if late && fleet.versions.accepts(key.hash(), base) => {}
-                Ok(Stored::Refused) => {
-                    trace::refused(&fleet.state.name);
-                    fleet.counters.refused.add();
-                    fleet.remove_entry(key.hash(), &entry);
-                }
+                Ok(Stored::Refused) => fleet.refused(key.hash(), grant, late, &entry),
                 Err(_) => {
                     fleet.counters.not_stored.add();
-                    let _ = fleet.store.release(&key, token, None).await;
+                    let _ = fleet.store.release(&key, grant.token, None).await;
                 }
             }
         });

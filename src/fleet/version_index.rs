@@ -272,6 +272,20 @@ impl<K: Clone> VersionIndex<K> {
         installed.unwrap_or(Installed::Latest)
     }
 
+    /// Records that a value which was loaded over this base, and is not in the store, stays
+    /// resident. Returns false if a set or an invalidation came later, or a write is pending.
+    pub(super) fn keep(&self, hash: u128, base: Epoch) -> bool {
+        let kept = self.with(hash, |known| {
+            let good = known.pending.is_none() && known.removed <= Some(base);
+            if good {
+                // After a gap the value is compared with the store by this epoch.
+                known.installed = known.installed.max(Some(base));
+            }
+            good
+        });
+        kept.unwrap_or(true)
+    }
+
     /// Records a write over a pending one. Returns its number, and whether no task flushes the
     /// writes of this key yet.
     pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {

@@ -141,8 +141,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a value that was loaded under a lease, unless another change came first.
     ///
-    /// [`Stored::Refused`] means that the value is out of date, so its loader must not keep it
-    /// either. Either way the lease of this attempt ends.
+    /// [`Stored::Refused`] means that the value may be out of date. The caller keeps it only if
+    /// [`tells_everything`](Self::tells_everything) and no later set or removal is known. Either
+    /// way the lease of this attempt ends.
     fn publish<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -197,6 +198,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// A payload that was read before a gap may be out of date although no listener was notified.
     fn gaps(&self) -> u64;
+
+    /// Whether the listeners of this process are told every change of every process, or that there
+    /// was a [gap](Self::gaps). Default: false.
+    ///
+    /// A publication is also refused if its lease was lost and nothing is stored. If every change
+    /// is told and no later one is known, the value is good, and the process that loaded it keeps
+    /// it.
+    fn tells_everything(&self) -> bool {
+        false
+    }
 
     /// Whether the store can be used now.
     fn state(&self) -> StoreState;

@@ -4,6 +4,7 @@
 mod loads;
 mod messages;
 mod race;
+mod refusals;
 mod support;
 mod together;
 mod trouble;

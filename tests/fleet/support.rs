@@ -5,9 +5,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 pub use dev_support::until;
-use everfresh::store::{ChaosStore, Format, MemoryStore, Namespace, Postcard, Store};
+use everfresh::store::{
+    ChaosStore, Codec, Format, MemoryStore, Namespace, Postcard, Store, StoreKey,
+};
 use everfresh::{Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
+
+/// The namespace of all processes.
+const NAMESPACE: &str = "test:v1";
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);
@@ -81,6 +86,15 @@ impl Fleet {
         }
     }
 
+    /// Another fleet at the same store, with an origin of its own.
+    pub fn beside(&self) -> Self {
+        Fleet {
+            clock: self.clock.clone(),
+            memory: self.memory.clone(),
+            origin: Origin::default(),
+        }
+    }
+
     pub fn process(&self) -> Process {
         self.process_with(SecondLevel::lease, Duration::from_secs(3))
     }
@@ -91,7 +105,7 @@ impl Fleet {
         to: T,
     ) -> Process {
         let chaos = self.chaos();
-        let level = set(SecondLevel::new(chaos.clone(), "test:v1").unwrap(), to);
+        let level = set(SecondLevel::new(chaos.clone(), NAMESPACE).unwrap(), to);
         self.process_at(chaos, level)
     }
 
@@ -99,7 +113,7 @@ impl Fleet {
     pub fn process_of_schema(&self, schema: u32) -> Process {
         let chaos = self.chaos();
         let format = Format::new(Postcard).schema(schema);
-        let namespace = Namespace::new("test:v1").unwrap();
+        let namespace = Namespace::new(NAMESPACE).unwrap();
         let level = SecondLevel::with(chaos.clone(), namespace, format, Postcard);
         self.process_at(chaos, level)
     }
@@ -124,6 +138,13 @@ impl Fleet {
             .unwrap();
         Process { cache, chaos }
     }
+}
+
+/// The store's name of a key.
+pub fn name(key: u64) -> StoreKey {
+    let mut encoded = Vec::new();
+    Postcard.encode(&key, &mut encoded).unwrap();
+    StoreKey::new(&Namespace::new(NAMESPACE).unwrap(), &encoded)
 }
 
 impl Process {

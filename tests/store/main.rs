@@ -13,4 +13,5 @@ mod memory;
 mod names;
 mod protocol;
 mod records;
+mod refusals;
 mod wrong;

@@ -264,6 +264,12 @@ impl Store for RedisStore {
         self.shared.gaps()
     }
 
+    /// The change messages of a key arrive on the connection on which its lease is asked for and
+    /// its results are sent, so a refusal comes after the message of its cause.
+    fn tells_everything(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> StoreState {
         self.shared.state()
     }
