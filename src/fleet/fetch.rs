@@ -9,7 +9,7 @@
 //! | no payload, or one that cannot be read | asks for the lease |
 //! | the lease granted | loads, publishes, notifies the fleet |
 //! | the lease held by another process | waits for the change, at most until the lease ends |
-//! | a fleet that cools down | fails like a load, or leaves the stale value in place |
+//! | a cool-down that names this process | fails like a load, or leaves the stale value in place |
 //! | no store | loads without a lease (P7) |
 //!
 //! A reader of a stale value never waits for any of this.
@@ -380,13 +380,13 @@ fn age(epoch: Epoch, time: Option<u64>) -> Tick {
     now.saturating_sub(epoch.micros()).saturating_mul(1_000)
 }
 
-/// Another process of the fleet tried to load the key and failed.
+/// Loads of the key failed a moment ago, in this process or in many others.
 #[derive(Debug)]
 struct FleetCools;
 
 impl std::fmt::Display for FleetCools {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("another process failed to load this key a moment ago; it is tried again soon")
+        f.write_str("loads of this key failed a moment ago; it is tried again soon")
     }
 }
 

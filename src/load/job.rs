@@ -252,8 +252,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         published
     }
 
-    /// Ends the job untried, because another process failed. The backoff is that of a failure, but
-    /// no failure is counted.
+    /// Ends the job untried, because loads of its key failed a moment ago. The backoff is that of a
+    /// failure, but no failure is counted.
     pub(crate) fn cool(mut self, error: Error, rest: Tick) {
         let state = &*self.state;
         let (claim, now) = (self.claim.take(), state.clock.now());

@@ -160,8 +160,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Gives a lease back without a result; false if it no longer belonged to this token.
     ///
-    /// With `cool_down` no caller is granted the lease for that time, so that a fleet does not
-    /// overload an origin that fails.
+    /// With `cool_down` the load failed. The [`origin`](Token::origin) of the token is granted no
+    /// lease of this key for that time. Other origins may try at once, each once: one that fails
+    /// too is named beside those that failed before. A publication, a `set` and an `invalidate` end
+    /// the cool-down. Once 16 origins have failed, none is granted the lease until the cool-down
+    /// ends.
     fn release<'a>(
         &'a self,
         key: &'a StoreKey,

@@ -6,6 +6,7 @@
 
 mod chaos;
 mod codecs;
+mod cool_downs;
 mod envelopes;
 mod golden;
 mod hostile;
