@@ -51,6 +51,9 @@ where
                 self.follow(change);
             }
         }
+        if change.kind == ChangeKind::NotStored {
+            self.versions.add_not_stored(change.hash);
+        }
         // A job that waits for the lease tries again.
         self.versions.notify(change.hash);
     }
@@ -90,7 +93,7 @@ where
                 self.state.negative.forget(&key);
                 self.look_for_newer(change.hash);
             }
-            ChangeKind::Released => {}
+            ChangeKind::Released | ChangeKind::NotStored => {}
         }
     }
 
@@ -258,8 +261,10 @@ where
             let is_done = match stored {
                 Some((epoch, payload)) => {
                     self.versions.raise(name.hash(), epoch, false);
-                    !self.versions.is_outdated(name.hash())
-                        || self.take_over(name, key, *set, &payload, time)
+                    !self.versions.is_outdated(name.hash()) || {
+                        self.state.negative.forget(key);
+                        self.take_over(name, key, *set, &payload, time)
+                    }
                 }
                 None => false,
             };

@@ -9,6 +9,8 @@
 //! | no payload, or one that cannot be read | asks for the lease |
 //! | the lease granted | loads, publishes, notifies the fleet |
 //! | the lease held by another process | waits for the change, at most until the lease ends |
+//! | a result that the other process could not store | loads without a lease |
+//! | the answer that the origin has no value | remembers it for its time |
 //! | a cool-down that names this process | fails like a load, or leaves the stale value in place |
 //! | no store | loads without a lease (P7) |
 //!
@@ -49,9 +51,9 @@ struct Asking<K, V> {
 /// payload, if it has one, is the one that the store holds.
 type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
 
-/// A payload that may be served.
+/// A payload that may be served. It has no value if the origin has none.
 pub(super) struct Found<V> {
-    value: V,
+    value: Option<V>,
     epoch: Epoch,
     times: Times,
     now: Tick,
@@ -212,6 +214,7 @@ where
             // Listen before asking, so that no change after the answer is missed.
             let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
+            let not_stored = self.versions.not_stored(hash);
             // Before the grant, so that a change after it is told, or is in a later gap.
             let gaps = self.store.gaps();
             let ask = Acquire {
@@ -232,12 +235,7 @@ where
                 }
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
-                    let grant = Grant {
-                        token,
-                        base,
-                        gaps,
-                        replaces: seen == Some(base),
-                    };
+                    let grant = Grant { token, base, gaps };
                     let lease = Lease::granted(&self, key, grant, job.interest());
                     return (self.load)(job.under(Box::new(lease)));
                 }
@@ -247,6 +245,10 @@ where
                     match changed {
                         Some(changed) => or(changed, ends).await,
                         None => ends.await,
+                    }
+                    if self.versions.not_stored(hash) != not_stored {
+                        // Not one after the other, because no result of this key can be shared.
+                        return self.unleased(job);
                     }
                 }
                 Ok(Acquired::Cooling { left }) => {
@@ -314,7 +316,7 @@ where
         time: Option<u64>,
     ) -> Result<Found<V>, Option<Epoch>> {
         let hash = key.hash();
-        let opened = match self.format.open(key, payload) {
+        let opened = match self.format.open_answer(key, payload) {
             Ok(opened) => opened,
             Err(reason) => {
                 self.counters.payload_errors(reason);
@@ -336,8 +338,10 @@ where
         }
         let now = self.state.clock.now();
         let times = restored(&self.state.policy, &terms, age(epoch, time), now);
+        // This process has taken the answer over, and forgot it because a caller wants another.
+        let is_known = value.is_none() && self.versions.installed(hash) == Some(epoch);
         // Past the hard limit.
-        if now >= times.expires() {
+        if is_known || now >= times.expires() {
             return Err(Some(epoch));
         }
         Ok(Found {
@@ -354,8 +358,20 @@ where
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
-        if let Some((entry, Published::Yes)) = job.found(found.value, found.times, found.now) {
+        let Some(value) = found.value else {
+            return self.found_nothing(job, hash, found.epoch, &found.times, found.now);
+        };
+        if let Some((entry, Published::Yes)) = job.found(value, found.times, found.now) {
             self.installed(hash, found.epoch, &entry);
+        }
+    }
+
+    /// Ends a job because another process found no value.
+    fn found_nothing(&self, job: Job<K, V>, hash: u128, epoch: Epoch, times: &Times, now: Tick) {
+        let entry = job.found_nothing(times.fresh_until().saturating_sub(now), now);
+        // The negative entry may be older than a change of which this process was told meanwhile.
+        if self.versions.install(hash, epoch) != Installed::Latest {
+            self.state.negative.forget(&entry.key);
         }
     }
 

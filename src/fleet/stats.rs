@@ -66,7 +66,8 @@ counters! {
     leases_lost,
     /// Renewals of leases.
     leases_renewed,
-    /// Loads without a lease, because the store could not be reached.
+    /// Loads without a lease: the store could not be reached, or another process could not store
+    /// its result of the key.
     unleased,
     /// Results that were stored.
     published,

@@ -59,6 +59,8 @@ pub(super) struct Tracked<K> {
     given_up: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
+    /// How many loads ended whose results could not be stored.
+    not_stored: u64,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
@@ -159,6 +161,7 @@ impl<K: Clone> VersionIndex<K> {
                     pending: None,
                     given_up: None,
                     writes: 0,
+                    not_stored: 0,
                     event: None,
                 });
                 true
@@ -224,6 +227,16 @@ impl<K: Clone> VersionIndex<K> {
     pub(super) fn seen(&self, hash: u128) -> Option<Epoch> {
         self.with(hash, |known| known.installed.max(known.unreadable))
             .flatten()
+    }
+
+    /// Counts a load of another process whose result could not be stored.
+    pub(super) fn add_not_stored(&self, hash: u128) {
+        self.with(hash, |known| known.not_stored += 1);
+    }
+
+    /// How many loads ended whose results could not be stored.
+    pub(super) fn not_stored(&self, hash: u128) -> u64 {
+        self.with(hash, |known| known.not_stored).unwrap_or(0)
     }
 
     /// Whether another process made a later value, which this process has not seen.

@@ -37,8 +37,8 @@ pub(crate) trait Leased<K, V>: Send + Sync {
     fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
-    /// The loader says that the key has no value.
-    fn not_found(self: Box<Self>);
+    /// The loader says that the key has no value, which counts for so long.
+    fn not_found(self: Box<Self>, lasts: Tick);
     /// Gives the lease back at the deadline, while the loader runs.
     fn at_deadline(&self) -> Arc<dyn GiveBack>;
 }
@@ -210,6 +210,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 None
             }
         }
+    }
+
+    /// Ends the job because another process found no value `now`, which counts for so long.
+    /// Returns the entry that it removed.
+    pub(crate) fn found_nothing(mut self, lasts: Tick, now: Tick) -> Arc<Entry<K, V>> {
+        let (answer, error) = (Answer::NotFound, Error::not_found());
+        let claim = self.claim.take();
+        let entry = claim.entry().clone();
+        self.state.remember(claim, answer, error, now, lasts, 0);
+        entry
     }
 
     /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load

@@ -160,11 +160,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Gives a lease back without a result; false if it no longer belonged to this token.
     ///
-    /// With `cool_down` the load failed. The [`origin`](Token::origin) of the token is granted no
-    /// lease of this key for that time. Other origins may try at once, each once: one that fails
-    /// too is named beside those that failed before. A publication, a `set` and an `invalidate` end
-    /// the cool-down. Once 16 origins have failed, none is granted the lease until the cool-down
-    /// ends.
+    /// With a `cool_down` of zero the load ended, and its result cannot be stored. Listeners get
+    /// the change [`ChangeKind::NotStored`], because callers need not wait for the result.
+    ///
+    /// With a longer `cool_down` the load failed. The [`origin`](Token::origin) of the token is
+    /// granted no lease of this key for that time. Other origins may try at once, each once: one
+    /// that fails too is named beside those that failed before. A publication, a `set` and an
+    /// `invalidate` end the cool-down. Once 16 origins have failed, none is granted the lease until
+    /// the cool-down ends.
     fn release<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -293,6 +296,16 @@ pub struct Change {
     pub origin: Origin,
 }
 
+impl ChangeKind {
+    /// The change when a lease is given back; see [`Store::release`].
+    pub(crate) fn released(cool_down: Option<Duration>) -> Self {
+        match cool_down {
+            Some(Duration::ZERO) => ChangeKind::NotStored,
+            _ => ChangeKind::Released,
+        }
+    }
+}
+
 /// The kind of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -305,4 +318,7 @@ pub enum ChangeKind {
     Invalidated,
     /// A lease was given back without a result: callers that wait for it may try.
     Released,
+    /// A load ended, and its result could not be stored: callers that wait for it load for
+    /// themselves.
+    NotStored,
 }

@@ -128,15 +128,15 @@ impl<'a> Step<'a> {
         let mut failed = lease.map_or(Vec::new(), |lease| lease.failed);
         failed.retain(|origin| *origin != token.origin);
         failed.push(token.origin);
-        self.record
-            .set_lease(cool_down.map(|cool_down| RecordLease {
-                holder: None,
-                failed,
-                base: None,
-                until: self.after(cool_down),
-            }));
+        let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
+        self.record.set_lease(cooling.map(|cool_down| RecordLease {
+            holder: None,
+            failed,
+            base: None,
+            until: self.after(cool_down),
+        }));
         self.record.changed = true;
-        self.changed(ChangeKind::Released, None, token.origin);
+        self.changed(ChangeKind::released(cool_down), None, token.origin);
         true
     }
 

@@ -3,6 +3,7 @@
 
 mod loads;
 mod messages;
+mod not_shared;
 mod race;
 mod refusals;
 mod support;
