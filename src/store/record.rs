@@ -227,9 +227,8 @@ mod tests {
         };
         let read = Record::from_bytes(cooling.to_bytes());
         assert!(read.payload.is_none());
-        let lease = read.lease.unwrap();
-        assert!(lease.holder.is_none());
-        assert_eq!(lease.failed, [Origin(3)]);
+        let names = |lease: RecordLease| lease.holder.is_none() && lease.names(Origin(3));
+        assert!(read.lease.is_some_and(names));
     }
 
     #[test]
