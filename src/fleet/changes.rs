@@ -14,7 +14,7 @@ use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::store::envelope;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass};
-use crate::sync::{Arc, Held};
+use crate::sync::{Arc, Held, StrongArc};
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
 const COMPARED: usize = 64;
@@ -81,7 +81,7 @@ where
     }
 
     /// Takes over a value that another process refreshed. The resident value is served until then.
-    fn catch_up(&self, set: usize, key: &K, reason: LoadReason) -> Option<Arc<Flight<K, V>>> {
+    fn catch_up(&self, set: usize, key: &K, reason: LoadReason) -> Option<StrongArc<Flight<K, V>>> {
         let entries = self.entries.upgrade()?;
         let (place, entry) = entries.find_in(set, key)?;
         if entry.is_loading() {

@@ -10,7 +10,7 @@ use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
 use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
-use crate::sync::{Arc, AtomicU8, Ordering};
+use crate::sync::{Arc, AtomicU8, Ordering, StrongArc};
 use crate::time::clock::ticks;
 
 /// The lease of one job, which loads for the fleet. Unless it ended before, dropping it gives it
@@ -144,12 +144,12 @@ where
 {
     /// The callers have the value already. If the store refuses it, the value is out of date, and
     /// is removed from this process too.
-    fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published) {
+    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published) {
         if published == Published::TakenOver {
             return;
         }
         let Some(value) = entry.value() else { return };
-        let terms = terms(&entry.times);
+        let terms = terms(entry.times());
         let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
             Ok(payload) => payload,
             Err(reason) => {
