@@ -169,7 +169,7 @@ where
         count_fresh: impl FnOnce(),
         late: impl FnOnce() -> Option<Condition>,
     ) -> Option<Source> {
-        let source = match now < entry.times().early_from() {
+        let source = match entry.early_from().is_after(now) {
             true => {
                 count_fresh();
                 Source::Fresh
@@ -180,8 +180,8 @@ where
         Some(source)
     }
 
-    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be
-    /// done first.
+    /// How an entry is served that may be past its `early_from`, and counts it; `None` if something
+    /// has to be done first.
     #[inline(always)]
     fn fast_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let draw = |times: &Times| self.state.policy.draw_early(times, now);
@@ -214,11 +214,12 @@ where
             return None;
         }
         // Between the two stale windows `get` would wait for a refresh, and this call does not.
-        let known = entries::condition(entry.times(), entry.claim_word.state(), now);
+        let known = entries::condition(&entry.times(), entry.claim_word.state(), now);
         Some(known.unwrap_or(Condition::Stale))
     }
 
-    /// How an entry past its `early_from` is served by a read that never loads, and counts it.
+    /// How an entry that may be past its `early_from` is served by a read that never loads, and
+    /// counts it.
     #[inline(never)]
     fn late_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let condition = self.peek_state(entry, now)?;

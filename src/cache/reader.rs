@@ -377,12 +377,12 @@ impl<'a, K, V> ValueRef<'a, K, V> {
 
     /// Whether the value was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        Freshness::of(self.entry.times(), self.stamp.read_at())
+        Freshness::of(&self.entry.times(), self.stamp.read_at())
     }
 
     /// How much longer the value stays fresh, counted from the read; zero for a stale value.
     pub fn fresh_remaining(&self) -> Duration {
-        fresh_remaining(self.entry.times(), self.stamp.read_at())
+        fresh_remaining(&self.entry.times(), self.stamp.read_at())
     }
 
     /// The age of the value when it was read, counted from the end of its load.

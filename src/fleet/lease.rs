@@ -149,7 +149,7 @@ where
             return;
         }
         let Some(value) = entry.value() else { return };
-        let terms = terms(entry.times());
+        let terms = terms(&entry.times());
         let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
             Ok(payload) => payload,
             Err(reason) => {

@@ -8,24 +8,27 @@ use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
-use crate::protocol::times::Times;
+use crate::protocol::times::{EarlyFrom, OtherTimes, Times};
 use crate::protocol::uses::Uses;
 use crate::sync::{AtomicU8, CountedSlot, Ordering, StrongArc};
 use crate::time::clock::Tick;
 
 /// Laid out by hand: what a hit reads (the key, the head, a small value) is adjacent, in one cache
-/// line for most addresses, and there is no padding before the value.
+/// line for most addresses, and there is no padding before a value.
 #[repr(C)]
 pub struct Entry<K, V> {
     pub key: K,
     content: Content<V>,
+    others: OtherTimes,
+    weight: Weight,
+    generation: AtomicU8,
     pub claim_word: ClaimWord,
     /// The attempt to replace this entry: under way, last failed, or closed (see `flight`).
     pub flight: CountedSlot<Flight<K, V>>,
 }
 
 /// The compiler puts the discriminant before the head, because both are made of single bytes.
-/// Together they take 32, so a value follows without padding.
+/// Together they take eight, so a value follows without padding.
 enum Content<V> {
     /// A placeholder or a tombstone.
     Nothing(Head),
@@ -33,10 +36,8 @@ enum Content<V> {
 }
 
 struct Head {
-    times: Times,
     uses: AtomicU8,
-    generation: AtomicU8,
-    weight: Weight,
+    early_from: EarlyFrom,
 }
 
 #[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
@@ -46,23 +47,11 @@ const _: () = assert!(
 );
 
 impl Head {
-    fn new(times: Times, state: EvictionState) -> Self {
+    fn new(uses: u8, early_from: EarlyFrom) -> Self {
         Head {
-            times,
-            uses: AtomicU8::new(Uses::seen(state.uses).word()),
-            generation: AtomicU8::new(state.generation),
-            weight: state.weight,
+            uses: AtomicU8::new(Uses::seen(uses).word()),
+            early_from,
         }
-    }
-
-    /// The head of an entry without a value.
-    fn without_value(generation: Generation) -> Self {
-        let state = EvictionState {
-            uses: 0,
-            generation,
-            weight: Weight::ZERO,
-        };
-        Self::new(Times::placeholder(), state)
     }
 }
 
@@ -81,13 +70,17 @@ impl<K, V> Entry<K, V> {
 
     /// The entry of a value that was just made; `value` has one.
     pub fn made(key: K, value: Option<V>, times: Times, eviction_state: EvictionState) -> Self {
-        let head = Head::new(times, eviction_state);
+        let (early_from, others) = times.split();
+        let head = Head::new(eviction_state.uses, early_from);
         Entry {
             key,
             content: match value {
                 Some(value) => Content::Value(head, value),
                 None => Content::Nothing(head),
             },
+            others,
+            weight: eviction_state.weight,
+            generation: AtomicU8::new(eviction_state.generation),
             claim_word: ClaimWord::idle(),
             flight: CountedSlot::new(None),
         }
@@ -104,10 +97,14 @@ impl<K, V> Entry<K, V> {
     ) -> (StrongArc<Self>, ClaimToken, StrongArc<Flight<K, V>>) {
         let (claim_word, token) = ClaimWord::claimed(now, timeout, failures);
         let flight = Flight::start(token);
+        let (early_from, others) = Times::placeholder().split();
         // In the call, because an entry may be large and would be copied on the stack.
         let entry = StrongArc::new(Entry {
             key,
-            content: Content::Nothing(Head::without_value(generation)),
+            content: Content::Nothing(Head::new(0, early_from)),
+            others,
+            weight: Weight::ZERO,
+            generation: AtomicU8::new(generation),
             claim_word,
             flight: CountedSlot::new(Some(flight.clone())),
         });
@@ -117,9 +114,13 @@ impl<K, V> Entry<K, V> {
     /// The tombstone of a value that leaves without a successor. It replaces that value for a
     /// moment; `flight` says why. No caller can claim it.
     pub fn tombstone(key: K, flight: StrongArc<Flight<K, V>>) -> Self {
+        let (early_from, others) = Times::placeholder().split();
         Entry {
             key,
-            content: Content::Nothing(Head::without_value(0)),
+            content: Content::Nothing(Head::new(0, early_from)),
+            others,
+            weight: Weight::ZERO,
+            generation: AtomicU8::new(0),
             claim_word: ClaimWord::spent(),
             flight: CountedSlot::new(Some(flight)),
         }
@@ -132,13 +133,19 @@ impl<K, V> Entry<K, V> {
         }
     }
 
+    /// From here on a hit needs more than this.
     #[inline(always)]
-    pub fn times(&self) -> &Times {
-        &self.head().times
+    pub fn early_from(&self) -> EarlyFrom {
+        self.head().early_from
+    }
+
+    #[inline]
+    pub fn times(&self) -> Times {
+        Times::of_parts(self.early_from(), self.others)
     }
 
     pub fn weight(&self) -> Weight {
-        self.head().weight
+        self.weight
     }
 
     /// The eviction state with which a successor starts; its weight is its own.
@@ -156,13 +163,11 @@ impl<K, V> Entry<K, V> {
     /// reserved does not ask for it.
     pub fn succeed(&self, old: &Self) {
         self.set_uses(old.uses());
-        self.head()
-            .generation
-            .store(old.generation(), Ordering::Relaxed);
+        self.generation.store(old.generation(), Ordering::Relaxed);
     }
 
     pub fn generation(&self) -> Generation {
-        self.head().generation.load(Ordering::Relaxed)
+        self.generation.load(Ordering::Relaxed)
     }
 
     #[inline]

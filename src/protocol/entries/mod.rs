@@ -156,8 +156,8 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.missing(hash, |other| other.key == *key)
     }
 
-    /// How an entry past its `early_from` is served, if that needs no claim: either no claim is
-    /// available now, or the entry is fresh and the X-Fetch draw says no. Writes nothing.
+    /// How an entry is served, if that needs no claim: either no claim is available now, or the entry
+    /// is fresh and an X-Fetch draw, from `early_from` on, says no. Writes nothing.
     #[inline(always)]
     pub fn fast_state(
         &self,
@@ -166,10 +166,12 @@ impl<K: Eq, V> Entries<K, V> {
         draw: impl FnOnce(&Times) -> bool,
     ) -> Option<Condition> {
         let claim = entry.claim_word.state();
-        let condition = condition(entry.times(), claim, now)?;
+        let times = entry.times();
+        let condition = condition(&times, claim, now)?;
+        let early = || now >= times.early_from() && draw(&times);
         // The claim word is read first, because most hits in these windows come while a refresh is
         // running.
-        let served = !claim.is_free(now) || (condition == Condition::Fresh && !draw(entry.times()));
+        let served = !claim.is_free(now) || (condition == Condition::Fresh && !early());
         served.then_some(condition)
     }
 
@@ -181,7 +183,7 @@ impl<K: Eq, V> Entries<K, V> {
         entry: Held<Entry<K, V>>,
         now: Tick,
     ) -> Read<K, V> {
-        let Some(condition) = condition(entry.times(), entry.claim_word.state(), now) else {
+        let Some(condition) = condition(&entry.times(), entry.claim_word.state(), now) else {
             let fallback = entry.is_servable(now);
             return self.load_or_join(place, entry, now, fallback);
         };

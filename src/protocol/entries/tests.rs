@@ -53,8 +53,8 @@ fn a_placeholder_is_served_in_no_condition() {
     let (claim_word, _) = ClaimWord::claimed(0, 1_000, 0);
     let (entry, ..) = Entry::<u64, u64>::loading(1, 0, 0, 0, 1_000);
     let claim = claim_word.state();
-    assert_eq!(super::condition(entry.times(), claim, 0), None);
-    assert_eq!(super::condition(entry.times(), claim, u64::MAX), None);
+    assert_eq!(super::condition(&entry.times(), claim, 0), None);
+    assert_eq!(super::condition(&entry.times(), claim, u64::MAX), None);
 }
 
 /// A write of a slot that held something looks at the lanes, or with `arc_swap` at all threads.
