@@ -156,8 +156,8 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.missing(hash, |other| other.key == *key)
     }
 
-    /// How an entry is served, if that needs no claim: either no claim is available now, or the entry
-    /// is fresh and an X-Fetch draw, from `early_from` on, says no. Writes nothing.
+    /// How an entry is served, if that needs no claim: either no claim is available now, or the
+    /// entry is fresh and an X-Fetch draw, from `early_from` on, says no. Writes nothing.
     #[inline(always)]
     pub fn fast_state(
         &self,
