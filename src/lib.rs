@@ -4,7 +4,7 @@
 //!   callers go on reading it. Hot values are refreshed shortly before they are stale (X-Fetch).
 //!   Callers of a missing key share one load. With Redis, a whole fleet of processes shares loads
 //!   and refreshes.
-//! - It costs about 100 bytes for each entry beyond key and value, and a loader that is given to
+//! - It costs about 90 bytes for each entry beyond key and value, and a loader that is given to
 //!   the cache once and sees only the key.
 //! - It forbids iteration, a loader passed with each read, and serving a value past its hard limit.
 //!
@@ -87,7 +87,7 @@
 //!   fresh for 60 s, 3.3 cores.
 //! - [`stale_for`](Builder::stale_for): how much older a value may become while its refresh runs or
 //!   fails. Set it longer than the slowest load plus the longest outage that you want to survive.
-//! - [`capacity`](Builder::capacity): about 100 bytes for each value beyond keys and values.
+//! - [`capacity`](Builder::capacity): about 90 bytes for each value beyond keys and values.
 //! - [`beta`](Builder::beta): leave it at 1.
 //!
 //! [`docs::choosing`] has the formulas and examples.
