@@ -27,7 +27,7 @@ use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::store::envelope;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreKey};
-use crate::sync::{Arc, Held};
+use crate::sync::{Arc, Held, StrongArc};
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
 const COMPARED: usize = 64;
@@ -165,7 +165,7 @@ where
         let fresh_until = || {
             let entries = self.entries.upgrade()?;
             let (_, entry) = entries.find_in(set, key)?;
-            Some(entry.times.fresh_until())
+            Some(entry.times().fresh_until())
         };
         let fresh = fresh_until().is_some_and(|until| self.state.clock.now() < until);
         if fresh && !found.is_fresh() {
@@ -193,7 +193,7 @@ where
     }
 
     /// Refreshes a value that may be out of date. It is served until then.
-    fn refresh(&self, set: usize, key: &K) -> Option<Arc<Flight<K, V>>> {
+    fn refresh(&self, set: usize, key: &K) -> Option<StrongArc<Flight<K, V>>> {
         // Not as an early refresh, because a busy loader drops those, and no later call would try
         // again.
         let job = self.claim(set, key, LoadReason::Stale)?;

@@ -32,7 +32,7 @@ use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::future::{or, yield_now};
-use crate::sync::{Arc, Ordering, lock};
+use crate::sync::{Arc, Ordering, StrongArc, lock};
 use crate::time::clock::{Tick, ticks};
 
 /// Keys that one request reads from the store.
@@ -377,7 +377,7 @@ where
 
     /// Records that this entry is resident and has this epoch in the store. A notification of a
     /// later epoch may have come before, and found nothing to remove or to replace.
-    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &Arc<Entry<K, V>>) {
+    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &StrongArc<Entry<K, V>>) {
         match self.versions.install(hash, epoch) {
             Installed::Latest => {}
             Installed::Outdated => self.look_for_newer(hash),

@@ -11,7 +11,7 @@ use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
 use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Terms, Token};
-use crate::sync::{Arc, AtomicU8, Ordering};
+use crate::sync::{Arc, AtomicU8, Ordering, StrongArc};
 use crate::time::clock::{Tick, ticks};
 
 /// The cool-down of a load whose result cannot be stored.
@@ -181,7 +181,7 @@ where
 
 /// The answer of a loader.
 enum Answered<K, V> {
-    Value(Arc<Entry<K, V>>),
+    Value(StrongArc<Entry<K, V>>),
     NotFound,
 }
 
@@ -229,12 +229,12 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published) {
+    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published) {
         if published == Published::TakenOver {
             return;
         }
         let Some(value) = entry.value() else { return };
-        let terms = terms(&entry.times);
+        let terms = terms(&entry.times());
         match self.fleet.format.seal(&self.held.key, value, &terms) {
             Ok(payload) => self.store(payload, ttl(&terms), Answered::Value(entry)),
             Err(reason) => {

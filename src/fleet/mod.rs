@@ -38,7 +38,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, StrongArc, Weak};
 use crate::time::clock::Tick;
 
 /// The limit on keys that ask the store and results that go to it at one time. More keys are
@@ -138,13 +138,13 @@ where
     }
 
     /// Removes exactly this value, if it is still resident.
-    fn remove_entry(&self, hash: u128, entry: &Arc<Entry<K, V>>) {
+    fn remove_entry(&self, hash: u128, entry: &StrongArc<Entry<K, V>>) {
         let (Some((key, set)), Some(entries)) = (self.versions.key(hash), self.entries.upgrade())
         else {
             return;
         };
         if let Some((place, found)) = entries.find_in(set, &key) {
-            if Arc::ptr_eq(found.arc(), entry) {
+            if StrongArc::ptr_eq(found.arc(), entry) {
                 entries.remove_entry(place, entry, Cause::Invalidated);
             }
         }
