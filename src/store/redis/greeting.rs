@@ -1,0 +1,270 @@
+//! The greeting: all that is said to a server before its connection is used, in one round trip.
+//!
+//! The client library has a greeting of its own. It needs a round trip for each question, and drops
+//! most of what a server says about a login that it refuses.
+
+use std::io;
+
+use redis::{Cmd, Parser, ServerError, Value};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::classify;
+use super::dial::Login;
+use crate::store::error::{ErrorClass, StoreError};
+
+/// No greeting is longer, not even the list of the slots of a large cluster.
+const LONGEST: usize = 16 << 20;
+
+/// The kind that a server must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// A master outside a cluster.
+    Master,
+    /// A master in a cluster.
+    ClusterMaster,
+    /// Any node of a cluster.
+    ClusterNode,
+    Sentinel,
+}
+
+/// Logs in, checks the kind of the server, and asks questions. Returns the answers to the
+/// questions, which can be errors of the server.
+pub(super) async fn greet<S>(
+    stream: &mut S,
+    login: &Login,
+    expected: Expected,
+    questions: &[Cmd],
+) -> Result<Vec<Value>, StoreError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut request = hello(login).get_packed_command();
+    let select = (login.database != 0).then(|| {
+        let mut select = redis::cmd("SELECT");
+        select.arg(login.database);
+        select
+    });
+    for command in select.iter().chain(questions) {
+        request.extend(command.get_packed_command());
+    }
+    // A server that refuses the connection answers and closes it. The answer says more than the
+    // error of a write, so it is read in any case.
+    let written = async {
+        stream.write_all(&request).await?;
+        stream.flush().await
+    };
+    let written = written.await;
+    let mut answers = Answers::default();
+    let first = match answers.next(stream).await {
+        Err(error) if answers.bytes.is_empty() => {
+            return Err(no_answer(written.err().unwrap_or(error)));
+        }
+        Err(_) => return Err(no_redis()),
+        Ok(answer) => answer,
+    };
+    check_hello(&first, login, expected)?;
+    if select.is_some() {
+        let answer = answers.next(stream).await.map_err(|_| cut())?;
+        if let Value::ServerError(error) = answer {
+            return Err(select_error(&error));
+        }
+    }
+    let mut replies = Vec::with_capacity(questions.len());
+    for _ in questions {
+        replies.push(answers.next(stream).await.map_err(|_| cut())?);
+    }
+    Ok(replies)
+}
+
+fn hello(login: &Login) -> Cmd {
+    let mut hello = redis::cmd("HELLO");
+    hello.arg(3);
+    if login.user.is_some() || login.password.is_some() {
+        // A user without a password logs in too, because the server would otherwise take the
+        // connection for that of its default user.
+        let user = login.user.as_deref().unwrap_or("default");
+        let password = login.password.as_deref().unwrap_or_default();
+        hello.arg("AUTH").arg(user).arg(password);
+    }
+    hello
+}
+
+/// The bytes of the answers, and how many answers were taken from them.
+#[derive(Default)]
+struct Answers {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Answers {
+    async fn next<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<Value> {
+        loop {
+            if let Some(value) = self.parse()? {
+                self.taken += 1;
+                return Ok(value);
+            }
+            if self.bytes.len() > LONGEST {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if stream.read_buf(&mut self.bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// The next answer, if all of it is there.
+    fn parse(&self) -> io::Result<Option<Value>> {
+        let (mut parser, mut bytes) = (Parser::new(), &self.bytes[..]);
+        for _ in 0..self.taken {
+            let _ = parser.parse_value(&mut bytes);
+        }
+        match parser.parse_value(&mut bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_io_error() => Ok(None),
+            Err(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn explained(class: ErrorClass, text: &'static str) -> StoreError {
+    StoreError::explained(class, text)
+}
+
+/// The connection ended before the first byte.
+fn no_answer(error: io::Error) -> StoreError {
+    #[cfg(feature = "redis-tls")]
+    if let Some(error) = super::tls::explain(&error) {
+        return error;
+    }
+    match error.kind() {
+        io::ErrorKind::TimedOut => classify::io(&error),
+        _ => explained(
+            ErrorClass::Unavailable,
+            "the connection ended before any answer; check that the server is Redis, and whether \
+             its port expects TLS (rediss://)",
+        ),
+    }
+}
+
+fn no_redis() -> StoreError {
+    explained(
+        ErrorClass::Protocol,
+        "the first answer is not that of Redis; check host and port, and whether the port expects \
+         TLS (rediss://)",
+    )
+}
+
+fn cut() -> StoreError {
+    explained(
+        ErrorClass::Unavailable,
+        "the connection ended during the greeting; check the log of the server",
+    )
+}
+
+fn check_hello(hello: &Value, login: &Login, expected: Expected) -> Result<(), StoreError> {
+    let fields = match hello {
+        Value::Map(fields) => fields,
+        Value::ServerError(error) => return Err(hello_error(error, login)),
+        _ => return Err(no_redis()),
+    };
+    let field = |wanted: &str| {
+        let found = fields.iter().find(|(name, _)| text(name) == Some(wanted))?;
+        text(&found.1)
+    };
+    let mode = match field("mode") {
+        Some("cluster") => Expected::ClusterNode,
+        Some("sentinel") => Expected::Sentinel,
+        _ => Expected::Master,
+    };
+    let role = field("role");
+    let wrong = |text| Err(explained(ErrorClass::Setting, text));
+    match (expected, mode) {
+        (Expected::Sentinel, Expected::Sentinel)
+        | (Expected::ClusterNode, Expected::ClusterNode) => Ok(()),
+        (Expected::Master, Expected::Master) | (Expected::ClusterMaster, Expected::ClusterNode) => {
+            match role {
+                Some("master") | None => Ok(()),
+                Some(_) => Err(explained(
+                    ErrorClass::Refused,
+                    "this server is a replica; give the address of its master, or let sentinels name \
+                 it (RedisStore::behind_sentinels)",
+                )),
+            }
+        }
+        (Expected::Sentinel, _) => wrong(
+            "a server given as a sentinel is none; check its port (usually 26379), or use \
+             RedisStore::builder for one server",
+        ),
+        (_, Expected::Sentinel) => wrong(
+            "the port is that of a sentinel; use RedisStore::behind_sentinels, or the port of the \
+             server (usually 6379)",
+        ),
+        (Expected::Master, _) => {
+            wrong("the server is a node of a cluster; use RedisStore::cluster")
+        }
+        (Expected::ClusterMaster | Expected::ClusterNode, _) => {
+            wrong("the server is not part of a cluster; use RedisStore::builder")
+        }
+    }
+}
+
+fn hello_error(error: &ServerError, login: &Login) -> StoreError {
+    let details = error.details().unwrap_or_default();
+    let with_login = login.user.is_some() || login.password.is_some();
+    match error.code() {
+        "NOAUTH" => explained(
+            ErrorClass::Denied,
+            "the server asks for a password; give it in the URL, as in \
+             redis://:password@host, or with `login`",
+        ),
+        "WRONGPASS" => explained(
+            ErrorClass::Denied,
+            "user or password is wrong, or the user is disabled; check them in the URL or in \
+             `login`, and with ACL LIST on the server",
+        ),
+        "DENIED" => explained(
+            ErrorClass::Denied,
+            "the server runs in protected mode and takes local clients only; set a password on \
+             it, or turn protected-mode off in a trusted network",
+        ),
+        "NOPROTO" => old(),
+        "ERR" if details.contains("unknown command") => old(),
+        "ERR" if details.contains("without any password") && with_login => explained(
+            ErrorClass::Denied,
+            "a password is given, but the server has none; remove it from the URL",
+        ),
+        _ => classify::server(error).error,
+    }
+}
+
+fn old() -> StoreError {
+    explained(
+        ErrorClass::Protocol,
+        "the server does not know HELLO 3; it must be Redis 6 or later, or Valkey, without a proxy \
+         that speaks an older protocol",
+    )
+}
+
+fn select_error(error: &ServerError) -> StoreError {
+    let details = error.details().unwrap_or_default();
+    match error.code() {
+        "NOPERM" => explained(
+            ErrorClass::Denied,
+            "the user may not choose a database; give it the right +select, or use database 0",
+        ),
+        "ERR" if details.contains("out of range") => explained(
+            ErrorClass::Setting,
+            "the server has no database of this number; use a smaller one, or raise `databases` \
+             in its configuration",
+        ),
+        _ => classify::server(error).error,
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
