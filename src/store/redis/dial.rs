@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::classify;
-use super::greeting::{Expected, greet};
+use super::greeting::{self, Expected, greet};
 use super::limited_stream::{LimitedStream, StreamLimit};
 use super::url::Url;
 use crate::store::error::{ErrorClass, StoreError};
@@ -158,7 +158,7 @@ impl Endpoint {
                 let late = "no address of the host answers; check host and port, and that no \
                      firewall is in between";
                 let stream = step(deadline, late, async {
-                    let stream = connect_any(addresses).await;
+                    let stream = connect_any(addresses, TcpStream::connect).await;
                     stream.map_err(|error| classify::io(&error))
                 });
                 let stream = stream.await?;
@@ -196,14 +196,21 @@ fn no_address() -> StoreError {
 
 /// Connects to the first address that accepts. An address that swallows what is sent to it must not
 /// use up the time of the others.
-async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn connect_any<T, C>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> C,
+) -> io::Result<T>
+where
+    T: Send + 'static,
+    C: Future<Output = io::Result<T>> + Send + 'static,
+{
     let mut addresses = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     loop {
         match addresses.next() {
             Some(address) => {
-                attempts.spawn(TcpStream::connect(address));
+                attempts.spawn(connect(address));
             }
             None if attempts.is_empty() => return Err(last),
             None => {}
@@ -225,12 +232,14 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 }
 
 impl Target {
-    /// Connects to the master, and checks that the server is a master that can be used.
+    /// Connects to the master, and checks that the server is a master that can be used, also for
+    /// scripts if they will be run.
     pub(super) async fn dial(
         &self,
         deadline: Instant,
         stream_limit: &Arc<StreamLimit>,
         push_handler: Option<PushHandler>,
+        scripts: bool,
         spawn: impl FnOnce(BoxFuture) -> Driver,
     ) -> Result<(MultiplexedConnection, Driver), StoreError> {
         let named;
@@ -252,18 +261,10 @@ impl Target {
                 (&named, Expected::Master)
             }
         };
-        let questions = [redis::cmd("PING")];
+        let questions = greeting::questions(scripts);
         let greeted = endpoint.greeted(deadline, stream_limit, expected, &questions);
         let (stream, answers) = greeted.await?;
-        for answer in &answers {
-            if let Value::ServerError(error) = answer {
-                let error = classify::server(error).error;
-                // A server that cannot write to its disk refuses `PING`, but reads still work.
-                if error.class() != ErrorClass::Refused {
-                    return Err(error);
-                }
-            }
-        }
+        greeting::check(&answers)?;
         let late = "the server does not answer a second time; check its load and the network";
         let (connection, driver) = step(deadline, late, connection(stream, push_handler)).await?;
         Ok((connection, spawn(driver)))
@@ -364,5 +365,45 @@ impl fmt::Debug for Target {
             Target::ClusterMaster(_) => "ClusterMaster",
             Target::Sentinel { .. } => "Sentinel",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const ALIVE: u16 = 1;
+    const CLOSED: u16 = 2;
+    const DEAD: u16 = 3;
+
+    async fn connect(address: SocketAddr) -> io::Result<u16> {
+        match address.port() {
+            DEAD => pending().await,
+            CLOSED => Err(io::ErrorKind::ConnectionRefused.into()),
+            port => Ok(port),
+        }
+    }
+
+    fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
+        let ports = ports.iter();
+        ports.map(|port| ([127, 0, 0, 1], *port).into()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_does_not_use_up_the_time_of_the_others() {
+        for ports in [
+            &[DEAD, ALIVE][..],
+            &[ALIVE, DEAD],
+            &[CLOSED, ALIVE],
+            &[DEAD, CLOSED, DEAD, ALIVE],
+        ] {
+            let connected = connect_any(addresses(ports), connect).await;
+            assert!(connected.is_ok_and(|port| port == ALIVE), "{ports:?}");
+        }
+        let refused = connect_any(addresses(&[CLOSED, CLOSED]), connect).await;
+        assert!(refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused));
+        assert!(connect_any(Vec::new(), connect).await.is_err());
     }
 }

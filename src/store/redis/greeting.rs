@@ -15,6 +15,29 @@ use crate::store::error::{ErrorClass, StoreError};
 /// No greeting is longer, not even the list of the slots of a large cluster.
 const LONGEST: usize = 16 << 20;
 
+const REPLICA: &str = "this server is a replica; give the address of its master, or let sentinels \
+     name it (RedisStore::behind_sentinels)";
+const NO_SENTINEL: &str = "a server given as a sentinel is none; check its port (usually 26379), \
+     or use RedisStore::builder for one server";
+const SENTINEL: &str = "the port is that of a sentinel; use RedisStore::behind_sentinels, or the \
+     port of the server (usually 6379)";
+const CLUSTER: &str = "the server is a node of a cluster; use RedisStore::cluster";
+const NO_CLUSTER: &str = "the server is not part of a cluster; use RedisStore::builder";
+
+const NO_RIGHT_TO_BASICS: &str = "the user may not run PING or TIME; give it the rights in the \
+     documentation of RedisStore";
+const NO_RIGHT_TO_SCRIPTS: &str = "the user may not run scripts, which leases need; give it the \
+     rights +eval and +evalsha";
+const NO_BASICS: &str = "the server does not know PING or TIME; use Redis or Valkey with these \
+     commands on";
+const NO_SCRIPTS: &str = "the server runs no scripts (EVAL and EVALSHA), which leases need; use \
+     Redis or Valkey with these commands on";
+const NO_TIME_IN_SCRIPT: &str = "scripts may not call TIME on this server, which leases need; give \
+     the user the right +time, or use Redis or Valkey";
+
+/// A script that changes nothing.
+const CHECK: &str = "redis.call('TIME') return 1";
+
 /// The kind that a server must be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
@@ -126,6 +149,52 @@ impl Answers {
     }
 }
 
+/// Questions whose answers show that the server and the user can be used: for all connections, and
+/// for that of the scripts.
+pub(super) fn questions(scripts: bool) -> Vec<Cmd> {
+    let mut questions = vec![redis::cmd("PING"), redis::cmd("TIME")];
+    if scripts {
+        // By its code, then by its hash, as later. A pause of writes holds up scripts, so the
+        // connection for reads does not ask for them.
+        let script = redis::Script::new(CHECK);
+        for (command, body) in [("EVAL", CHECK), ("EVALSHA", script.get_hash())] {
+            let mut question = redis::cmd(command);
+            question.arg(body).arg(0);
+            questions.push(question);
+        }
+    }
+    questions
+}
+
+/// Checks the answers to [`questions`].
+pub(super) fn check(answers: &[Value]) -> Result<(), StoreError> {
+    for (place, answer) in answers.iter().enumerate() {
+        let Value::ServerError(error) = answer else {
+            continue;
+        };
+        let details = error.details().unwrap_or_default();
+        let within = ["script", "Script"]
+            .iter()
+            .any(|word| details.contains(word));
+        let scripts = place > 1;
+        let unknown = error.code() == "ERR" && details.to_lowercase().contains("unknown");
+        return Err(match (error.code(), scripts, within) {
+            ("NOPERM", true, true) => explained(ErrorClass::Denied, NO_TIME_IN_SCRIPT),
+            ("NOPERM", true, false) => explained(ErrorClass::Denied, NO_RIGHT_TO_SCRIPTS),
+            ("NOPERM", false, _) => explained(ErrorClass::Denied, NO_RIGHT_TO_BASICS),
+            (_, true, true) if unknown => explained(ErrorClass::Protocol, NO_TIME_IN_SCRIPT),
+            (_, true, false) if unknown => explained(ErrorClass::Protocol, NO_SCRIPTS),
+            (_, false, _) if unknown => explained(ErrorClass::Protocol, NO_BASICS),
+            _ => match classify::server(error).error {
+                // A server that cannot write to its disk refuses `PING`, but reads still work.
+                error if error.class() == ErrorClass::Refused => continue,
+                error => error,
+            },
+        });
+    }
+    Ok(())
+}
+
 fn explained(class: ErrorClass, text: &'static str) -> StoreError {
     StoreError::explained(class, text)
 }
@@ -177,34 +246,21 @@ fn check_hello(hello: &Value, login: &Login, expected: Expected) -> Result<(), S
         _ => Expected::Master,
     };
     let role = field("role");
-    let wrong = |text| Err(explained(ErrorClass::Setting, text));
+    let explained = |class, text: &'static str| Err(StoreError::explained(class, text));
+    let wrong = |text| explained(ErrorClass::Setting, text);
     match (expected, mode) {
         (Expected::Sentinel, Expected::Sentinel)
         | (Expected::ClusterNode, Expected::ClusterNode) => Ok(()),
         (Expected::Master, Expected::Master) | (Expected::ClusterMaster, Expected::ClusterNode) => {
             match role {
                 Some("master") | None => Ok(()),
-                Some(_) => Err(explained(
-                    ErrorClass::Refused,
-                    "this server is a replica; give the address of its master, or let sentinels name \
-                 it (RedisStore::behind_sentinels)",
-                )),
+                Some(_) => explained(ErrorClass::Refused, REPLICA),
             }
         }
-        (Expected::Sentinel, _) => wrong(
-            "a server given as a sentinel is none; check its port (usually 26379), or use \
-             RedisStore::builder for one server",
-        ),
-        (_, Expected::Sentinel) => wrong(
-            "the port is that of a sentinel; use RedisStore::behind_sentinels, or the port of the \
-             server (usually 6379)",
-        ),
-        (Expected::Master, _) => {
-            wrong("the server is a node of a cluster; use RedisStore::cluster")
-        }
-        (Expected::ClusterMaster | Expected::ClusterNode, _) => {
-            wrong("the server is not part of a cluster; use RedisStore::builder")
-        }
+        (Expected::Sentinel, _) => wrong(NO_SENTINEL),
+        (_, Expected::Sentinel) => wrong(SENTINEL),
+        (Expected::Master, _) => wrong(CLUSTER),
+        (Expected::ClusterMaster | Expected::ClusterNode, _) => wrong(NO_CLUSTER),
     }
 }
 

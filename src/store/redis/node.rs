@@ -54,6 +54,10 @@ impl Role for Reads {
         None
     }
 
+    fn runs_scripts(&self) -> bool {
+        false
+    }
+
     async fn prepare(&self, _: &Link) -> Result<(), Failure> {
         Ok(())
     }
@@ -82,6 +86,10 @@ impl Role for Writes {
                 messages::deliver(&push, &shared, &node);
             }
         }))
+    }
+
+    fn runs_scripts(&self) -> bool {
+        true
     }
 
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {

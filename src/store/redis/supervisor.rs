@@ -101,6 +101,9 @@ pub(super) trait Role: Send + Sync {
     /// The handler of pushes, if the role wants any.
     fn push_handler(&self) -> Option<PushHandler>;
 
+    /// Whether scripts are run.
+    fn runs_scripts(&self) -> bool;
+
     /// Runs before callers may use the connection, and whenever `wake` is notified.
     fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Failure>> + Send;
 
@@ -230,7 +233,13 @@ impl Supervisor {
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
         let (connection, driver) = target
-            .dial(deadline, role.stream_limit(), role.push_handler(), spawn)
+            .dial(
+                deadline,
+                role.stream_limit(),
+                role.push_handler(),
+                role.runs_scripts(),
+                spawn,
+            )
             .await?;
         let link = Arc::new(Link {
             connection,

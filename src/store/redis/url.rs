@@ -156,6 +156,7 @@ fn decoded(text: &str) -> Result<String, StoreError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
