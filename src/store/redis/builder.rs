@@ -53,6 +53,8 @@ pub struct RedisBuilder {
     limit: usize,
     #[cfg(feature = "redis-tls")]
     authority: Option<Vec<u8>>,
+    #[cfg(feature = "redis-tls")]
+    identity: Option<super::tls::Identity>,
 }
 
 /// The kind of servers at the URLs.
@@ -97,6 +99,8 @@ impl RedisBuilder {
             limit: envelope::LONGEST,
             #[cfg(feature = "redis-tls")]
             authority: None,
+            #[cfg(feature = "redis-tls")]
+            identity: None,
         }
     }
 
@@ -143,6 +147,20 @@ impl RedisBuilder {
     #[cfg(feature = "redis-tls")]
     pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authority = Some(pem.into());
+        self
+    }
+
+    /// Proves this client to the server by a certificate, with the chain up to its authority, and
+    /// its private key; both in PEM format.
+    ///
+    /// A Redis with TLS asks for one, unless its setting `tls-auth-clients` is `no` or `optional`.
+    #[cfg(feature = "redis-tls")]
+    pub fn identity(
+        mut self,
+        certificates: impl Into<Vec<u8>>,
+        private_key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.identity = Some((certificates.into(), private_key.into()));
         self
     }
 
@@ -220,11 +238,7 @@ impl RedisBuilder {
 
     #[cfg(feature = "redis-tls")]
     fn encrypted(&self) -> Result<Security, StoreError> {
-        use super::tls::Tls;
-        let tls = match &self.authority {
-            Some(pem) => Tls::trusting(pem),
-            None => Tls::system(),
-        };
+        let tls = super::tls::Tls::new(self.authority.as_deref(), self.identity.as_ref());
         tls.map(Security::Tls)
     }
 

@@ -50,10 +50,12 @@ use crate::sync::{Arc, Weak};
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
 /// +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
+///
+/// With database 0 the right `+select` is not used.
 ///
 /// # Example
 ///

@@ -8,8 +8,8 @@ use crate::mistakes::says;
 use crate::server::{OnServer, Server};
 
 /// The rights that the store needs, as documented.
-const RIGHTS: &str = "-@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen \
-     +time +eval +evalsha +publish +subscribe";
+const RIGHTS: &str = "-@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire \
+     +strlen +time +eval +evalsha +publish +subscribe";
 
 fn rights(server: &Server, user: &str, rights: &str) {
     let mut command = vec!["ACL", "SETUSER", user];
@@ -96,6 +96,7 @@ fn the_rights_that_are_documented_are_enough() {
     let store = server
         .builder()
         .login("cache", "pass")
+        .database(3)
         .connect_blocking()
         .unwrap();
     let world = OnServer { server, store };
