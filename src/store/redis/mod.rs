@@ -4,6 +4,7 @@ mod builder;
 mod classify;
 mod cluster;
 mod dial;
+mod greeting;
 mod limited_stream;
 mod messages;
 mod node;
@@ -14,6 +15,7 @@ mod slots;
 mod supervisor;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod url;
 mod wire;
 
 use std::fmt;
@@ -48,10 +50,12 @@ use crate::sync::{Arc, Weak};
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
 /// +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
+///
+/// With database 0 the right `+select` is not used.
 ///
 /// # Example
 ///
@@ -73,7 +77,8 @@ impl RedisStore {
     /// Configures a store at one URL.
     ///
     /// The URL has the form `redis://user:password@host:6379/0` or `unix:///path`, or begins with
-    /// `rediss://` (TLS), which needs the feature `redis-tls`.
+    /// `rediss://` (TLS), which needs the feature `redis-tls`. In user and password the characters
+    /// `:`, `/`, `?`, `#` and `%` are written as `%3A`, `%2F`, `%3F`, `%23` and `%25`.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(vec![url.into()], Kind::Standalone)
     }
