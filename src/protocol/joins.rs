@@ -17,7 +17,11 @@ use crate::protocol::shards::LEAST_VALUES;
 use crate::sync::Ordering;
 
 /// Queues join if they have fewer values than this on average, far fewer than after a split.
-const FEW_VALUES: usize = LEAST_VALUES / 4;
+const FEW_VALUES: usize = if cfg!(all(loom, feature = "loom")) {
+    2
+} else {
+    LEAST_VALUES / 4
+};
 
 impl<K, V> Entries<K, V> {
     /// Splits every queue if this one has enough values for two, or joins them if all have few.

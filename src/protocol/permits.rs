@@ -5,9 +5,10 @@
 //! hold at every moment (placeholders of loads hold no permit).
 //!
 //! Each shard of the table has a part of both limits. A permit comes out of the part of its key's
-//! shard. If too little is free there, the free parts of other shards move to it, so a cache is
-//! full before it evicts anything, and one value may be as heavy as the whole cache. What is free
-//! is never written while each insert uses the permit of its victim.
+//! shard. If too little is free there, the free parts of other shards move to it. So a cache is
+//! full before it evicts anything, but for a free part that is on its way at that moment, and one
+//! value may be as heavy as the whole cache. What is free is never written while each insert uses
+//! the permit of its victim.
 //!
 //! Races that this must survive:
 //!
