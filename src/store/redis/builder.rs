@@ -9,6 +9,7 @@ use super::RedisStore;
 use super::cluster::Cluster;
 use super::dial::{Endpoint, Security, Target, login};
 use super::limited_stream::StreamLimit;
+use super::messages;
 use super::node::Node;
 use super::runtime::Runtime;
 use super::scripts::Scripts;
@@ -68,6 +69,15 @@ enum Deployment {
 }
 
 impl Deployment {
+    /// The number of the database.
+    fn database(&self) -> i64 {
+        match self {
+            Deployment::Single(Target::Standalone(endpoint)) => endpoint.login.db(),
+            Deployment::Single(Target::Sentinel { login, .. }) => login.db(),
+            Deployment::Cluster(_) => 0,
+        }
+    }
+
     /// Keeps the connections up, for ever.
     async fn keep(&self, shared: Arc<Shared>, timeout: Duration) {
         match self {
@@ -160,6 +170,7 @@ impl RedisBuilder {
             stream_limit: StreamLimit::new(limit.saturating_add(1)),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
+            channel_suffix: messages::suffix(deployment.database()),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
         });

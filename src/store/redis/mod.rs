@@ -171,10 +171,7 @@ impl Store for RedisStore {
             let shared = &self.shared;
             shared.check(&publish.payload)?;
             let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
-            let (ttl, channel) = (
-                millis(publish.ttl),
-                messages::channel(key.namespace().as_str()),
-            );
+            let (ttl, channel) = (millis(publish.ttl), self.shared.channel(key.namespace()));
             let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
             let arguments = [
                 base.as_bytes(),
@@ -216,7 +213,7 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             let message = messages::message(ChangeKind::released(cool_down), token.origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
             let (token, rest) = (token_bytes(token), cooling.map_or("0".to_owned(), millis));
             let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
@@ -235,7 +232,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             self.shared.check(&payload)?;
             let message = messages::message(ChangeKind::Set, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let ttl = millis(ttl);
             let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
             let set = &self.shared.scripts.set;
@@ -250,7 +247,7 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<Epoch, StoreError>> {
         Box::pin(async move {
             let message = messages::message(ChangeKind::Invalidated, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
             let invalidate = &self.shared.scripts.invalidate;
             self.shared.run(invalidate, key, &arguments, epoch).await

@@ -144,7 +144,7 @@ impl Node {
         };
         if !wanted.is_empty() {
             let channels = wanted.iter();
-            let channels = channels.map(|namespace| messages::channel(namespace.as_str()));
+            let channels = channels.map(|namespace| shared.channel(namespace));
             link.subscribe(channels.collect()).await?;
             lock(&self.subscribed).extend(wanted);
         }

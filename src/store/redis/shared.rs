@@ -41,11 +41,18 @@ pub(super) struct Shared {
     pub(super) stream_limit: Arc<StreamLimit>,
     pub(super) clock: Clock,
     pub(super) gaps: AtomicU64,
+    /// The end of the names of the channels of the database.
+    pub(super) channel_suffix: String,
     pub(super) change_listeners: ChangeListeners,
     pub(super) counters: StoreCounters,
 }
 
 impl Shared {
+    /// The channel of a namespace.
+    pub(super) fn channel(&self, namespace: &Namespace) -> String {
+        [namespace.as_str(), &self.channel_suffix].concat()
+    }
+
     pub(super) fn gaps(&self) -> u64 {
         // Acquire: pairs with the increment in `gap`.
         self.gaps.load(Ordering::Acquire)

@@ -30,7 +30,7 @@ fn refreshed(origin: &Origin, process: &Process, after: u64) {
 }
 
 /// The channel of the changes.
-const CHANNEL: &str = "caches:v1:c";
+const CHANNEL: &str = "caches:v1:c0";
 
 fn is_stored(server: &Server, key: u64) -> bool {
     server.ask(&["EXISTS", &data(&name(key))]) == Answer::Number(1)
