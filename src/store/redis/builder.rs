@@ -170,6 +170,7 @@ impl RedisBuilder {
             stream_limit: StreamLimit::new(limit.saturating_add(1)),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
+            histories: AtomicU64::new(0),
             channel_suffix: messages::suffix(deployment.database()),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),

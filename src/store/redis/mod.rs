@@ -53,6 +53,9 @@ use crate::sync::{Arc, Weak};
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///
+/// With the right `+info` as well, the store finds out that a single server has come back without
+/// its data. Caches then store their fresh values again, instead of loading them.
+///
 /// # Example
 ///
 /// ```no_run
@@ -260,6 +263,10 @@ impl Store for RedisStore {
 
     fn gaps(&self) -> u64 {
         self.shared.gaps()
+    }
+
+    fn history(&self) -> u64 {
+        self.shared.history()
     }
 
     /// The change messages of a key arrive on the connection on which its lease is asked for and
