@@ -13,7 +13,7 @@ use crate::store::lease::{Epoch, Origin};
 use crate::store::{Change, ChangeKind};
 
 /// The end of the names of all channels of a database.
-pub(super) fn suffix(database: i64) -> String {
+pub(super) fn suffix(database: u32) -> String {
     format!(":c{database}")
 }
 

@@ -4,6 +4,7 @@ mod builder;
 mod classify;
 mod cluster;
 mod dial;
+mod greeting;
 mod limited_stream;
 mod messages;
 mod node;
@@ -14,6 +15,7 @@ mod slots;
 mod supervisor;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod url;
 mod wire;
 
 use std::fmt;
@@ -48,13 +50,14 @@ use crate::sync::{Arc, Weak};
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
 /// +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///
-/// With the right `+info` as well, the store finds out that a single server has come back without
-/// its data. Caches then store their fresh values again, instead of loading them.
+/// With database 0 the right `+select` is not used. With the right `+info` as well, the store
+/// finds out that a single server has come back without its data. Caches then store their fresh
+/// values again, instead of loading them.
 ///
 /// # Example
 ///
@@ -76,7 +79,8 @@ impl RedisStore {
     /// Configures a store at one URL.
     ///
     /// The URL has the form `redis://user:password@host:6379/0` or `unix:///path`, or begins with
-    /// `rediss://` (TLS), which needs the feature `redis-tls`.
+    /// `rediss://` (TLS), which needs the feature `redis-tls`. In user and password the characters
+    /// `:`, `/`, `?`, `#` and `%` are written as `%3A`, `%2F`, `%3F`, `%23` and `%25`.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(vec![url.into()], Kind::Standalone)
     }

@@ -1,14 +1,13 @@
 //! One master: the two connections to it, and the offset of its clock.
 
 use redis::Value;
-use std::time::Duration;
 
 use super::classify::{self, Failure};
 use super::dial::{PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use super::messages;
 use super::shared::Shared;
-use super::supervisor::{Link, Role, Supervisor};
+use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
 use crate::sync::event::Event;
@@ -57,6 +56,10 @@ impl Role for Reads {
         None
     }
 
+    fn runs_scripts(&self) -> bool {
+        false
+    }
+
     async fn prepare(&self, _: &Link) -> Result<(), Failure> {
         Ok(())
     }
@@ -85,6 +88,10 @@ impl Role for Writes {
                 messages::deliver(&push, &shared, &node);
             }
         }))
+    }
+
+    fn runs_scripts(&self) -> bool {
+        true
     }
 
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {
@@ -128,14 +135,14 @@ impl Node {
         self: Arc<Self>,
         shared: Arc<Shared>,
         target: &Target,
-        limit: Duration,
+        limits: Limits,
     ) {
         let reads = Reads(shared.clone(), self.clone());
         let writes = Writes(shared, self.clone());
         // Neither ends.
         or(
-            self.reads.supervise(target, limit, &reads),
-            self.scripts.supervise(target, limit, &writes),
+            self.reads.supervise(target, limits, &reads),
+            self.scripts.supervise(target, limits, &writes),
         )
         .await;
     }

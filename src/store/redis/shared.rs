@@ -324,7 +324,7 @@ fn arrives(nodes: &[Arc<Node>], namespace: &Namespace) -> bool {
 }
 
 /// Waits for all futures at the same time; usually there is only one.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut done = true;

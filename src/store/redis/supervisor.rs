@@ -6,17 +6,19 @@
 //! ends the connection, and with it every command in flight. So no command needs a timer, and none
 //! waits longer than from one heartbeat to the end of the next.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
 use super::limited_stream::StreamLimit;
+use super::shared::all;
 use crate::observe::trace;
 use crate::rng::with_rng;
 use crate::store::StoreState;
@@ -27,6 +29,15 @@ use crate::sync::{Arc, ArcCell, Mutex, OnceLock, lock};
 
 /// The first and the longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The time limits of a store.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// For an operation.
+    pub(super) operation: Duration,
+    /// For an attempt to connect, which takes several round trips.
+    pub(super) connect: Duration,
+}
 
 /// A connection that is up.
 pub(super) struct Link {
@@ -89,6 +100,9 @@ pub(super) trait Role: Send + Sync {
 
     /// The handler of pushes, if the role wants any.
     fn push_handler(&self) -> Option<PushHandler>;
+
+    /// Whether scripts are run.
+    fn runs_scripts(&self) -> bool;
 
     /// Runs before callers may use the connection, and whenever `wake` is notified.
     fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -186,22 +200,23 @@ impl Supervisor {
     }
 
     /// Keeps the connection up, for ever.
-    pub(super) async fn supervise(&self, target: &Target, limit: Duration, role: &impl Role) {
+    pub(super) async fn supervise(&self, target: &Target, limits: Limits, role: &impl Role) {
         let mut pause = PAUSES.0;
         loop {
-            let error = match timeout(limit, self.connect(target, limit, role)).await {
-                Ok(Ok((link, driver))) => {
+            let deadline = Instant::now() + limits.connect;
+            let error = match self.connect(target, deadline, role).await {
+                Ok((link, driver)) => {
                     role.is_up();
                     self.link.swap(Some(link.clone()));
                     self.set_state(StoreState::Up);
-                    let (error, heartbeats) = self.watch(&link, driver, limit, role).await;
+                    let (error, heartbeats) =
+                        self.watch(&link, driver, limits.operation, role).await;
                     if heartbeats > 0 {
                         pause = PAUSES.0;
                     }
                     error
                 }
-                Ok(Err(error)) => error,
-                Err(_) => StoreError::new(ErrorClass::TimedOut, "connecting"),
+                Err(error) => error,
             };
             self.set_state(StoreState::Down(error));
             // Shortened at random by up to a half, so that a fleet does not reconnect in step.
@@ -213,24 +228,36 @@ impl Supervisor {
     async fn connect(
         &self,
         target: &Target,
-        limit: Duration,
+        deadline: Instant,
         role: &impl Role,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
         let (connection, driver) = target
-            .dial(limit, role.stream_limit(), role.push_handler(), spawn)
+            .dial(
+                deadline,
+                role.stream_limit(),
+                role.push_handler(),
+                role.runs_scripts(),
+                spawn,
+            )
             .await?;
         let link = Arc::new(Link {
             connection,
             closed: Closed::new(),
             failed: Notify::new(),
         });
-        let prepared = async {
-            role.heartbeat(&link).await?;
-            role.prepare(&link).await
-        };
-        prepared.await.map_err(|failure| failure.error)?;
-        Ok((link, driver))
+        // Both in one round trip.
+        let steps: [Pin<Box<dyn Future<Output = _> + Send>>; 2] = [
+            Box::pin(role.heartbeat(&link)),
+            Box::pin(role.prepare(&link)),
+        ];
+        match timeout_at(deadline, all(steps.into_iter())).await {
+            Ok(done) => match done.into_iter().collect::<Result<(), Failure>>() {
+                Ok(()) => Ok((link, driver)),
+                Err(failure) => Err(failure.error),
+            },
+            Err(_) => Err(StoreError::new(ErrorClass::TimedOut, "connecting")),
+        }
     }
 
     /// Runs heartbeats until the connection is no longer usable. Returns the reason and the

@@ -121,3 +121,16 @@ fn a_subscription_that_is_lost_is_a_gap() {
     set(&store, &key("a"), b"one").unwrap();
     recording.wait_for(1);
 }
+
+#[test]
+fn a_round_trip_of_half_a_second_is_no_obstacle() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    // In each direction.
+    proxy.mood(Mood::Delay(Duration::from_millis(250)));
+    let builder = || RedisStore::builder(format!("redis://127.0.0.1:{}/3", proxy.port));
+    // With the default limits.
+    builder().connect_blocking().unwrap();
+    let patient = builder().timeout(Duration::from_secs(10));
+    works(&patient.connect_blocking().unwrap(), &key("a"));
+}
