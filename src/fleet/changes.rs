@@ -60,6 +60,7 @@ where
 
     fn reconnected(&self, _: u64) {
         let Some(fleet) = self.me() else { return };
+        self.versions.begin_history(self.store.history());
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
             self.store.spawn(Box::pin(fleet.recheck()));
@@ -150,7 +151,7 @@ where
 
     /// Replaces the resident value by a payload, if that may be served and is not stale while the
     /// other is fresh. Returns false if only a refresh could replace it.
-    fn take_over(
+    pub(super) fn take_over(
         &self,
         name: &StoreKey,
         key: &K,
@@ -206,8 +207,9 @@ where
     /// served meanwhile.
     ///
     /// Values that differ are taken over. A key that the store no longer has was invalidated, or
-    /// expired, or the store lost it. The process cannot tell which, so it loads the key again, a
-    /// few keys at a time.
+    /// expired, or the store evicted it. The process cannot tell which, so it loads the key again,
+    /// a few keys at a time. But if the store began a new history, it has lost the key, and the
+    /// value is stored again.
     async fn recheck(self: Arc<Self>) {
         let gaps = self.store.gaps();
         for hashes in self.versions.hashes().chunks(COMPARED) {
@@ -265,6 +267,10 @@ where
                         self.state.negative.forget(key);
                         self.take_over(name, key, *set, &payload, time)
                     }
+                }
+                None if self.versions.is_of_older_history(name.hash()) => {
+                    answered &= self.store_again(name, key, *set).await;
+                    continue;
                 }
                 None => false,
             };

@@ -23,7 +23,7 @@ use foldhash::quality::RandomState;
 
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
@@ -49,6 +49,8 @@ pub(super) struct Tracked<K> {
     removed: Option<Epoch>,
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
+    /// The history of the store in which it was installed.
+    history: u64,
     /// The latest epoch whose payload this process could not read.
     unreadable: Option<Epoch>,
     /// Whether the key waits for a look at the newer value of another process.
@@ -96,6 +98,8 @@ pub(super) struct VersionIndex<K> {
     shards: Box<[Mutex<Shard<K>>]>,
     /// How many keys a shard holds before it looks for keys to forget.
     prune_from: usize,
+    /// The present history of the store.
+    history: AtomicU64,
 }
 
 struct Shard<K> {
@@ -115,6 +119,7 @@ impl<K: Clone> VersionIndex<K> {
         VersionIndex {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             prune_from,
+            history: AtomicU64::new(0),
         }
     }
 
@@ -156,6 +161,7 @@ impl<K: Clone> VersionIndex<K> {
                     latest: None,
                     removed: None,
                     installed: None,
+                    history: 0,
                     unreadable: None,
                     queued: false,
                     pending: None,
@@ -167,6 +173,24 @@ impl<K: Clone> VersionIndex<K> {
                 true
             }
         }
+    }
+
+    /// The store has this history from now on.
+    pub(super) fn begin_history(&self, history: u64) {
+        // Relaxed: a value whose history is taken for an older or a newer one is compared with the
+        // store once more.
+        self.history.store(history, Ordering::Relaxed);
+    }
+
+    fn history(&self) -> u64 {
+        self.history.load(Ordering::Relaxed)
+    }
+
+    /// Whether the resident value of a key was installed in an older history of the store.
+    pub(super) fn is_of_older_history(&self, hash: u128) -> bool {
+        let history = self.history();
+        self.with(hash, |known| known.history != history)
+            .unwrap_or(false)
     }
 
     /// The key with this hash, and its set.
@@ -269,11 +293,13 @@ impl<K: Clone> VersionIndex<K> {
 
     /// Records that the value of this epoch is resident.
     pub(super) fn install(&self, hash: u128, epoch: Epoch) -> Installed {
+        let history = self.history();
         let installed = self.with(hash, |known| {
             if known.pending.is_some() || known.removed > Some(epoch) {
                 return Installed::Removed;
             }
             known.installed = Some(epoch);
+            known.history = history;
             match known.latest > Some(epoch) {
                 true => Installed::Outdated,
                 false => {
@@ -288,11 +314,13 @@ impl<K: Clone> VersionIndex<K> {
     /// Records that a value which was loaded over this base, and is not in the store, stays
     /// resident. Returns false if a set or an invalidation came later, or a write is pending.
     pub(super) fn keep(&self, hash: u128, base: Epoch) -> bool {
+        let history = self.history();
         let kept = self.with(hash, |known| {
             let good = known.pending.is_none() && known.removed <= Some(base);
             if good {
                 // After a gap the value is compared with the store by this epoch.
                 known.installed = known.installed.max(Some(base));
+                known.history = history;
             }
             good
         });
@@ -323,6 +351,7 @@ impl<K: Clone> VersionIndex<K> {
 
     /// The store knows write `number`.
     pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
+        let history = self.history();
         self.with(hash, |known| {
             known.latest = known.latest.max(epoch);
             known.removed = known.removed.max(epoch);
@@ -330,6 +359,7 @@ impl<K: Clone> VersionIndex<K> {
                 let set = (known.pending.as_ref())
                     .is_some_and(|pending| matches!(pending.write, Write::Set { .. }));
                 known.installed = epoch.filter(|_| set);
+                known.history = history;
                 known.pending = None;
             }
         });

@@ -100,6 +100,7 @@ struct FaultScript {
     /// Whether changes were ever lost.
     has_lost_changes: bool,
     gaps: u64,
+    histories: u64,
 }
 
 /// Receives the changes of one namespace from the inner store.
@@ -159,6 +160,12 @@ impl ChaosStore {
             self.0.inner.gaps() + script.gaps
         };
         self.0.change_listeners.reconnected(gaps, |_| true);
+    }
+
+    /// Begins a new history, as a server does that comes back empty; to be called while the
+    /// connection is broken. The inner store keeps what it has.
+    pub fn begin_history(&self) {
+        self.script().histories += 1;
     }
 
     /// Begins or ends to lose changes on their way to the listeners, silently.
@@ -354,6 +361,10 @@ impl Store for ChaosStore {
 
     fn gaps(&self) -> u64 {
         self.0.inner.gaps() + self.script().gaps
+    }
+
+    fn history(&self) -> u64 {
+        self.0.inner.history() + self.script().histories
     }
 
     fn tells_everything(&self) -> bool {

@@ -126,6 +126,10 @@ impl Store for Instrumented {
         self.store.gaps()
     }
 
+    fn history(&self) -> u64 {
+        self.store.history()
+    }
+
     fn tells_everything(&self) -> bool {
         self.store.tells_everything()
     }

@@ -205,6 +205,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// A payload that was read before a gap may be out of date although no listener was notified.
     fn gaps(&self) -> u64;
 
+    /// The number of the history of the store, as far as this process can tell. Default: 0, for a
+    /// store that never begins a new one.
+    ///
+    /// Raised, before listeners are told of the gap, if the store came back without being the one
+    /// that was there before or its successor. A payload from before is then missing because it was
+    /// lost, and not because its key was invalidated.
+    fn history(&self) -> u64 {
+        0
+    }
+
     /// Whether the listeners of this process are told every change of every process, or that there
     /// was a [gap](Self::gaps). Default: false.
     ///

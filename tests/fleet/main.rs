@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod loads;
+mod lost;
 mod messages;
 mod not_shared;
 mod race;

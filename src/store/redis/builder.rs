@@ -9,6 +9,7 @@ use super::RedisStore;
 use super::cluster::Cluster;
 use super::dial::{Endpoint, Login, Security, Target, setting};
 use super::limited_stream::StreamLimit;
+use super::messages;
 use super::node::Node;
 use super::runtime::Runtime;
 use super::scripts::Scripts;
@@ -72,6 +73,15 @@ enum Deployment {
 }
 
 impl Deployment {
+    /// The number of the database.
+    fn database(&self) -> u32 {
+        match self {
+            Deployment::Single(Target::Standalone(endpoint)) => endpoint.login.database,
+            Deployment::Single(Target::Sentinel { login, .. }) => login.database,
+            Deployment::Single(Target::ClusterMaster(_)) | Deployment::Cluster(_) => 0,
+        }
+    }
+
     /// Keeps the connections up, for ever.
     async fn keep(&self, shared: Arc<Shared>, limits: Limits) {
         match self {
@@ -190,6 +200,8 @@ impl RedisBuilder {
             stream_limit: StreamLimit::new(limit.saturating_add(1)),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
+            histories: AtomicU64::new(0),
+            channel_suffix: messages::suffix(deployment.database()),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
         });

@@ -55,7 +55,9 @@ use crate::sync::{Arc, Weak};
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///
-/// With database 0 the right `+select` is not used.
+/// With database 0 the right `+select` is not used. With the right `+info` as well, the store
+/// finds out that a single server has come back without its data. Caches then store their fresh
+/// values again, instead of loading them.
 ///
 /// # Example
 ///
@@ -176,10 +178,7 @@ impl Store for RedisStore {
             let shared = &self.shared;
             shared.check(&publish.payload)?;
             let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
-            let (ttl, channel) = (
-                millis(publish.ttl),
-                messages::channel(key.namespace().as_str()),
-            );
+            let (ttl, channel) = (millis(publish.ttl), self.shared.channel(key.namespace()));
             let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
             let arguments = [
                 base.as_bytes(),
@@ -221,7 +220,7 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             let message = messages::message(ChangeKind::released(cool_down), token.origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
             let (token, rest) = (token_bytes(token), cooling.map_or("0".to_owned(), millis));
             let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
@@ -240,7 +239,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             self.shared.check(&payload)?;
             let message = messages::message(ChangeKind::Set, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let ttl = millis(ttl);
             let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
             let set = &self.shared.scripts.set;
@@ -255,7 +254,7 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<Epoch, StoreError>> {
         Box::pin(async move {
             let message = messages::message(ChangeKind::Invalidated, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
             let invalidate = &self.shared.scripts.invalidate;
             self.shared.run(invalidate, key, &arguments, epoch).await
@@ -268,6 +267,10 @@ impl Store for RedisStore {
 
     fn gaps(&self) -> u64 {
         self.shared.gaps()
+    }
+
+    fn history(&self) -> u64 {
+        self.shared.history()
     }
 
     /// The change messages of a key arrive on the connection on which its lease is asked for and

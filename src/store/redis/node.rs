@@ -28,6 +28,8 @@ pub(super) struct Node {
     offset_micros: AtomicU64,
     /// The namespaces to which the connection for changes is subscribed.
     subscribed: Mutex<Vec<Namespace>>,
+    /// The replication id of the server, if it may be read.
+    replication_id: Mutex<Option<Vec<u8>>>,
 }
 
 /// The best of the recent measurements of the server's clock.
@@ -94,6 +96,9 @@ impl Role for Writes {
 
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {
         self.1.subscribe(&self.0, link).await?;
+        if !self.1.is_current(link) {
+            self.1.read_history(&self.0, link).await?;
+        }
         // Greets listeners that subscribed while the connection was up; `is_up` notifies the
         // others.
         if self.1.is_current(link) {
@@ -121,6 +126,7 @@ impl Node {
             offset: Mutex::default(),
             offset_micros: AtomicU64::new(0),
             subscribed: Mutex::default(),
+            replication_id: Mutex::default(),
         }
     }
 
@@ -151,9 +157,29 @@ impl Node {
         };
         if !wanted.is_empty() {
             let channels = wanted.iter();
-            let channels = channels.map(|namespace| messages::channel(namespace.as_str()));
+            let channels = channels.map(|namespace| shared.channel(namespace));
             link.subscribe(channels.collect()).await?;
             lock(&self.subscribed).extend(wanted);
+        }
+        Ok(())
+    }
+
+    /// Finds out whether a single server, or the master behind sentinels, continues the history of
+    /// the one that was there before: it has the same replication id, or was its replica.
+    ///
+    /// Not in a cluster, where a history ends for the keys of one master only.
+    async fn read_history(&self, shared: &Shared, link: &Link) -> Result<(), Failure> {
+        if !self.address.0.is_empty() {
+            return Ok(());
+        }
+        let reply = link.send(redis::cmd("INFO").arg("replication")).await?;
+        // The user may lack the right to ask.
+        let Some((id, before)) = wire::replication_ids(&reply) else {
+            return Ok(());
+        };
+        let known = lock(&self.replication_id).replace(id.clone());
+        if known.is_some_and(|known| known != id && known != before) {
+            shared.begin_history();
         }
         Ok(())
     }

@@ -41,14 +41,33 @@ pub(super) struct Shared {
     pub(super) stream_limit: Arc<StreamLimit>,
     pub(super) clock: Clock,
     pub(super) gaps: AtomicU64,
+    pub(super) histories: AtomicU64,
+    /// The end of the names of the channels of the database.
+    pub(super) channel_suffix: String,
     pub(super) change_listeners: ChangeListeners,
     pub(super) counters: StoreCounters,
 }
 
 impl Shared {
+    /// The channel of a namespace.
+    pub(super) fn channel(&self, namespace: &Namespace) -> String {
+        [namespace.as_str(), &self.channel_suffix].concat()
+    }
+
     pub(super) fn gaps(&self) -> u64 {
         // Acquire: pairs with the increment in `gap`.
         self.gaps.load(Ordering::Acquire)
+    }
+
+    pub(super) fn history(&self) -> u64 {
+        // Acquire: pairs with the increment in `begin_history`.
+        self.histories.load(Ordering::Acquire)
+    }
+
+    /// The server is not the one that was there before, and not its successor.
+    pub(super) fn begin_history(&self) {
+        // Release: a caller that reads the new count works with the new server.
+        self.histories.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The known masters.

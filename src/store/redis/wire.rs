@@ -62,6 +62,21 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// The present and the previous replication id of a server, from its `INFO replication`.
+pub(super) fn replication_ids(reply: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
+    let text: &[u8] = match reply {
+        Value::BulkString(text) => text,
+        Value::VerbatimString { text, .. } => text.as_bytes(),
+        _ => return None,
+    };
+    let field = |name: &[u8]| {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(name))?;
+        Some(value.trim_ascii_end().to_vec())
+    };
+    field(b"master_replid:").zip(field(b"master_replid2:"))
+}
+
 pub(super) fn epoch(value: Value) -> Option<Epoch> {
     number(&value).and_then(Epoch::from_micros)
 }

@@ -109,7 +109,7 @@ fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, Error
 fn noise_on_the_channel_is_counted_and_ignored() {
     let world = OnServer::hurried();
     let recording = Recording::of(&world.store, &namespace());
-    let channel = format!("{}:c", namespace().as_str());
+    let channel = format!("{}:c0", namespace().as_str());
     let mut talk = world.server.talk();
     let short = [3_u8; 32];
     let kind = [9_u8; 33];

@@ -1,5 +1,6 @@
 //! Processes that share a server without faults.
 use std::thread;
+use std::time::Duration;
 
 use dev_support::until;
 use everfresh::Source;
@@ -172,4 +173,32 @@ fn a_result_from_before_an_invalidation_leaves_its_process() {
         until("removed", || process.cache.get_if_present(&round).is_none());
     }
     assert_eq!(process.stats().not_stored, 0);
+}
+
+/// A server delivers messages of all its databases.
+#[test]
+fn databases_of_one_server_are_apart() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let processes = [0, 1].map(|database| {
+        let patient = server.builder().timeout(Duration::from_secs(10));
+        let process = origin.process_at(patient.database(database));
+        process.wait_until_up();
+        process
+    });
+    let [first, second] = &processes;
+    assert_eq!((first.get(1), second.get(1)), (0, 1));
+    first.published(1);
+    second.published(1);
+    block_on(first.cache.refresh(&1)).unwrap();
+    first.published(2);
+    block_on(second.cache.invalidate_everywhere(&1)).unwrap();
+    // The store has got all messages before the reply to a command that it sends later.
+    assert_eq!(second.get(2), 3);
+    assert_eq!(first.get(2), 4);
+    assert_eq!(first.resident(1), (2, Source::Fresh));
+    for process in &processes {
+        let stats = process.stats();
+        assert_eq!((stats.notifications, stats.store.changes_foreign), (0, 0));
+    }
+    assert_eq!(origin.loads(), 5);
 }
