@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::classify;
 use super::greeting::{self, Expected, greet};
-use super::limited_stream::{LimitedStream, StreamLimit};
+use super::limited_stream::{LimitedStream, SignsOfLife, StreamLimit};
 use super::url::Url;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
@@ -241,7 +241,7 @@ impl Target {
         push_handler: Option<PushHandler>,
         scripts: bool,
         spawn: impl FnOnce(BoxFuture) -> Driver,
-    ) -> Result<(MultiplexedConnection, Driver), StoreError> {
+    ) -> Result<(MultiplexedConnection, Driver, SignsOfLife), StoreError> {
         let named;
         let (endpoint, expected) = match self {
             Target::Standalone(endpoint) => (endpoint, Expected::Master),
@@ -265,9 +265,10 @@ impl Target {
         let greeted = endpoint.greeted(deadline, stream_limit, expected, &questions);
         let (stream, answers) = greeted.await?;
         greeting::check(&answers)?;
+        let signs = stream.signs_of_life();
         let late = "the server does not answer a second time; check its load and the network";
         let (connection, driver) = step(deadline, late, connection(stream, push_handler)).await?;
-        Ok((connection, spawn(driver)))
+        Ok((connection, spawn(driver), signs))
     }
 }
 

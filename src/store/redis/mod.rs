@@ -44,8 +44,8 @@ use crate::sync::{Arc, Weak};
 /// several threads, and otherwise on a thread of its own. Any runtime and any thread may use it.
 ///
 /// As long as the store lives, it reconnects after a lost connection. Until then every operation
-/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the
-/// store.
+/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the store
+/// while the server is silent.
 ///
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
@@ -150,6 +150,13 @@ impl Store for RedisStore {
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>> {
         Box::pin(self.shared.read(keys))
+    }
+
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        Box::pin(self.shared.heads(keys))
     }
 
     fn acquire<'a>(
