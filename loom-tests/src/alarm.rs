@@ -1,7 +1,7 @@
 //! Alarms that are set while the list is being checked.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -17,11 +17,6 @@ use crate::run_model;
 
 const DEADLINE: u64 = 5;
 
-fn sleeper(flight: &Arc<Flight<u8, u64>>) -> Weak<dyn Sleeper> {
-    let sleeper: Arc<dyn Sleeper> = flight.clone();
-    Arc::downgrade(&sleeper)
-}
-
 /// P3: a waiter returns if the clock moves over its deadline while it starts to wait.
 #[test]
 fn a_waiter_against_the_clock() {
@@ -33,7 +28,7 @@ fn a_waiter_against_the_clock() {
             let (flight, shared) = (flight.clone(), shared.clone());
             move || {
                 let (now, alarms) = &*shared;
-                let _ = alarms.set(DEADLINE, sleeper(&flight));
+                let _ = alarms.set(DEADLINE, flight.sleeper());
                 let is_over = || now.load(Ordering::Acquire) >= DEADLINE;
                 assert!(block_on(flight.wait(is_over)).is_none());
             }
@@ -54,13 +49,13 @@ fn an_alarm_against_the_check_of_the_list() {
         let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let alarms = Arc::new(Alarms::default());
         // An alarm that is due already: until the list is checked, no later alarm wakes the thread.
-        let gone = sleeper(&Arc::new(Flight::new(ClaimToken::NEVER)));
+        let gone = Flight::<u8, u64>::new(ClaimToken::NEVER).sleeper();
         assert!(alarms.set(3, gone));
         let thread = spawn({
             let alarms = alarms.clone();
             move || alarms.ring(0)
         });
-        let earlier = alarms.set(DEADLINE, sleeper(&flight));
+        let earlier = alarms.set(DEADLINE, flight.sleeper());
         let next = thread.join().unwrap();
         assert!(earlier || next <= DEADLINE, "the list is checked too late");
     });
@@ -72,13 +67,13 @@ fn an_alarm_against_the_removal_of_others() {
     run_model(Two, || {
         let flight = Arc::new(Flight::<u8, u64>::new(ClaimToken::NEVER));
         let alarms = Arc::new(Alarms::default());
-        let gone = sleeper(&Arc::new(Flight::new(ClaimToken::NEVER)));
+        let gone = Flight::<u8, u64>::new(ClaimToken::NEVER).sleeper();
         assert!(alarms.set(3, gone));
         let remover = spawn({
             let alarms = alarms.clone();
             move || alarms.dropped()
         });
-        let _ = alarms.set(DEADLINE, sleeper(&flight));
+        let _ = alarms.set(DEADLINE, flight.sleeper());
         remover.join().unwrap();
         assert_eq!(alarms.ring(0), DEADLINE, "an alarm is lost");
         drop(flight);

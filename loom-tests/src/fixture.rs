@@ -376,7 +376,7 @@ pub fn assert_exact(cache: &Cache) {
         values().count(),
         "the permits differ from the values"
     );
-    let weight: u64 = values().map(|entry| entry.weight.get()).sum();
+    let weight: u64 = values().map(|entry| entry.weight().get()).sum();
     assert_eq!(
         cache.limit.weight(),
         weight,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::protocol::entries::Condition;
 use crate::protocol::entry::Entry;
 use crate::protocol::times::Times;
-use crate::sync::{Arc, Held};
+use crate::sync::{Held, StrongArc};
 use crate::time::clock::Tick;
 
 /// A cached value, read in place: it derefs to the value and neither clones nor copies it.
@@ -96,12 +96,12 @@ impl Stamp {
 /// that memory would be written there and read back at once, which stalls the processor for as long
 /// as the look-up takes.
 pub(crate) struct Kept<K, V> {
-    entry: Arc<Entry<K, V>>,
+    entry: StrongArc<Entry<K, V>>,
     stamp: Stamp,
 }
 
 impl<K, V> Kept<K, V> {
-    pub(crate) fn new(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+    pub(crate) fn new(entry: StrongArc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
         Kept {
             entry,
             stamp: Stamp::new(read_at, source),
@@ -215,7 +215,7 @@ impl<K, V> Cached<K, V> {
     }
 
     /// `entry` has a value.
-    pub(crate) fn owned(entry: Arc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
+    pub(crate) fn owned(entry: StrongArc<Entry<K, V>>, read_at: Tick, source: Source) -> Self {
         Self::new(Held::owned(entry), read_at, source)
     }
 
@@ -226,7 +226,7 @@ impl<K, V> Cached<K, V> {
 
     /// Whether the value was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        Freshness::of(&self.entry.times, self.stamp.read_at())
+        Freshness::of(&self.entry.times(), self.stamp.read_at())
     }
 
     /// How much longer the value stays fresh, counted from the read; zero for a stale value.
@@ -246,18 +246,18 @@ impl<K, V> Cached<K, V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fresh_remaining(&self) -> Duration {
-        fresh_remaining(&self.entry.times, self.stamp.read_at())
+        fresh_remaining(&self.entry.times(), self.stamp.read_at())
     }
 
     /// The age of the value when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
-        self.entry.times.age(self.stamp.read_at())
+        self.entry.times().age(self.stamp.read_at())
     }
 
     /// The time that a load of the value takes: the moving average that X-Fetch uses. Zero for a
     /// value that was inserted.
     pub fn cost(&self) -> Duration {
-        Duration::from_nanos(self.entry.times.cost())
+        Duration::from_nanos(self.entry.times().cost())
     }
 
     /// The way by which the read got the value.

@@ -22,7 +22,7 @@ use crate::protocol::publish::ClaimGuard;
 use crate::protocol::table::Place;
 use crate::protocol::times::Times;
 use crate::protocol::wait_graph::WaitNode;
-use crate::sync::{Arc, Held};
+use crate::sync::{Arc, Held, StrongArc};
 use crate::time::clock::Tick;
 
 /// One cache, shared by its handles.
@@ -50,7 +50,7 @@ pub(crate) struct Missed<K, V> {
 pub(crate) enum Unserved<K, V> {
     /// Wait for this flight, which this read or another one started. If it fails, the entry may be
     /// served instead.
-    Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
+    Wait(StrongArc<Flight<K, V>>, Option<Held<Entry<K, V>>>, Source),
     /// The remembered end of an earlier load.
     Failed(Error),
     Missing,
@@ -169,7 +169,7 @@ where
         count_fresh: impl FnOnce(),
         late: impl FnOnce() -> Option<Condition>,
     ) -> Option<Source> {
-        let source = match now < entry.times.early_from() {
+        let source = match entry.early_from().is_after(now) {
             true => {
                 count_fresh();
                 Source::Fresh
@@ -180,13 +180,13 @@ where
         Some(source)
     }
 
-    /// How an entry past its `early_from` is served, and counts it; `None` if something has to be
-    /// done first.
+    /// How an entry is served that may be past its `early_from`, and counts it; `None` if something
+    /// has to be done first.
     #[inline(always)]
     fn fast_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let draw = |times: &Times| self.state.policy.draw_early(times, now);
         let condition = self.entries.fast_state(entry, now, draw)?;
-        self.count(condition, now, entry.times.fresh_until());
+        self.count(condition, now, entry.times().fresh_until());
         Some(condition)
     }
 
@@ -203,7 +203,7 @@ where
         condition: Condition,
     ) -> Kept<K, V> {
         entry.touch();
-        self.count(condition, now, entry.times.fresh_until());
+        self.count(condition, now, entry.times().fresh_until());
         Kept::new(entry.into_arc(), now, condition.into())
     }
 
@@ -214,15 +214,16 @@ where
             return None;
         }
         // Between the two stale windows `get` would wait for a refresh, and this call does not.
-        let known = entries::condition(&entry.times, entry.claim_word.state(), now);
+        let known = entries::condition(&entry.times(), entry.claim_word.state(), now);
         Some(known.unwrap_or(Condition::Stale))
     }
 
-    /// How an entry past its `early_from` is served by a read that never loads, and counts it.
+    /// How an entry that may be past its `early_from` is served by a read that never loads, and
+    /// counts it.
     #[inline(never)]
     fn late_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
         let condition = self.peek_state(entry, now)?;
-        self.count(condition, now, entry.times.fresh_until());
+        self.count(condition, now, entry.times().fresh_until());
         Some(condition)
     }
 
@@ -343,9 +344,13 @@ where
     }
 
     /// The value of a load for a caller that waited for it; `None` if it has expired long ago.
-    pub(crate) fn hand_over(&self, entry: Arc<Entry<K, V>>, source: Source) -> Option<Kept<K, V>> {
+    pub(crate) fn hand_over(
+        &self,
+        entry: StrongArc<Entry<K, V>>,
+        source: Source,
+    ) -> Option<Kept<K, V>> {
         let now = self.state.clock.now();
-        let handed_until = entry.times.created().saturating_add(HANDING_OVER);
+        let handed_until = entry.times().created().saturating_add(HANDING_OVER);
         let served = entry.is_servable(now) || now < handed_until;
         served.then(|| Kept::new(entry, now, source))
     }
@@ -431,7 +436,7 @@ where
         key: &Q,
         hash: u64,
         unserved: Unserved<K, V>,
-    ) -> Result<Option<(Arc<Flight<K, V>>, Source)>, Error>
+    ) -> Result<Option<(StrongArc<Flight<K, V>>, Source)>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
@@ -465,7 +470,7 @@ where
     /// Waits for a flight, at most until its claim's deadline.
     pub(crate) async fn wait(
         &self,
-        flight: &Arc<Flight<K, V>>,
+        flight: &StrongArc<Flight<K, V>>,
         source: Source,
     ) -> Result<Outcome<K, V>, Error> {
         if source == Source::Coalesced {

@@ -377,22 +377,22 @@ impl<'a, K, V> ValueRef<'a, K, V> {
 
     /// Whether the value was fresh when it was read.
     pub fn freshness(&self) -> Freshness {
-        Freshness::of(&self.entry.times, self.stamp.read_at())
+        Freshness::of(&self.entry.times(), self.stamp.read_at())
     }
 
     /// How much longer the value stays fresh, counted from the read; zero for a stale value.
     pub fn fresh_remaining(&self) -> Duration {
-        fresh_remaining(&self.entry.times, self.stamp.read_at())
+        fresh_remaining(&self.entry.times(), self.stamp.read_at())
     }
 
     /// The age of the value when it was read, counted from the end of its load.
     pub fn age(&self) -> Duration {
-        self.entry.times.age(self.stamp.read_at())
+        self.entry.times().age(self.stamp.read_at())
     }
 
     /// The time that a load of the value takes; as [`Cached::cost`].
     pub fn cost(&self) -> Duration {
-        Duration::from_nanos(self.entry.times.cost())
+        Duration::from_nanos(self.entry.times().cost())
     }
 
     /// The way by which the read got the value.

@@ -11,12 +11,12 @@ use crate::load::loader::Loaded;
 use crate::protocol::entry::{Entry, EvictionState};
 use crate::protocol::fifo::generation;
 use crate::store::StoreError;
-use crate::sync::Arc;
+use crate::sync::StrongArc;
 use crate::sync::runtime::block_on;
 
 /// One write.
 enum WriteOp<'a, K, V, Q: ?Sized> {
-    Insert(Arc<Entry<K, V>>),
+    Insert(StrongArc<Entry<K, V>>),
     Remove(&'a Q),
     RemoveAll,
 }
@@ -24,7 +24,7 @@ enum WriteOp<'a, K, V, Q: ?Sized> {
 /// The effects of one write.
 struct Written<K, V> {
     /// The value that [`WriteOp::Remove`] removed, which may have expired.
-    removed: Option<Arc<Entry<K, V>>>,
+    removed: Option<StrongArc<Entry<K, V>>>,
     /// The write on its way to the store, if there is a store and one key was written.
     pending: Option<PendingWrite>,
 }
@@ -105,7 +105,7 @@ where
         };
         let policy = &self.state.policy;
         let times = policy.draw_times(loaded.given(), now, None, None);
-        let entry = Arc::new(Entry::ready(key, value, times, eviction_state));
+        let entry = StrongArc::new(Entry::ready(key, value, times, eviction_state));
         self.write(hash, WriteOp::<_, _, K>::Insert(entry))
     }
 

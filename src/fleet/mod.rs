@@ -38,7 +38,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, StrongArc, Weak};
 use crate::time::clock::Tick;
 
 /// The limit on keys that ask the store and results that go to it at one time. More keys are
@@ -70,6 +70,8 @@ struct Fleet<K, V> {
     load: RunJob<K, V>,
     /// Jobs that go to the store together.
     asking: Batcher<Job<K, V>>,
+    /// Keys that another process refreshed, to be read together.
+    newer: Batcher<u128>,
     in_flight: AtomicUsize,
     pending: AtomicUsize,
     /// Payloads up to this epoch are not used, because a write of this process was given up.
@@ -103,6 +105,7 @@ where
             state,
             load,
             asking: Batcher::default(),
+            newer: Batcher::default(),
             in_flight: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             distrusted: Mutex::new(0),
@@ -135,13 +138,13 @@ where
     }
 
     /// Removes exactly this value, if it is still resident.
-    fn remove_entry(&self, hash: u128, entry: &Arc<Entry<K, V>>) {
+    fn remove_entry(&self, hash: u128, entry: &StrongArc<Entry<K, V>>) {
         let (Some((key, set)), Some(entries)) = (self.versions.key(hash), self.entries.upgrade())
         else {
             return;
         };
         if let Some((place, found)) = entries.find_in(set, &key) {
-            if Arc::ptr_eq(found.arc(), entry) {
+            if StrongArc::ptr_eq(found.arc(), entry) {
                 entries.remove_entry(place, entry, Cause::Invalidated);
             }
         }

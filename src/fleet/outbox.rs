@@ -31,7 +31,7 @@ where
     /// Records that a key is being set to this value. Called before the value is resident.
     pub(super) fn set(self: &Arc<Self>, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
         let name = self.name(&entry.key)?;
-        let terms = terms(&entry.times);
+        let terms = terms(&entry.times());
         let sealed = entry
             .value()
             .map(|value| self.format.seal(&name, value, &terms));

@@ -20,13 +20,13 @@ use crate::protocol::flight::{Flight, Help};
 use crate::protocol::publish::Answer;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::future::BoxFuture;
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, StrongArc, Weak};
 
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
 /// A job that was started, if a worker that waits for it can run it.
-type Started<K, V> = Option<(Arc<Flight<K, V>>, Arc<dyn Help>)>;
+type Started<K, V> = Option<(StrongArc<Flight<K, V>>, Arc<dyn Help>)>;
 
 /// Starts a job that was admitted.
 type Start<K, V> = dyn Fn(Job<K, V>) -> Started<K, V> + Send + Sync;

@@ -15,11 +15,11 @@ use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
-use crate::protocol::flight::Made;
+use crate::protocol::flight::{Flight, Made};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
-use crate::sync::Arc;
 use crate::sync::runtime::Runtime;
+use crate::sync::{Arc, StrongArc};
 use crate::time::clock::Tick;
 
 /// The payload of a panic in user code.
@@ -34,11 +34,11 @@ pub(super) fn panicked(panic: Panic) -> Error {
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
 pub(crate) trait Leased<K, V>: Send + Sync {
     /// The loader made this entry; `published` says whether it is resident.
-    fn publish(self: Box<Self>, entry: Arc<Entry<K, V>>, published: Published);
+    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
-    /// The loader says that the key has no value.
-    fn not_found(self: Box<Self>);
+    /// The loader says that the key has no value, which counts for so long.
+    fn not_found(self: Box<Self>, lasts: Tick);
     /// Gives the lease back at the deadline, while the loader runs.
     fn at_deadline(&self) -> Arc<dyn GiveBack>;
 }
@@ -185,6 +185,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         self.claim.is_wanted()
     }
 
+    pub(crate) fn flight(&self) -> &StrongArc<Flight<K, V>> {
+        self.claim.flight()
+    }
+
     pub(crate) fn interest(&self) -> Interest<K, V> {
         self.claim.interest()
     }
@@ -195,7 +199,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         value: V,
         times: Times,
         now: Tick,
-    ) -> Option<(Arc<Entry<K, V>>, Published)> {
+    ) -> Option<(StrongArc<Entry<K, V>>, Published)> {
         match self.entry(&mut Some(value), times) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
@@ -208,6 +212,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
     }
 
+    /// Ends the job because another process found no value `now`, which counts for so long.
+    /// Returns the entry that it removed.
+    pub(crate) fn found_nothing(mut self, lasts: Tick, now: Tick) -> StrongArc<Entry<K, V>> {
+        let (answer, error) = (Answer::NotFound, Error::not_found());
+        let claim = self.claim.take();
+        let entry = claim.entry().clone();
+        self.state.remember(claim, answer, error, now, lasts, 0);
+        entry
+    }
+
     /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
     /// can still fail here. They run as a part of the load, so a read of the same key in them is
     /// recursive.
@@ -218,13 +232,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         &self,
         value: &mut Option<V>,
         times: Times,
-    ) -> Result<Arc<Entry<K, V>>, Panic> {
+    ) -> Result<StrongArc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
         let _entered = self.claim.flight().wait_node().enter();
         let weigh = |value| self.state.weigh(&old.key, value);
         let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
         let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
-        Ok(Arc::new(Entry::made(
+        Ok(StrongArc::new(Entry::made(
             key,
             value.take(),
             times,
@@ -232,7 +246,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         )))
     }
 
-    pub(super) fn publish(&mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published {
+    pub(super) fn publish(
+        &mut self,
+        new: StrongArc<Entry<K, V>>,
+        made: Made,
+        now: Tick,
+    ) -> Published {
         let state = &*self.state;
         let failed_before = self.claim.failures() > 0;
         let published = self.claim.take().publish(new.clone(), made, now);
@@ -248,8 +267,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         published
     }
 
-    /// Ends the job untried, because another process failed. The backoff is that of a failure, but
-    /// no failure is counted.
+    /// Ends the job untried, because loads of its key failed a moment ago. The backoff is that of a
+    /// failure, but no failure is counted.
     pub(crate) fn cool(mut self, error: Error, rest: Tick) {
         let state = &*self.state;
         let (claim, now) = (self.claim.take(), state.clock.now());
@@ -286,7 +305,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
 
     /// Gives the claim back untried, for so long. Its lease ends with it.
     pub(super) fn put_off(mut self, error: Error, rest: Tick) {
-        let times = &self.claim.entry().times;
+        let times = self.claim.entry().times();
         let limit = match self.reason {
             LoadReason::Early => times.fresh_until(),
             LoadReason::Stale => times.stale_until(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::load::state::CacheState;
 use crate::protocol::entry::Entry;
-use crate::sync::Arc;
+use crate::sync::{Arc, StrongArc};
 
 /// The request to a loader: the key, the value that the result will replace, and the cache.
 ///
@@ -35,7 +35,7 @@ use crate::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Request<K, V> {
-    pub(crate) entry: Arc<Entry<K, V>>,
+    pub(crate) entry: StrongArc<Entry<K, V>>,
     pub(crate) state: Arc<CacheState<K, V>>,
 }
 

@@ -18,13 +18,13 @@ use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{Answer, Published};
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, StrongArc, Weak};
 use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
 
 /// How a load ended.
 enum Ending<K, V> {
-    Made(Arc<Entry<K, V>>),
+    Made(StrongArc<Entry<K, V>>),
     NotFound(Box<Loaded<V>>),
     Failed(Error),
     Panicked(Panic),
@@ -164,7 +164,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         }
         let policy = &self.state.policy;
         let old = self.claim.entry();
-        let cost = (!old.is_loading()).then(|| old.times.cost());
+        let cost = (!old.is_loading()).then(|| old.times().cost());
         let times = policy.draw_times(loaded.given(), now, cost, Some(took));
         match self.entry(&mut loaded.value, times) {
             Ok(new) => Ending::Made(new),
@@ -222,7 +222,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             state.counters.late(removed);
         }
         if let Some(lease) = self.lease.take() {
-            lease.not_found();
+            lease.not_found(rest);
         }
     }
 }

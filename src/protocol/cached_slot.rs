@@ -9,12 +9,12 @@
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::table::Place;
-use crate::sync::Arc;
+use crate::sync::StrongArc;
 
 pub struct CachedSlot<K, V> {
     place: Place,
     /// The entry that the last read found in the slot.
-    seen: Option<Arc<Entry<K, V>>>,
+    seen: Option<StrongArc<Entry<K, V>>>,
 }
 
 impl<K, V> CachedSlot<K, V> {
@@ -42,7 +42,7 @@ impl<K, V> CachedSlot<K, V> {
 
     /// The entry that the last read found in the slot.
     #[inline]
-    pub fn seen(&self) -> Option<&Arc<Entry<K, V>>> {
+    pub fn seen(&self) -> Option<&StrongArc<Entry<K, V>>> {
         self.seen.as_ref()
     }
 

@@ -12,12 +12,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::panics::discard;
-use crate::sync::Arc;
+use crate::sync::StrongArc;
 
 pub struct DropLater<T> {
     /// Separate from the list, because most operations have at most one and then do not allocate.
-    first: Option<Arc<T>>,
-    more: Vec<Arc<T>>,
+    first: Option<StrongArc<T>>,
+    more: Vec<StrongArc<T>>,
 }
 
 impl<T> DropLater<T> {
@@ -28,7 +28,7 @@ impl<T> DropLater<T> {
         }
     }
 
-    pub fn add(&mut self, entry: Arc<T>) {
+    pub fn add(&mut self, entry: StrongArc<T>) {
         match self.first {
             None => self.first = Some(entry),
             Some(_) => self.more.push(entry),

@@ -8,27 +8,51 @@ use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
-use crate::protocol::times::Times;
+use crate::protocol::times::{EarlyFrom, OtherTimes, Times};
 use crate::protocol::uses::Uses;
-use crate::sync::{Arc, AtomicU8, CountedSlot, Ordering};
+use crate::sync::{AtomicU8, CountedSlot, Ordering, StrongArc};
 use crate::time::clock::Tick;
 
-/// Laid out by hand: what a hit reads (the end of `times`, `uses`, `key`, a small `value`) is
-/// adjacent, in one cache line for most addresses, and there is no padding before the value.
+/// Laid out by hand: what a hit reads (the key, the head, a small value) is adjacent, in one cache
+/// line for most addresses, and there is no padding before a value.
 #[repr(C)]
 pub struct Entry<K, V> {
-    pub times: Times,
-    uses: AtomicU8,
-    /// 1 after the value took the second chance that it has without a use (see `fifo`).
-    second_chance_taken: AtomicU8,
-    generation: AtomicU8,
-    pub weight: Weight,
     pub key: K,
-    /// `None` marks the placeholder of a load.
-    value: Option<V>,
+    content: Content<V>,
+    others: OtherTimes,
+    weight: Weight,
+    generation: AtomicU8,
     pub claim_word: ClaimWord,
     /// The attempt to replace this entry: under way, last failed, or closed (see `flight`).
     pub flight: CountedSlot<Flight<K, V>>,
+}
+
+/// The compiler puts the discriminant before the head, because both are made of single bytes.
+/// Together they take eight, so a value follows without padding.
+enum Content<V> {
+    /// A placeholder or a tombstone.
+    Nothing(Head),
+    Value(Head, V),
+}
+
+struct Head {
+    uses: AtomicU8,
+    early_from: EarlyFrom,
+}
+
+#[cfg(all(target_pointer_width = "64", not(all(loom, feature = "loom"))))]
+const _: () = assert!(
+    size_of::<Entry<u64, u64>>() == 64,
+    "a key, a value and 48 bytes"
+);
+
+impl Head {
+    fn new(uses: u8, early_from: EarlyFrom) -> Self {
+        Head {
+            uses: AtomicU8::new(Uses::seen(uses).word()),
+            early_from,
+        }
+    }
 }
 
 /// The state of a value in eviction.
@@ -46,21 +70,19 @@ impl<K, V> Entry<K, V> {
 
     /// The entry of a value that was just made; `value` has one.
     pub fn made(key: K, value: Option<V>, times: Times, eviction_state: EvictionState) -> Self {
-        let EvictionState {
-            uses,
-            generation,
-            weight,
-        } = eviction_state;
+        let (early_from, others) = times.split();
+        let head = Head::new(eviction_state.uses, early_from);
         Entry {
-            generation: AtomicU8::new(generation),
-            weight,
             key,
-            value,
-            times,
+            content: match value {
+                Some(value) => Content::Value(head, value),
+                None => Content::Nothing(head),
+            },
+            others,
+            weight: eviction_state.weight,
+            generation: AtomicU8::new(eviction_state.generation),
             claim_word: ClaimWord::idle(),
             flight: CountedSlot::new(None),
-            uses: AtomicU8::new(Uses::seen(uses).word()),
-            second_chance_taken: AtomicU8::new(0),
         }
     }
 
@@ -72,38 +94,58 @@ impl<K, V> Entry<K, V> {
         failures: u32,
         now: Tick,
         timeout: Tick,
-    ) -> (Arc<Self>, ClaimToken, Arc<Flight<K, V>>) {
+    ) -> (StrongArc<Self>, ClaimToken, StrongArc<Flight<K, V>>) {
         let (claim_word, token) = ClaimWord::claimed(now, timeout, failures);
         let flight = Flight::start(token);
+        let (early_from, others) = Times::placeholder().split();
         // In the call, because an entry may be large and would be copied on the stack.
-        let entry = Arc::new(Entry {
-            generation: AtomicU8::new(generation),
-            weight: Weight::ZERO,
+        let entry = StrongArc::new(Entry {
             key,
-            value: None,
-            times: Times::placeholder(),
+            content: Content::Nothing(Head::new(0, early_from)),
+            others,
+            weight: Weight::ZERO,
+            generation: AtomicU8::new(generation),
             claim_word,
             flight: CountedSlot::new(Some(flight.clone())),
-            uses: AtomicU8::new(0),
-            second_chance_taken: AtomicU8::new(0),
         });
         (entry, token, flight)
     }
 
     /// The tombstone of a value that leaves without a successor. It replaces that value for a
     /// moment; `flight` says why. No caller can claim it.
-    pub fn tombstone(key: K, flight: Arc<Flight<K, V>>) -> Self {
+    pub fn tombstone(key: K, flight: StrongArc<Flight<K, V>>) -> Self {
+        let (early_from, others) = Times::placeholder().split();
         Entry {
-            generation: AtomicU8::new(0),
-            weight: Weight::ZERO,
             key,
-            value: None,
-            times: Times::placeholder(),
+            content: Content::Nothing(Head::new(0, early_from)),
+            others,
+            weight: Weight::ZERO,
+            generation: AtomicU8::new(0),
             claim_word: ClaimWord::spent(),
             flight: CountedSlot::new(Some(flight)),
-            uses: AtomicU8::new(0),
-            second_chance_taken: AtomicU8::new(0),
         }
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &Head {
+        match &self.content {
+            Content::Nothing(head) | Content::Value(head, _) => head,
+        }
+    }
+
+    /// From here on a hit needs more than this.
+    #[inline(always)]
+    pub fn early_from(&self) -> EarlyFrom {
+        self.head().early_from
+    }
+
+    #[inline]
+    pub fn times(&self) -> Times {
+        Times::of_parts(self.early_from(), self.others)
+    }
+
+    pub fn weight(&self) -> Weight {
+        self.weight
     }
 
     /// The eviction state with which a successor starts; its weight is its own.
@@ -128,65 +170,58 @@ impl<K, V> Entry<K, V> {
         self.generation.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub fn value(&self) -> Option<&V> {
-        self.value.as_ref()
+        match &self.content {
+            Content::Nothing(_) => None,
+            Content::Value(_, value) => Some(value),
+        }
     }
 
     #[inline]
     pub fn is_loading(&self) -> bool {
-        self.value.is_none()
+        self.value().is_none()
     }
 
     /// Whether this is a value that may still be served.
     pub fn is_servable(&self, now: Tick) -> bool {
-        self.value.is_some() && now < self.times.expires()
+        !self.is_loading() && now < self.times().expires()
     }
 
     pub fn uses(&self) -> u8 {
-        Uses::of(self.uses.load(Ordering::Relaxed)).number
+        Uses::of(self.head().uses.load(Ordering::Relaxed)).number
     }
 
-    /// The uses since the last call, as far as they raised the count. A use at the same moment may
-    /// be lost.
+    /// The uses since the last call, as far as they raised the count.
     pub fn take_new_uses(&self) -> u8 {
-        let word = self.uses.load(Ordering::Relaxed);
-        let mut uses = Uses::of(word);
-        let new = uses.take_new();
-        if uses.word() != word {
-            self.uses.store(uses.word(), Ordering::Relaxed);
-        }
-        new
+        self.change_uses(Uses::take_new)
     }
 
-    /// Sets the uses of a value that enters the main queue. A use at the same moment may be lost.
+    /// Sets the uses of a value that enters the main queue.
     pub fn set_uses(&self, uses: u8) {
-        self.uses.store(Uses::seen(uses).word(), Ordering::Relaxed);
+        self.change_uses(|all| *all = Uses::seen(uses));
     }
 
-    /// Takes off a use, because eviction spares the value; false if it has none. A use at the same
-    /// moment may be lost.
+    /// Takes off a use, because eviction spares the value; false if it has none.
     pub fn spend_use(&self) -> bool {
-        let mut uses = Uses::of(self.uses.load(Ordering::Relaxed));
-        if uses.number == 0 {
-            return false;
-        }
-        uses.spend();
-        self.uses.store(uses.word(), Ordering::Relaxed);
-        // The load comes first, because nearly always there is nothing to change.
-        if self.second_chance_taken.load(Ordering::Relaxed) != 0 {
-            self.second_chance_taken.store(0, Ordering::Relaxed);
-        }
-        true
+        self.change_uses(Uses::spend)
     }
 
     /// Takes the second chance that a value of the main queue has without a use; false if the value
     /// took it already since its last use. Two threads at once may both take it.
     pub fn take_second_chance(&self) -> bool {
-        let taken = self.second_chance_taken.load(Ordering::Relaxed) != 0;
-        if !taken {
-            self.second_chance_taken.store(1, Ordering::Relaxed);
+        self.change_uses(Uses::take_second_chance)
+    }
+
+    /// A change at the same moment may be lost. Nothing is stored unless something changes.
+    fn change_uses<R>(&self, change: impl FnOnce(&mut Uses) -> R) -> R {
+        let word = self.head().uses.load(Ordering::Relaxed);
+        let mut uses = Uses::of(word);
+        let result = change(&mut uses);
+        if uses.word() != word {
+            self.head().uses.store(uses.word(), Ordering::Relaxed);
         }
-        !taken
+        result
     }
 
     /// Records a use for eviction.
@@ -195,8 +230,8 @@ impl<K, V> Entry<K, V> {
     /// writes the cache line of a hot entry. Relaxed, because it publishes nothing.
     #[inline]
     pub fn touch(&self) {
-        if let Some(raised) = Uses::raised(self.uses.load(Ordering::Relaxed)) {
-            self.uses.store(raised, Ordering::Relaxed);
+        if let Some(raised) = Uses::raised(self.head().uses.load(Ordering::Relaxed)) {
+            self.head().uses.store(raised, Ordering::Relaxed);
         }
     }
 }

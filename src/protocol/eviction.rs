@@ -27,7 +27,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::permits::{Need, Permit};
 use crate::protocol::removal::Cause;
 use crate::protocol::table::{Membership, Place};
-use crate::sync::{Arc, Held, yield_now};
+use crate::sync::{Held, StrongArc, yield_now};
 use crate::time::clock::Tick;
 
 impl<K, V> Entries<K, V> {
@@ -85,7 +85,7 @@ impl<K, V> Entries<K, V> {
             _ if is_idle(entry, now) => Some((0, 0, 0)),
             // The load that began last has done the least work.
             true => Some((1, 0, Tick::MAX - deadline(entry))),
-            false => Some((2, entry.uses(), entry.times.created())),
+            false => Some((2, entry.uses(), entry.times().created())),
         };
         let is_full = self.table.is_unchanged(set, seen);
         if is_full && !self.evict_least(set, now, &worth, drop_later) {
@@ -186,7 +186,7 @@ impl<K, V> Entries<K, V> {
             let removed = self.remove_entry(place, idle.arc(), Cause::Size);
             removed.into_iter().for_each(|entry| drop_later.add(entry));
         } else {
-            let tombstone = Arc::new(Entry::tombstone(idle.key.clone(), self.closed.clone()));
+            let tombstone = StrongArc::new(Entry::tombstone(idle.key.clone(), self.closed.clone()));
             self.remove_through_tombstone(place, idle.arc(), tombstone, Cause::Expired);
             drop_later.add(idle.into_arc());
         }
@@ -215,7 +215,7 @@ type Worth = (u8, u8, Tick);
 /// The worth of a value; `None` for a load.
 fn worth<K, V>(entry: &Entry<K, V>, now: Tick) -> Option<Worth> {
     let alive = entry.is_servable(now);
-    (!entry.is_loading()).then(|| (alive.into(), entry.uses(), entry.times.created()))
+    (!entry.is_loading()).then(|| (alive.into(), entry.uses(), entry.times().created()))
 }
 
 /// Whether an entry holds its place for nothing: it may not be served, and no attempt for it is
@@ -245,13 +245,13 @@ impl<K, V> Entries<K, V> {
     pub fn remove_entry(
         &self,
         place: Place,
-        entry: &Arc<Entry<K, V>>,
+        entry: &StrongArc<Entry<K, V>>,
         cause: Cause,
-    ) -> Option<Arc<Entry<K, V>>> {
+    ) -> Option<StrongArc<Entry<K, V>>> {
         let removed = self.table.remove(place, entry)?;
         if !removed.is_loading() {
             let shard = self.queues.shards.of(place.set());
-            self.limit.release(shard, Need::entry(removed.weight));
+            self.limit.release(shard, Need::entry(removed.weight()));
             self.removals.push(&removed, cause);
         }
         Some(removed)
@@ -264,14 +264,14 @@ impl<K, V> Entries<K, V> {
     pub fn remove_through_tombstone(
         &self,
         place: Place,
-        value: &Arc<Entry<K, V>>,
-        tombstone: Arc<Entry<K, V>>,
+        value: &StrongArc<Entry<K, V>>,
+        tombstone: StrongArc<Entry<K, V>>,
         cause: Cause,
     ) -> bool {
         let vacated = (self.table).replace(place, value, &tombstone);
         if vacated {
             let shard = self.queues.shards.of(place.set());
-            self.limit.release(shard, Need::entry(value.weight));
+            self.limit.release(shard, Need::entry(value.weight()));
             self.removals.push(value, cause);
             self.table.remove(place, &tombstone);
         }
@@ -289,12 +289,12 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        if !self.limit.allows(new.weight) {
+        if !self.limit.allows(new.weight()) {
             return None;
         }
         let need = match old.is_loading() {
-            true => Need::entry(new.weight),
-            false => Need::beyond(new.weight, old.weight),
+            true => Need::entry(new.weight()),
+            false => Need::beyond(new.weight(), old.weight()),
         };
         let shard = self.queues.shards.of(place.set());
         if let Some(permit) = self.limit.take(shard, need) {
@@ -310,8 +310,8 @@ impl<K, V> Entries<K, V> {
     pub fn replace(
         &self,
         place: Place,
-        old: &Arc<Entry<K, V>>,
-        new: &Arc<Entry<K, V>>,
+        old: &StrongArc<Entry<K, V>>,
+        new: &StrongArc<Entry<K, V>>,
         permit: Permit<'_>,
     ) -> bool {
         if !self.table.replace(place, old, new) {
@@ -320,7 +320,7 @@ impl<K, V> Entries<K, V> {
         permit.keep();
         if !old.is_loading() {
             let shard = self.queues.shards.of(place.set());
-            (self.limit).release(shard, Need::beyond(old.weight, new.weight));
+            (self.limit).release(shard, Need::beyond(old.weight(), new.weight()));
             self.removals.push(old, Cause::Replaced);
         }
         true

@@ -213,7 +213,7 @@ impl Queue {
 
     /// Takes one use off a promoted value, or its second chance; false if it has neither.
     fn spares<K, V>(&self, entry: &Entry<K, V>) -> bool {
-        entry.spend_use() || self.is_costly(entry.times.cost()) && entry.take_second_chance()
+        entry.spend_use() || self.is_costly(entry.times().cost()) && entry.take_second_chance()
     }
 }
 
@@ -222,7 +222,7 @@ impl<K, V> Entries<K, V> {
     pub fn enqueue(&self, place: Place, entry: &Entry<K, V>) {
         let group = self.queues.group_of(place);
         let queue = group.queue;
-        queue.count_cost(entry.times.cost());
+        queue.count_cost(entry.times().cost());
         let token = QueueToken {
             place,
             generation: entry.generation(),
@@ -471,7 +471,7 @@ impl<K, V> Entries<K, V> {
             return None;
         }
         let shard = self.queues.shards.of(place.set());
-        let permit = Permit::inherit(&self.limit, shard, removed.weight);
+        let permit = Permit::inherit(&self.limit, shard, removed.weight());
         self.removals.push(&removed, cause);
         drop_later.add(removed);
         Some(permit)

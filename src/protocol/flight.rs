@@ -32,14 +32,14 @@ use crate::protocol::claim::{ClaimToken, TokenCell};
 use crate::protocol::entry::Entry;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce, Weak};
+use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce, StrongArc, Weak};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::Clock;
 
 /// The result of an attempt.
 pub enum Outcome<K, V> {
     /// The new entry, whether or not it became resident.
-    Published(Arc<Entry<K, V>>, Made),
+    Published(StrongArc<Entry<K, V>>, Made),
     /// The reason why there is no new entry.
     Failed(Error),
     /// An earlier attempt on the same entry ended it without a value, after its deadline.
@@ -79,11 +79,11 @@ pub trait Help: Send + Sync {
 
 pub struct Flight<K, V> {
     outcome: SetOnce<Outcome<K, V>>,
-    signals: Signals,
+    signals: Arc<Signals>,
 }
 
-/// The part that does not depend on the types of key and value. Its code is compiled once, not for
-/// each cache.
+/// The part that does not depend on the types of key and value, and that an alarm wakes. Its code
+/// is compiled once, not for each cache.
 struct Signals {
     token: TokenCell,
     /// 1 once a thread sets the outcome.
@@ -106,14 +106,14 @@ impl<K, V> Flight<K, V> {
     pub fn new(token: ClaimToken) -> Self {
         Flight {
             outcome: SetOnce::new(),
-            signals: Signals::new(token),
+            signals: Arc::new(Signals::new(token)),
         }
     }
 
     /// The flight of an attempt that begins.
     #[inline(never)]
-    pub fn start(token: ClaimToken) -> Arc<Self> {
-        Arc::new(Self::new(token))
+    pub fn start(token: ClaimToken) -> StrongArc<Self> {
+        StrongArc::new(Self::new(token))
     }
 
     /// The flight of an entry whose attempts are over.
@@ -182,11 +182,7 @@ impl<K, V> Flight<K, V> {
     /// # Cancel safety
     ///
     /// Dropping the future only removes this waiter.
-    pub async fn land(self: &Arc<Self>, clock: &Clock) -> Option<Outcome<K, V>>
-    where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
-    {
+    pub async fn land(&self, clock: &Clock) -> Option<Outcome<K, V>> {
         if let Some(outcome) = self.outcome() {
             return Some(outcome);
         }
@@ -196,11 +192,7 @@ impl<K, V> Flight<K, V> {
     }
 
     /// Registers the load that runs, which is woken at the deadline, at once if that has passed.
-    pub fn watch(self: &Arc<Self>, load: &Arc<dyn Sleeper>, clock: &Clock)
-    where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
-    {
+    pub fn watch(&self, load: &Arc<dyn Sleeper>, clock: &Clock) {
         // Each flight has one load, so the cell is empty.
         let _ = self.signals.load.set(Arc::downgrade(load));
         self.set_alarm(clock);
@@ -235,12 +227,14 @@ impl<K, V> Flight<K, V> {
         }
     }
 
-    fn set_alarm(self: &Arc<Self>, clock: &Clock)
-    where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
-    {
-        self.signals.set_alarm(clock, &|| self.clone());
+    /// The part that an alarm wakes.
+    pub fn sleeper(&self) -> Weak<dyn Sleeper> {
+        let signals: Weak<Signals> = Arc::downgrade(&self.signals);
+        signals
+    }
+
+    fn set_alarm(&self, clock: &Clock) {
+        self.signals.set_alarm(clock, &|| self.sleeper());
     }
 
     /// Waits until one of these flights has its outcome or is past its deadline.
@@ -248,11 +242,7 @@ impl<K, V> Flight<K, V> {
     /// # Cancel safety
     ///
     /// As [`land`](Self::land).
-    pub async fn land_any(flights: &[Arc<Self>], clock: &Clock)
-    where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
-    {
+    pub async fn land_any(flights: &[StrongArc<Self>], clock: &Clock) {
         let mut ends: Vec<_> = (flights.iter())
             .map(|flight| Box::pin(flight.land(clock)))
             .collect();
@@ -319,14 +309,14 @@ impl Signals {
 
     /// Sets the alarm, once for the load and all waiters, and again after a fork because the
     /// parent's alarm does not ring here.
-    fn set_alarm(&self, clock: &Clock, sleeper: &dyn Fn() -> Arc<dyn Sleeper>) {
+    fn set_alarm(&self, clock: &Clock, sleeper: &dyn Fn() -> Weak<dyn Sleeper>) {
         // AcqRel pairs with the exchange in `wake_load`, after which a load may rely on the alarm
         // of a waiter, and with the one in `renew`.
         let process = alarm::process();
         let before = self.alarmed.swap(u64::from(process), Ordering::AcqRel);
         if before != u64::from(process) {
             let deadline = self.token.get().deadline();
-            clock.wake_at(process, deadline, Arc::downgrade(&sleeper()));
+            clock.wake_at(process, deadline, sleeper());
             let _ = self.clock.set(clock.clone());
         }
     }
@@ -340,10 +330,10 @@ impl Drop for Signals {
     }
 }
 
-impl<K: Send + Sync, V: Send + Sync> Sleeper for Flight<K, V> {
+impl Sleeper for Signals {
     fn wake(&self) {
         // First the load, whose claim then cools, so that a waiter which reads again finds that.
         self.wake_load();
-        self.signals.event.notify_all();
+        self.event.notify_all();
     }
 }

@@ -40,7 +40,7 @@ use crate::protocol::flight::{Flight, Made, Outcome};
 use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, StrongArc, Weak};
 use crate::time::clock::Tick;
 
 /// A load that waited for its turn longer than this share of its time gets the full time from its
@@ -50,10 +50,10 @@ const SHORT: Tick = 16;
 /// The right to replace one entry, and the obligation to end its flight.
 pub struct ClaimGuard<K, V> {
     entries: Weak<Entries<K, V>>,
-    entry: Arc<Entry<K, V>>,
+    entry: StrongArc<Entry<K, V>>,
     place: Place,
     token: ClaimToken,
-    flight: Arc<Flight<K, V>>,
+    flight: StrongArc<Flight<K, V>>,
     /// When a dropped claim may be taken again.
     rests_until: Tick,
     ended: bool,
@@ -62,8 +62,8 @@ pub struct ClaimGuard<K, V> {
 /// Tells whether the result of a claim is still needed.
 pub struct Interest<K, V> {
     entries: Weak<Entries<K, V>>,
-    entry: Arc<Entry<K, V>>,
-    flight: Arc<Flight<K, V>>,
+    entry: StrongArc<Entry<K, V>>,
+    flight: StrongArc<Flight<K, V>>,
 }
 
 impl<K, V> Interest<K, V> {
@@ -85,9 +85,9 @@ impl<K, V> Interest<K, V> {
 
 /// Ends a claim at its deadline, while its load goes on.
 pub struct Expiry<K, V> {
-    entry: Arc<Entry<K, V>>,
+    entry: StrongArc<Entry<K, V>>,
     token: ClaimToken,
-    flight: Arc<Flight<K, V>>,
+    flight: StrongArc<Flight<K, V>>,
 }
 
 impl<K, V> Expiry<K, V> {
@@ -100,7 +100,7 @@ impl<K, V> Expiry<K, V> {
         failures_before(self.token)
     }
 
-    pub fn flight(&self) -> &Arc<Flight<K, V>> {
+    pub fn flight(&self) -> &StrongArc<Flight<K, V>> {
         &self.flight
     }
 
@@ -137,10 +137,10 @@ pub enum Published {
 impl<K, V> ClaimGuard<K, V> {
     pub fn new(
         entries: &Arc<Entries<K, V>>,
-        entry: Arc<Entry<K, V>>,
+        entry: StrongArc<Entry<K, V>>,
         place: Place,
         token: ClaimToken,
-        flight: Arc<Flight<K, V>>,
+        flight: StrongArc<Flight<K, V>>,
         now: Tick,
     ) -> Self {
         ClaimGuard {
@@ -160,11 +160,11 @@ impl<K, V> ClaimGuard<K, V> {
     }
 
     /// The claimed entry: the previous value, or the placeholder of a load.
-    pub fn entry(&self) -> &Arc<Entry<K, V>> {
+    pub fn entry(&self) -> &StrongArc<Entry<K, V>> {
         &self.entry
     }
 
-    pub fn flight(&self) -> &Arc<Flight<K, V>> {
+    pub fn flight(&self) -> &StrongArc<Flight<K, V>> {
         &self.flight
     }
 
@@ -259,7 +259,7 @@ impl<K, V> ClaimGuard<K, V> {
     ///
     /// The waiters of this flight get `new` in any case, because they asked before any write that
     /// overtook it. The waiters of a later claim of the entry get it if it is published.
-    pub fn publish(mut self, new: Arc<Entry<K, V>>, made: Made, now: Tick) -> Published
+    pub fn publish(mut self, new: StrongArc<Entry<K, V>>, made: Made, now: Tick) -> Published
     where
         K: Clone,
     {
@@ -284,7 +284,7 @@ impl<K, V> ClaimGuard<K, V> {
             None => {
                 // The new value does not fit, but the old value must not stay either.
                 self.remove_claimed(&entries, tombstone, Cause::Size);
-                match entries.limit.allows(new.weight) {
+                match entries.limit.allows(new.weight()) {
                     // Without a permit, because the old entry had left the table.
                     true => Published::Overtaken,
                     false => Published::NotKept,
@@ -323,7 +323,7 @@ impl<K, V> ClaimGuard<K, V> {
         &self,
         entries: &Entries<K, V>,
         permit: Permit<'_>,
-        new: &Arc<Entry<K, V>>,
+        new: &StrongArc<Entry<K, V>>,
     ) -> Published {
         if !entries.replace(self.place, &self.entry, new, permit) {
             return Published::Overtaken;
@@ -394,7 +394,7 @@ impl<K, V> ClaimGuard<K, V> {
 
     /// The tombstone that replaces a claimed value while that is removed. A reader that meets it
     /// waits for the end of this attempt.
-    fn tombstone(&mut self) -> Option<Arc<Entry<K, V>>>
+    fn tombstone(&mut self) -> Option<StrongArc<Entry<K, V>>>
     where
         K: Clone,
     {
@@ -403,7 +403,7 @@ impl<K, V> ClaimGuard<K, V> {
             self.flight = Flight::start(self.token);
         }
         let value = (!self.entry.is_loading()).then_some(&self.entry)?;
-        Some(Arc::new(Entry::tombstone(
+        Some(StrongArc::new(Entry::tombstone(
             value.key.clone(),
             self.flight.clone(),
         )))
@@ -413,7 +413,7 @@ impl<K, V> ClaimGuard<K, V> {
     fn remove_claimed(
         &self,
         entries: &Entries<K, V>,
-        tombstone: Option<Arc<Entry<K, V>>>,
+        tombstone: Option<StrongArc<Entry<K, V>>>,
         cause: Cause,
     ) -> bool {
         match tombstone {

@@ -21,7 +21,7 @@ use std::mem::ManuallyDrop;
 
 use crate::panics::isolated;
 use crate::protocol::entry::Entry;
-use crate::sync::{Arc, SegQueue, thread_local};
+use crate::sync::{SegQueue, StrongArc, thread_local};
 use crate::time::clock::Tick;
 
 /// Why a value left the cache.
@@ -56,7 +56,7 @@ pub type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
 
 pub struct Removals<K, V> {
     listener: Option<Listener<K, V>>,
-    waiting: SegQueue<(Arc<Entry<K, V>>, Cause)>,
+    waiting: SegQueue<(StrongArc<Entry<K, V>>, Cause)>,
 }
 
 /// How many values that the listener's own calls removed are delivered by the loop that called it.
@@ -170,7 +170,7 @@ impl<K, V> Removals<K, V> {
         std::ptr::from_ref(self).addr()
     }
 
-    pub fn push(&self, entry: &Arc<Entry<K, V>>, cause: Cause) {
+    pub fn push(&self, entry: &StrongArc<Entry<K, V>>, cause: Cause) {
         if self.listener.is_some() && !entry.is_loading() {
             self.waiting.push((entry.clone(), cause));
             count_pending(self.address());

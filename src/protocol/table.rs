@@ -35,7 +35,7 @@
 pub use crate::protocol::control::{Membership, Place, WAYS};
 use crate::protocol::control::{OCCUPIED, VERSION, bits, promoted, without};
 use crate::protocol::drop_later::DropAll;
-use crate::sync::{Arc, AtomicU64, Held, Lanes, Ordering, Slot};
+use crate::sync::{AtomicU64, Held, Lanes, Ordering, Slot, StrongArc};
 
 /// Words of eight tags.
 const WORDS: usize = WAYS.div_ceil(8);
@@ -142,7 +142,7 @@ impl<T> Table<T> {
     ///
     /// The caller may hold a permit, so no key is compared here. The tags show whether an item that
     /// may have the same key came to the set since `seen`.
-    pub fn insert(&self, hash: u64, item: &Arc<T>, seen: Membership) -> Inserted {
+    pub fn insert(&self, hash: u64, item: &StrongArc<T>, seen: Membership) -> Inserted {
         let number = self.set_of(hash);
         let set = &self.sets[number];
         let tag = Self::tag_of(hash);
@@ -177,7 +177,7 @@ impl<T> Table<T> {
     ///
     /// That is `item`, or the item that replaced it between the check and the removal. The key is
     /// gone in either case, and the caller accounts for the returned item.
-    pub fn remove(&self, place: Place, item: &Arc<T>) -> Option<Arc<T>> {
+    pub fn remove(&self, place: Place, item: &StrongArc<T>) -> Option<StrongArc<T>> {
         let (set, way) = self.at(place);
         let mut control = set.control.load(Ordering::Acquire);
         loop {
@@ -204,15 +204,15 @@ impl<T> Table<T> {
     ///
     /// Also true if another thread was removing `item` at that moment; `new` is then removed with
     /// it.
-    pub fn replace(&self, place: Place, item: &Arc<T>, new: &Arc<T>) -> bool {
+    pub fn replace(&self, place: Place, item: &StrongArc<T>, new: &StrongArc<T>) -> bool {
         let (set, way) = self.at(place);
         set.ways[way].compare_exchange(Some(item), Some(new.clone()), &self.lanes)
     }
 
     /// Whether `item` is in the table, at this place.
-    pub fn holds(&self, place: Place, item: &Arc<T>) -> bool {
+    pub fn holds(&self, place: Place, item: &StrongArc<T>) -> bool {
         self.item_at(place)
-            .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+            .is_some_and(|held| StrongArc::ptr_eq(held.arc(), item))
     }
 
     /// The item in the table at this place.
@@ -243,7 +243,7 @@ impl<T> Table<T> {
     ///
     /// Cheaper than [`remove`](Self::remove): the version proves what a second read of the slot
     /// would show, and the caller need not hold the item.
-    pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<Arc<T>> {
+    pub fn remove_seen(&self, place: Place, seen: Membership) -> Option<StrongArc<T>> {
         let (set, way) = self.at(place);
         let cleared = without(seen.0, way);
         // AcqRel, as in `remove`. On failure nothing is read.
@@ -277,7 +277,7 @@ impl<T> Table<T> {
     /// Loads the slot of a way into `seen`, unless it still holds the same item; for a
     /// [`CachedSlot`](crate::protocol::cached_slot::CachedSlot).
     #[inline]
-    pub fn renew(&self, place: Place, seen: &mut Option<Arc<T>>) {
+    pub fn renew(&self, place: Place, seen: &mut Option<StrongArc<T>>) {
         let (set, way) = self.at(place);
         set.ways[way].renew(seen, &self.lanes);
     }
@@ -309,9 +309,9 @@ impl<T> Table<T> {
         bits(control & OCCUPIED).map(move |way| Place::new(set, way))
     }
 
-    fn is_in(&self, slot: &Slot<T>, item: &Arc<T>) -> bool {
+    fn is_in(&self, slot: &Slot<T>, item: &StrongArc<T>) -> bool {
         slot.load(&self.lanes)
-            .is_some_and(|held| Arc::ptr_eq(held.arc(), item))
+            .is_some_and(|held| StrongArc::ptr_eq(held.arc(), item))
     }
 
     /// The ways of a set that are promoted now.
@@ -426,7 +426,7 @@ impl<T> Set<T> {
     fn reserve<'a>(
         &'a self,
         control: u64,
-        item: &'a Arc<T>,
+        item: &'a StrongArc<T>,
         lanes: &'a Lanes<T>,
     ) -> Option<Reserved<'a, T>> {
         let mut free = bits(!control & OCCUPIED);
@@ -446,7 +446,7 @@ impl<T> Set<T> {
 struct Reserved<'a, T> {
     slot: &'a Slot<T>,
     way: usize,
-    item: Option<&'a Arc<T>>,
+    item: Option<&'a StrongArc<T>>,
     lanes: &'a Lanes<T>,
 }
 

@@ -1,4 +1,5 @@
-//! The use count of a value, and how much of it the shadows of eviction have seen (see `adapt`).
+//! What eviction knows of the use of a value: its use count, how much of that the shadows have seen
+//! (see `adapt`), and whether the value took its second chance (see `fifo`).
 
 /// The largest use count.
 pub const USES_MAX: u8 = 3;
@@ -9,15 +10,19 @@ pub struct Uses {
     pub number: u8,
     /// How many of them the shadows have seen.
     seen: u8,
+    /// Whether the value took the second chance that it has without a use.
+    second_chance_taken: bool,
 }
 
 const SEEN: u8 = 2;
+const SECOND_CHANCE_TAKEN: u8 = 1 << 4;
 
 impl Uses {
     pub fn of(word: u8) -> Self {
         Uses {
             number: word & USES_MAX,
-            seen: word >> SEEN,
+            seen: word >> SEEN & USES_MAX,
+            second_chance_taken: word & SECOND_CHANCE_TAKEN != 0,
         }
     }
 
@@ -27,11 +32,13 @@ impl Uses {
         Uses {
             number,
             seen: number,
+            second_chance_taken: false,
         }
     }
 
     pub fn word(self) -> u8 {
-        self.number | self.seen << SEEN
+        let taken = u8::from(self.second_chance_taken) * SECOND_CHANCE_TAKEN;
+        self.number | self.seen << SEEN | taken
     }
 
     /// The word after a hit; `None` if the hit changes nothing.
@@ -43,14 +50,25 @@ impl Uses {
     /// How many uses the shadows have not seen. They have afterwards.
     pub fn take_new(&mut self) -> u8 {
         let new = self.number.saturating_sub(self.seen);
-        *self = Uses::seen(self.number);
+        self.seen = self.number;
         new
     }
 
-    /// Takes off one use, of those that the shadows have seen if there is one.
-    pub fn spend(&mut self) {
-        self.number = self.number.saturating_sub(1);
-        self.seen = self.seen.saturating_sub(1);
+    /// Takes off one use, of those that the shadows have seen if there is one; false if there is
+    /// none. The value then has its second chance again.
+    pub fn spend(&mut self) -> bool {
+        let spent = self.number > 0;
+        if spent {
+            self.number -= 1;
+            self.seen = self.seen.saturating_sub(1);
+            self.second_chance_taken = false;
+        }
+        spent
+    }
+
+    /// Takes the second chance; false if it was taken since the last use was spent.
+    pub fn take_second_chance(&mut self) -> bool {
+        !std::mem::replace(&mut self.second_chance_taken, true)
     }
 }
 
@@ -82,7 +100,20 @@ mod tests {
         uses.spend();
         assert_eq!((uses.number, uses.take_new()), (2, 2));
         let mut uses = hit(Uses::seen(0));
-        uses.spend();
+        assert!(uses.spend());
         assert_eq!((uses.number, uses.take_new()), (0, 0));
+        assert!(!uses.spend());
+    }
+
+    #[test]
+    fn a_second_chance_is_taken_once_for_each_use_that_was_spent() {
+        let mut uses = Uses::seen(0);
+        for _ in 0..2 {
+            assert!(uses.take_second_chance());
+            uses = hit(Uses::of(uses.word()));
+            assert_eq!((uses.number, uses.take_new()), (1, 1));
+            assert!(!uses.take_second_chance());
+            assert!(uses.spend());
+        }
     }
 }

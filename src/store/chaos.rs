@@ -97,6 +97,8 @@ struct FaultScript {
     /// Changes that are held back; `None` if changes are not held.
     held_changes: Option<Vec<(Namespace, Change)>>,
     loses_changes: bool,
+    /// Whether changes were ever lost.
+    has_lost_changes: bool,
     gaps: u64,
 }
 
@@ -161,7 +163,9 @@ impl ChaosStore {
 
     /// Begins or ends to lose changes on their way to the listeners, silently.
     pub fn lose_changes(&self, lose: bool) {
-        self.script().loses_changes = lose;
+        let mut script = self.script();
+        script.loses_changes = lose;
+        script.has_lost_changes |= lose;
     }
 
     /// Holds changes back on their way to the listeners.
@@ -350,6 +354,10 @@ impl Store for ChaosStore {
 
     fn gaps(&self) -> u64 {
         self.0.inner.gaps() + self.script().gaps
+    }
+
+    fn tells_everything(&self) -> bool {
+        self.0.inner.tells_everything() && !self.script().has_lost_changes
     }
 
     fn state(&self) -> StoreState {

@@ -135,6 +135,10 @@ impl Store for Instrumented {
         self.store.gaps()
     }
 
+    fn tells_everything(&self) -> bool {
+        self.store.tells_everything()
+    }
+
     fn state(&self) -> StoreState {
         self.store.state()
     }

@@ -156,8 +156,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a value that was loaded under a lease, unless another change came first.
     ///
-    /// [`Stored::Refused`] means that the value is out of date, so its loader must not keep it
-    /// either. Either way the lease of this attempt ends.
+    /// [`Stored::Refused`] means that the value may be out of date. The caller keeps it only if
+    /// [`tells_everything`](Self::tells_everything) and no later set or removal is known. Either
+    /// way the lease of this attempt ends.
     fn publish<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -174,8 +175,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Gives a lease back without a result; false if it no longer belonged to this token.
     ///
-    /// With `cool_down` no caller is granted the lease for that time, so that a fleet does not
-    /// overload an origin that fails.
+    /// With a `cool_down` of zero the load ended, and its result cannot be stored. Listeners get
+    /// the change [`ChangeKind::NotStored`], because callers need not wait for the result.
+    ///
+    /// With a longer `cool_down` the load failed. The [`origin`](Token::origin) of the token is
+    /// granted no lease of this key for that time. Other origins may try at once, each once: one
+    /// that fails too is named beside those that failed before. A publication, a `set` and an
+    /// `invalidate` end the cool-down. Once 16 origins have failed, none is granted the lease until
+    /// the cool-down ends.
     fn release<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -212,6 +219,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// A payload that was read before a gap may be out of date although no listener was notified.
     fn gaps(&self) -> u64;
+
+    /// Whether the listeners of this process are told every change of every process, or that there
+    /// was a [gap](Self::gaps). Default: false.
+    ///
+    /// A publication is also refused if its lease was lost and nothing is stored. If every change
+    /// is told and no later one is known, the value is good, and the process that loaded it keeps
+    /// it.
+    fn tells_everything(&self) -> bool {
+        false
+    }
 
     /// Whether the store can be used now.
     fn state(&self) -> StoreState;
@@ -294,6 +311,16 @@ pub struct Change {
     pub origin: Origin,
 }
 
+impl ChangeKind {
+    /// The change when a lease is given back; see [`Store::release`].
+    pub(crate) fn released(cool_down: Option<Duration>) -> Self {
+        match cool_down {
+            Some(Duration::ZERO) => ChangeKind::NotStored,
+            _ => ChangeKind::Released,
+        }
+    }
+}
+
 /// The kind of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -306,4 +333,7 @@ pub enum ChangeKind {
     Invalidated,
     /// A lease was given back without a result: callers that wait for it may try.
     Released,
+    /// A load ended, and its result could not be stored: callers that wait for it load for
+    /// themselves.
+    NotStored,
 }

@@ -133,7 +133,7 @@ pub(crate) fn leave() {
 #[cfg(test)]
 mod tests {
     use crate::sync::slot::{Held, Lanes, Slot};
-    use crate::sync::{Arc, AtomicUsize, Ordering};
+    use crate::sync::{AtomicUsize, Ordering, StrongArc};
 
     /// Counts those that live.
     struct Value<'a>(&'a AtomicUsize);
@@ -151,7 +151,7 @@ mod tests {
         let alive = AtomicUsize::new(0);
         let value = || {
             alive.fetch_add(1, Ordering::Relaxed);
-            Some(Arc::new(Value(&alive)))
+            Some(StrongArc::new(Value(&alive)))
         };
         let (lanes, slots) = (Lanes::default(), [(); 3].map(|()| Slot::empty()));
         let act = |thread: usize| {

@@ -1,8 +1,8 @@
 //! The sync shim: the only access to atomics, shared pointers and the model checker.
 //!
-//! No other file names `std::sync`, `arc_swap` or `loom` (a test checks this), so a build for the
-//! model checker swaps every primitive here and nowhere else. The model side also repairs two gaps
-//! of loom; see [`model`](self::model) in the source.
+//! No other file names `std::sync`, `arc_swap`, `triomphe` or `loom` (a test checks this), so a
+//! build for the model checker swaps every primitive here and nowhere else. The model side also
+//! repairs two gaps of loom; see [`model`](self::model) in the source.
 //!
 //! Where only one ordering is ever right, the operation implies it: [`Slot::load`] acquires,
 //! [`Slot::compare_exchange`] and [`Slot::swap`] acquire and release. Atomics take their ordering
@@ -50,6 +50,13 @@ pub(crate) use model::thread_local;
 #[cfg(not(all(loom, feature = "loom")))]
 pub(crate) use std::thread_local;
 
+/// `arc_swap` and the models know the standard one.
+#[cfg(any(all(loom, feature = "loom"), feature = "arc-swap-slots"))]
+pub use std::sync::Arc as StrongArc;
+/// The `Arc` of entries and flights. It has no weak count, which each entry would carry.
+#[cfg(not(any(all(loom, feature = "loom"), feature = "arc-swap-slots")))]
+pub use triomphe::Arc as StrongArc;
+
 /// A word that only counts and orders nothing, and so is not part of any model.
 pub use std::sync::atomic::AtomicU64 as Counter;
 
@@ -81,8 +88,8 @@ mod native {
 
     use arc_swap::{ArcSwapOption, Guard};
 
-    use super::Arc;
     pub(crate) use super::lanes;
+    use super::{Arc, StrongArc};
     pub use crossbeam::queue::{ArrayQueue, SegQueue};
     pub use moka::sync::Cache as BoundedCache;
     pub use std::sync::OnceLock as SetOnce;
@@ -126,21 +133,21 @@ mod native {
     pub struct Kept;
 
     impl<T> Watched<T> {
-        pub fn new(_: Option<&Arc<T>>) -> Self {
+        pub fn new(_: Option<&StrongArc<T>>) -> Self {
             Watched(PhantomData)
         }
         #[inline(always)]
-        pub fn load(&self, _: &AtomicPtr) -> Option<Option<Arc<T>>> {
+        pub fn load(&self, _: &AtomicPtr) -> Option<Option<StrongArc<T>>> {
             None
         }
         #[inline(always)]
-        pub fn keep(&self, _: Option<&Arc<T>>) -> Kept {
+        pub fn keep(&self, _: Option<&StrongArc<T>>) -> Kept {
             Kept
         }
         #[inline(always)]
         pub fn put(&self, _: Kept) {}
         #[inline(always)]
-        pub fn left(&self, _: &Arc<T>, _: bool) {}
+        pub fn left(&self, _: &StrongArc<T>, _: bool) {}
         #[inline(always)]
         pub fn watch(&self, _: *mut ()) -> Watch<T> {
             Watch(PhantomData)
@@ -149,7 +156,7 @@ mod native {
 
     impl<T> Watch<T> {
         #[inline(always)]
-        pub fn of(_: &Arc<T>) -> Self {
+        pub fn of(_: &StrongArc<T>) -> Self {
             Watch(PhantomData)
         }
         #[inline(always)]

@@ -1,4 +1,4 @@
-//! The cell of the slot table: it holds an `Arc` or nothing, and is read without counting.
+//! The cell of the slot table: it holds a `StrongArc` or nothing, and is read without counting.
 //!
 //! The only `unsafe` code of the crate. The idea is that of `arc_swap`: a reader notes what it
 //! borrows, and a writer that takes a value out of a slot pays the borrowers, each with one count.
@@ -52,7 +52,7 @@ use std::ptr;
 
 use super::side::lanes::{self, CELLS, Home};
 use super::side::{AtomicPtr, Watch, Watched, fence, last, yield_now};
-use super::{Arc, Ordering};
+use super::{Ordering, StrongArc};
 
 /// The notes of the guards of one table.
 ///
@@ -85,8 +85,8 @@ impl<T> Default for Lanes<T> {
 
 impl<T> Lanes<T> {
     /// Counts for every guard that borrows `old`, which has left its slot.
-    fn pay(&self, old: &Arc<T>) {
-        let noted: *mut () = Arc::as_ptr(old).cast_mut().cast();
+    fn pay(&self, old: &StrongArc<T>) {
+        let noted: *mut () = StrongArc::as_ptr(old).cast_mut().cast();
         // After the exchange of the slot, in the one order of all `SeqCst` accesses, like the loads
         // of the cells: a lane that came into use later has no note of `old`.
         for lane in &self.lanes[..lanes::used()] {
@@ -108,14 +108,14 @@ impl<T> Drop for Lanes<T> {
 /// Counts for the guard whose cell names `old`, unless the guard is dropped first.
 #[cold]
 #[inline(never)]
-fn pay_one<T>(cell: &AtomicPtr, old: &Arc<T>) {
-    let pointer = Arc::into_raw(old.clone());
+fn pay_one<T>(cell: &AtomicPtr, old: &StrongArc<T>) {
+    let pointer = StrongArc::into_raw(old.clone());
     let noted: *mut () = pointer.cast_mut().cast();
     // Release: the guard that finds itself paid sees the count. Acquire: as the load before it.
     let paid = cell.compare_exchange(noted, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
     if paid.is_err() {
-        // SAFETY: it was made by `Arc::into_raw` above, and no guard took its count.
-        drop(unsafe { Arc::from_raw(pointer) });
+        // SAFETY: it was made by `StrongArc::into_raw` above, and no guard took its count.
+        drop(unsafe { StrongArc::from_raw(pointer) });
     }
 }
 
@@ -128,12 +128,12 @@ fn release(cell: &AtomicPtr, noted: *mut ()) -> bool {
         .is_ok()
 }
 
-/// A cell that holds an `Arc` or nothing.
+/// A cell that holds a `StrongArc` or nothing.
 pub struct Slot<T> {
     pointer: AtomicPtr,
     /// Nothing but in the models.
     watched: Watched<T>,
-    of: PhantomData<Arc<T>>,
+    of: PhantomData<StrongArc<T>>,
 }
 
 /// The content of a [`Slot`] when it was loaded, kept alive without counting.
@@ -142,13 +142,15 @@ pub struct Slot<T> {
 /// for each further one.
 pub struct Held<T> {
     /// Counted, if there is no cell or if the cell was paid; else borrowed.
-    arc: ManuallyDrop<Arc<T>>,
+    arc: ManuallyDrop<StrongArc<T>>,
     cell: Option<&'static AtomicPtr>,
     watch: Watch<T>,
 }
 
-fn into_pointer<T>(value: Option<Arc<T>>) -> *mut () {
-    value.map_or(ptr::null_mut(), |arc| Arc::into_raw(arc).cast_mut().cast())
+fn into_pointer<T>(value: Option<StrongArc<T>>) -> *mut () {
+    value.map_or(ptr::null_mut(), |arc| {
+        StrongArc::into_raw(arc).cast_mut().cast()
+    })
 }
 
 impl<T> Slot<T> {
@@ -156,7 +158,7 @@ impl<T> Slot<T> {
         Self::new(None)
     }
 
-    fn new(value: Option<Arc<T>>) -> Self {
+    fn new(value: Option<StrongArc<T>>) -> Self {
         Slot {
             watched: Watched::new(value.as_ref()),
             pointer: AtomicPtr::new(into_pointer(value)),
@@ -186,8 +188,8 @@ impl<T> Slot<T> {
             let again = self.pointer.load(Ordering::SeqCst);
             if again == found {
                 lanes::next(home);
-                // SAFETY: the pointer comes from `Arc::into_raw` and is in the slot, so a writer
-                // that takes it out counts for this cell first.
+                // SAFETY: the pointer comes from `StrongArc::into_raw` and is in the slot, so a
+                // writer that takes it out counts for this cell first.
                 return Some(unsafe { self.borrowed(found, cell) });
             }
             take_back::<T>(cell, found);
@@ -234,12 +236,12 @@ impl<T> Slot<T> {
     /// that no value is dropped here.
     pub fn compare_exchange(
         &self,
-        current: Option<&Arc<T>>,
-        new: Option<Arc<T>>,
+        current: Option<&StrongArc<T>>,
+        new: Option<StrongArc<T>>,
         lanes: &Lanes<T>,
     ) -> bool {
         let kept = self.watched.keep(new.as_ref());
-        let expected = current.map_or(ptr::null(), Arc::as_ptr);
+        let expected = current.map_or(ptr::null(), StrongArc::as_ptr);
         let expected: *mut () = expected.cast_mut().cast();
         let emptied = new.is_none();
         let new = into_pointer(new);
@@ -254,9 +256,9 @@ impl<T> Slot<T> {
         if leaves.is_null() {
             return exchanged.is_ok();
         }
-        // SAFETY: it was made by `Arc::into_raw`, and its count belongs to this call: the slot gave
-        // `current` up, or did not take `new`.
-        let left = unsafe { Arc::from_raw(leaves.cast::<T>().cast_const()) };
+        // SAFETY: it was made by `StrongArc::into_raw`, and its count belongs to this call: the
+        // slot gave `current` up, or did not take `new`.
+        let left = unsafe { StrongArc::from_raw(leaves.cast::<T>().cast_const()) };
         if exchanged.is_ok() {
             lanes.pay(&left);
             self.watched.left(&left, emptied);
@@ -265,7 +267,7 @@ impl<T> Slot<T> {
     }
 
     /// Replaces the content of the slot; acquires and releases.
-    pub fn swap(&self, new: Option<Arc<T>>, lanes: &Lanes<T>) -> Option<Arc<T>> {
+    pub fn swap(&self, new: Option<StrongArc<T>>, lanes: &Lanes<T>) -> Option<StrongArc<T>> {
         let kept = self.watched.keep(new.as_ref());
         // SeqCst, before the lanes are looked at.
         let old = self.pointer.swap(into_pointer(new), Ordering::SeqCst);
@@ -273,8 +275,8 @@ impl<T> Slot<T> {
         if old.is_null() {
             return None;
         }
-        // SAFETY: it was made by `Arc::into_raw`, and the slot gave its count up.
-        let old = unsafe { Arc::from_raw(old.cast::<T>().cast_const()) };
+        // SAFETY: it was made by `StrongArc::into_raw`, and the slot gave its count up.
+        let old = unsafe { StrongArc::from_raw(old.cast::<T>().cast_const()) };
         lanes.pay(&old);
         self.watched.left(&old, false);
         Some(old)
@@ -282,13 +284,13 @@ impl<T> Slot<T> {
 
     /// # Safety
     ///
-    /// `pointer` comes from `Arc::into_raw`, and the value lives until the guard is dropped: by the
-    /// note in the cell, or by a count that passes to the guard.
+    /// `pointer` comes from `StrongArc::into_raw`, and the value lives until the guard is dropped:
+    /// by the note in the cell, or by a count that passes to the guard.
     #[inline]
     unsafe fn borrowed(&self, pointer: *mut (), cell: &'static AtomicPtr) -> Held<T> {
         let watch = self.watched.watch(pointer);
         // SAFETY: the caller's promise. `ManuallyDrop`, because the count is not this guard's.
-        let arc = unsafe { Arc::from_raw(pointer.cast::<T>().cast_const()) };
+        let arc = unsafe { StrongArc::from_raw(pointer.cast::<T>().cast_const()) };
         Held {
             arc: ManuallyDrop::new(arc),
             cell: Some(cell),
@@ -300,10 +302,10 @@ impl<T> Slot<T> {
     ///
     /// Then this is one load, a comparison and a fence, which is free on x86, without a guard.
     #[inline]
-    pub fn renew(&self, seen: &mut Option<Arc<T>>, lanes: &Lanes<T>) {
+    pub fn renew(&self, seen: &mut Option<StrongArc<T>>, lanes: &Lanes<T>) {
         // Relaxed: the same pointer is the same value, because `seen` keeps it alive.
         let now: *const () = self.pointer.load(Ordering::Relaxed);
-        let before: *const T = seen.as_ref().map_or(ptr::null(), Arc::as_ptr);
+        let before: *const T = seen.as_ref().map_or(ptr::null(), StrongArc::as_ptr);
         if !ptr::eq(now, before.cast()) {
             *seen = self.load(lanes).map(Held::into_arc);
         }
@@ -360,13 +362,13 @@ fn take_back<T>(cell: &AtomicPtr, noted: *mut ()) {
     if !release(cell, noted) {
         // SAFETY: a writer of this table paid for the note, and so passed one count of a value of
         // type `T` at this address to this thread.
-        drop(unsafe { Arc::from_raw(noted.cast::<T>().cast_const()) });
+        drop(unsafe { StrongArc::from_raw(noted.cast::<T>().cast_const()) });
     }
 }
 
 impl<T> Held<T> {
-    /// Wraps an owned `Arc`, for values that do not come from a slot.
-    pub fn owned(value: Arc<T>) -> Self {
+    /// Wraps an owned `StrongArc`, for values that do not come from a slot.
+    pub fn owned(value: StrongArc<T>) -> Self {
         Held {
             watch: Watch::of(&value),
             arc: ManuallyDrop::new(value),
@@ -375,14 +377,14 @@ impl<T> Held<T> {
     }
 
     /// Converts this into a counted reference.
-    pub fn into_arc(self) -> Arc<T> {
+    pub fn into_arc(self) -> StrongArc<T> {
         self.watch.step();
         self.arc().clone()
     }
 
     /// A counted reference to the same value.
     #[inline]
-    pub fn arc(&self) -> &Arc<T> {
+    pub fn arc(&self) -> &StrongArc<T> {
         self.watch.assert_alive();
         &self.arc
     }
@@ -392,11 +394,12 @@ impl<T> Drop for Held<T> {
     #[inline]
     fn drop(&mut self) {
         self.watch.step();
-        let noted: *mut () = Arc::as_ptr(&self.arc).cast_mut().cast();
+        let noted: *mut () = StrongArc::as_ptr(&self.arc).cast_mut().cast();
         let borrowed = self.cell.is_some_and(|cell| release(cell, noted));
         if !borrowed {
-            // SAFETY: not used again. The guard owns the count: it was made from an owned `Arc`, or
-            // its note was paid. By value: as a reference it would keep every guard in memory.
+            // SAFETY: not used again. The guard owns the count: it was made from an owned
+            // `StrongArc`, or its note was paid. By value: as a reference it would keep every guard
+            // in memory.
             drop_counted(unsafe { ManuallyDrop::take(&mut self.arc) });
         }
     }
@@ -404,7 +407,7 @@ impl<T> Drop for Held<T> {
 
 #[cold]
 #[inline(never)]
-fn drop_counted<T>(arc: Arc<T>) {
+fn drop_counted<T>(arc: StrongArc<T>) {
     drop(arc);
 }
 
@@ -420,25 +423,25 @@ impl<T> Deref for Held<T> {
 pub struct CountedSlot<T>(Slot<T>);
 
 impl<T> CountedSlot<T> {
-    pub fn new(value: Option<Arc<T>>) -> Self {
+    pub fn new(value: Option<StrongArc<T>>) -> Self {
         CountedSlot(Slot::new(value))
     }
 
     /// Acquire, as [`Slot::load`].
-    pub fn load(&self, lanes: &Lanes<T>) -> Option<Arc<T>> {
+    pub fn load(&self, lanes: &Lanes<T>) -> Option<StrongArc<T>> {
         self.0.load(lanes).map(Held::into_arc)
     }
 
     pub fn compare_exchange(
         &self,
-        current: Option<&Arc<T>>,
-        new: Option<Arc<T>>,
+        current: Option<&StrongArc<T>>,
+        new: Option<StrongArc<T>>,
         lanes: &Lanes<T>,
     ) -> bool {
         self.0.compare_exchange(current, new, lanes)
     }
 
-    pub fn swap(&self, new: Option<Arc<T>>, lanes: &Lanes<T>) -> Option<Arc<T>> {
+    pub fn swap(&self, new: Option<StrongArc<T>>, lanes: &Lanes<T>) -> Option<StrongArc<T>> {
         self.0.swap(new, lanes)
     }
 }
@@ -447,9 +450,9 @@ impl<T> Drop for CountedSlot<T> {
     fn drop(&mut self) {
         let last = last(&mut self.0.pointer);
         if !last.is_null() {
-            // SAFETY: it was made by `Arc::into_raw`. No guard borrows it, because `load` has
+            // SAFETY: it was made by `StrongArc::into_raw`. No guard borrows it, because `load` has
             // counted before it returns.
-            drop(unsafe { Arc::from_raw(last.cast::<T>().cast_const()) });
+            drop(unsafe { StrongArc::from_raw(last.cast::<T>().cast_const()) });
         }
     }
 }

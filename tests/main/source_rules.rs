@@ -34,10 +34,11 @@ fn code(line: &str) -> &str {
 }
 
 /// What only the door may name.
-const BEHIND_THE_DOOR: [&str; 6] = [
+const BEHIND_THE_DOOR: [&str; 7] = [
     "std::sync",
     "core::sync",
     "arc_swap",
+    "triomphe",
     "crossbeam::queue",
     "moka::sync",
     "loom::",

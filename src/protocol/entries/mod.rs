@@ -15,7 +15,7 @@ use crate::protocol::removal::{Cause, Removals};
 use crate::protocol::shards::Shards;
 use crate::protocol::table::{Inserted, Membership, Place, Table};
 use crate::protocol::times::Times;
-use crate::sync::{Arc, CountedLanes, Held, yield_now};
+use crate::sync::{Arc, CountedLanes, Held, StrongArc, yield_now};
 use crate::time::clock::Tick;
 
 pub struct Entries<K, V> {
@@ -25,7 +25,7 @@ pub struct Entries<K, V> {
     pub removals: Removals<K, V>,
     pub timing: Timing,
     /// The closed flight, which an entry gets when it has its successor; shared by all entries.
-    pub closed: Arc<Flight<K, V>>,
+    pub closed: StrongArc<Flight<K, V>>,
     /// The lanes of the flight slots of all entries.
     pub flights: CountedLanes<Flight<K, V>>,
 }
@@ -64,7 +64,7 @@ pub enum Read<K, V> {
     Load(ClaimGuard<K, V>, Option<Held<Entry<K, V>>>),
     /// Another caller loads: wait for this flight. If the load fails, the held entry may be served
     /// instead.
-    Wait(Arc<Flight<K, V>>, Option<Held<Entry<K, V>>>),
+    Wait(StrongArc<Flight<K, V>>, Option<Held<Entry<K, V>>>),
     /// The last attempt failed, and the next one may not start yet.
     Failed(Error),
     /// The key is not resident.
@@ -105,13 +105,13 @@ pub fn condition(times: &Times, claim: ClaimState, now: Tick) -> Option<Conditio
 pub enum Claimed<K, V> {
     Ours(ClaimGuard<K, V>),
     /// Another caller holds the claim and its attempt is under way: wait for this flight.
-    Theirs(Arc<Flight<K, V>>),
+    Theirs(StrongArc<Flight<K, V>>),
     /// The entry is no longer resident: read again.
     Changed,
 }
 
 /// Loads under way, for which a caller may wait.
-pub type Loads<K, V> = Vec<Arc<Flight<K, V>>>;
+pub type Loads<K, V> = Vec<StrongArc<Flight<K, V>>>;
 
 /// The result of the first call for a missing key.
 pub enum Begun<K, V> {
@@ -131,7 +131,7 @@ pub enum Begun<K, V> {
 impl<K, V> Entries<K, V> {
     /// The flight of the last attempt of an entry, out of line because a hit does not ask for it.
     #[inline(never)]
-    pub fn last_flight(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
+    pub fn last_flight(&self, entry: &Entry<K, V>) -> Option<StrongArc<Flight<K, V>>> {
         entry.flight.load(&self.flights)
     }
 }
@@ -146,7 +146,7 @@ impl<K: Eq, V> Entries<K, V> {
             queues: Queues::new(limits.entries, shards),
             removals,
             timing,
-            closed: Arc::new(Flight::closed()),
+            closed: StrongArc::new(Flight::closed()),
             flights: CountedLanes::default(),
         }
     }
@@ -156,8 +156,8 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.missing(hash, |other| other.key == *key)
     }
 
-    /// How an entry past its `early_from` is served, if that needs no claim: either no claim is
-    /// available now, or the entry is fresh and the X-Fetch draw says no. Writes nothing.
+    /// How an entry is served, if that needs no claim: either no claim is available now, or the
+    /// entry is fresh and an X-Fetch draw, from `early_from` on, says no. Writes nothing.
     #[inline(always)]
     pub fn fast_state(
         &self,
@@ -166,10 +166,12 @@ impl<K: Eq, V> Entries<K, V> {
         draw: impl FnOnce(&Times) -> bool,
     ) -> Option<Condition> {
         let claim = entry.claim_word.state();
-        let condition = condition(&entry.times, claim, now)?;
+        let times = entry.times();
+        let condition = condition(&times, claim, now)?;
+        let early = || now >= times.early_from() && draw(&times);
         // The claim word is read first, because most hits in these windows come while a refresh is
         // running.
-        let served = !claim.is_free(now) || (condition == Condition::Fresh && !draw(&entry.times));
+        let served = !claim.is_free(now) || (condition == Condition::Fresh && !early());
         served.then_some(condition)
     }
 
@@ -181,7 +183,7 @@ impl<K: Eq, V> Entries<K, V> {
         entry: Held<Entry<K, V>>,
         now: Tick,
     ) -> Read<K, V> {
-        let Some(condition) = condition(&entry.times, entry.claim_word.state(), now) else {
+        let Some(condition) = condition(&entry.times(), entry.claim_word.state(), now) else {
             let fallback = entry.is_servable(now);
             return self.load_or_join(place, entry, now, fallback);
         };
@@ -272,7 +274,7 @@ impl<K: Eq, V> Entries<K, V> {
     }
 
     /// The flight to wait for; `None` if the entry has its successor or was never claimed.
-    fn join(&self, entry: &Entry<K, V>) -> Option<Arc<Flight<K, V>>> {
+    fn join(&self, entry: &Entry<K, V>) -> Option<StrongArc<Flight<K, V>>> {
         let flight = match entry.claim_word.current() {
             Some(token) => self.flight_of(entry, token),
             None => self.last_flight(entry)?,
@@ -285,7 +287,7 @@ impl<K: Eq, V> Entries<K, V> {
     ///
     /// Returns a later flight if there is a later claim. A waiter can install a flight only before
     /// the claimant has asked for it: from then on the entry holds this flight or a later one.
-    fn flight_of(&self, entry: &Entry<K, V>, token: ClaimToken) -> Arc<Flight<K, V>> {
+    fn flight_of(&self, entry: &Entry<K, V>, token: ClaimToken) -> StrongArc<Flight<K, V>> {
         loop {
             let current = self.last_flight(entry);
             if let Some(flight) = &current {
@@ -389,7 +391,7 @@ impl<K: Eq, V> Entries<K, V> {
     ///
     /// A load or refresh that is under way finds its entry gone, and its result is discarded. So
     /// does a load of another key that loses its place to the value.
-    pub fn insert(&self, hash: u64, new: &Arc<Entry<K, V>>, now: Tick) -> bool {
+    pub fn insert(&self, hash: u64, new: &StrongArc<Entry<K, V>>, now: Tick) -> bool {
         let mut drop_later = DropLater::new();
         let kept = self.put(hash, new, now, &mut drop_later);
         self.removals.deliver();
@@ -399,7 +401,7 @@ impl<K: Eq, V> Entries<K, V> {
     fn put(
         &self,
         hash: u64,
-        new: &Arc<Entry<K, V>>,
+        new: &StrongArc<Entry<K, V>>,
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> bool {
@@ -427,14 +429,14 @@ impl<K: Eq, V> Entries<K, V> {
                     }
                 }
                 None => {
-                    if !self.limit.allows(new.weight) {
+                    if !self.limit.allows(new.weight()) {
                         return false;
                     }
                     // Keys are compared without the permit, because that runs the user's code.
                     let Some(seen) = self.missing(hash, &new.key) else {
                         continue;
                     };
-                    let admitted = self.admit(set, Need::entry(new.weight), now, drop_later);
+                    let admitted = self.admit(set, Need::entry(new.weight()), now, drop_later);
                     let full = match self.table.insert(hash, new, seen) {
                         Inserted::Here(place) => {
                             admitted.keep();
@@ -452,7 +454,7 @@ impl<K: Eq, V> Entries<K, V> {
     }
 
     /// Removes a key, whether it has a value or is being loaded; returns the value that it had.
-    pub fn remove(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Option<Arc<Entry<K, V>>> {
+    pub fn remove(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Option<StrongArc<Entry<K, V>>> {
         while let Some((place, entry)) = self.find(hash, &is_key) {
             if let Some(removed) = self.remove_entry(place, entry.arc(), Cause::Invalidated) {
                 self.removals.deliver();

@@ -5,7 +5,7 @@ use crate::protocol::entry::{Entry, EvictionState};
 use crate::protocol::flight::Made;
 use crate::protocol::removal::Removals;
 use crate::protocol::times::{Lifetime, Times};
-use crate::sync::Arc;
+use crate::sync::{Arc, StrongArc};
 
 const TIMING: Timing = Timing {
     claim_for: 1_000,
@@ -35,7 +35,7 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
         generation: 0,
         weight: Weight::ZERO,
     };
-    let entry = Arc::new(Entry::ready(1, 2, times, eviction_state));
+    let entry = StrongArc::new(Entry::ready(1, 2, times, eviction_state));
     let fast_state = |now, draw: fn(&Times) -> bool| entries.fast_state(&entry, now, draw);
     assert_eq!(fast_state(60_000, |_| false), Some(Condition::Fresh));
     assert_eq!(fast_state(60_000, |_| true), None, "this reader may claim");
@@ -53,8 +53,8 @@ fn a_placeholder_is_served_in_no_condition() {
     let (claim_word, _) = ClaimWord::claimed(0, 1_000, 0);
     let (entry, ..) = Entry::<u64, u64>::loading(1, 0, 0, 0, 1_000);
     let claim = claim_word.state();
-    assert_eq!(super::condition(&entry.times, claim, 0), None);
-    assert_eq!(super::condition(&entry.times, claim, u64::MAX), None);
+    assert_eq!(super::condition(&entry.times(), claim, 0), None);
+    assert_eq!(super::condition(&entry.times(), claim, u64::MAX), None);
 }
 
 /// A write of a slot that held something looks at the lanes, or with `arc_swap` at all threads.
@@ -86,7 +86,7 @@ fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
             generation: 0,
             weight: Weight::ZERO,
         };
-        Arc::new(Entry::ready(key, key, times, eviction_state))
+        StrongArc::new(Entry::ready(key, key, times, eviction_state))
     };
     let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let insert = |key| assert!(entries.insert(hash(key), &value(key, 0), 0));

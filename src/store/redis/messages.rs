@@ -26,6 +26,7 @@ pub(super) fn message(kind: ChangeKind, origin: Origin, key: &StoreKey) -> [u8; 
         ChangeKind::Set => 2,
         ChangeKind::Invalidated => 3,
         ChangeKind::Released => 4,
+        ChangeKind::NotStored => 5,
     };
     message[1..9].copy_from_slice(&origin.0.to_be_bytes());
     message[9..].copy_from_slice(&key.hash().to_be_bytes());
@@ -44,6 +45,7 @@ fn parse(message: &[u8]) -> Option<Change> {
             2 => ChangeKind::Set,
             3 => ChangeKind::Invalidated,
             4 => ChangeKind::Released,
+            5 => ChangeKind::NotStored,
             _ => return None,
         },
         epoch: match epoch {

@@ -227,9 +227,10 @@ impl Store for RedisStore {
         cool_down: Option<Duration>,
     ) -> Reply<'a, Result<bool, StoreError>> {
         Box::pin(async move {
-            let message = messages::message(ChangeKind::Released, token.origin, key);
+            let message = messages::message(ChangeKind::released(cool_down), token.origin, key);
             let channel = messages::channel(key.namespace().as_str());
-            let (token, rest) = (token_bytes(token), cool_down.map_or("0".to_owned(), millis));
+            let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
+            let (token, rest) = (token_bytes(token), cooling.map_or("0".to_owned(), millis));
             let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
             let release = &self.shared.scripts.release;
             self.shared.run(release, key, &arguments, yes).await
@@ -274,6 +275,12 @@ impl Store for RedisStore {
 
     fn gaps(&self) -> u64 {
         self.shared.gaps()
+    }
+
+    /// The change messages of a key arrive on the connection on which its lease is asked for and
+    /// its results are sent, so a refusal comes after the message of its cause.
+    fn tells_everything(&self) -> bool {
+        true
     }
 
     fn state(&self) -> StoreState {

@@ -135,9 +135,9 @@ fn the_others_serve_an_inserted_value() {
 }
 
 /// The server loses the lease and the payload without a notification. The store refuses the result
-/// of the load, so the process drops it too.
+/// of the load. It stays in its process, because nothing has made it wrong.
 #[test]
-fn a_refused_result_leaves_the_process() {
+fn a_result_whose_lease_was_evicted_stays_in_its_process() {
     let (origin, server) = (Origin::default(), Server::start());
     let process = origin.patient(&server);
     assert_eq!(process.get(1), 0);
@@ -148,7 +148,28 @@ fn a_refused_result_leaves_the_process() {
     until("the load began", || origin.loads() == 2);
     server.ask(&["DEL", &lease(&name(1)), &data(&name(1))]);
     origin.open();
-    until("refused", || process.stats().refused == 1);
-    until("removed", || process.cache.get_if_present(&1).is_none());
-    assert_eq!(process.get(1), 2);
+    until("refused", || process.stats().not_stored == 1);
+    assert_eq!(process.resident(1), (1, Source::Fresh));
+    assert_eq!(process.stats().refused, 0);
+}
+
+/// The message of an invalidation comes before the reply that refuses the result of an older load.
+#[test]
+fn a_result_from_before_an_invalidation_leaves_its_process() {
+    const ROUNDS: u64 = 50;
+    let (origin, server) = (Origin::default(), Server::start());
+    let (process, other) = (origin.patient(&server), origin.patient(&server));
+    for round in 0..ROUNDS {
+        origin.shut();
+        thread::scope(|scope| {
+            let load = scope.spawn(|| process.get(round));
+            until("the load began", || origin.loads() == round + 1);
+            block_on(other.cache.invalidate_everywhere(&round)).unwrap();
+            origin.open();
+            assert_eq!(load.join().unwrap(), round);
+        });
+        until("refused", || process.stats().refused == round + 1);
+        until("removed", || process.cache.get_if_present(&round).is_none());
+    }
+    assert_eq!(process.stats().not_stored, 0);
 }
