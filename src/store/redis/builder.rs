@@ -76,7 +76,11 @@ impl Deployment {
     async fn keep(&self, shared: Arc<Shared>, limits: Limits) {
         match self {
             Deployment::Single(target) => {
-                let node = Arc::new(Node::new(Default::default(), &shared.changed));
+                let node = Arc::new(Node::new(
+                    Default::default(),
+                    target.name(),
+                    &shared.changed,
+                ));
                 let slots = Slots::single(node.clone());
                 shared.slots.swap(Some(Arc::new(slots)));
                 node.keep(shared, target, limits).await;

@@ -111,6 +111,15 @@ impl Endpoint {
         })
     }
 
+    fn name(&self) -> String {
+        let database = self.login.database;
+        match &self.host {
+            Host::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}/{database}"),
+            Host::Tcp(host, port) => format!("{host}:{port}/{database}"),
+            Host::Unix(path) => format!("{} /{database}", path.display()),
+        }
+    }
+
     /// Connects and greets; see [`greet`]. The answers to the questions contain no errors.
     pub(super) async fn ask(
         &self,
@@ -232,6 +241,17 @@ where
 }
 
 impl Target {
+    /// The name of the server in logs, without its login.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Target::Standalone(endpoint) | Target::ClusterMaster(endpoint) => endpoint.name(),
+            Target::Sentinel { master, login, .. } => match login.database {
+                0 => format!("{master} of the sentinels"),
+                database => format!("{master}/{database} of the sentinels"),
+            },
+        }
+    }
+
     /// Connects to the master, and checks that the server is a master that can be used, also for
     /// scripts if they will be run.
     pub(super) async fn dial(

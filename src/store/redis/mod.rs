@@ -8,6 +8,7 @@ mod greeting;
 mod limited_stream;
 mod messages;
 mod node;
+mod outage_log;
 mod runtime;
 mod scripts;
 mod shared;
@@ -44,14 +45,14 @@ use crate::sync::{Arc, Weak};
 /// several threads, and otherwise on a thread of its own. Any runtime and any thread may use it.
 ///
 /// As long as the store lives, it reconnects after a lost connection. Until then every operation
-/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the store
-/// while the server is silent.
+/// fails at once. While the server is silent, no operation waits longer than the
+/// [`timeout`](RedisBuilder::timeout) of the store.
 ///
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
-/// +eval +evalsha +publish +subscribe
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen
+/// +time +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///

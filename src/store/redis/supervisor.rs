@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
 use super::limited_stream::{SignsOfLife, StreamLimit};
+use super::outage_log::OutageLog;
 use super::shared::all;
-use crate::observe::trace;
 use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
@@ -91,6 +91,7 @@ pub(super) struct Supervisor {
     state: Mutex<StoreState>,
     /// Notified when the state changes.
     changed: Arc<Event>,
+    log: Arc<OutageLog>,
     /// Notified when the role must prepare the connection again.
     pub(super) wake: Notify,
 }
@@ -166,11 +167,12 @@ impl Link {
 }
 
 impl Supervisor {
-    pub(super) fn new(changed: Arc<Event>) -> Self {
+    pub(super) fn new(changed: Arc<Event>, log: Arc<OutageLog>) -> Self {
         Supervisor {
             link: ArcCell::empty(),
             state: Mutex::new(StoreState::Connecting),
             changed,
+            log,
             wake: Notify::new(),
         }
     }
@@ -192,12 +194,7 @@ impl Supervisor {
 
     fn set_state(&self, state: StoreState) {
         let before = std::mem::replace(&mut *lock(&self.state), state.clone());
-        match (before, &state) {
-            // Logged once, not again for each attempt.
-            (StoreState::Down(_), StoreState::Down(_)) => {}
-            (_, StoreState::Down(error)) => trace::disconnected(error.class().name(), error),
-            _ => trace::connected(),
-        }
+        self.log.change(&before, &state);
         self.changed.notify_all();
     }
 
