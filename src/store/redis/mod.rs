@@ -30,13 +30,16 @@ pub use self::builder::RedisBuilder;
 use self::runtime::Runtime;
 use self::shared::Shared;
 use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
-use super::error::StoreError;
+use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
+
+/// How often a request for a lease finds a payload that is gone when it is read.
+const ATTEMPTS: u32 = 4;
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
@@ -171,7 +174,21 @@ impl Store for RedisStore {
             let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
             let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
             let acquire = &shared.scripts.acquire;
-            shared.run(acquire, key, &arguments, acquired).await
+            for _ in 0..ATTEMPTS {
+                if let Some(answer) = shared.run(acquire, key, &arguments, acquired).await? {
+                    return Ok(answer);
+                }
+                // Large values travel on the connection for reads only.
+                let read = shared.read(std::slice::from_ref(key)).await.pop();
+                if let Some(payload) = read.transpose()?.flatten() {
+                    return Ok(Acquired::Stored(payload));
+                }
+                // It was removed in between.
+            }
+            let text = "the key changes all the time";
+            shared
+                .counters
+                .result(Err(StoreError::new(ErrorClass::Busy, text)))
         })
     }
 
