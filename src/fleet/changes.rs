@@ -25,8 +25,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::Flight;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
-use crate::store::envelope;
-use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreKey};
+use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreError, StoreKey};
 use crate::sync::{Arc, Held, StrongArc};
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
@@ -244,35 +243,41 @@ where
         };
         let keys: Vec<_> = hashes.iter().filter_map(known).collect();
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
-        let answers = self.store.read(&names).await;
-        let time = self.store.now();
         let (mut refreshed, mut answered) = (Vec::new(), true);
-        for ((name, key, set), answer) in keys.iter().zip(answers) {
-            let payload = match answer {
-                Ok(payload) => payload,
-                // Data that no cache can use counts as nothing.
-                Err(error) if error.class() == ErrorClass::Foreign => None,
-                // A value that cannot be read here.
-                Err(error) if error.class() == ErrorClass::TooLarge => continue,
-                Err(_) => {
-                    answered = false;
-                    continue;
-                }
-            };
-            let stored = payload.as_deref().and_then(envelope::epoch).zip(payload);
-            let is_done = match stored {
-                Some((epoch, payload)) => {
+        let heads = self.store.heads(&names).await;
+        let mut outdated = Vec::new();
+        for (at, head) in heads.into_iter().enumerate() {
+            let (name, key, set) = &keys[at];
+            match usable(head, &mut answered) {
+                Some(Some(epoch)) => {
                     self.versions.raise(name.hash(), epoch, false);
-                    !self.versions.is_outdated(name.hash()) || {
-                        self.state.negative.forget(key);
-                        self.take_over(name, key, *set, &payload, time)
+                    if self.versions.is_outdated(name.hash()) {
+                        outdated.push(at);
                     }
                 }
-                None if self.versions.is_of_older_history(name.hash()) => {
+                Some(None) if self.versions.is_of_older_history(name.hash()) => {
                     answered &= self.store_again(name, key, *set).await;
-                    continue;
                 }
-                None => false,
+                Some(None) => refreshed.extend(self.refresh(*set, key)),
+                None => {}
+            }
+        }
+        // Only values that differ are worth their bytes.
+        let names: Vec<_> = outdated.iter().map(|at| names[*at].clone()).collect();
+        let answers = match names.is_empty() {
+            true => Vec::new(),
+            false => self.store.read(&names).await,
+        };
+        let time = self.store.now();
+        for (at, answer) in outdated.into_iter().zip(answers) {
+            let (name, key, set) = &keys[at];
+            let is_done = match usable(answer, &mut answered) {
+                Some(Some(payload)) => {
+                    self.state.negative.forget(key);
+                    self.take_over(name, key, *set, &payload, time)
+                }
+                Some(None) => false,
+                None => continue,
             };
             if !is_done {
                 refreshed.extend(self.refresh(*set, key));
@@ -282,6 +287,21 @@ where
             flight.land(&self.state.clock).await;
         }
         answered
+    }
+}
+
+/// What the store has of a key; `None` if that says nothing about the value at hand. Data that no
+/// cache can use count as nothing.
+fn usable<T>(answer: Result<Option<T>, StoreError>, answered: &mut bool) -> Option<Option<T>> {
+    match answer {
+        Ok(found) => Some(found),
+        Err(error) if error.class() == ErrorClass::Foreign => Some(None),
+        // A value that cannot be read here.
+        Err(error) if error.class() == ErrorClass::TooLarge => None,
+        Err(_) => {
+            *answered = false;
+            None
+        }
     }
 }
 

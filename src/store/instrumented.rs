@@ -62,6 +62,15 @@ impl Store for Instrumented {
         })
     }
 
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        self.observe("heads", self.store.heads(keys), |answers| {
+            answers.iter().find_map(error_of)
+        })
+    }
+
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,

@@ -132,6 +132,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>>;
 
+    /// Reads the epochs of the payloads of these keys: one answer for each key, in their order;
+    /// `None` where no usable payload is stored.
+    ///
+    /// Of large payloads a store transfers only the head, if it can.
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        Box::pin(async move {
+            let answers = self.read(keys).await.into_iter();
+            let epoch = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::epoch);
+            answers.map(|answer| answer.map(epoch)).collect()
+        })
+    }
+
     /// Asks for the right to load a key, or for the payload that another caller stored meanwhile.
     fn acquire<'a>(
         &'a self,

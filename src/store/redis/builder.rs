@@ -86,7 +86,11 @@ impl Deployment {
     async fn keep(&self, shared: Arc<Shared>, limits: Limits) {
         match self {
             Deployment::Single(target) => {
-                let node = Arc::new(Node::new(Default::default(), &shared.changed));
+                let node = Arc::new(Node::new(
+                    Default::default(),
+                    target.name(),
+                    &shared.changed,
+                ));
                 let slots = Slots::single(node.clone());
                 shared.slots.swap(Some(Arc::new(slots)));
                 node.keep(shared, target, limits).await;
@@ -129,8 +133,9 @@ impl RedisBuilder {
 
     /// Limits how long an operation waits. At least 10 ms. Default: 1 s.
     ///
-    /// A heartbeat is sent every third of this time. A payload that takes longer than two thirds of
-    /// it on the network looks like a server that hangs.
+    /// A heartbeat is sent every third of this time. If nothing arrives on the connection for two
+    /// thirds of it, the server hangs, and all operations on the connection fail. On a line that is
+    /// slow but works, an operation waits for its turn, and may take longer than this limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -198,6 +203,7 @@ impl RedisBuilder {
             limit,
             // One byte more, because reads ask for it to learn that a payload is longer.
             stream_limit: StreamLimit::new(limit.saturating_add(1)),
+            typical_size: Default::default(),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
             histories: AtomicU64::new(0),

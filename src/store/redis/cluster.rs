@@ -112,7 +112,7 @@ impl Cluster {
                     security: self.security.clone(),
                     login: self.login.clone(),
                 });
-                let node = Arc::new(Node::new(address, &shared.changed));
+                let node = Arc::new(Node::new(address, target.name(), &shared.changed));
                 let (keep, shared, limits) = (node.clone(), shared.clone(), self.limits);
                 let keep = async move { keep.keep(shared, &target, limits).await };
                 kept.push((node, Driver(tokio::spawn(keep))));

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::classify;
 use super::greeting::{self, Expected, greet};
-use super::limited_stream::{LimitedStream, StreamLimit};
+use super::limited_stream::{LimitedStream, SignsOfLife, StreamLimit};
 use super::url::Url;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
@@ -109,6 +109,15 @@ impl Endpoint {
             },
             login: url.login,
         })
+    }
+
+    fn name(&self) -> String {
+        let database = self.login.database;
+        match &self.host {
+            Host::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}/{database}"),
+            Host::Tcp(host, port) => format!("{host}:{port}/{database}"),
+            Host::Unix(path) => format!("{} /{database}", path.display()),
+        }
     }
 
     /// Connects and greets; see [`greet`]. The answers to the questions contain no errors.
@@ -232,6 +241,17 @@ where
 }
 
 impl Target {
+    /// The name of the server in logs, without its login.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Target::Standalone(endpoint) | Target::ClusterMaster(endpoint) => endpoint.name(),
+            Target::Sentinel { master, login, .. } => match login.database {
+                0 => format!("{master} of the sentinels"),
+                database => format!("{master}/{database} of the sentinels"),
+            },
+        }
+    }
+
     /// Connects to the master, and checks that the server is a master that can be used, also for
     /// scripts if they will be run.
     pub(super) async fn dial(
@@ -241,7 +261,7 @@ impl Target {
         push_handler: Option<PushHandler>,
         scripts: bool,
         spawn: impl FnOnce(BoxFuture) -> Driver,
-    ) -> Result<(MultiplexedConnection, Driver), StoreError> {
+    ) -> Result<(MultiplexedConnection, Driver, SignsOfLife), StoreError> {
         let named;
         let (endpoint, expected) = match self {
             Target::Standalone(endpoint) => (endpoint, Expected::Master),
@@ -265,9 +285,10 @@ impl Target {
         let greeted = endpoint.greeted(deadline, stream_limit, expected, &questions);
         let (stream, answers) = greeted.await?;
         greeting::check(&answers)?;
+        let signs = stream.signs_of_life();
         let late = "the server does not answer a second time; check its load and the network";
         let (connection, driver) = step(deadline, late, connection(stream, push_handler)).await?;
-        Ok((connection, spawn(driver)))
+        Ok((connection, spawn(driver), signs))
     }
 }
 

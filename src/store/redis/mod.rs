@@ -8,6 +8,7 @@ mod greeting;
 mod limited_stream;
 mod messages;
 mod node;
+mod outage_log;
 mod runtime;
 mod scripts;
 mod shared;
@@ -29,13 +30,16 @@ pub use self::builder::RedisBuilder;
 use self::runtime::Runtime;
 use self::shared::Shared;
 use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
-use super::error::StoreError;
+use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
+
+/// How often a request for a lease finds a payload that is gone when it is read.
+const ATTEMPTS: u32 = 4;
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
@@ -44,14 +48,14 @@ use crate::sync::{Arc, Weak};
 /// several threads, and otherwise on a thread of its own. Any runtime and any thread may use it.
 ///
 /// As long as the store lives, it reconnects after a lost connection. Until then every operation
-/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the
-/// store.
+/// fails at once. While the server is silent, no operation waits longer than the
+/// [`timeout`](RedisBuilder::timeout) of the store.
 ///
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
-/// +eval +evalsha +publish +subscribe
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen
+/// +time +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
 ///
@@ -154,6 +158,13 @@ impl Store for RedisStore {
         Box::pin(self.shared.read(keys))
     }
 
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        Box::pin(self.shared.heads(keys))
+    }
+
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -165,7 +176,21 @@ impl Store for RedisStore {
             let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
             let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
             let acquire = &shared.scripts.acquire;
-            shared.run(acquire, key, &arguments, acquired).await
+            for _ in 0..ATTEMPTS {
+                if let Some(answer) = shared.run(acquire, key, &arguments, acquired).await? {
+                    return Ok(answer);
+                }
+                // Large values travel on the connection for reads only.
+                let read = shared.read(std::slice::from_ref(key)).await.pop();
+                if let Some(payload) = read.transpose()?.flatten() {
+                    return Ok(Acquired::Stored(payload));
+                }
+                // It was removed in between.
+            }
+            let text = "the key changes all the time";
+            shared
+                .counters
+                .result(Err(StoreError::new(ErrorClass::Busy, text)))
         })
     }
 

@@ -6,6 +6,7 @@ use super::classify::{self, Failure};
 use super::dial::{PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use super::messages;
+use super::outage_log::OutageLog;
 use super::shared::Shared;
 use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
@@ -118,11 +119,13 @@ impl Role for Writes {
 }
 
 impl Node {
-    pub(super) fn new(address: (String, u16), changed: &Arc<Event>) -> Self {
+    /// `name` is the name of the server in logs.
+    pub(super) fn new(address: (String, u16), name: String, changed: &Arc<Event>) -> Self {
+        let log = Arc::new(OutageLog::new(name));
         Node {
             address,
-            reads: Supervisor::new(changed.clone()),
-            scripts: Supervisor::new(changed.clone()),
+            reads: Supervisor::new(changed.clone(), log.clone()),
+            scripts: Supervisor::new(changed.clone(), log),
             offset: Mutex::default(),
             offset_micros: AtomicU64::new(0),
             subscribed: Mutex::default(),

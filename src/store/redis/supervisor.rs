@@ -3,10 +3,11 @@
 //! States: connecting, up, down. A task owns the state; callers get the connection or fail at once.
 //! While the connection is up, heartbeats are sent over it. Replies come in order, so the
 //! reply to a heartbeat shows that every earlier command was answered. A heartbeat without a reply
-//! ends the connection, and with it every command in flight. So no command needs a timer, and none
-//! waits longer than from one heartbeat to the end of the next.
+//! ends the connection, and with it every command in flight, unless the connection shows signs of
+//! life meanwhile: on a slow line the reply comes after large values. So no command needs a timer,
+//! and none waits longer than from one heartbeat to the end of the next while nothing arrives.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -17,9 +18,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
-use super::limited_stream::StreamLimit;
+use super::limited_stream::{SignsOfLife, StreamLimit};
+use super::outage_log::OutageLog;
 use super::shared::all;
-use crate::observe::trace;
 use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
@@ -43,6 +44,7 @@ pub(super) struct Limits {
 pub(super) struct Link {
     connection: MultiplexedConnection,
     closed: Closed,
+    signs: SignsOfLife,
     /// Notified when a reply shows that a new connection is needed.
     failed: Notify,
 }
@@ -89,6 +91,7 @@ pub(super) struct Supervisor {
     state: Mutex<StoreState>,
     /// Notified when the state changes.
     changed: Arc<Event>,
+    log: Arc<OutageLog>,
     /// Notified when the role must prepare the connection again.
     pub(super) wake: Notify,
 }
@@ -164,11 +167,12 @@ impl Link {
 }
 
 impl Supervisor {
-    pub(super) fn new(changed: Arc<Event>) -> Self {
+    pub(super) fn new(changed: Arc<Event>, log: Arc<OutageLog>) -> Self {
         Supervisor {
             link: ArcCell::empty(),
             state: Mutex::new(StoreState::Connecting),
             changed,
+            log,
             wake: Notify::new(),
         }
     }
@@ -190,12 +194,7 @@ impl Supervisor {
 
     fn set_state(&self, state: StoreState) {
         let before = std::mem::replace(&mut *lock(&self.state), state.clone());
-        match (before, &state) {
-            // Logged once, not again for each attempt.
-            (StoreState::Down(_), StoreState::Down(_)) => {}
-            (_, StoreState::Down(error)) => trace::disconnected(error.class().name(), error),
-            _ => trace::connected(),
-        }
+        self.log.change(&before, &state);
         self.changed.notify_all();
     }
 
@@ -232,7 +231,7 @@ impl Supervisor {
         role: &impl Role,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
-        let (connection, driver) = target
+        let (connection, driver, signs) = target
             .dial(
                 deadline,
                 role.stream_limit(),
@@ -244,6 +243,7 @@ impl Supervisor {
         let link = Arc::new(Link {
             connection,
             closed: Closed::new(),
+            signs,
             failed: Notify::new(),
         });
         // Both in one round trip.
@@ -307,19 +307,36 @@ impl Supervisor {
                         "no longer the master, or not logged in",
                     );
                 }
-                Signal::Woken => timeout(limit * 2 / 3, role.prepare(link)).await,
-                Signal::Time => timeout(limit * 2 / 3, role.heartbeat(link)).await,
+                Signal::Woken => alive(limit * 2 / 3, &link.signs, role.prepare(link)).await,
+                Signal::Time => alive(limit * 2 / 3, &link.signs, role.heartbeat(link)).await,
             };
             match done {
-                Err(_) => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
-                Ok(Err(failure)) if failure.reconnect => break failure.error,
-                Ok(_) => heartbeats += 1,
+                None => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
+                Some(Err(failure)) if failure.reconnect => break failure.error,
+                Some(_) => heartbeats += 1,
             }
         };
         end_guard.why = error.clone();
         drop(end_guard);
         drop(driver);
         (error, heartbeats)
+    }
+}
+
+/// Waits for work; `None` if the connection shows no sign of life for so long before it is done.
+async fn alive<T>(
+    silence: Duration,
+    signs: &SignsOfLife,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        let before = signs.count();
+        match timeout(silence, work.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) if signs.count() == before => return None,
+            Err(_) => {}
+        }
     }
 }
 

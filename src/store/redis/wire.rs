@@ -85,23 +85,23 @@ pub(super) fn yes(value: Value) -> Option<bool> {
     number(&value).map(|number| number != 0)
 }
 
-pub(super) fn acquired(value: Value) -> Option<Acquired> {
-    let parts = match value {
-        Value::BulkString(payload) => return Some(Acquired::Stored(payload)),
-        Value::Array(parts) => parts,
-        _ => return None,
+/// The answer to a request for a lease; `None` inside if a payload with another epoch is stored.
+pub(super) fn acquired(value: Value) -> Option<Option<Acquired>> {
+    let Value::Array(parts) = value else {
+        return None;
     };
     let [kind, number_of] = &parts[..] else {
         return None;
     };
     let number_of = number(number_of)?;
     let left = Duration::from_millis(number_of);
-    match number(kind)? {
+    Some(match number(kind)? {
         0 => Some(Acquired::Granted {
             base: Epoch::from_micros(number_of)?,
         }),
         1 => Some(Acquired::Held { left }),
         2 => Some(Acquired::Cooling { left }),
-        _ => None,
-    }
+        3 => None,
+        _ => return None,
+    })
 }

@@ -19,6 +19,8 @@ pub enum Mood {
     Corrupt,
     /// All data arrive later by this time.
     Delay(Duration),
+    /// Answers pass at this rate, in bytes per millisecond.
+    Rate(usize),
 }
 
 /// Stands between a store and its server.
@@ -139,6 +141,9 @@ impl Shared {
                 Mood::Delay(time) => {
                     late.push_back((Instant::now() + time, buffer[..size].to_vec()));
                     continue;
+                }
+                Mood::Rate(rate) if answers => {
+                    thread::park_timeout(Duration::from_micros((size * 1_000 / rate) as u64));
                 }
                 // Data never overtake those that are late.
                 _ if !late.is_empty() => {

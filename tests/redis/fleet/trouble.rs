@@ -229,3 +229,32 @@ fn an_invalidation_while_the_server_is_away() {
     until("received", || second.get(1) != 0);
     server.kill();
 }
+
+/// The number of times that the server read a part of a value.
+fn head_reads(server: &Server) -> u64 {
+    let Answer::Bytes(info) = server.ask(&["INFO", "commandstats"]) else {
+        panic!("no bytes");
+    };
+    let info = String::from_utf8(info).unwrap();
+    let (_, calls) = info.split_once("cmdstat_getrange:calls=").unwrap();
+    let (calls, _) = calls.split_once(',').unwrap();
+    calls.parse().unwrap()
+}
+
+#[test]
+fn after_a_gap_heads_are_compared_and_not_values() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let process = origin.patient(&server);
+    for key in 0..100 {
+        process.get(key);
+    }
+    process.published(100);
+    let (reads, gaps) = (process.store.stats().reads, process.store.gaps());
+    let before = head_reads(&server);
+    server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the store noticed the gap", || process.store.gaps() > gaps);
+    until("all keys were compared", || {
+        head_reads(&server) >= before + 100
+    });
+    assert_eq!(process.store.stats().reads, reads, "no value was read");
+}
