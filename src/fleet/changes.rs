@@ -63,6 +63,10 @@ where
         let Some((key, set)) = self.versions.key(change.hash) else {
             return;
         };
+        if self.versions.is_pending(change.hash) {
+            // The store decides which of the two is later, and answers the pending write.
+            return;
+        }
         match change.kind {
             // The order of every write: the versions, the table, the negative entries (see
             // `cache::write`).

@@ -9,7 +9,7 @@ use crate::load::job::{GiveBack, Leased};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
-use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
+use crate::store::{Birth, Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::time::clock::ticks;
 
@@ -211,7 +211,10 @@ where
         }
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
         self.fleet.in_background(async move {
-            let _ = fleet.store.invalidate(&key, fleet.origin).await;
+            let _ = fleet
+                .store
+                .invalidate(&key, Birth::latest(fleet.origin))
+                .await;
         });
     }
 }

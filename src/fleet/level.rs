@@ -18,7 +18,7 @@ pub(crate) type PendingWrite = Reply<'static, Result<(), StoreError>>;
 /// The second level of one cache.
 pub(crate) trait Level<K, V>: Send + Sync {
     /// Enqueues that a key is set to this value; to be called before the value is resident.
-    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite>;
+    fn set(&self, entry: &Arc<Entry<K, V>>, set: usize) -> Option<PendingWrite>;
 
     /// Enqueues that a key is invalidated; to be called before it leaves the table.
     fn invalidate(&self, key: &K, set: usize) -> Option<PendingWrite>;
@@ -80,7 +80,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
+    fn set(&self, entry: &Arc<Entry<K, V>>, set: usize) -> Option<PendingWrite> {
         Fleet::set(self, entry, set)
     }
 

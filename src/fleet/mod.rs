@@ -60,7 +60,7 @@ struct Fleet<K, V> {
     lease: Duration,
     origin: Origin,
     serial: AtomicU64,
-    versions: VersionIndex<K>,
+    versions: VersionIndex<K, V>,
     counters: FleetCounters,
     /// For work that outlives a call.
     this: Weak<Self>,
@@ -132,6 +132,13 @@ where
             }
         };
         self.versions.track(name.hash(), key, set, in_use)
+    }
+
+    /// The value or placeholder of a key.
+    fn resident(&self, hash: u128) -> Option<Arc<Entry<K, V>>> {
+        let (key, set) = self.versions.key(hash)?;
+        let found = self.entries.upgrade()?.find_in(set, &key)?;
+        Some(found.1.into_arc())
     }
 
     /// Removes exactly this value, if it is still resident.

@@ -10,18 +10,27 @@
 //! moment.
 
 use std::hash::Hash;
+use std::time::Duration;
 
-use super::terms::{terms, ttl};
-use super::version_index::{Write, WriteState};
+use super::terms::{terms_from, ttl};
+use super::version_index::{Attempt, Write, WriteState};
 use super::{Fleet, PAUSES, PendingWrite};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
-use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
+use crate::store::{Birth, Epoch, ErrorClass, StoreError, StoreKey, Stored};
 use crate::sync::{Arc, Ordering, lock};
 
 /// The limit on pending writes.
 const WAITING: usize = 65_536;
+
+/// The end of a write.
+enum Flushed {
+    /// The store has made the change with this epoch, or needs none.
+    Stored(Option<Epoch>),
+    /// Another process wrote the key later.
+    Superseded,
+}
 
 impl<K, V> Fleet<K, V>
 where
@@ -29,27 +38,13 @@ where
     V: Send + Sync + 'static,
 {
     /// Records that a key is being set to this value. Called before the value is resident.
-    pub(super) fn set(self: &Arc<Self>, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
+    pub(super) fn set(
+        self: &Arc<Self>,
+        entry: &Arc<Entry<K, V>>,
+        set: usize,
+    ) -> Option<PendingWrite> {
         let name = self.name(&entry.key)?;
-        let terms = terms(&entry.times);
-        let sealed = entry
-            .value()
-            .map(|value| self.format.seal(&name, value, &terms));
-        let write = match sealed {
-            Some(Ok(payload)) => Write::Set {
-                payload,
-                ttl: ttl(&terms),
-            },
-            // If the store cannot hold this value, it must not hold an older one either.
-            Some(Err(reason)) => {
-                trace::not_stored(&self.state.name, &reason);
-                self.counters.payload_errors(reason);
-                self.counters.not_stored.add();
-                Write::Invalidate
-            }
-            None => Write::Invalidate,
-        };
-        self.enqueue(name, &entry.key, set, write)
+        self.enqueue(name, &entry.key, set, Write::Set(entry.clone()))
     }
 
     /// Records that a key is being invalidated. Called before the key is removed from the table.
@@ -72,11 +67,12 @@ where
         name: StoreKey,
         key: &K,
         set: usize,
-        write: Write,
+        write: Write<K, V>,
     ) -> Option<PendingWrite> {
         let hash = name.hash();
         self.track(&name, key, set);
-        let (number, first) = self.versions.write(hash, write)?;
+        let made = self.state.clock.exact();
+        let (number, first) = self.versions.write(hash, write, made)?;
         if first {
             self.pending.fetch_add(1, Ordering::Relaxed);
             let fleet = self.clone();
@@ -95,8 +91,8 @@ where
             let changed = event.listen();
             match self.versions.write_state(hash) {
                 WriteState::Flushed => {
-                    let given_up = self.versions.given_up(hash, number);
-                    return given_up.map_or(Ok(()), Err);
+                    let ended = self.versions.ended(hash, number);
+                    return ended.map_or(Ok(()), Err);
                 }
                 WriteState::Failed(error) => return Err(error),
                 WriteState::InFlight => changed.await,
@@ -108,17 +104,25 @@ where
     async fn write_state(self: Arc<Self>, name: StoreKey) {
         let hash = name.hash();
         let mut pause = PAUSES.0;
-        while let Some((number, write)) = self.versions.next_write(hash) {
-            match self.flush_one(&name, write).await {
-                Ok(epoch) => {
+        while let Some(attempt) = self.attempt(hash) {
+            let number = attempt.number;
+            match self.flush_one(&name, &attempt).await {
+                Ok(Flushed::Stored(epoch)) => {
                     self.counters.flushed.add();
-                    self.versions.flushed(hash, number, epoch);
+                    if !self.versions.flushed(hash, &attempt, epoch) {
+                        // Another process changed the key after this write, and the notification
+                        // came first.
+                        if let Write::Set(entry) = &attempt.write {
+                            self.remove_entry(hash, entry);
+                        }
+                    }
                 }
+                Ok(Flushed::Superseded) => self.superseded(hash, &attempt),
                 Err(error) => {
                     self.counters.retried.add();
                     if self.pending.load(Ordering::Relaxed) > WAITING {
                         self.give_up();
-                        self.versions.give_up(hash, number, error);
+                        self.versions.end(hash, number, error);
                         continue;
                     }
                     self.versions.pending(hash, number, error);
@@ -136,26 +140,84 @@ where
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn flush_one(&self, name: &StoreKey, write: Write) -> Result<Option<Epoch>, StoreError> {
-        let flushed = match write {
-            Write::Set { payload, ttl } => {
-                match self.store.set(name, payload, ttl, self.origin).await {
-                    // The value of another process must not stay there instead.
-                    Err(error) if error.class() == ErrorClass::TooLarge => {
-                        self.counters.not_stored.add();
-                        self.store.invalidate(name, self.origin).await
-                    }
-                    result => result,
+    /// The next attempt to flush a write of a key.
+    fn attempt(&self, hash: u128) -> Option<Attempt<K, V>> {
+        let (time, now) = (self.store.now(), self.state.clock.exact());
+        self.versions.attempt(hash, |made| {
+            let age = now.saturating_sub(made) / 1_000;
+            time.map(|time| time.saturating_sub(age))
+        })
+    }
+
+    async fn flush_one(
+        &self,
+        name: &StoreKey,
+        attempt: &Attempt<K, V>,
+    ) -> Result<Flushed, StoreError> {
+        let Some(micros) = attempt.born else {
+            return Err(StoreError::new(
+                ErrorClass::Unavailable,
+                "not connected yet",
+            ));
+        };
+        let birth = Birth {
+            origin: self.origin,
+            micros,
+            seen: attempt.seen,
+        };
+        let flushed = match self.seal(name, &attempt.write, micros) {
+            Some((payload, ttl)) => match self.store.set(name, payload, ttl, birth).await {
+                // The value of another process must not stay there instead.
+                Err(error) if error.class() == ErrorClass::TooLarge => {
+                    self.counters.not_stored.add();
+                    self.store.invalidate(name, birth).await
                 }
-            }
-            Write::Invalidate => self.store.invalidate(name, self.origin).await,
+                result => result,
+            },
+            None => self.store.invalidate(name, birth).await,
         };
         match flushed {
-            Ok(epoch) => Ok(Some(epoch)),
+            Ok(Stored::Yes { epoch }) => Ok(Flushed::Stored(Some(epoch))),
+            Ok(Stored::Refused) => Ok(Flushed::Superseded),
             // The store holds data not written by everfresh, and leaves it alone. There is no
             // payload to replace.
-            Err(error) if error.class() == ErrorClass::Foreign => Ok(None),
+            Err(error) if error.class() == ErrorClass::Foreign => Ok(Flushed::Stored(None)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The payload of a set, with the time that is left to it. `None` if the write is an
+    /// invalidation, or has become one: the value has expired, or cannot be stored. If the store
+    /// cannot hold this value, it must not hold an older one either.
+    fn seal(&self, name: &StoreKey, write: &Write<K, V>, born: u64) -> Option<(Vec<u8>, Duration)> {
+        let Write::Set(entry) = write else {
+            return None;
+        };
+        let now = self.state.clock.now();
+        let value = entry.value().filter(|_| now < entry.times.expires())?;
+        let terms = terms_from(&entry.times, now);
+        match self.format.seal_written(name, value, &terms, born) {
+            Ok(payload) => Some((payload, ttl(&terms))),
+            Err(reason) => {
+                trace::not_stored(&self.state.name, &reason);
+                self.counters.payload_errors(reason);
+                self.counters.not_stored.add();
+                None
+            }
+        }
+    }
+
+    /// The store refused a write, because another process wrote the key later. The value that is
+    /// resident here is older.
+    fn superseded(&self, hash: u128, attempt: &Attempt<K, V>) {
+        self.counters.superseded.add();
+        // Looked up while the write is pending, because no payload of the store is installed then.
+        let resident = self.resident(hash);
+        let error = StoreError::new(ErrorClass::Superseded, "");
+        if self.versions.end(hash, attempt.number, error) {
+            if let Some(entry) = resident {
+                self.remove_entry(hash, &entry);
+            }
         }
     }
 

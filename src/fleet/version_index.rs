@@ -13,29 +13,47 @@
 //! 3. A key is forgotten only when it is not resident, not being loaded, and has no pending write.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Known;
 
 use foldhash::quality::RandomState;
 
+use crate::protocol::entry::Entry;
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::time::clock::Tick;
 
 /// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
 
 /// A write that the store must learn of.
-#[derive(Clone)]
-pub(super) enum Write {
-    Set {
-        payload: Vec<u8>,
-        ttl: std::time::Duration,
-    },
+pub(super) enum Write<K, V> {
+    Set(Arc<Entry<K, V>>),
     Invalidate,
 }
 
+impl<K, V> Clone for Write<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Write::Set(entry) => Write::Set(entry.clone()),
+            Write::Invalidate => Write::Invalidate,
+        }
+    }
+}
+
+/// One attempt to flush a write.
+pub(super) struct Attempt<K, V> {
+    pub(super) number: u64,
+    pub(super) write: Write<K, V>,
+    /// When the write was made, in microseconds of the store's clock. `None` before the first
+    /// connection.
+    pub(super) born: Option<u64>,
+    /// The latest epoch that the write replaces, whatever the clocks say.
+    pub(super) seen: Option<Epoch>,
+}
+
 /// One key.
-pub(super) struct Tracked<K> {
+pub(super) struct Tracked<K, V> {
     pub(super) key: K,
     /// The set of the table in which it lives.
     pub(super) set: usize,
@@ -44,17 +62,25 @@ pub(super) struct Tracked<K> {
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
     /// Boxed, like the next field, because few keys have one and both are large.
-    pending: Option<Box<UnflushedWrite>>,
-    /// The last write that was given up, and why.
-    given_up: Option<Box<(u64, StoreError)>>,
+    pending: Option<Box<UnflushedWrite<K, V>>>,
+    /// The last write that the store will never take, and why.
+    ended: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
 
-struct UnflushedWrite {
-    write: Write,
+struct UnflushedWrite<K, V> {
+    write: Write<K, V>,
+    /// When it was made.
+    made: Tick,
+    /// The same by the store's clock, once it is known. Each attempt gives the same moment, so that
+    /// the store knows a repeated write.
+    born: Option<u64>,
+    /// The latest epoch that this process knew when it made the write, or that its own earlier
+    /// writes were given since.
+    seen: Option<Epoch>,
     /// Why the last attempt failed; `None` while a task flushes the write.
     failed: Option<StoreError>,
 }
@@ -69,18 +95,18 @@ pub(super) enum WriteState {
     Failed(StoreError),
 }
 
-pub(super) struct VersionIndex<K> {
-    shards: Box<[Mutex<Shard<K>>]>,
+pub(super) struct VersionIndex<K, V> {
+    shards: Box<[Mutex<Shard<K, V>>]>,
     /// How many keys a shard holds before it looks for keys to forget.
     prune_from: usize,
 }
 
-struct Shard<K> {
-    known: HashMap<u128, Tracked<K>, RandomState>,
+struct Shard<K, V> {
+    known: HashMap<u128, Tracked<K, V>, RandomState>,
     prune_at: usize,
 }
 
-impl<K: Clone> VersionIndex<K> {
+impl<K: Clone, V> VersionIndex<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
         let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
         let shard = || {
@@ -95,11 +121,11 @@ impl<K: Clone> VersionIndex<K> {
         }
     }
 
-    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K>> {
+    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K, V>> {
         lock(&self.shards[hash as usize % SHARDS])
     }
 
-    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K>) -> R) -> Option<R> {
+    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K, V>) -> R) -> Option<R> {
         self.shard(hash).known.get_mut(&hash).map(look)
     }
 
@@ -125,15 +151,15 @@ impl<K: Clone> VersionIndex<K> {
             shard.prune_at = self.prune_from.max(2 * shard.known.len());
         }
         match shard.known.entry(hash) {
-            Entry::Occupied(known) => known.get().pending.is_none(),
-            Entry::Vacant(tombstone) => {
+            Known::Occupied(known) => known.get().pending.is_none(),
+            Known::Vacant(tombstone) => {
                 tombstone.insert(Tracked {
                     key: key.clone(),
                     set,
                     latest: None,
                     installed: None,
                     pending: None,
-                    given_up: None,
+                    ended: None,
                     writes: 0,
                     event: None,
                 });
@@ -149,7 +175,7 @@ impl<K: Clone> VersionIndex<K> {
 
     /// The hashes of all keys.
     pub(super) fn hashes(&self) -> Vec<u128> {
-        let hashes = |shard: &Mutex<Shard<K>>| lock(shard).known.keys().copied().collect();
+        let hashes = |shard: &Mutex<Shard<K, V>>| lock(shard).known.keys().copied().collect();
         self.shards.iter().flat_map::<Vec<_>, _>(hashes).collect()
     }
 
@@ -213,50 +239,84 @@ impl<K: Clone> VersionIndex<K> {
 
     /// Records a write over a pending one. Returns its number, and whether no task flushes the
     /// writes of this key yet.
-    pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
-        self.with(hash, |known| {
+    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<(u64, bool)> {
+        let (number, before) = self.with(hash, |known| {
             known.writes += 1;
             let before = known.pending.replace(Box::new(UnflushedWrite {
                 write,
+                made,
+                born: None,
+                seen: known.latest,
                 failed: None,
             }));
-            (known.writes, before.is_none())
-        })
+            (known.writes, before)
+        })?;
+        // Dropped here, because it may drop a value.
+        Some((number, before.is_none()))
     }
 
-    /// The pending write, with its number.
-    pub(super) fn next_write(&self, hash: u128) -> Option<(u64, Write)> {
+    /// The next attempt to flush the pending write. `born` is the moment of a write by the store's
+    /// clock.
+    pub(super) fn attempt(
+        &self,
+        hash: u128,
+        born: impl FnOnce(Tick) -> Option<u64>,
+    ) -> Option<Attempt<K, V>> {
         self.with(hash, |known| {
-            let pending = known.pending.as_ref()?;
-            Some((known.writes, pending.write.clone()))
+            let pending = known.pending.as_mut()?;
+            pending.born = pending.born.or_else(|| born(pending.made));
+            Some(Attempt {
+                number: known.writes,
+                write: pending.write.clone(),
+                born: pending.born,
+                seen: pending.seen,
+            })
         })
         .flatten()
     }
 
-    /// The store knows write `number`.
-    pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
-        self.with(hash, |known| {
-            known.latest = known.latest.max(epoch);
-            if known.writes == number {
-                let set = (known.pending.as_ref())
-                    .is_some_and(|pending| matches!(pending.write, Write::Set { .. }));
-                known.installed = epoch.filter(|_| set);
-                known.pending = None;
+    /// The store has made write `number`, or needs no change. Returns false if a later change of
+    /// another process is known.
+    pub(super) fn flushed(
+        &self,
+        hash: u128,
+        attempt: &Attempt<K, V>,
+        epoch: Option<Epoch>,
+    ) -> bool {
+        let ended = self.with(hash, |known| {
+            let latest = known.latest;
+            known.latest = latest.max(epoch);
+            if known.writes != attempt.number {
+                if let Some(pending) = &mut known.pending {
+                    pending.seen = pending.seen.max(epoch);
+                }
+                return (true, None);
             }
+            known.installed = epoch.filter(|_| matches!(attempt.write, Write::Set(_)));
+            (latest <= epoch.or(latest), known.pending.take())
         });
         self.notify(hash);
+        ended.is_none_or(|(is_latest, _)| is_latest)
     }
 
-    /// Write `number` is given up. The store never learns of it, unless a later write of the key
-    /// succeeds.
-    pub(super) fn give_up(&self, hash: u128, number: u64, error: StoreError) {
-        self.with(hash, |known| {
-            known.given_up = Some(Box::new((number, error)));
-            if known.writes == number {
-                known.pending = None;
-            }
+    /// The store never takes write `number`, unless a later write of the key succeeds. Returns
+    /// whether there is no later write of this process.
+    pub(super) fn end(&self, hash: u128, number: u64, error: StoreError) -> bool {
+        let ended = self.with(hash, |known| {
+            known.ended = Some(Box::new((number, error)));
+            (known.writes == number).then(|| {
+                known.installed = None;
+                known.pending.take()
+            })
         });
         self.notify(hash);
+        ended.flatten().is_some()
+    }
+
+    /// Whether a write of this process is pending.
+    pub(super) fn is_pending(&self, hash: u128) -> bool {
+        self.with(hash, |known| known.pending.is_some())
+            .unwrap_or(false)
     }
 
     /// An attempt to flush write `number` failed.
@@ -281,10 +341,10 @@ impl<K: Clone> VersionIndex<K> {
         write_state.unwrap_or(WriteState::Flushed)
     }
 
-    /// Why write `number` was given up, if it was.
-    pub(super) fn given_up(&self, hash: u128, number: u64) -> Option<StoreError> {
+    /// Why the store will never take write `number`, if it will not.
+    pub(super) fn ended(&self, hash: u128, number: u64) -> Option<StoreError> {
         self.with(hash, |known| {
-            let (last, error) = known.given_up.as_deref()?;
+            let (last, error) = known.ended.as_deref()?;
             (*last == number).then(|| error.clone())
         })
         .flatten()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::change_listeners::ChangeListeners;
 use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::stats::{StoreCounters, StoreStats};
 use super::{Change, ChangeListener, Reply, Store, StoreState};
 use crate::sync::event::Event;
@@ -329,19 +329,19 @@ impl Store for ChaosStore {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        let run = self.0.inner.set(key, payload, ttl, origin);
-        Box::pin(self.one(Op::Set, run, |epoch| epoch))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        let run = self.0.inner.set(key, payload, ttl, birth);
+        Box::pin(self.one(Op::Set, run, |stored| stored))
     }
 
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        let run = self.0.inner.invalidate(key, origin);
-        Box::pin(self.one(Op::Invalidate, run, |epoch| epoch))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        let run = self.0.inner.invalidate(key, birth);
+        Box::pin(self.one(Op::Invalidate, run, |stored| stored))
     }
 
     fn now(&self) -> Option<u64> {

@@ -15,8 +15,9 @@
 //! 68    4   schema
 //! 72    4   length of the encoded value, before compression
 //! 76    1   codec
-//! 77    1   flags: 1 is lz4
-//! 78        the encoded value
+//! 77    1   flags: 1 is lz4, 2 is written by a caller
+//! 78    8   only if written by a caller: the moment of the write, microseconds
+//!           the encoded value
 //! ```
 //!
 //! Numbers are big-endian. The first 20 bytes have this meaning in every version, so that a store
@@ -51,6 +52,10 @@ pub(crate) const MAGIC: &[u8; 3] = b"EVF";
 const VERSION: u8 = 1;
 const CHECKED_FROM: usize = 28;
 const LZ4: u8 = 1;
+const WRITTEN: u8 = 2;
+
+/// The offset of the flags and of the moment of a write, which follows them.
+pub(crate) const FLAGS_AT: usize = HEADER - 1;
 
 /// The default limit of a store: a payload whose value is as large as the default limit of a
 /// [`Format`].
@@ -163,25 +168,50 @@ impl<V: 'static> Format<V> {
         self
     }
 
-    /// Makes a payload without an epoch, which the store writes.
+    /// Makes the payload of a value that was loaded, without an epoch, which the store writes.
     ///
     /// # Errors
     ///
     /// If the codec fails or panics, or the encoded value is too large.
     pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, PayloadError> {
-        let mut payload = vec![0; HEADER];
+        self.sealed(key, value, terms, None)
+    }
+
+    /// Makes the payload of a value that a caller wrote at this moment, in microseconds by the
+    /// clock of the store; see [`Birth`](crate::store::Birth).
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal).
+    pub fn seal_written(
+        &self,
+        key: &StoreKey,
+        value: &V,
+        terms: &Terms,
+        born: u64,
+    ) -> Result<Vec<u8>, PayloadError> {
+        self.sealed(key, value, terms, Some(born))
+    }
+
+    fn sealed(
+        &self,
+        key: &StoreKey,
+        value: &V,
+        terms: &Terms,
+        born: Option<u64>,
+    ) -> Result<Vec<u8>, PayloadError> {
+        let body = HEADER + born.map_or(0, |_| 8);
+        let mut payload = vec![0; body];
         let encoded = catch_unwind(AssertUnwindSafe(|| self.codec.encode(value, &mut payload)));
         accepted(encoded)?;
         // A codec may do anything with the buffer it is given.
-        let length = payload
-            .len()
-            .checked_sub(HEADER)
-            .ok_or(PayloadError::Codec)?;
+        let length = payload.len().checked_sub(body).ok_or(PayloadError::Codec)?;
         let length = u32::try_from(length).map_err(|_| PayloadError::TooLarge)?;
         if length > self.limit {
             return Err(PayloadError::TooLarge);
         }
-        let flags = self.compress(&mut payload);
+        let compressed = self.compress(&mut payload, body);
+        let flags = compressed | born.map_or(0, |_| WRITTEN);
         let mut header = Writer(&mut payload, 0);
         header.put(MAGIC);
         header.put(&[VERSION]);
@@ -198,6 +228,9 @@ impl<V: 'static> Format<V> {
         header.put(&self.schema.to_be_bytes());
         header.put(&length.to_be_bytes());
         header.put(&[self.codec.id(), flags]);
+        if let Some(born) = born {
+            header.put(&born.to_be_bytes());
+        }
         let sum = checksum(&payload);
         Writer(&mut payload, PREFIX).put(&sum.to_be_bytes());
         Ok(payload)
@@ -237,6 +270,9 @@ impl<V: 'static> Format<V> {
         let schema = header.u32()?;
         let length = header.u32()?;
         let [codec, flags] = header.take()?;
+        if flags & WRITTEN != 0 {
+            header.u64()?;
+        }
         if check != key.check() {
             return Err(PayloadError::Key);
         }
@@ -253,7 +289,7 @@ impl<V: 'static> Format<V> {
             return Err(PayloadError::TooLarge);
         }
         let value = catch_unwind(AssertUnwindSafe(|| {
-            self.decode(header.0, length as usize, flags)
+            self.decode(header.0, length as usize, flags & !WRITTEN)
         }));
         let value = value.unwrap_or(Err(PayloadError::Panicked))?;
         Ok(Opened {
@@ -274,8 +310,8 @@ impl<V: 'static> Format<V> {
     }
 
     #[cfg(feature = "lz4")]
-    fn compress(&self, payload: &mut Vec<u8>) -> u8 {
-        let body = &payload[HEADER..];
+    fn compress(&self, payload: &mut Vec<u8>, from: usize) -> u8 {
+        let body = &payload[from..];
         if self.compress_from.is_none_or(|from| body.len() < from) {
             return 0;
         }
@@ -283,13 +319,13 @@ impl<V: 'static> Format<V> {
         if compressed.len() >= body.len() {
             return 0;
         }
-        payload.truncate(HEADER);
+        payload.truncate(from);
         payload.extend_from_slice(&compressed);
         LZ4
     }
 
     #[cfg(not(feature = "lz4"))]
-    fn compress(&self, _: &mut Vec<u8>) -> u8 {
+    fn compress(&self, _: &mut Vec<u8>, _: usize) -> u8 {
         0
     }
 }
@@ -338,6 +374,17 @@ pub fn epoch(payload: &[u8]) -> Option<Epoch> {
     let (micros, inverse) = (prefix.u64().ok()?, prefix.u64().ok()?);
     let epoch = Epoch::from_micros(micros)?;
     (Epoch::MAX - micros == inverse).then_some(epoch)
+}
+
+/// Reads the moment at which a caller wrote the value of a payload, in microseconds by the clock of
+/// the store.
+///
+/// `None` if the value was loaded, or the payload cannot be read.
+pub fn born(payload: &[u8]) -> Option<u64> {
+    let is_ours = payload.starts_with(MAGIC) && payload.get(MAGIC.len()) == Some(&VERSION);
+    let (flags, rest) = payload.get(FLAGS_AT..)?.split_first()?;
+    let born = rest.first_chunk().map(|born| u64::from_be_bytes(*born))?;
+    (is_ours && flags & WRITTEN != 0).then_some(born)
 }
 
 /// Writes an epoch into a payload: what a [`Store`](crate::store::Store) does with each payload

@@ -36,12 +36,14 @@ pub enum ErrorClass {
     Protocol,
     /// A setting of the store is wrong.
     Setting,
+    /// Another process wrote the key later. Its write stays.
+    Superseded,
     /// Any other error of the server.
     Other,
 }
 
 impl ErrorClass {
-    pub(crate) const ALL: [ErrorClass; 10] = [
+    pub(crate) const ALL: [ErrorClass; 11] = [
         ErrorClass::Unavailable,
         ErrorClass::TimedOut,
         ErrorClass::Busy,
@@ -51,6 +53,7 @@ impl ErrorClass {
         ErrorClass::TooLarge,
         ErrorClass::Protocol,
         ErrorClass::Setting,
+        ErrorClass::Superseded,
         ErrorClass::Other,
     ];
 
@@ -66,6 +69,7 @@ impl ErrorClass {
             ErrorClass::TooLarge => "too_large",
             ErrorClass::Protocol => "protocol",
             ErrorClass::Setting => "setting",
+            ErrorClass::Superseded => "superseded",
             ErrorClass::Other => "other",
         }
     }
@@ -104,6 +108,7 @@ impl ErrorClass {
                  store of the right kind"
             }
             ErrorClass::Setting => "a setting of the store is wrong",
+            ErrorClass::Superseded => "another process wrote the key later; its write stays",
             ErrorClass::Other => "the store answered with an error",
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use everfresh::store::{ErrorClass, Fault, Op};
 use futures_lite::future::block_on;
 
-use crate::support::{FRESH, Fleet, until};
+use crate::support::{FRESH, Fleet, Process, STALE, until};
 
 #[test]
 fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
@@ -208,4 +208,133 @@ fn a_payload_refreshed_while_in_transit_is_not_installed() {
         assert_eq!(read.join().unwrap(), 1);
     });
     assert_eq!(b.stats().outdated, 1);
+}
+
+/// Waits until so many attempts to write have failed.
+fn failed(process: &Process, attempts: u64) {
+    until("the attempts have failed", || {
+        process.stats().retried >= attempts
+    });
+}
+
+/// Waits until the store knows all writes of a process. The pauses between attempts end by the
+/// test's clock, by less than a second in all.
+fn flush(fleet: &Fleet, process: &Process) {
+    until("all writes are flushed", || {
+        fleet.clock.advance(Duration::from_millis(1));
+        process.stats().pending == 0
+    });
+}
+
+#[test]
+fn a_write_that_waited_past_its_hard_limit_is_an_invalidation() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    block_on(b.cache.insert_everywhere(1, 300)).unwrap();
+    a.chaos.disconnect();
+    a.cache.insert(1, 100);
+    failed(&a, 1);
+    fleet.clock.advance(FRESH + STALE);
+    a.chaos.reconnect();
+    flush(&fleet, &a);
+    assert_eq!(b.get(1), 0, "the value that waited is too old");
+    assert_eq!(a.get(1), 0);
+}
+
+#[test]
+fn a_write_that_waited_is_as_old_as_it_is() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.chaos.disconnect();
+    a.cache.insert(1, 100);
+    failed(&a, 1);
+    fleet.clock.advance(FRESH / 2);
+    a.chaos.reconnect();
+    flush(&fleet, &a);
+    assert_eq!(b.get(1), 100);
+    fleet.clock.advance(FRESH / 2);
+    let stale = b.cache.get_blocking(&1).unwrap();
+    assert!(stale.freshness().is_stale(), "{:?}", stale.freshness());
+    fleet.origin.fail(true);
+    fleet.clock.advance(STALE - Duration::from_secs(1));
+    assert_eq!(b.get(1), 100);
+    fleet.clock.advance(Duration::from_secs(1));
+    assert!(
+        b.cache.get_blocking(&1).is_err(),
+        "no value past its hard limit is served"
+    );
+}
+
+#[test]
+fn a_write_that_waited_loses_to_a_later_write_of_another_process() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.chaos.disconnect();
+    a.cache.insert(1, 100);
+    a.cache.insert(2, 101);
+    failed(&a, 2);
+    fleet.clock.advance(Duration::from_secs(2));
+    block_on(b.cache.insert_everywhere(1, 200)).unwrap();
+    a.chaos.reconnect();
+    flush(&fleet, &a);
+    assert_eq!((b.get(1), b.get(2)), (200, 101));
+    assert_eq!((a.get(1), a.get(2)), (200, 101));
+    assert_eq!((a.stats().superseded, fleet.origin.loads()), (1, 0));
+}
+
+#[test]
+fn the_caller_of_a_write_learns_that_a_later_write_is_stored() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.chaos.next(Op::Set, Fault::Hold);
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| a.cache.insert_everywhere_blocking(1, 100));
+        a.chaos.wait_for_calls(Op::Set, 1);
+        fleet.clock.advance(Duration::from_millis(2));
+        b.cache.insert_everywhere_blocking(1, 200).unwrap();
+        a.chaos.let_go();
+        let error = write.join().unwrap().unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Superseded);
+    });
+    assert_eq!((a.get(1), b.get(1)), (200, 200));
+    // The next write of this process is later than what it has read.
+    a.cache.insert_everywhere_blocking(1, 300).unwrap();
+    until("the other has the value", || b.get(1) == 300);
+}
+
+#[test]
+fn an_invalidation_that_waited_does_not_remove_a_later_write() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    a.chaos.disconnect();
+    a.cache.invalidate(&1);
+    a.cache.invalidate(&2);
+    failed(&a, 2);
+    fleet.clock.advance(Duration::from_secs(2));
+    block_on(b.cache.insert_everywhere(1, 200)).unwrap();
+    assert_eq!(b.get(2), 0);
+    b.published(1);
+    a.chaos.reconnect();
+    flush(&fleet, &a);
+    assert_eq!((a.get(1), b.get(1)), (200, 200));
+    // The other value may have been loaded before the invalidation.
+    until("the loaded value is removed", || b.cache.peek(&2).is_none());
+}
+
+#[test]
+fn a_write_that_is_repeated_after_a_lost_answer_is_not_superseded_by_itself() {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    let lost = || Fault::Lose(ErrorClass::TimedOut);
+    a.chaos.next(Op::Set, lost());
+    assert!(a.cache.insert_everywhere_blocking(1, 100).is_err());
+    fleet.clock.advance(Duration::from_secs(2));
+    flush(&fleet, &a);
+    assert_eq!((a.get(1), b.get(1), a.stats().superseded), (100, 100, 0));
+    // Nor is a later write of this process superseded by it.
+    a.chaos.next(Op::Set, lost());
+    assert!(a.cache.insert_everywhere_blocking(1, 101).is_err());
+    a.cache.invalidate(&1);
+    flush(&fleet, &a);
+    assert_eq!((b.get(1), a.stats().superseded), (0, 0));
 }

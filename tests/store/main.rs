@@ -9,6 +9,7 @@ mod codecs;
 mod envelopes;
 mod golden;
 mod hostile;
+mod late_writes;
 mod memory;
 mod names;
 mod protocol;
