@@ -1,11 +1,14 @@
 //! A later write wins in the whole fleet (P4).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use everfresh::store::{ErrorClass, Fault, Op};
+use everfresh::store::{ChaosStore, ErrorClass, Fault, Op};
+use everfresh::{Cache, SecondLevel};
 use futures_lite::future::block_on;
 
-use crate::support::{FRESH, Fleet, Process, STALE, until};
+use crate::support::{FRESH, Fleet, Gate, Process, STALE, until};
 
 #[test]
 fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
@@ -337,4 +340,52 @@ fn a_write_that_is_repeated_after_a_lost_answer_is_not_superseded_by_itself() {
     a.cache.invalidate(&1);
     flush(&fleet, &a);
     assert_eq!((b.get(1), a.stats().superseded), (0, 0));
+}
+
+/// A refresh that finds nothing ends after another process wrote the key, of which this process
+/// hears or does not.
+fn nothing_is_found_after_a_write(hears: bool) {
+    let fleet = Fleet::new();
+    let b = fleet.process();
+    let chaos = Arc::new(ChaosStore::new(fleet.memory.clone()));
+    let level = SecondLevel::new(chaos.clone(), "test:v1").unwrap();
+    let (gate, loads) = (Gate::default(), Arc::new(AtomicU64::new(0)));
+    let (passed, counted) = (gate.clone(), loads.clone());
+    let a: Cache<u64, u64> = Cache::builder()
+        .clock(&fleet.clock)
+        .fresh_for(FRESH)
+        .stale_for(STALE)
+        .threads(1)
+        .store(level)
+        .compute(move |_: &u64| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            passed.pass();
+            None::<u64>
+        })
+        .build()
+        .unwrap();
+    b.get(1);
+    b.published(1);
+    assert_eq!(*a.get_blocking(&1).unwrap(), 0);
+    fleet.clock.advance(FRESH);
+    gate.shut();
+    assert_eq!(*a.get_blocking(&1).unwrap(), 0);
+    until("the refresh runs", || loads.load(Ordering::SeqCst) == 1);
+    chaos.lose_changes(!hears);
+    b.cache.insert_everywhere_blocking(1, 555).unwrap();
+    gate.open();
+    until("the answer is refused", || {
+        assert_eq!(*fleet.process().cache.get_blocking(&1).unwrap(), 555);
+        a.store_stats().unwrap().refused == 1
+    });
+    assert_eq!((b.get(1), fleet.origin.loads()), (555, 1));
+    until("this process reads it too", || {
+        a.get_blocking(&1).is_ok_and(|value| *value == 555)
+    });
+}
+
+#[test]
+fn a_load_that_finds_nothing_does_not_remove_a_later_write() {
+    nothing_is_found_after_a_write(true);
+    nothing_is_found_after_a_write(false);
 }

@@ -167,18 +167,21 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
             let shared = &self.shared;
-            shared.check(&publish.payload)?;
+            let kind = match &publish.payload {
+                Some(payload) => shared.check(payload).map(|()| ChangeKind::Refreshed)?,
+                None => ChangeKind::Invalidated,
+            };
             let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
             let (ttl, channel) = (
                 millis(publish.ttl),
                 messages::channel(key.namespace().as_str()),
             );
-            let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
+            let message = messages::message(kind, publish.token.origin, key);
             let arguments = [
                 base.as_bytes(),
                 &token,
                 ttl.as_bytes(),
-                &publish.payload,
+                publish.payload.as_deref().unwrap_or_default(),
                 channel.as_bytes(),
                 &message,
             ];
