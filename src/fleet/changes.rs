@@ -43,6 +43,7 @@ where
 
     fn reconnected(&self, _: u64) {
         let Some(fleet) = self.me() else { return };
+        fleet.wake_probe();
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
             self.store.spawn(Box::pin(fleet.recheck()));

@@ -28,7 +28,7 @@ use crate::protocol::publish::Published;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::future::{or, yield_now};
-use crate::sync::{Arc, Ordering, lock};
+use crate::sync::{Arc, Ordering};
 use crate::time::clock::{Tick, ticks};
 
 /// Keys that one request reads from the store.
@@ -253,7 +253,7 @@ where
     }
 
     /// Waits until the store knows the writes of this process. Returns false if one could not be
-    /// flushed.
+    /// flushed, or the last attempt for any key found no store.
     async fn flushed(&self, hash: u128) -> bool {
         loop {
             let Some(event) = self.versions.event(hash) else {
@@ -263,6 +263,7 @@ where
             match self.versions.write_state(hash) {
                 WriteState::Flushed => return true,
                 WriteState::Failed(_) => return false,
+                WriteState::InFlight if self.queue.is_down() => return false,
                 WriteState::InFlight => changed.await,
             }
         }
@@ -314,8 +315,17 @@ where
         None
     }
 
+    /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        epoch.micros() <= *lock(&self.distrusted)
+        // Acquire: pairs with the exchange in `distrust`.
+        match self.distrusted.load(Ordering::Acquire) {
+            0 => false,
+            since => {
+                let passed = self.state.clock.exact().saturating_sub(since) / 1_000;
+                let trusted = |time: u64| epoch.micros() > time.saturating_sub(passed);
+                !self.store.now().is_some_and(trusted)
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod second_level;
 mod stats;
 mod terms;
 mod version_index;
+mod write_queue;
 
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,8 +30,10 @@ pub use self::stats::FleetStats;
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
+use self::outbox::Queued;
 use self::stats::FleetCounters;
 use self::version_index::VersionIndex;
+use self::write_queue::WriteQueue;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
 use crate::load::state::CacheState;
@@ -38,7 +41,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Weak};
 use crate::time::clock::Tick;
 
 /// The limit on keys that ask the store and results that go to it at one time. More keys are
@@ -71,9 +74,13 @@ struct Fleet<K, V> {
     /// Jobs that go to the store together.
     asking: Batcher<Job<K, V>>,
     in_flight: AtomicUsize,
+    /// The keys of pending writes.
+    queue: WriteQueue<Queued>,
     pending: AtomicUsize,
-    /// Payloads up to this epoch are not used, because a write of this process was given up.
-    distrusted: Mutex<u64>,
+    /// Payloads stored before this moment are not used, because a write of this process was given
+    /// up then. By the clock of this process, because that of the store may not be known yet; 0 for
+    /// never.
+    distrusted: AtomicU64,
 }
 
 impl<K, V> Fleet<K, V>
@@ -104,8 +111,9 @@ where
             load,
             asking: Batcher::default(),
             in_flight: AtomicUsize::new(0),
+            queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
-            distrusted: Mutex::new(0),
+            distrusted: AtomicU64::new(0),
         });
         let listener: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.subscribe(&fleet.namespace, listener);

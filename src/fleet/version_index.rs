@@ -29,15 +29,63 @@ const SHARDS: usize = 64;
 /// A write that the store must learn of.
 pub(super) enum Write<K, V> {
     Set(Arc<Entry<K, V>>),
+    /// A set whose value is in the table, at this address, or has left it. An address identifies
+    /// the value only together with the moment of the write.
+    SetResident(usize),
     Invalidate,
+}
+
+impl<K, V> Write<K, V> {
+    /// Leaves the value to the table.
+    fn let_go(&mut self) -> Option<Arc<Entry<K, V>>> {
+        let Write::Set(entry) = self else {
+            return None;
+        };
+        let address = address(entry);
+        match std::mem::replace(self, Write::SetResident(address)) {
+            Write::Set(entry) => Some(entry),
+            _ => None,
+        }
+    }
+}
+
+/// Where a value lies.
+pub(super) fn address<K, V>(entry: &Entry<K, V>) -> usize {
+    std::ptr::from_ref(entry).addr()
 }
 
 impl<K, V> Clone for Write<K, V> {
     fn clone(&self) -> Self {
         match self {
             Write::Set(entry) => Write::Set(entry.clone()),
+            Write::SetResident(address) => Write::SetResident(*address),
             Write::Invalidate => Write::Invalidate,
         }
+    }
+}
+
+/// A write that was recorded.
+pub(super) struct Recorded {
+    pub(super) number: u64,
+    /// Whether it replaced no pending write.
+    pub(super) is_first: bool,
+    /// Whether it must be queued: it is not ready yet, and no task is at the key.
+    pub(super) is_ready: bool,
+}
+
+/// The end of an attempt that is not repeated.
+pub(super) struct Ended {
+    /// Whether no write of the key is pending now.
+    pub(super) is_last: bool,
+    /// Whether no later change of another process is known.
+    pub(super) is_latest: bool,
+}
+
+impl Ended {
+    /// Drops the rest, which may hold a value, without a lock.
+    fn of<T>(ended: Option<(bool, bool, T)>) -> Self {
+        let (is_last, is_latest) = ended.map_or((false, true), |(last, latest, _)| (last, latest));
+        Ended { is_last, is_latest }
     }
 }
 
@@ -48,8 +96,16 @@ pub(super) struct Attempt<K, V> {
     /// When the write was made, in microseconds of the store's clock. `None` before the first
     /// connection.
     pub(super) born: Option<u64>,
+    /// The same by the clock of this process.
+    pub(super) made: Tick,
     /// The latest epoch that the write replaces, whatever the clocks say.
     pub(super) seen: Option<Epoch>,
+}
+
+impl<K, V> Attempt<K, V> {
+    fn is_set(&self) -> bool {
+        !matches!(self.write, Write::Invalidate)
+    }
 }
 
 /// One key.
@@ -67,6 +123,12 @@ pub(super) struct Tracked<K, V> {
     ended: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
+    /// Whether a task flushes a write of this key.
+    is_flushing: bool,
+    /// Whether the key is in the queue of writes that are ready, or of those that failed. It may be
+    /// in both, because a new write is tried before the probe comes to the key.
+    is_ready: bool,
+    has_failed: bool,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
@@ -89,7 +151,7 @@ struct UnflushedWrite<K, V> {
 pub(super) enum WriteState {
     /// The store knows it, or a later one.
     Flushed,
-    /// A task flushes it.
+    /// A task flushes it, or will.
     InFlight,
     /// The last attempt failed. The write is tried again, or it was given up.
     Failed(StoreError),
@@ -161,6 +223,9 @@ impl<K: Clone, V> VersionIndex<K, V> {
                     pending: None,
                     ended: None,
                     writes: 0,
+                    is_flushing: false,
+                    is_ready: false,
+                    has_failed: false,
                     event: None,
                 });
                 true
@@ -237,10 +302,9 @@ impl<K: Clone, V> VersionIndex<K, V> {
         accepted.unwrap_or(true)
     }
 
-    /// Records a write over a pending one. Returns its number, and whether no task flushes the
-    /// writes of this key yet.
-    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<(u64, bool)> {
-        let (number, before) = self.with(hash, |known| {
+    /// Records a write over a pending one.
+    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<Recorded> {
+        let (number, is_ready, before) = self.with(hash, |known| {
             known.writes += 1;
             let before = known.pending.replace(Box::new(UnflushedWrite {
                 write,
@@ -249,84 +313,124 @@ impl<K: Clone, V> VersionIndex<K, V> {
                 seen: known.latest,
                 failed: None,
             }));
-            (known.writes, before)
+            let is_ready = !(known.is_flushing || known.is_ready);
+            known.is_ready |= is_ready;
+            (known.writes, is_ready, before)
         })?;
-        // Dropped here, because it may drop a value.
-        Some((number, before.is_none()))
+        // `before` is dropped here and not under the lock, because it may drop a value.
+        Some(Recorded {
+            number,
+            is_first: before.is_none(),
+            is_ready,
+        })
     }
 
-    /// The next attempt to flush the pending write. `born` is the moment of a write by the store's
-    /// clock.
+    /// Begins an attempt to flush the pending write, unless another task has begun one. `born` is
+    /// the moment of a write by the store's clock.
     pub(super) fn attempt(
         &self,
         hash: u128,
         born: impl FnOnce(Tick) -> Option<u64>,
     ) -> Option<Attempt<K, V>> {
         self.with(hash, |known| {
-            let pending = known.pending.as_mut()?;
+            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
+            known.is_flushing = true;
             pending.born = pending.born.or_else(|| born(pending.made));
             Some(Attempt {
                 number: known.writes,
                 write: pending.write.clone(),
                 born: pending.born,
+                made: pending.made,
                 seen: pending.seen,
             })
         })
         .flatten()
     }
 
-    /// The store has made write `number`, or needs no change. Returns false if a later change of
-    /// another process is known.
+    /// The store has made the change of an attempt, or needs none.
     pub(super) fn flushed(
         &self,
         hash: u128,
         attempt: &Attempt<K, V>,
         epoch: Option<Epoch>,
-    ) -> bool {
+    ) -> Ended {
         let ended = self.with(hash, |known| {
+            known.is_flushing = false;
             let latest = known.latest;
             known.latest = latest.max(epoch);
             if known.writes != attempt.number {
                 if let Some(pending) = &mut known.pending {
                     pending.seen = pending.seen.max(epoch);
                 }
-                return (true, None);
+                return (false, true, None);
             }
-            known.installed = epoch.filter(|_| matches!(attempt.write, Write::Set(_)));
-            (latest <= epoch.or(latest), known.pending.take())
+            known.installed = epoch.filter(|_| attempt.is_set());
+            let is_latest = latest <= epoch.or(latest);
+            (true, is_latest, known.pending.take())
         });
         self.notify(hash);
-        ended.is_none_or(|(is_latest, _)| is_latest)
+        Ended::of(ended)
     }
 
-    /// The store never takes write `number`, unless a later write of the key succeeds. Returns
-    /// whether there is no later write of this process.
-    pub(super) fn end(&self, hash: u128, number: u64, error: StoreError) -> bool {
+    /// The store never takes the write of an attempt, unless a later write of the key succeeds.
+    pub(super) fn end(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> Ended {
         let ended = self.with(hash, |known| {
-            known.ended = Some(Box::new((number, error)));
-            (known.writes == number).then(|| {
-                known.installed = None;
-                known.pending.take()
-            })
+            known.is_flushing = false;
+            known.ended = Some(Box::new((attempt.number, error)));
+            if known.writes != attempt.number {
+                return (false, true, None);
+            }
+            known.installed = None;
+            let is_latest = known.latest <= attempt.seen;
+            (true, is_latest, known.pending.take())
         });
         self.notify(hash);
-        ended.flatten().is_some()
+        Ended::of(ended)
+    }
+
+    /// A task takes the key from one of the two queues.
+    pub(super) fn is_taken(&self, hash: u128, had_failed: bool) {
+        self.with(hash, |known| match had_failed {
+            true => known.has_failed = false,
+            false => known.is_ready = false,
+        });
+    }
+
+    /// An attempt failed. Returns false if there is a later write, which was not tried yet.
+    pub(super) fn failed(&self, hash: u128, attempt: &Attempt<K, V>) -> bool {
+        let is_last = self.with(hash, |known| {
+            known.is_flushing &= known.writes == attempt.number;
+            known.is_flushing
+        });
+        is_last.unwrap_or(false)
+    }
+
+    /// The pending write waits for the probe. Returns whether the key must be queued for that.
+    pub(super) fn put_off(&self, hash: u128, error: &StoreError, was_flushing: bool) -> bool {
+        let put_off = self.with(hash, |known| {
+            known.is_flushing &= !was_flushing;
+            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
+            pending.failed = Some(error.clone());
+            let is_queued = std::mem::replace(&mut known.has_failed, true);
+            Some((!is_queued, pending.write.let_go()))
+        });
+        self.notify(hash);
+        put_off.flatten().is_some_and(|(must_queue, _)| must_queue)
+    }
+
+    /// Leaves the value of a write to the table.
+    pub(super) fn let_go(&self, hash: u128, number: u64) {
+        let value = self.with(hash, |known| {
+            let pending = known.pending.as_mut().filter(|_| known.writes == number)?;
+            pending.write.let_go()
+        });
+        drop(value);
     }
 
     /// Whether a write of this process is pending.
     pub(super) fn is_pending(&self, hash: u128) -> bool {
         self.with(hash, |known| known.pending.is_some())
             .unwrap_or(false)
-    }
-
-    /// An attempt to flush write `number` failed.
-    pub(super) fn pending(&self, hash: u128, number: u64, error: StoreError) {
-        self.with(hash, |known| {
-            if let (true, Some(pending)) = (known.writes == number, &mut known.pending) {
-                pending.failed = Some(error);
-            }
-        });
-        self.notify(hash);
     }
 
     /// The state of the latest write, which replaces every write before it.

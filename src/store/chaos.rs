@@ -92,6 +92,8 @@ struct FaultScript {
     always: HashMap<Op, Fault>,
     calls: HashMap<Op, usize>,
     down: Option<StoreError>,
+    /// Before the first connection the time of the store is not known.
+    never_connected: bool,
     /// Counts the times that held calls were let go.
     releases: u64,
     /// Changes that are held back; `None` if changes are not held.
@@ -148,11 +150,19 @@ impl ChaosStore {
         self.script().down = Some(StoreError::new(ErrorClass::Unavailable, "chaos"));
     }
 
+    /// As [`disconnect`](Self::disconnect), before the first connection: the time of the store is
+    /// not known until [`reconnect`](Self::reconnect).
+    pub fn not_connected_yet(&self) {
+        self.disconnect();
+        self.script().never_connected = true;
+    }
+
     /// Restores the connection: [`Store::gaps`] rises, and changes arrive from now on.
     pub fn reconnect(&self) {
         let gaps = {
             let mut script = self.script();
             script.down = None;
+            script.never_connected = false;
             script.gaps += 1;
             self.0.inner.gaps() + script.gaps
         };
@@ -345,7 +355,8 @@ impl Store for ChaosStore {
     }
 
     fn now(&self) -> Option<u64> {
-        self.0.inner.now()
+        let is_known = !self.script().never_connected;
+        self.0.inner.now().filter(|_| is_known)
     }
 
     fn gaps(&self) -> u64 {
@@ -353,7 +364,9 @@ impl Store for ChaosStore {
     }
 
     fn state(&self) -> StoreState {
-        match &self.script().down {
+        let script = self.script();
+        match &script.down {
+            Some(_) if script.never_connected => StoreState::Connecting,
             Some(error) => StoreState::Down(error.clone()),
             None => self.0.inner.state(),
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod loads;
+mod outbox;
 mod race;
 mod support;
 mod together;
