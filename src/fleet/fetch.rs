@@ -28,7 +28,7 @@ use crate::protocol::publish::Published;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::future::{or, yield_now};
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, lock};
 use crate::time::clock::{Tick, ticks};
 
 /// Keys that one request reads from the store.
@@ -317,8 +317,8 @@ where
 
     /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        // Acquire: pairs with the exchange in `distrust`.
-        match self.distrusted.load(Ordering::Acquire) {
+        let distrusted = *lock(&self.distrusted);
+        match distrusted {
             0 => false,
             since => {
                 let passed = self.state.clock.exact().saturating_sub(since) / 1_000;

@@ -22,17 +22,18 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-#[cfg(all(loom, feature = "loom"))]
-pub use self::batcher::Batcher;
 pub(crate) use self::level::{Connect, Level, Paused, PendingWrite};
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
+#[cfg(all(loom, feature = "loom"))]
+pub use self::{batcher::Batcher, write_queue::WriteQueue};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
 use self::outbox::Queued;
 use self::stats::FleetCounters;
 use self::version_index::VersionIndex;
+#[cfg(not(all(loom, feature = "loom")))]
 use self::write_queue::WriteQueue;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
@@ -41,7 +42,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 use crate::time::clock::Tick;
 
 /// The limit on keys that ask the store and results that go to it at one time. More keys are
@@ -80,7 +81,7 @@ struct Fleet<K, V> {
     /// Payloads stored before this moment are not used, because a write of this process was given
     /// up then. By the clock of this process, because that of the store may not be known yet; 0 for
     /// never.
-    distrusted: AtomicU64,
+    distrusted: Mutex<Tick>,
 }
 
 impl<K, V> Fleet<K, V>
@@ -113,7 +114,7 @@ where
             in_flight: AtomicUsize::new(0),
             queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
-            distrusted: AtomicU64::new(0),
+            distrusted: Mutex::new(0),
         });
         let listener: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.subscribe(&fleet.namespace, listener);

@@ -22,7 +22,7 @@ use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
 use crate::store::{Birth, Epoch, ErrorClass, StoreError, StoreKey, Stored};
 use crate::sync::future::or;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, lock};
 
 /// The limit on pending writes.
 const WAITING: usize = 65_536;
@@ -139,8 +139,8 @@ where
         }
     }
 
-    /// The value of a write is in the table. The write no longer keeps it too, unless it is about to
-    /// be flushed: the table bounds the memory, and the writes must not add to it.
+    /// The value of a write is in the table. The write no longer keeps it too, unless it is about
+    /// to be flushed: the table bounds the memory, and the writes must not add to it.
     fn in_table(&self, hash: u128, number: u64) {
         if self.queue.is_crowded() {
             self.versions.let_go(hash, number);
@@ -313,8 +313,8 @@ where
     /// From now on this process uses no payload that was stored before this moment.
     fn distrust(&self) {
         let now = self.state.clock.exact().max(1);
-        // Release: the end of the write, after which its key is read from the store, comes later.
-        self.distrusted.fetch_max(now, Ordering::Release);
+        let mut distrusted = lock(&self.distrusted);
+        *distrusted = now.max(*distrusted);
     }
 }
 
@@ -327,8 +327,8 @@ impl<F: FnMut()> Drop for InTable<F> {
     }
 }
 
-/// A task that flushes writes. If it is dropped before its end, with a runtime or by a panic of user
-/// code, others do its work.
+/// A task that flushes writes. If it is dropped before its end, with a runtime or by a panic of
+/// user code, others do its work.
 struct Task<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,

@@ -17,8 +17,13 @@ use std::collections::VecDeque;
 use crate::sync::event::Event;
 use crate::sync::{Mutex, MutexGuard, lock};
 
-/// The limit on tasks that flush writes at one time.
-const TASKS: usize = 64;
+/// The limit on tasks that flush writes at one time. In models one task, so that a write meets its
+/// end.
+const TASKS: usize = if cfg!(all(loom, feature = "loom")) {
+    1
+} else {
+    64
+};
 
 pub struct WriteQueue<T> {
     queued: Mutex<Queued<T>>,
