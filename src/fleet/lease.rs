@@ -9,7 +9,7 @@ use crate::load::job::{GiveBack, Leased};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
-use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
+use crate::store::{Birth, Epoch, Publish, Store, StoreKey, Stored, Token};
 use crate::sync::{Arc, AtomicU8, Ordering};
 use crate::time::clock::ticks;
 
@@ -164,7 +164,7 @@ where
         let publish = Publish {
             base: self.grant.base,
             token: self.grant.token,
-            payload: Some(payload),
+            payload,
             ttl: ttl(&terms),
         };
         let Grant { token, base, .. } = self.grant;
@@ -203,36 +203,18 @@ where
         self.held.release(Some(rest));
     }
 
-    /// The store must not keep the value that the result replaces either.
+    /// The store must not keep a value for this key either.
     fn not_found(self: Box<Self>) {
         // A late answer counts in this process only, like a late value.
         if !self.grant.replaces || !self.held.end() {
             return;
         }
         let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
-        let Grant { token, base, .. } = self.grant;
-        let publish = Publish {
-            base,
-            token,
-            payload: None,
-            ttl: Duration::ZERO,
-        };
         self.fleet.in_background(async move {
-            match fleet.store.publish(&key, publish).await {
-                Ok(Stored::Yes { .. }) => {}
-                // The key was written after the load began, so the answer is out of date here too.
-                Ok(Stored::Refused) => {
-                    trace::refused(&fleet.state.name);
-                    fleet.counters.refused.add();
-                    if let Some((key, _)) = fleet.versions.key(key.hash()) {
-                        fleet.state.negative.forget(&key);
-                    }
-                }
-                Err(_) => {
-                    fleet.counters.not_stored.add();
-                    let _ = fleet.store.release(&key, token, None).await;
-                }
-            }
+            let _ = fleet
+                .store
+                .invalidate(&key, Birth::latest(fleet.origin))
+                .await;
         });
     }
 }

@@ -122,16 +122,15 @@ pub enum Acquired {
     },
 }
 
-/// The result of a load, for the store.
+/// A loaded value to store.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The base that [`Acquired::Granted`] returned; never any other epoch.
     pub base: Epoch,
     /// The attempt that was granted the lease.
     pub token: Token,
-    /// An [`envelope`](crate::store::envelope); the store writes the epoch into it. `None` if the
-    /// load found nothing, so that the store must keep no value either.
-    pub payload: Option<Vec<u8>>,
+    /// An [`envelope`](crate::store::envelope); the store writes the epoch into it.
+    pub payload: Vec<u8>,
     /// How long the store keeps the payload at most. At least 1 ms.
     pub ttl: Duration,
 }

@@ -95,15 +95,8 @@ impl<'a> Step<'a> {
         };
         let stored = match accepted {
             true => {
-                let origin = publish.token.origin;
-                let epoch = match publish.payload {
-                    Some(payload) => {
-                        let epoch = self.put(payload, publish.ttl)?;
-                        self.changed(ChangeKind::Refreshed, Some(epoch), origin);
-                        epoch
-                    }
-                    None => self.remove(origin)?,
-                };
+                let epoch = self.put(publish.payload, publish.ttl)?;
+                self.changed(ChangeKind::Refreshed, Some(epoch), publish.token.origin);
                 Stored::Yes { epoch }
             }
             false => Stored::Refused,

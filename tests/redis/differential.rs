@@ -20,7 +20,6 @@ use crate::server::OnServer;
 enum Step {
     Acquire(Seen),
     Publish,
-    PublishNotFound,
     /// With the base of another caller.
     PublishOverAnothers,
     Renew,
@@ -93,7 +92,6 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => seen().prop_map(Step::Acquire),
         5 => Just(Step::Publish),
-        1 => Just(Step::PublishNotFound),
         1 => Just(Step::PublishOverAnothers),
         1 => Just(Step::Renew),
         2 => any::<bool>().prop_map(|cool| Step::Release { cool }),
@@ -217,13 +215,6 @@ impl<'a> Side<'a> {
                 let published = me.publish(&key, *base, &value);
                 self.done(published)
             }
-            Step::PublishNotFound => match self.bases.get(&(number, at)) {
-                Some(base) => {
-                    let published = me.publish_not_found(&key, *base);
-                    self.done(published)
-                }
-                None => Observed::Nothing,
-            },
             Step::Renew => Observed::Yes(me.renew(&key, HOUR)),
             Step::Release { cool } => Observed::Yes(me.release(&key, cool.then_some(HOUR))),
             Step::Set => Observed::Epoch(self.number(me.set(&key, &value))),

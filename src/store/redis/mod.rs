@@ -167,21 +167,18 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
             let shared = &self.shared;
-            let kind = match &publish.payload {
-                Some(payload) => shared.check(payload).map(|()| ChangeKind::Refreshed)?,
-                None => ChangeKind::Invalidated,
-            };
+            shared.check(&publish.payload)?;
             let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
             let (ttl, channel) = (
                 millis(publish.ttl),
                 messages::channel(key.namespace().as_str()),
             );
-            let message = messages::message(kind, publish.token.origin, key);
+            let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
             let arguments = [
                 base.as_bytes(),
                 &token,
                 ttl.as_bytes(),
-                publish.payload.as_deref().unwrap_or_default(),
+                &publish.payload,
                 channel.as_bytes(),
                 &message,
             ];

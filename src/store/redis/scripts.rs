@@ -73,8 +73,7 @@ redis.call('SET', KEYS[2], ARGV[2] .. string.format('%.0f', base), 'PX', ARGV[3]
 return {0, base}
 ";
 
-/// Arguments: the base, the token, the hard limit in ms, the payload or nothing, the channel, the
-/// message.
+/// Arguments: the base, the token, the hard limit in ms, the payload, the channel, the message.
 const PUBLISH: &str = r"
 local epoch = stored()
 local lease = redis.call('GET', KEYS[2])
@@ -82,11 +81,7 @@ local accepted = lease == ARGV[2] .. ARGV[1]
 if epoch ~= 0 then accepted = epoch == tonumber(ARGV[1]) end
 if accepted then
   epoch = later(epoch)
-  if ARGV[4] == '' then
-    redis.call('DEL', KEYS[1])
-  else
-    store(ARGV[4], ARGV[3], epoch)
-  end
+  store(ARGV[4], ARGV[3], epoch)
   notify(ARGV[5], ARGV[6], epoch)
 end
 if holds(lease, ARGV[2]) then

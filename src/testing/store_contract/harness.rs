@@ -155,20 +155,6 @@ impl Caller<'_> {
         base: Epoch,
         payload: Vec<u8>,
     ) -> Result<Stored, StoreError> {
-        self.publish_any(key, base, Some(payload))
-    }
-
-    /// Publishes that the load found nothing.
-    pub fn publish_not_found(&self, key: &StoreKey, base: Epoch) -> Stored {
-        self.publish_any(key, base, None).unwrap()
-    }
-
-    fn publish_any(
-        &self,
-        key: &StoreKey,
-        base: Epoch,
-        payload: Option<Vec<u8>>,
-    ) -> Result<Stored, StoreError> {
         let publish = Publish {
             base,
             token: self.token,

@@ -2,11 +2,11 @@
 
 use std::thread;
 
-use crate::store::{Acquired, ChangeKind, Stored};
+use crate::store::{Acquired, Stored};
 use crate::sync::{AtomicUsize, Ordering};
 
 use super::StoreUnderTest;
-use super::harness::{HOUR, MINUTE, Recording, caller, key, namespace, value};
+use super::harness::{HOUR, MINUTE, caller, key, value};
 
 pub(super) fn nothing_is_stored_at_first(subject: &dyn StoreUnderTest) {
     let (k, a) = (key("a"), caller(subject, 1));
@@ -295,26 +295,4 @@ pub(super) fn one_of_many_callers_is_granted_the_lease(subject: &dyn StoreUnderT
         });
         assert_eq!(granted, 1);
     }
-}
-
-pub(super) fn a_load_that_finds_nothing_removes_only_its_base(subject: &dyn StoreUnderTest) {
-    let recording = Recording::of(subject.store(), &namespace());
-    let (k, a, b) = (key("a"), caller(subject, 1), caller(subject, 2));
-    let first = a.set(&k, b"one");
-    let base = a.granted(&k, Some(first));
-    let removed = a.publish_not_found(&k, base).epoch();
-    assert!(removed > Some(first));
-    assert_eq!(recording.wait_for(2)[1].epoch, removed);
-    assert_eq!(recording.changes()[1].kind, ChangeKind::Invalidated);
-    assert_eq!(a.read(&k), None);
-    // A write, and the result of another load, are kept.
-    let base = b.granted(&k, None);
-    a.set(&k, b"two");
-    assert_eq!(b.publish_not_found(&k, base), Stored::Refused);
-    assert_eq!(b.read(&k).unwrap().0, b"two");
-    let base = a.granted(&k, b.read(&k).map(|(_, epoch)| epoch));
-    subject.lose_lease(&k);
-    let third = b.published(&k, b.granted(&k, Some(base)), b"three");
-    assert_eq!(a.publish_not_found(&k, base), Stored::Refused);
-    assert_eq!(b.read(&k), Some((b"three".to_vec(), third)));
 }

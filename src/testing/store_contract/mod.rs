@@ -195,7 +195,6 @@ macro_rules! store_contract_tests {
                 an_overtaken_lease_stays_until_its_holder_is_done
                 an_overtaken_lease_publishes_nothing
                 an_evicted_payload_is_replaced_under_the_lease
-                a_load_that_finds_nothing_removes_only_its_base
                 a_released_lease_is_free
                 a_failed_load_cools_down
                 a_set_ends_a_cool_down
