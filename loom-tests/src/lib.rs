@@ -30,6 +30,7 @@ mod shards;
 mod slot;
 mod table;
 mod wait_graph;
+mod write_queue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -88,6 +88,13 @@ impl Report<'_> {
         );
         self.count(
             metric(
+                "everfresh_store_superseded_total",
+                "Writes that the store refused, because another process wrote the key later.",
+            ),
+            stats.superseded,
+        );
+        self.count(
+            metric(
                 "everfresh_store_rechecks_total",
                 "Comparisons of the resident values with the store, after a gap in the changes.",
             ),

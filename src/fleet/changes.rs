@@ -60,6 +60,7 @@ where
     fn reconnected(&self, _: u64) {
         let Some(fleet) = self.me() else { return };
         self.versions.begin_history(self.store.history());
+        fleet.wake_probe();
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
             self.store.spawn(Box::pin(fleet.recheck()));
@@ -80,6 +81,10 @@ where
         let Some((key, set)) = self.versions.key(change.hash) else {
             return;
         };
+        if self.versions.is_pending(change.hash) {
+            // The store decides which of the two is later, and answers the pending write.
+            return;
+        }
         match change.kind {
             // The order of every write: the versions, the table, the negative entries (see
             // `cache::write`).

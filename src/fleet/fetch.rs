@@ -272,7 +272,7 @@ where
     }
 
     /// Waits until the store knows the writes of this process. Returns false if one could not be
-    /// flushed.
+    /// flushed, or the last attempt for any key found no store.
     async fn flushed(&self, hash: u128) -> bool {
         loop {
             let Some(event) = self.versions.event(hash) else {
@@ -282,6 +282,7 @@ where
             match self.versions.write_state(hash) {
                 WriteState::Flushed => return true,
                 WriteState::Failed(_) => return false,
+                WriteState::InFlight if self.queue.is_down() => return false,
                 WriteState::InFlight => changed.await,
             }
         }
@@ -385,8 +386,17 @@ where
         }
     }
 
+    /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        epoch.micros() <= *lock(&self.distrusted)
+        let distrusted = *lock(&self.distrusted);
+        match distrusted {
+            0 => false,
+            since => {
+                let passed = self.state.clock.exact().saturating_sub(since) / 1_000;
+                let trusted = |time: u64| epoch.micros() > time.saturating_sub(passed);
+                !self.store.now().is_some_and(trusted)
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::store::{Reply, StoreError};
-use crate::sync::Arc;
+use crate::sync::{Arc, StrongArc};
 
 /// A write on its way to the store. Ready once the store knows it; an error says that the store
 /// does not know it yet, and is tried again, or that the write was given up.
@@ -18,7 +18,7 @@ pub(crate) type PendingWrite = Reply<'static, Result<(), StoreError>>;
 /// The second level of one cache.
 pub(crate) trait Level<K, V>: Send + Sync {
     /// Enqueues that a key is set to this value; to be called before the value is resident.
-    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite>;
+    fn set(&self, entry: &StrongArc<Entry<K, V>>, set: usize) -> Option<PendingWrite>;
 
     /// Enqueues that a key is invalidated; to be called before it leaves the table.
     fn invalidate(&self, key: &K, set: usize) -> Option<PendingWrite>;
@@ -80,7 +80,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    fn set(&self, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
+    fn set(&self, entry: &StrongArc<Entry<K, V>>, set: usize) -> Option<PendingWrite> {
         Fleet::set(self, entry, set)
     }
 

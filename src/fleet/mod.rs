@@ -17,21 +17,25 @@ mod second_level;
 mod stats;
 mod terms;
 mod version_index;
+mod write_queue;
 
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-#[cfg(all(loom, feature = "loom"))]
-pub use self::batcher::Batcher;
 pub(crate) use self::level::{Connect, Level, Paused, PendingWrite};
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
+#[cfg(all(loom, feature = "loom"))]
+pub use self::{batcher::Batcher, write_queue::WriteQueue};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
+use self::outbox::Queued;
 use self::stats::FleetCounters;
 use self::version_index::VersionIndex;
+#[cfg(not(all(loom, feature = "loom")))]
+use self::write_queue::WriteQueue;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
 use crate::load::state::CacheState;
@@ -61,7 +65,7 @@ struct Fleet<K, V> {
     lease: Duration,
     origin: Origin,
     serial: AtomicU64,
-    versions: VersionIndex<K>,
+    versions: VersionIndex<K, V>,
     counters: FleetCounters,
     /// For work that outlives a call.
     this: Weak<Self>,
@@ -74,9 +78,13 @@ struct Fleet<K, V> {
     /// Keys that another process refreshed, to be read together.
     newer: Batcher<u128>,
     in_flight: AtomicUsize,
+    /// The keys of pending writes.
+    queue: WriteQueue<Queued>,
     pending: AtomicUsize,
-    /// Payloads up to this epoch are not used, because a write of this process was given up.
-    distrusted: Mutex<u64>,
+    /// Payloads stored before this moment are not used, because a write of this process was given
+    /// up then. By the clock of this process, because that of the store may not be known yet; 0 for
+    /// never.
+    distrusted: Mutex<Tick>,
 }
 
 impl<K, V> Fleet<K, V>
@@ -108,6 +116,7 @@ where
             asking: Batcher::default(),
             newer: Batcher::default(),
             in_flight: AtomicUsize::new(0),
+            queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
             distrusted: Mutex::new(0),
         });
@@ -136,6 +145,13 @@ where
             }
         };
         self.versions.track(name.hash(), key, set, in_use)
+    }
+
+    /// The value or placeholder of a key.
+    fn resident(&self, hash: u128) -> Option<StrongArc<Entry<K, V>>> {
+        let (key, set) = self.versions.key(hash)?;
+        let found = self.entries.upgrade()?.find_in(set, &key)?;
+        Some(found.1.into_arc())
     }
 
     /// Removes exactly this value, if it is still resident.

@@ -5,23 +5,42 @@
 //! the write cannot bring back an older payload (P4).
 //!
 //! The writes of one key are flushed one after the other; a later write replaces an earlier one
-//! that waits. A write that fails is repeated with growing pauses. If too many writes wait, the
-//! newest is given up, and from then on this process uses no payload that was stored before that
-//! moment.
+//! that waits. A write that fails waits for the probe (see `write_queue`). A write that waits keeps
+//! no value: that is in the table, or it has left the table, and the write has become an
+//! invalidation. So the values in an outbox are bounded by the table. If too many keys wait, the
+//! newest write is given up, and from then on this process uses no payload that was stored before
+//! that moment.
 
 use std::hash::Hash;
+use std::time::Duration;
 
-use super::terms::{terms, ttl};
-use super::version_index::{Write, WriteState};
+use super::terms::{terms_from, ttl};
+use super::version_index::{Attempt, Ended, Write, WriteState, address};
 use super::{Fleet, PAUSES, PendingWrite};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
-use crate::store::{Epoch, ErrorClass, StoreError, StoreKey};
-use crate::sync::{Arc, Ordering, lock};
+use crate::store::{Birth, Epoch, ErrorClass, StoreError, StoreKey, Stored};
+use crate::sync::future::or;
+use crate::sync::{Arc, Ordering, StrongArc, lock};
 
 /// The limit on pending writes.
 const WAITING: usize = 65_536;
+
+/// A key in the queue of writes.
+pub(super) struct Queued {
+    name: StoreKey,
+    /// Whether it waited for the probe; see `version_index`.
+    had_failed: bool,
+}
+
+/// The end of a write.
+enum Flushed {
+    /// The store has made the change with this epoch, or needs none.
+    Stored(Option<Epoch>),
+    /// Another process wrote the key later.
+    Superseded,
+}
 
 impl<K, V> Fleet<K, V>
 where
@@ -29,27 +48,13 @@ where
     V: Send + Sync + 'static,
 {
     /// Records that a key is being set to this value. Called before the value is resident.
-    pub(super) fn set(self: &Arc<Self>, entry: &Entry<K, V>, set: usize) -> Option<PendingWrite> {
+    pub(super) fn set(
+        self: &Arc<Self>,
+        entry: &StrongArc<Entry<K, V>>,
+        set: usize,
+    ) -> Option<PendingWrite> {
         let name = self.name(&entry.key)?;
-        let terms = terms(&entry.times());
-        let sealed = entry
-            .value()
-            .map(|value| self.format.seal(&name, value, &terms));
-        let write = match sealed {
-            Some(Ok(payload)) => Write::Set {
-                payload,
-                ttl: ttl(&terms),
-            },
-            // If the store cannot hold this value, it must not hold an older one either.
-            Some(Err(reason)) => {
-                trace::not_stored(&self.state.name, &reason);
-                self.counters.payload_errors(reason);
-                self.counters.not_stored.add();
-                Write::Invalidate
-            }
-            None => Write::Invalidate,
-        };
-        self.enqueue(name, &entry.key, set, write)
+        self.enqueue(name, &entry.key, set, Write::Set(entry.clone()))
     }
 
     /// Records that a key is being invalidated. Called before the key is removed from the table.
@@ -72,18 +77,31 @@ where
         name: StoreKey,
         key: &K,
         set: usize,
-        write: Write,
+        write: Write<K, V>,
     ) -> Option<PendingWrite> {
         let hash = name.hash();
         self.track(&name, key, set);
-        let (number, first) = self.versions.write(hash, write)?;
-        if first {
-            self.pending.fetch_add(1, Ordering::Relaxed);
-            let fleet = self.clone();
-            self.store
-                .spawn(Box::pin(async move { fleet.write_state(name).await }));
+        let made = self.state.clock.exact();
+        // Counted first, because a task may flush the write at once.
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let recorded = self.versions.write(hash, write, made);
+        if !recorded.as_ref().is_some_and(|recorded| recorded.is_first) {
+            self.pending.fetch_sub(1, Ordering::Relaxed);
         }
-        Some(Box::pin(self.clone().wait(hash, number)))
+        let recorded = recorded?;
+        let had_failed = false;
+        if recorded.is_ready && self.queue.push(Queued { name, had_failed }) {
+            self.start_task();
+        }
+        let number = recorded.number;
+        let fleet = self.clone();
+        // The future is polled, or dropped, once the value is in the table.
+        let in_table = InTable(move || fleet.in_table(hash, number));
+        let fleet = self.clone();
+        Some(Box::pin(async move {
+            drop(in_table);
+            fleet.wait(hash, number).await
+        }))
     }
 
     /// Waits until the store knows a write of a key; see [`PendingWrite`].
@@ -95,8 +113,8 @@ where
             let changed = event.listen();
             match self.versions.write_state(hash) {
                 WriteState::Flushed => {
-                    let given_up = self.versions.given_up(hash, number);
-                    return given_up.map_or(Ok(()), Err);
+                    let ended = self.versions.ended(hash, number);
+                    return ended.map_or(Ok(()), Err);
                 }
                 WriteState::Failed(error) => return Err(error),
                 WriteState::InFlight => changed.await,
@@ -104,69 +122,341 @@ where
         }
     }
 
-    /// Flushes the writes of one key until none is left.
-    async fn write_state(self: Arc<Self>, name: StoreKey) {
-        let hash = name.hash();
-        let mut pause = PAUSES.0;
-        while let Some((number, write)) = self.versions.next_write(hash) {
-            match self.flush_one(&name, write).await {
-                Ok(epoch) => {
-                    self.counters.flushed.add();
-                    self.versions.flushed(hash, number, epoch);
-                }
-                Err(error) => {
-                    self.counters.retried.add();
-                    if self.pending.load(Ordering::Relaxed) > WAITING {
-                        self.give_up();
-                        self.versions.give_up(hash, number, error);
-                        continue;
-                    }
-                    self.versions.pending(hash, number, error);
-                    let clock = &self.state.clock;
-                    let wait =
-                        with_rng(|rng| pause - rand::RngExt::random_range(rng, 0..pause / 2));
-                    clock.sleep_until(clock.now().saturating_add(wait)).await;
-                    pause = (2 * pause).min(PAUSES.1);
-                    if self.entries.strong_count() == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+    fn start_task(self: &Arc<Self>) {
+        let task = Task::new(self, false);
+        self.store.spawn(Box::pin(task.run()));
     }
 
-    async fn flush_one(&self, name: &StoreKey, write: Write) -> Result<Option<Epoch>, StoreError> {
-        let flushed = match write {
-            Write::Set { payload, ttl } => {
-                match self.store.set(name, payload, ttl, self.origin).await {
-                    // The value of another process must not stay there instead.
-                    Err(error) if error.class() == ErrorClass::TooLarge => {
-                        self.counters.not_stored.add();
-                        self.store.invalidate(name, self.origin).await
+    fn start_probe(self: &Arc<Self>) {
+        let task = Task::new(self, true);
+        self.store.spawn(Box::pin(task.probe()));
+    }
+
+    /// Ends the pause of the probe, because the store may be back.
+    pub(super) fn wake_probe(self: &Arc<Self>) {
+        if self.queue.wake() {
+            self.start_probe();
+        }
+    }
+
+    /// The value of a write is in the table. The write no longer keeps it too, unless it is about
+    /// to be flushed: the table bounds the memory, and the writes must not add to it.
+    fn in_table(&self, hash: u128, number: u64) {
+        if self.queue.is_crowded() {
+            self.versions.let_go(hash, number);
+        }
+    }
+
+    /// The attempt of a task failed, so its write waits for the probe.
+    fn wait_for_probe(self: &Arc<Self>, name: StoreKey, error: &StoreError) {
+        let is_down = matches!(
+            error.class(),
+            ErrorClass::Unavailable | ErrorClass::TimedOut | ErrorClass::Busy | ErrorClass::Denied
+        );
+        let queued = self.put_off(name, error, true);
+        let after = self.queue.failed(queued, is_down);
+        let mut start_probe = after.start_probe;
+        for Queued { name, had_failed } in after.put_off {
+            self.versions.is_taken(name.hash(), had_failed);
+            if self.is_full() {
+                if let Some(attempt) = self.attempt(name.hash()) {
+                    if self.give_up(name.hash(), &attempt, error.clone()) {
+                        continue;
                     }
-                    result => result,
                 }
             }
-            Write::Invalidate => self.store.invalidate(name, self.origin).await,
+            let queued = self.put_off(name, error, false);
+            start_probe |= self.queue.failed(queued, false).start_probe;
+        }
+        if start_probe {
+            self.start_probe();
+        }
+    }
+
+    /// Whether too many writes wait.
+    fn is_full(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > WAITING
+    }
+
+    fn put_off(&self, name: StoreKey, error: &StoreError, was_flushing: bool) -> Option<Queued> {
+        let must_queue = self.versions.put_off(name.hash(), error, was_flushing);
+        let had_failed = true;
+        must_queue.then_some(Queued { name, had_failed })
+    }
+
+    /// The next attempt to flush a write of a key.
+    fn attempt(&self, hash: u128) -> Option<Attempt<K, V>> {
+        let (time, now) = (self.store.now(), self.state.clock.exact());
+        self.versions.attempt(hash, |made| {
+            let age = now.saturating_sub(made) / 1_000;
+            time.map(|time| time.saturating_sub(age))
+        })
+    }
+
+    /// Finds the value of a set in the table. If it has left, the write has become an invalidation.
+    fn find_value(&self, hash: u128, attempt: &mut Attempt<K, V>) {
+        if let Write::SetResident(at) = attempt.write {
+            let is_it = |entry: &StrongArc<Entry<K, V>>| {
+                address(entry) == at && entry.times().created() <= attempt.made
+            };
+            let resident = self.resident(hash).filter(is_it);
+            attempt.write = resident.map_or(Write::Invalidate, Write::Set);
+        }
+    }
+
+    async fn flush_one(
+        &self,
+        name: &StoreKey,
+        attempt: &Attempt<K, V>,
+    ) -> Result<Flushed, StoreError> {
+        let Some(micros) = attempt.born else {
+            return Err(StoreError::new(
+                ErrorClass::Unavailable,
+                "not connected yet",
+            ));
+        };
+        let birth = Birth {
+            origin: self.origin,
+            micros,
+            seen: attempt.seen,
+        };
+        let flushed = match self.seal(name, &attempt.write, micros) {
+            Some((payload, ttl)) => match self.store.set(name, payload, ttl, birth).await {
+                // The value of another process must not stay there instead.
+                Err(error) if error.class() == ErrorClass::TooLarge => {
+                    self.counters.not_stored.add();
+                    self.store.invalidate(name, birth).await
+                }
+                result => result,
+            },
+            None => self.store.invalidate(name, birth).await,
         };
         match flushed {
-            Ok(epoch) => Ok(Some(epoch)),
+            Ok(Stored::Yes { epoch }) => Ok(Flushed::Stored(Some(epoch))),
+            Ok(Stored::Refused) => Ok(Flushed::Superseded),
             // The store holds data not written by everfresh, and leaves it alone. There is no
             // payload to replace.
-            Err(error) if error.class() == ErrorClass::Foreign => Ok(None),
+            Err(error) if error.class() == ErrorClass::Foreign => Ok(Flushed::Stored(None)),
             Err(error) => Err(error),
         }
     }
 
+    /// The payload of a set, with the time that is left to it. `None` if the write is an
+    /// invalidation, or has become one: the value has expired, or cannot be stored. If the store
+    /// cannot hold this value, it must not hold an older one either.
+    fn seal(&self, name: &StoreKey, write: &Write<K, V>, born: u64) -> Option<(Vec<u8>, Duration)> {
+        let Write::Set(entry) = write else {
+            return None;
+        };
+        let now = self.state.clock.now();
+        let value = entry.value().filter(|_| now < entry.times().expires())?;
+        let terms = terms_from(&entry.times(), now);
+        match self.format.seal_written(name, value, &terms, born) {
+            Ok(payload) => Some((payload, ttl(&terms))),
+            Err(reason) => {
+                trace::not_stored(&self.state.name, &reason);
+                self.counters.payload_errors(reason);
+                self.counters.not_stored.add();
+                None
+            }
+        }
+    }
+
+    /// The store has made the change of an attempt, or needs none.
+    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, epoch: Option<Epoch>) {
+        self.counters.flushed.add();
+        let ended = self.versions.flushed(hash, attempt, epoch);
+        self.ended(&ended);
+        if let (false, Write::Set(entry)) = (ended.is_latest, &attempt.write) {
+            // Another process changed the key after this write, and the notification came first.
+            self.remove_entry(hash, entry);
+        }
+    }
+
+    /// The store refused a write, because another process wrote the key later. The value that is
+    /// resident here is older.
+    fn superseded(&self, hash: u128, attempt: &Attempt<K, V>) {
+        self.counters.superseded.add();
+        // Looked up while the write is pending, because no payload of the store is installed then.
+        let resident = self.resident(hash);
+        let error = StoreError::new(ErrorClass::Superseded, "");
+        let ended = self.versions.end(hash, attempt, error);
+        self.ended(&ended);
+        if let (true, Some(entry)) = (ended.is_last, resident) {
+            self.remove_entry(hash, &entry);
+        }
+    }
+
     /// One write will never be flushed, so the payloads in the store may be older than this
-    /// process.
-    fn give_up(&self) {
+    /// process. Returns whether the key has no later write.
+    fn give_up(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> bool {
         trace::given_up(&self.state.name);
         self.counters.given_up.add();
-        // Before the first connection nothing was read from the store either.
-        let now = self.store.now().unwrap_or(0);
+        // Before the key can be read from the store again.
+        self.distrust();
+        let resident = self.resident(hash);
+        let ended = self.versions.end(hash, attempt, error);
+        self.ended(&ended);
+        if let (false, Some(entry)) = (ended.is_latest, resident) {
+            // Another process changed the key after this write.
+            self.remove_entry(hash, &entry);
+        }
+        ended.is_last
+    }
+
+    fn ended(&self, ended: &Ended) {
+        if ended.is_last {
+            self.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on this process uses no payload that was stored before this moment.
+    fn distrust(&self) {
+        let now = self.state.clock.exact().max(1);
         let mut distrusted = lock(&self.distrusted);
         *distrusted = now.max(*distrusted);
+    }
+}
+
+/// Runs its function when it is dropped: once the value of a write is in the table.
+struct InTable<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for InTable<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A task that flushes writes. If it is dropped before its end, with a runtime or by a panic of
+/// user code, others do its work.
+struct Task<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fleet: Arc<Fleet<K, V>>,
+    is_probe: bool,
+    /// The key of the attempt that is under way.
+    at: Option<StoreKey>,
+    has_ended: bool,
+}
+
+impl<K, V> Task<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn new(fleet: &Arc<Fleet<K, V>>, is_probe: bool) -> Self {
+        Task {
+            fleet: fleet.clone(),
+            is_probe,
+            at: None,
+            has_ended: false,
+        }
+    }
+
+    /// Flushes the writes that are ready, until none is.
+    async fn run(mut self) {
+        while let Some(next) = self.fleet.queue.next() {
+            self.flush(next).await;
+        }
+        self.has_ended = true;
+    }
+
+    /// Tries one write after each pause, until none waits.
+    async fn probe(mut self) {
+        let mut pause = PAUSES.0;
+        loop {
+            let clock = &self.fleet.state.clock;
+            let wait = with_rng(|rng| pause - rand::RngExt::random_range(rng, 0..pause / 2));
+            let ends = clock.sleep_until(clock.now().saturating_add(wait));
+            let is_woken = or(
+                async {
+                    self.fleet.queue.woken().await;
+                    true
+                },
+                async {
+                    ends.await;
+                    false
+                },
+            );
+            pause = match is_woken.await {
+                true => PAUSES.0,
+                false => (2 * pause).min(PAUSES.1),
+            };
+            // As long as writes succeed there is no pause.
+            loop {
+                // Without the cache no value is left.
+                let is_over = self.fleet.entries.strong_count() == 0;
+                let next = self.fleet.queue.retry().filter(|_| !is_over);
+                let Some(next) = next else {
+                    self.has_ended = true;
+                    return;
+                };
+                if !self.flush(next).await {
+                    break;
+                }
+                pause = PAUSES.0;
+            }
+        }
+    }
+
+    /// Flushes the writes of one key until none is left. Returns false if one failed.
+    async fn flush(&mut self, Queued { name, had_failed }: Queued) -> bool {
+        let fleet = self.fleet.clone();
+        let hash = name.hash();
+        fleet.versions.is_taken(hash, had_failed);
+        while let Some(mut attempt) = fleet.attempt(hash) {
+            self.at = Some(name.clone());
+            fleet.find_value(hash, &mut attempt);
+            let flushed = fleet.flush_one(&name, &attempt).await;
+            self.at = None;
+            if let Err(error) = flushed {
+                fleet.counters.retried.add();
+                if fleet.is_full() {
+                    fleet.give_up(hash, &attempt, error);
+                } else if fleet.versions.failed(hash, &attempt) {
+                    fleet.wait_for_probe(name, &error);
+                    return false;
+                }
+                continue;
+            }
+            for _ in 0..fleet.queue.succeeded() {
+                fleet.start_task();
+            }
+            match flushed {
+                Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
+                Ok(Flushed::Stored(epoch)) => fleet.stored(hash, &attempt, epoch),
+                Err(_) => {}
+            }
+        }
+        true
+    }
+}
+
+impl<K, V> Drop for Task<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let fleet = &self.fleet;
+        if let Some(name) = self.at.take() {
+            let error = StoreError::new(ErrorClass::Unavailable, "the attempt was interrupted");
+            fleet.wait_for_probe(name, &error);
+        }
+        match (self.has_ended, self.is_probe) {
+            (true, _) => {}
+            (false, true) => {
+                if fleet.queue.probe_dropped() {
+                    fleet.start_probe();
+                }
+            }
+            (false, false) => {
+                if fleet.queue.task_dropped() {
+                    fleet.start_task();
+                }
+            }
+        }
     }
 }

@@ -79,6 +79,9 @@ counters! {
     not_stored,
     /// Writes of this process that reached the store.
     flushed,
+    /// Writes of this process that the store refused, because another process wrote the key later.
+    /// The values were removed here too.
+    superseded,
     /// Change messages received from other caches.
     notifications,
     /// Change messages about keys that this process follows.

@@ -17,29 +17,103 @@
 //!    takes the key off before it looks, so a message that comes later queues it again.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Known;
 
 use foldhash::quality::RandomState;
 
+use crate::protocol::entry::Entry;
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, StrongArc, lock};
+use crate::time::clock::Tick;
 
 /// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
 
 /// A write that the store must learn of.
-#[derive(Clone)]
-pub(super) enum Write {
-    Set {
-        payload: Vec<u8>,
-        ttl: std::time::Duration,
-    },
+pub(super) enum Write<K, V> {
+    Set(StrongArc<Entry<K, V>>),
+    /// A set whose value is in the table, at this address, or has left it. An address identifies
+    /// the value only together with the moment of the write.
+    SetResident(usize),
     Invalidate,
 }
 
+impl<K, V> Write<K, V> {
+    /// Leaves the value to the table.
+    fn let_go(&mut self) -> Option<StrongArc<Entry<K, V>>> {
+        let Write::Set(entry) = self else {
+            return None;
+        };
+        let address = address(entry);
+        match std::mem::replace(self, Write::SetResident(address)) {
+            Write::Set(entry) => Some(entry),
+            _ => None,
+        }
+    }
+}
+
+/// Where a value lies.
+pub(super) fn address<K, V>(entry: &Entry<K, V>) -> usize {
+    std::ptr::from_ref(entry).addr()
+}
+
+impl<K, V> Clone for Write<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Write::Set(entry) => Write::Set(entry.clone()),
+            Write::SetResident(address) => Write::SetResident(*address),
+            Write::Invalidate => Write::Invalidate,
+        }
+    }
+}
+
+/// A write that was recorded.
+pub(super) struct Recorded {
+    pub(super) number: u64,
+    /// Whether it replaced no pending write.
+    pub(super) is_first: bool,
+    /// Whether it must be queued: it is not ready yet, and no task is at the key.
+    pub(super) is_ready: bool,
+}
+
+/// The end of an attempt that is not repeated.
+pub(super) struct Ended {
+    /// Whether no write of the key is pending now.
+    pub(super) is_last: bool,
+    /// Whether no later change of another process is known.
+    pub(super) is_latest: bool,
+}
+
+impl Ended {
+    /// Drops the rest, which may hold a value, without a lock.
+    fn of<T>(ended: Option<(bool, bool, T)>) -> Self {
+        let (is_last, is_latest) = ended.map_or((false, true), |(last, latest, _)| (last, latest));
+        Ended { is_last, is_latest }
+    }
+}
+
+/// One attempt to flush a write.
+pub(super) struct Attempt<K, V> {
+    pub(super) number: u64,
+    pub(super) write: Write<K, V>,
+    /// When the write was made, in microseconds of the store's clock. `None` before the first
+    /// connection.
+    pub(super) born: Option<u64>,
+    /// The same by the clock of this process.
+    pub(super) made: Tick,
+    /// The latest epoch that the write replaces, whatever the clocks say.
+    pub(super) seen: Option<Epoch>,
+}
+
+impl<K, V> Attempt<K, V> {
+    fn is_set(&self) -> bool {
+        !matches!(self.write, Write::Invalidate)
+    }
+}
+
 /// One key.
-pub(super) struct Tracked<K> {
+pub(super) struct Tracked<K, V> {
     pub(super) key: K,
     /// The set of the table in which it lives.
     pub(super) set: usize,
@@ -56,19 +130,33 @@ pub(super) struct Tracked<K> {
     /// Whether the key waits for a look at the newer value of another process.
     queued: bool,
     /// Boxed, like the next field, because few keys have one and both are large.
-    pending: Option<Box<UnflushedWrite>>,
-    /// The last write that was given up, and why.
-    given_up: Option<Box<(u64, StoreError)>>,
+    pending: Option<Box<UnflushedWrite<K, V>>>,
+    /// The last write that the store will never take, and why.
+    ended: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
     /// How many loads ended whose results could not be stored.
     not_stored: u64,
+    /// Whether a task flushes a write of this key.
+    is_flushing: bool,
+    /// Whether the key is in the queue of writes that are ready, or of those that failed. It may be
+    /// in both, because a new write is tried before the probe comes to the key.
+    is_ready: bool,
+    has_failed: bool,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
 
-struct UnflushedWrite {
-    write: Write,
+struct UnflushedWrite<K, V> {
+    write: Write<K, V>,
+    /// When it was made.
+    made: Tick,
+    /// The same by the store's clock, once it is known. Each attempt gives the same moment, so that
+    /// the store knows a repeated write.
+    born: Option<u64>,
+    /// The latest epoch that this process knew when it made the write, or that its own earlier
+    /// writes were given since.
+    seen: Option<Epoch>,
     /// Why the last attempt failed; `None` while a task flushes the write.
     failed: Option<StoreError>,
 }
@@ -77,7 +165,7 @@ struct UnflushedWrite {
 pub(super) enum WriteState {
     /// The store knows it, or a later one.
     Flushed,
-    /// A task flushes it.
+    /// A task flushes it, or will.
     InFlight,
     /// The last attempt failed. The write is tried again, or it was given up.
     Failed(StoreError),
@@ -94,20 +182,20 @@ pub(super) enum Installed {
     Removed,
 }
 
-pub(super) struct VersionIndex<K> {
-    shards: Box<[Mutex<Shard<K>>]>,
+pub(super) struct VersionIndex<K, V> {
+    shards: Box<[Mutex<Shard<K, V>>]>,
     /// How many keys a shard holds before it looks for keys to forget.
     prune_from: usize,
     /// The present history of the store.
     history: AtomicU64,
 }
 
-struct Shard<K> {
-    known: HashMap<u128, Tracked<K>, RandomState>,
+struct Shard<K, V> {
+    known: HashMap<u128, Tracked<K, V>, RandomState>,
     prune_at: usize,
 }
 
-impl<K: Clone> VersionIndex<K> {
+impl<K: Clone, V> VersionIndex<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
         let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
         let shard = || {
@@ -123,11 +211,11 @@ impl<K: Clone> VersionIndex<K> {
         }
     }
 
-    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K>> {
+    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard<K, V>> {
         lock(&self.shards[hash as usize % SHARDS])
     }
 
-    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K>) -> R) -> Option<R> {
+    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K, V>) -> R) -> Option<R> {
         self.shard(hash).known.get_mut(&hash).map(look)
     }
 
@@ -153,8 +241,8 @@ impl<K: Clone> VersionIndex<K> {
             shard.prune_at = self.prune_from.max(2 * shard.known.len());
         }
         match shard.known.entry(hash) {
-            Entry::Occupied(known) => known.get().pending.is_none(),
-            Entry::Vacant(tombstone) => {
+            Known::Occupied(known) => known.get().pending.is_none(),
+            Known::Vacant(tombstone) => {
                 tombstone.insert(Tracked {
                     key: key.clone(),
                     set,
@@ -165,9 +253,12 @@ impl<K: Clone> VersionIndex<K> {
                     unreadable: None,
                     queued: false,
                     pending: None,
-                    given_up: None,
+                    ended: None,
                     writes: 0,
                     not_stored: 0,
+                    is_flushing: false,
+                    is_ready: false,
+                    has_failed: false,
                     event: None,
                 });
                 true
@@ -200,7 +291,7 @@ impl<K: Clone> VersionIndex<K> {
 
     /// The hashes of all keys.
     pub(super) fn hashes(&self) -> Vec<u128> {
-        let hashes = |shard: &Mutex<Shard<K>>| lock(shard).known.keys().copied().collect();
+        let hashes = |shard: &Mutex<Shard<K, V>>| lock(shard).known.keys().copied().collect();
         self.shards.iter().flat_map::<Vec<_>, _>(hashes).collect()
     }
 
@@ -327,65 +418,138 @@ impl<K: Clone> VersionIndex<K> {
         kept.unwrap_or(true)
     }
 
-    /// Records a write over a pending one. Returns its number, and whether no task flushes the
-    /// writes of this key yet.
-    pub(super) fn write(&self, hash: u128, write: Write) -> Option<(u64, bool)> {
-        self.with(hash, |known| {
+    /// Records a write over a pending one.
+    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<Recorded> {
+        let (number, is_ready, before) = self.with(hash, |known| {
             known.writes += 1;
             let before = known.pending.replace(Box::new(UnflushedWrite {
                 write,
+                made,
+                born: None,
+                seen: known.latest,
                 failed: None,
             }));
-            (known.writes, before.is_none())
+            let is_ready = !(known.is_flushing || known.is_ready);
+            known.is_ready |= is_ready;
+            (known.writes, is_ready, before)
+        })?;
+        // `before` is dropped here and not under the lock, because it may drop a value.
+        Some(Recorded {
+            number,
+            is_first: before.is_none(),
+            is_ready,
         })
     }
 
-    /// The pending write, with its number.
-    pub(super) fn next_write(&self, hash: u128) -> Option<(u64, Write)> {
+    /// Begins an attempt to flush the pending write, unless another task has begun one. `born` is
+    /// the moment of a write by the store's clock.
+    pub(super) fn attempt(
+        &self,
+        hash: u128,
+        born: impl FnOnce(Tick) -> Option<u64>,
+    ) -> Option<Attempt<K, V>> {
         self.with(hash, |known| {
-            let pending = known.pending.as_ref()?;
-            Some((known.writes, pending.write.clone()))
+            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
+            known.is_flushing = true;
+            pending.born = pending.born.or_else(|| born(pending.made));
+            Some(Attempt {
+                number: known.writes,
+                write: pending.write.clone(),
+                born: pending.born,
+                made: pending.made,
+                seen: pending.seen,
+            })
         })
         .flatten()
     }
 
-    /// The store knows write `number`.
-    pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
+    /// The store has made the change of an attempt, or needs none.
+    pub(super) fn flushed(
+        &self,
+        hash: u128,
+        attempt: &Attempt<K, V>,
+        epoch: Option<Epoch>,
+    ) -> Ended {
         let history = self.history();
-        self.with(hash, |known| {
-            known.latest = known.latest.max(epoch);
+        let ended = self.with(hash, |known| {
+            known.is_flushing = false;
+            let latest = known.latest;
+            known.latest = latest.max(epoch);
             known.removed = known.removed.max(epoch);
-            if known.writes == number {
-                let set = (known.pending.as_ref())
-                    .is_some_and(|pending| matches!(pending.write, Write::Set { .. }));
-                known.installed = epoch.filter(|_| set);
-                known.history = history;
-                known.pending = None;
+            if known.writes != attempt.number {
+                if let Some(pending) = &mut known.pending {
+                    pending.seen = pending.seen.max(epoch);
+                }
+                return (false, true, None);
             }
+            known.installed = epoch.filter(|_| attempt.is_set());
+            known.history = history;
+            let is_latest = latest <= epoch.or(latest);
+            (true, is_latest, known.pending.take())
         });
         self.notify(hash);
+        Ended::of(ended)
     }
 
-    /// Write `number` is given up. The store never learns of it, unless a later write of the key
-    /// succeeds.
-    pub(super) fn give_up(&self, hash: u128, number: u64, error: StoreError) {
-        self.with(hash, |known| {
-            known.given_up = Some(Box::new((number, error)));
-            if known.writes == number {
-                known.pending = None;
+    /// The store never takes the write of an attempt, unless a later write of the key succeeds.
+    pub(super) fn end(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> Ended {
+        let ended = self.with(hash, |known| {
+            known.is_flushing = false;
+            known.ended = Some(Box::new((attempt.number, error)));
+            if known.writes != attempt.number {
+                return (false, true, None);
             }
+            known.installed = None;
+            let is_latest = known.latest <= attempt.seen;
+            (true, is_latest, known.pending.take())
         });
         self.notify(hash);
+        Ended::of(ended)
     }
 
-    /// An attempt to flush write `number` failed.
-    pub(super) fn pending(&self, hash: u128, number: u64, error: StoreError) {
-        self.with(hash, |known| {
-            if let (true, Some(pending)) = (known.writes == number, &mut known.pending) {
-                pending.failed = Some(error);
-            }
+    /// A task takes the key from one of the two queues.
+    pub(super) fn is_taken(&self, hash: u128, had_failed: bool) {
+        self.with(hash, |known| match had_failed {
+            true => known.has_failed = false,
+            false => known.is_ready = false,
+        });
+    }
+
+    /// An attempt failed. Returns false if there is a later write, which was not tried yet.
+    pub(super) fn failed(&self, hash: u128, attempt: &Attempt<K, V>) -> bool {
+        let is_last = self.with(hash, |known| {
+            known.is_flushing &= known.writes == attempt.number;
+            known.is_flushing
+        });
+        is_last.unwrap_or(false)
+    }
+
+    /// The pending write waits for the probe. Returns whether the key must be queued for that.
+    pub(super) fn put_off(&self, hash: u128, error: &StoreError, was_flushing: bool) -> bool {
+        let put_off = self.with(hash, |known| {
+            known.is_flushing &= !was_flushing;
+            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
+            pending.failed = Some(error.clone());
+            let is_queued = std::mem::replace(&mut known.has_failed, true);
+            Some((!is_queued, pending.write.let_go()))
         });
         self.notify(hash);
+        put_off.flatten().is_some_and(|(must_queue, _)| must_queue)
+    }
+
+    /// Leaves the value of a write to the table.
+    pub(super) fn let_go(&self, hash: u128, number: u64) {
+        let value = self.with(hash, |known| {
+            let pending = known.pending.as_mut().filter(|_| known.writes == number)?;
+            pending.write.let_go()
+        });
+        drop(value);
+    }
+
+    /// Whether a write of this process is pending.
+    pub(super) fn is_pending(&self, hash: u128) -> bool {
+        self.with(hash, |known| known.pending.is_some())
+            .unwrap_or(false)
     }
 
     /// The state of the latest write, which replaces every write before it.
@@ -400,10 +564,10 @@ impl<K: Clone> VersionIndex<K> {
         write_state.unwrap_or(WriteState::Flushed)
     }
 
-    /// Why write `number` was given up, if it was.
-    pub(super) fn given_up(&self, hash: u128, number: u64) -> Option<StoreError> {
+    /// Why the store will never take write `number`, if it will not.
+    pub(super) fn ended(&self, hash: u128, number: u64) -> Option<StoreError> {
         self.with(hash, |known| {
-            let (last, error) = known.given_up.as_deref()?;
+            let (last, error) = known.ended.as_deref()?;
             (*last == number).then(|| error.clone())
         })
         .flatten()

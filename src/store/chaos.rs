@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::change_listeners::ChangeListeners;
 use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::stats::{StoreCounters, StoreStats};
 use super::{Change, ChangeListener, Reply, Store, StoreState};
 use crate::sync::event::Event;
@@ -92,6 +92,8 @@ struct FaultScript {
     always: HashMap<Op, Fault>,
     calls: HashMap<Op, usize>,
     down: Option<StoreError>,
+    /// Before the first connection the time of the store is not known.
+    never_connected: bool,
     /// Counts the times that held calls were let go.
     releases: u64,
     /// Changes that are held back; `None` if changes are not held.
@@ -151,11 +153,19 @@ impl ChaosStore {
         self.script().down = Some(StoreError::new(ErrorClass::Unavailable, "chaos"));
     }
 
+    /// As [`disconnect`](Self::disconnect), before the first connection: the time of the store is
+    /// not known until [`reconnect`](Self::reconnect).
+    pub fn not_connected_yet(&self) {
+        self.disconnect();
+        self.script().never_connected = true;
+    }
+
     /// Restores the connection: [`Store::gaps`] rises, and changes arrive from now on.
     pub fn reconnect(&self) {
         let gaps = {
             let mut script = self.script();
             script.down = None;
+            script.never_connected = false;
             script.gaps += 1;
             self.0.inner.gaps() + script.gaps
         };
@@ -340,23 +350,24 @@ impl Store for ChaosStore {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        let run = self.0.inner.set(key, payload, ttl, origin);
-        Box::pin(self.one(Op::Set, run, |epoch| epoch))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        let run = self.0.inner.set(key, payload, ttl, birth);
+        Box::pin(self.one(Op::Set, run, |stored| stored))
     }
 
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        let run = self.0.inner.invalidate(key, origin);
-        Box::pin(self.one(Op::Invalidate, run, |epoch| epoch))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        let run = self.0.inner.invalidate(key, birth);
+        Box::pin(self.one(Op::Invalidate, run, |stored| stored))
     }
 
     fn now(&self) -> Option<u64> {
-        self.0.inner.now()
+        let is_known = !self.script().never_connected;
+        self.0.inner.now().filter(|_| is_known)
     }
 
     fn gaps(&self) -> u64 {
@@ -372,7 +383,9 @@ impl Store for ChaosStore {
     }
 
     fn state(&self) -> StoreState {
-        match &self.script().down {
+        let script = self.script();
+        match &script.down {
+            Some(_) if script.never_connected => StoreState::Connecting,
             Some(error) => StoreState::Down(error.clone()),
             None => self.0.inner.state(),
         }

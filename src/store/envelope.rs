@@ -15,8 +15,9 @@
 //! 68    4   schema
 //! 72    4   length of the encoded value, before compression
 //! 76    1   codec
-//! 77    1   flags: 1 is lz4, 4 is "not found": there is no value
-//! 78        the encoded value
+//! 77    1   flags: 1 is lz4, 2 is written by a caller, 4 is "not found": there is no value
+//! 78    8   only if written by a caller: the moment of the write, microseconds
+//!           the encoded value
 //! ```
 //!
 //! Numbers are big-endian. The first 20 bytes have this meaning in every version, so that a store
@@ -51,7 +52,11 @@ pub(crate) const MAGIC: &[u8; 3] = b"EVF";
 const VERSION: u8 = 1;
 const CHECKED_FROM: usize = 28;
 const LZ4: u8 = 1;
+const WRITTEN: u8 = 2;
 const NOT_FOUND: u8 = 4;
+
+/// The offset of the flags and of the moment of a write, which follows them.
+pub(crate) const FLAGS_AT: usize = HEADER - 1;
 
 /// The default limit of a store: a payload whose value is as large as the default limit of a
 /// [`Format`].
@@ -164,13 +169,13 @@ impl<V: 'static> Format<V> {
         self
     }
 
-    /// Makes a payload without an epoch, which the store writes.
+    /// Makes the payload of a value that was loaded, without an epoch, which the store writes.
     ///
     /// # Errors
     ///
     /// If the codec fails or panics, or the encoded value is too large.
     pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, PayloadError> {
-        self.seal_answer(key, Some(value), terms)
+        self.sealed(key, Some(value), terms, None)
     }
 
     /// Makes a payload without an epoch and without a value: the origin has none for this key.
@@ -179,32 +184,48 @@ impl<V: 'static> Format<V> {
         key: &StoreKey,
         terms: &Terms,
     ) -> Result<Vec<u8>, PayloadError> {
-        self.seal_answer(key, None, terms)
+        self.sealed(key, None, terms, None)
     }
 
-    fn seal_answer(
+    /// Makes the payload of a value that a caller wrote at this moment, in microseconds by the
+    /// clock of the store; see [`Birth`](crate::store::Birth).
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal).
+    pub fn seal_written(
+        &self,
+        key: &StoreKey,
+        value: &V,
+        terms: &Terms,
+        born: u64,
+    ) -> Result<Vec<u8>, PayloadError> {
+        self.sealed(key, Some(value), terms, Some(born))
+    }
+
+    fn sealed(
         &self,
         key: &StoreKey,
         value: Option<&V>,
         terms: &Terms,
+        born: Option<u64>,
     ) -> Result<Vec<u8>, PayloadError> {
-        let mut payload = vec![0; HEADER];
+        let body = HEADER + born.map_or(0, |_| 8);
+        let mut payload = vec![0; body];
         let encode = |value| self.codec.encode(value, &mut payload);
         let encoded = catch_unwind(AssertUnwindSafe(|| value.map_or(Ok(()), encode)));
         accepted(encoded)?;
         // A codec may do anything with the buffer it is given.
-        let length = payload
-            .len()
-            .checked_sub(HEADER)
-            .ok_or(PayloadError::Codec)?;
+        let length = payload.len().checked_sub(body).ok_or(PayloadError::Codec)?;
         let length = u32::try_from(length).map_err(|_| PayloadError::TooLarge)?;
         if length > self.limit {
             return Err(PayloadError::TooLarge);
         }
-        let flags = match value {
-            Some(_) => self.compress(&mut payload),
+        let kind = match value {
+            Some(_) => self.compress(&mut payload, body),
             None => NOT_FOUND,
         };
+        let flags = kind | born.map_or(0, |_| WRITTEN);
         let mut header = Writer(&mut payload, 0);
         header.put(MAGIC);
         header.put(&[VERSION]);
@@ -221,6 +242,9 @@ impl<V: 'static> Format<V> {
         header.put(&self.schema.to_be_bytes());
         header.put(&length.to_be_bytes());
         header.put(&[self.codec.id(), flags]);
+        if let Some(born) = born {
+            header.put(&born.to_be_bytes());
+        }
         let sum = checksum(&payload);
         Writer(&mut payload, PREFIX).put(&sum.to_be_bytes());
         Ok(payload)
@@ -275,6 +299,9 @@ impl<V: 'static> Format<V> {
         let schema = header.u32()?;
         let length = header.u32()?;
         let [codec, flags] = header.take()?;
+        if flags & WRITTEN != 0 {
+            header.u64()?;
+        }
         if check != key.check() {
             return Err(PayloadError::Key);
         }
@@ -293,7 +320,7 @@ impl<V: 'static> Format<V> {
         let value = match flags {
             NOT_FOUND if header.0.is_empty() => None,
             _ => {
-                let decode = || self.decode(header.0, length as usize, flags);
+                let decode = || self.decode(header.0, length as usize, flags & !WRITTEN);
                 let value = catch_unwind(AssertUnwindSafe(decode));
                 Some(value.unwrap_or(Err(PayloadError::Panicked))?)
             }
@@ -316,8 +343,8 @@ impl<V: 'static> Format<V> {
     }
 
     #[cfg(feature = "lz4")]
-    fn compress(&self, payload: &mut Vec<u8>) -> u8 {
-        let body = &payload[HEADER..];
+    fn compress(&self, payload: &mut Vec<u8>, from: usize) -> u8 {
+        let body = &payload[from..];
         if self.compress_from.is_none_or(|from| body.len() < from) {
             return 0;
         }
@@ -325,13 +352,13 @@ impl<V: 'static> Format<V> {
         if compressed.len() >= body.len() {
             return 0;
         }
-        payload.truncate(HEADER);
+        payload.truncate(from);
         payload.extend_from_slice(&compressed);
         LZ4
     }
 
     #[cfg(not(feature = "lz4"))]
-    fn compress(&self, _: &mut Vec<u8>) -> u8 {
+    fn compress(&self, _: &mut Vec<u8>, _: usize) -> u8 {
         0
     }
 }
@@ -380,6 +407,17 @@ pub fn epoch(payload: &[u8]) -> Option<Epoch> {
     let (micros, inverse) = (prefix.u64().ok()?, prefix.u64().ok()?);
     let epoch = Epoch::from_micros(micros)?;
     (Epoch::MAX - micros == inverse).then_some(epoch)
+}
+
+/// Reads the moment at which a caller wrote the value of a payload, in microseconds by the clock of
+/// the store.
+///
+/// `None` if the value was loaded, or the payload cannot be read.
+pub fn born(payload: &[u8]) -> Option<u64> {
+    let is_ours = payload.starts_with(MAGIC) && payload.get(MAGIC.len()) == Some(&VERSION);
+    let (flags, rest) = payload.get(FLAGS_AT..)?.split_first()?;
+    let born = rest.first_chunk().map(|born| u64::from_be_bytes(*born))?;
+    (is_ours && flags & WRITTEN != 0).then_some(born)
 }
 
 /// Writes an epoch into a payload: what a [`Store`](crate::store::Store) does with each payload

@@ -38,12 +38,14 @@ pub enum ErrorClass {
     Protocol,
     /// A setting of the store is wrong.
     Setting,
+    /// Another process wrote the key later. Its write stays.
+    Superseded,
     /// Any other error of the server.
     Other,
 }
 
 impl ErrorClass {
-    pub(crate) const ALL: [ErrorClass; 10] = [
+    pub(crate) const ALL: [ErrorClass; 11] = [
         ErrorClass::Unavailable,
         ErrorClass::TimedOut,
         ErrorClass::Busy,
@@ -53,6 +55,7 @@ impl ErrorClass {
         ErrorClass::TooLarge,
         ErrorClass::Protocol,
         ErrorClass::Setting,
+        ErrorClass::Superseded,
         ErrorClass::Other,
     ];
 
@@ -68,6 +71,7 @@ impl ErrorClass {
             ErrorClass::TooLarge => "too_large",
             ErrorClass::Protocol => "protocol",
             ErrorClass::Setting => "setting",
+            ErrorClass::Superseded => "superseded",
             ErrorClass::Other => "other",
         }
     }
@@ -86,6 +90,7 @@ impl ErrorClass {
             ErrorClass::TooLarge => "the payload is larger than the store's limit",
             ErrorClass::Protocol => "the answer of the store is malformed",
             ErrorClass::Setting => "a setting of the store is wrong",
+            ErrorClass::Superseded => "another process wrote the key later; its write stays",
             ErrorClass::Other => "the store answered with an error",
         }
     }
@@ -103,7 +108,7 @@ impl ErrorClass {
             ErrorClass::Foreign => "; it is left alone, choose another namespace or remove it",
             ErrorClass::TooLarge => "; raise the limit or store less",
             ErrorClass::Protocol => "; check that the address is that of a store of the right kind",
-            ErrorClass::Setting | ErrorClass::Other => "",
+            ErrorClass::Setting | ErrorClass::Superseded | ErrorClass::Other => "",
         }
     }
 }

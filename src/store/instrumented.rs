@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::StoreError;
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Epoch, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeListener, Reply, Store, StoreState};
 use crate::observe::metrics;
@@ -114,17 +114,17 @@ impl Store for Instrumented {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.observe("set", self.store.set(key, payload, ttl, origin), error_of)
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        self.observe("set", self.store.set(key, payload, ttl, birth), error_of)
     }
 
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.observe("invalidate", self.store.invalidate(key, origin), error_of)
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        self.observe("invalidate", self.store.invalidate(key, birth), error_of)
     }
 
     fn now(&self) -> Option<u64> {

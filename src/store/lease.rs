@@ -59,6 +59,33 @@ pub struct Token {
     pub serial: u64,
 }
 
+/// The birth of a write of a caller, by which a store finds the later of two writes.
+///
+/// A write may reach the store long after it was made. Meanwhile another process may have written
+/// the key, or loaded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// The cache that made the write.
+    pub origin: Origin,
+    /// The moment of the write, in microseconds by the clock of the store:
+    /// [`Store::now`](crate::store::Store::now) less the age of the write.
+    pub micros: u64,
+    /// The latest epoch of the key that the writer knew. Its write is later than that, whatever the
+    /// clocks say.
+    pub seen: Option<Epoch>,
+}
+
+impl Birth {
+    /// The birth of a write that is later than everything that is stored.
+    pub fn latest(origin: Origin) -> Self {
+        Birth {
+            origin,
+            micros: Epoch::MAX,
+            seen: None,
+        }
+    }
+}
+
 /// A request for the lease of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Acquire {
@@ -108,14 +135,25 @@ pub struct Publish {
     pub ttl: Duration,
 }
 
-/// The outcome of a publish.
+/// The outcome of a publish, or of a write of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// The payload is stored.
+    /// The change is made.
     Yes {
-        /// The epoch assigned to the payload.
+        /// The epoch assigned to the payload or to the removal.
         epoch: Epoch,
     },
-    /// Another payload was stored, or the key was invalidated, after the lease was granted.
+    /// For a publish: another payload was stored, or the key was invalidated, after the lease was
+    /// granted. For a write: a later write is stored.
     Refused,
+}
+
+impl Stored {
+    /// The epoch of the change, if it is made.
+    pub fn epoch(self) -> Option<Epoch> {
+        match self {
+            Stored::Yes { epoch } => Some(epoch),
+            Stored::Refused => None,
+        }
+    }
 }

@@ -17,7 +17,7 @@
 //!   the lease was lost and granted again. It keeps the lease, so that no third load starts, but
 //!   its own `publish` is refused, even if the stored payload is lost before it.
 //! - **set** and **invalidate** end the lease, so that a load that began before them is not
-//!   published after them.
+//!   published after them. They follow the order of writes below.
 //! - The store notifies every listener of a namespace of each change in it, with its epoch, in the
 //!   order of the changes.
 //!
@@ -27,6 +27,21 @@
 //! - (B) A value whose load began before an `invalidate` or a `set` is not published after it.
 //! - (C) At most one process of the fleet loads a key at a time, unless a failover, a flush or an
 //!   eviction loses the lease.
+//!
+//! # The order of writes
+//!
+//! A write may reach the store late, so it comes with its [`Birth`]. It is *later* than what is
+//! stored in three cases: nothing is stored; the writer has seen the stored epoch or a later one;
+//! or its birth is not before that of the stored value, which is [`envelope::born`] for a value
+//! that was written, and the epoch for a value that was loaded.
+//!
+//! - A write that is not later than a stored write of another caller is refused, and changes
+//!   nothing.
+//! - An invalidation removes a loaded value in any case, because the value may have been loaded
+//!   before the write, and stored after it.
+//! - For the same reason a set replaces every loaded value while the set is at most one second old.
+//!   An older set is refused and removes a younger loaded value, because either of the two may be
+//!   out of date.
 //!
 //! Leases follow Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
 //!
@@ -93,7 +108,7 @@ pub use codec::{Codec, Rejected};
 pub use envelope::{Format, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 pub use key::{Namespace, StoreKey};
-pub use lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+pub use lease::{Acquire, Acquired, Birth, Epoch, Origin, Publish, Stored, Token};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use payload_error::PayloadError;
 pub use record::Record;
@@ -190,22 +205,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         cool_down: Option<Duration>,
     ) -> Reply<'a, Result<bool, StoreError>>;
 
-    /// Replaces the payload, ends the lease, and returns the new epoch.
+    /// Replaces the payload and ends the lease, unless what is stored is later than the birth of
+    /// this write; see [the order of writes](self#the-order-of-writes).
     fn set<'a>(
         &'a self,
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>>;
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>>;
 
-    /// Removes the payload, ends the lease, and returns the epoch of the removal, which is later
-    /// than that of the payload.
+    /// Removes the payload and ends the lease, unless a later write is stored. The epoch of the
+    /// removal is later than that of the payload.
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>>;
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>>;
 
     /// The time by the clock of the store, in microseconds, comparable with [`Epoch::micros`];
     /// `None` before the first connection.

@@ -10,7 +10,7 @@ use super::change_queue::ChangeQueue;
 use super::envelope;
 use super::error::StoreError;
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::record::Record;
 use super::stats::{StoreCounters, StoreStats};
 use super::step::Step;
@@ -220,17 +220,17 @@ impl<R: Records> Store for RecordStore<R> {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.counted(key, move |step| step.set(payload, ttl, origin))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        self.counted(key, move |step| step.set(payload, ttl, birth))
     }
 
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
-        self.counted(key, move |step| step.invalidate(origin))
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
+        self.counted(key, move |step| step.invalidate(birth))
     }
 
     fn now(&self) -> Option<u64> {

@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::ChangeKind;
 use super::envelope;
 use super::error::{ErrorClass, StoreError};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Epoch, Origin, Publish, Stored, Token};
 use super::record::{NAMED, Payload, Record, RecordLease};
 use crate::sync::{Counter, Ordering};
+
+/// A set of at most this age, in microseconds, replaces every loaded value.
+pub(super) const AT_ONCE: u64 = 1_000_000;
 
 /// One operation on one record, which no other operation interrupts.
 pub(super) struct Step<'a> {
@@ -17,6 +20,15 @@ pub(super) struct Step<'a> {
     limit: usize,
     /// The change of which listeners are notified once the record is stored.
     pub change: Option<(ChangeKind, Option<Epoch>, Origin)>,
+}
+
+/// What is stored that is later than a write.
+enum Later {
+    Nothing,
+    /// A value that was loaded, perhaps before the write.
+    Loaded,
+    /// A write of a caller.
+    Written,
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -144,15 +156,55 @@ impl<'a> Step<'a> {
         &mut self,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Result<Epoch, StoreError> {
+        birth: Birth,
+    ) -> Result<Stored, StoreError> {
+        match self.later_than(birth) {
+            Later::Nothing => {}
+            Later::Loaded if self.now.saturating_sub(birth.micros) <= AT_ONCE => {}
+            Later::Loaded => {
+                self.remove(birth.origin)?;
+                return Ok(Stored::Refused);
+            }
+            Later::Written => return Ok(Stored::Refused),
+        }
         let epoch = self.put(payload, ttl)?;
         self.record.set_lease(None);
-        self.changed(ChangeKind::Set, Some(epoch), origin);
-        Ok(epoch)
+        self.changed(ChangeKind::Set, Some(epoch), birth.origin);
+        Ok(Stored::Yes { epoch })
     }
 
-    pub fn invalidate(&mut self, origin: Origin) -> Result<Epoch, StoreError> {
+    pub fn invalidate(&mut self, birth: Birth) -> Result<Stored, StoreError> {
+        match self.later_than(birth) {
+            Later::Nothing | Later::Loaded => {
+                let epoch = self.remove(birth.origin)?;
+                Ok(Stored::Yes { epoch })
+            }
+            Later::Written => Ok(Stored::Refused),
+        }
+    }
+
+    /// What is stored that is later than a write.
+    fn later_than(&self, birth: Birth) -> Later {
+        let payload = self.record.payload.as_ref();
+        let Some((payload, epoch)) = payload.zip(self.record.epoch()) else {
+            return Later::Nothing;
+        };
+        let stored_at = epoch.micros();
+        // An epoch that the clock has not reached comes from a clock that was set back, and says
+        // nothing.
+        let ahead = stored_at > self.now.saturating_add(AT_ONCE);
+        if ahead || birth.seen.is_some_and(|seen| epoch <= seen) {
+            return Later::Nothing;
+        }
+        match envelope::born(&payload.bytes) {
+            // No write is born after it is stored, whatever the clock of its process said.
+            Some(born) if born.min(stored_at) > birth.micros => Later::Written,
+            None if stored_at > birth.micros => Later::Loaded,
+            _ => Later::Nothing,
+        }
+    }
+
+    fn remove(&mut self, origin: Origin) -> Result<Epoch, StoreError> {
         let epoch = self.next_epoch()?;
         self.record.set_payload(None);
         self.record.set_lease(None);

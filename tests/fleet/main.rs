@@ -5,6 +5,7 @@ mod loads;
 mod lost;
 mod messages;
 mod not_shared;
+mod outbox;
 mod race;
 mod refusals;
 mod support;

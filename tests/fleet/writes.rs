@@ -5,7 +5,7 @@ use std::time::Duration;
 use everfresh::store::{ErrorClass, Fault, Op};
 use futures_lite::future::block_on;
 
-use crate::support::{FRESH, Fleet, until};
+use crate::support::{FRESH, Fleet, Process, until};
 
 #[test]
 fn all_processes_see_an_invalidation_and_no_older_value_comes_back() {
@@ -120,29 +120,43 @@ fn a_write_that_does_not_reach_the_store_is_an_error_and_is_flushed_later() {
     });
 }
 
-#[test]
-fn a_write_that_is_given_up_is_an_error_and_no_older_value_is_used() {
+/// More writes wait than may. `breaks` takes the connection to the store away.
+fn a_write_is_given_up(breaks: impl FnOnce(&Process)) {
     const WAITING: u64 = 65_536;
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
-    let last = WAITING + 10;
+    let (last, later) = (WAITING + 10, WAITING + 11);
     b.get(last);
     b.published(1);
     // An epoch can be ahead of a clock that stands still.
     fleet.clock.advance(Duration::from_millis(1));
-    a.chaos.disconnect();
+    breaks(&a);
     for key in 0..=WAITING {
         a.cache.invalidate(&key);
     }
-    until("all writes have been tried", || a.stats().retried > WAITING);
+    until("the newest write is given up", || a.stats().given_up == 1);
     assert!(block_on(a.cache.invalidate_everywhere(&last)).is_err());
-    assert!(a.stats().given_up >= 1);
+    assert!(a.stats().given_up > 1);
+    fleet.clock.advance(Duration::from_millis(1));
+    let number = b.get(later);
+    b.published(2);
     a.chaos.reconnect();
     assert_eq!(
         a.get(last),
-        1,
+        number + 1,
         "the value in the store is older than the write"
     );
+    assert_eq!(a.get(later), number, "this value is younger");
+}
+
+#[test]
+fn a_write_that_is_given_up_is_an_error_and_no_older_value_is_used() {
+    a_write_is_given_up(|process| process.chaos.disconnect());
+}
+
+#[test]
+fn a_write_that_is_given_up_before_the_first_connection_hides_older_values() {
+    a_write_is_given_up(|process| process.chaos.not_connected_yet());
 }
 
 #[test]

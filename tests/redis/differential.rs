@@ -28,6 +28,9 @@ enum Step {
     },
     Set,
     Invalidate,
+    /// A write that waited.
+    SetBorn(Born, Seen),
+    InvalidateBorn(Born, Seen),
     Read,
     LoseLease,
     LoseData,
@@ -42,6 +45,25 @@ enum Seen {
 }
 
 #[derive(Clone, Copy, Debug)]
+enum Born {
+    LongAgo,
+    /// A moment later than the other.
+    LaterLongAgo,
+    Now,
+}
+
+impl Born {
+    fn micros(self) -> u64 {
+        match self {
+            Born::LongAgo => 4_000,
+            Born::LaterLongAgo => 4_001,
+            // Far enough in the future that no pause of the test matters.
+            Born::Now => (1 << 53) - 1,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 enum Planted {
     Rubbish,
     Short,
@@ -50,16 +72,33 @@ enum Planted {
     DamagedEpoch,
 }
 
+fn seen() -> impl Strategy<Value = Seen> {
+    prop_oneof![
+        Just(Seen::Nothing),
+        Just(Seen::Stored),
+        Just(Seen::Something)
+    ]
+}
+
+fn born() -> impl Strategy<Value = Born> {
+    prop_oneof![
+        Just(Born::LongAgo),
+        Just(Born::LaterLongAgo),
+        Just(Born::Now)
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => prop_oneof![Just(Seen::Nothing), Just(Seen::Stored), Just(Seen::Something)]
-            .prop_map(Step::Acquire),
+        6 => seen().prop_map(Step::Acquire),
         5 => Just(Step::Publish),
         1 => Just(Step::PublishOverAnothers),
         1 => Just(Step::Renew),
         2 => any::<bool>().prop_map(|cool| Step::Release { cool }),
         2 => Just(Step::Set),
         2 => Just(Step::Invalidate),
+        3 => (born(), seen()).prop_map(|(born, seen)| Step::SetBorn(born, seen)),
+        2 => (born(), seen()).prop_map(|(born, seen)| Step::InvalidateBorn(born, seen)),
         2 => Just(Step::Read),
         2 => Just(Step::LoseLease),
         1 => Just(Step::LoseData),
@@ -110,6 +149,10 @@ impl<'a> Side<'a> {
         }
         let last = self.epochs.iter().max().unwrap();
         assert!(epoch > *last, "{epoch:?} after {last:?}");
+        self.first(epoch)
+    }
+
+    fn first(&mut self, epoch: Epoch) -> usize {
         self.epochs.push(epoch);
         self.epochs.len() - 1
     }
@@ -129,17 +172,28 @@ impl<'a> Side<'a> {
         envelope::epoch(&payload)
     }
 
+    fn seen(&self, key: &StoreKey, seen: Seen, turn: usize) -> Option<Epoch> {
+        match seen {
+            Seen::Nothing => None,
+            Seen::Stored => self.stored(key),
+            Seen::Something => Some(self.epochs[turn % self.epochs.len()]),
+        }
+    }
+
+    fn done(&mut self, stored: Stored) -> Observed {
+        match stored {
+            Stored::Yes { epoch } => Observed::Epoch(self.number(epoch)),
+            Stored::Refused => Observed::Refused,
+        }
+    }
+
     fn run(&mut self, number: usize, at: usize, step: Step, turn: usize) -> Observed {
         let me = caller(self.world, number as u64);
         let key = self.keys[at].clone();
         let value = turn.to_be_bytes();
         match step {
             Step::Acquire(seen) => {
-                let seen = match seen {
-                    Seen::Nothing => None,
-                    Seen::Stored => self.stored(&key),
-                    Seen::Something => Some(self.epochs[turn % self.epochs.len()]),
-                };
+                let seen = self.seen(&key, seen, turn);
                 match me.acquire(&key, seen) {
                     Acquired::Stored(payload) => self.payload(payload),
                     Acquired::Granted { base } => {
@@ -158,15 +212,21 @@ impl<'a> Side<'a> {
                 let Some(base) = self.bases.get(&(owner, at)) else {
                     return Observed::Nothing;
                 };
-                match me.publish(&key, *base, &value) {
-                    Stored::Yes { epoch } => Observed::Epoch(self.number(epoch)),
-                    Stored::Refused => Observed::Refused,
-                }
+                let published = me.publish(&key, *base, &value);
+                self.done(published)
             }
             Step::Renew => Observed::Yes(me.renew(&key, HOUR)),
             Step::Release { cool } => Observed::Yes(me.release(&key, cool.then_some(HOUR))),
             Step::Set => Observed::Epoch(self.number(me.set(&key, &value))),
             Step::Invalidate => Observed::Epoch(self.number(me.invalidate(&key))),
+            Step::SetBorn(born, seen) => {
+                let seen = self.seen(&key, seen, turn);
+                self.done(me.set_born(&key, &value, born.micros(), seen))
+            }
+            Step::InvalidateBorn(born, seen) => {
+                let seen = self.seen(&key, seen, turn);
+                self.done(me.invalidate_born(&key, born.micros(), seen))
+            }
             Step::Read => match me.try_read(&key) {
                 Ok(None) => Observed::Nothing,
                 Ok(Some(payload)) => self.payload(payload),
@@ -191,7 +251,11 @@ impl<'a> Side<'a> {
     fn changes(&mut self, expected: usize) -> Vec<(ChangeKind, Option<usize>, u128, u64)> {
         let changes: Vec<Change> = self.recording.wait_for(expected);
         let numbered = changes.into_iter().map(|change| {
-            let epoch = change.epoch.map(|epoch| self.number(epoch));
+            // A refused set may remove a value, and only the change has the epoch of the removal.
+            let epoch = change.epoch.map(|epoch| {
+                let known = self.epochs.iter().position(|known| *known == epoch);
+                known.unwrap_or_else(|| self.first(epoch))
+            });
             (change.kind, epoch, change.hash, change.origin.0)
         });
         numbered.collect()

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use everfresh::store::{
-    ChangeKind, ChaosStore, ErrorClass, Fault, MemoryStore, Op, Store, StoreKey, StoreState,
+    Birth, ChangeKind, ChaosStore, ErrorClass, Fault, MemoryStore, Op, Store, StoreKey, StoreState,
 };
 use everfresh::testing::store_contract::{
     LIMIT, Recording, StoreUnderTest, caller, key, namespace, value,
@@ -69,7 +69,7 @@ fn it_fails_before_and_after_an_operation() {
         .store
         .next(Op::Invalidate, Fault::Lose(ErrorClass::TimedOut));
     a.set(&k, b"one");
-    let invalidate = || block_on(world.store.invalidate(&k, a.token.origin));
+    let invalidate = || block_on(world.store.invalidate(&k, Birth::latest(a.token.origin)));
     assert_eq!(invalidate().unwrap_err().class(), ErrorClass::Refused);
     assert!(a.read(&k).is_some());
     assert_eq!(invalidate().unwrap_err().class(), ErrorClass::TimedOut);
@@ -130,7 +130,7 @@ fn it_disconnects() {
     assert!(matches!(world.store.state(), StoreState::Down(_)));
     assert_eq!(a.try_read(&k).unwrap_err().class(), ErrorClass::Unavailable);
     // A change of another process, of which no listener here is notified.
-    block_on(world.memory.invalidate(&k, a.token.origin)).unwrap();
+    block_on(world.memory.invalidate(&k, Birth::latest(a.token.origin))).unwrap();
     world.store.reconnect();
     assert!(world.store.state().is_up());
     assert_eq!(world.store.gaps(), gaps + 1);

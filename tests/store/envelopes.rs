@@ -92,6 +92,26 @@ fn each_kind_of_damage_has_its_name() {
 }
 
 #[test]
+fn the_moment_of_a_write_is_read_from_its_payload_alone() {
+    let value = b"value".to_vec();
+    let written = raw().seal_written(&key("a"), &value, &terms(), 77);
+    let written = stamped(written.unwrap(), 5_000);
+    assert_eq!(envelope::born(&written), Some(77));
+    assert_eq!(raw().open(&key("a"), &written).unwrap().value, value);
+    assert_eq!(
+        envelope::born(&stored(b"a value that is long enough")),
+        None
+    );
+    for short in 0..envelope::HEADER + 8 {
+        assert_eq!(envelope::born(&written[..short]), None, "{short}");
+        assert!(raw().open(&key("a"), &written[..short]).is_err());
+    }
+    let mut later_version = written;
+    later_version[3] = 2;
+    assert_eq!(envelope::born(&later_version), None);
+}
+
+#[test]
 fn another_key_schema_or_codec_is_not_read() {
     let payload = stored(b"value");
     assert_eq!(

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use everfresh::store::{Format, Json, MessagePack, Postcard, StoreKey, Terms};
+use everfresh::store::{Format, Json, MessagePack, Postcard, StoreKey, Terms, envelope};
 use everfresh::testing::store_contract::{Raw, namespace};
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +43,12 @@ const EPOCH: u64 = 1_700_000_000_123_456;
 /// Asserts that a value is written as the file of this name, and read from it.
 fn is_unchanged<V: PartialEq + std::fmt::Debug + 'static>(name: &str, format: Format<V>, value: V) {
     let written = stamped(format.seal(&key(), &value, &terms()).unwrap(), EPOCH);
-    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(written, golden(name), "{name} is now written as {hex}");
+    assert_eq!(written, golden(name), "{name}: {}", hex(&written));
     reads_unchanged(name, format, value);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn reads_unchanged<V: PartialEq + std::fmt::Debug + 'static>(
@@ -93,6 +96,19 @@ fn version_1_json() {
 #[test]
 fn version_1_message_pack() {
     is_unchanged("v1-msgpack.hex", Format::new(MessagePack), prediction());
+}
+
+#[test]
+fn version_1_written() {
+    let format = Format::new(Raw);
+    let born = EPOCH - 1_000_000;
+    let value = b"the value".to_vec();
+    let sealed = format.seal_written(&key(), &value, &terms(), born);
+    let written = stamped(sealed.unwrap(), EPOCH);
+    assert_eq!(written, golden("v1-written.hex"), "{}", hex(&written));
+    assert_eq!(envelope::born(&written), Some(born));
+    assert_eq!(envelope::born(&golden("v1-raw.hex")), None);
+    reads_unchanged("v1-written.hex", format, value);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn open_all(bytes: &[u8]) -> Vec<Result<(), PayloadError>> {
     let largest = PerThread::take_largest();
     assert!(largest <= 2 << 20, "{largest} bytes at once");
     envelope::epoch(bytes);
+    envelope::born(bytes);
     opened
 }
 
@@ -128,7 +129,7 @@ proptest! {
     #[test]
     fn forgeries_do_no_harm(
         codec in prop_oneof![Just(1_u8), Just(2), Just(3), Just(200)],
-        flags in prop_oneof![Just(0_u8), Just(1), any::<u8>()],
+        flags in prop_oneof![Just(0_u8), Just(1), Just(2), Just(3), any::<u8>()],
         length in prop_oneof![Just(u32::MAX), Just(1 << 16), 0..400_u32, any::<u32>()],
         body in vec(any::<u8>(), 0..300),
     ) {

@@ -10,6 +10,7 @@ mod cool_downs;
 mod envelopes;
 mod golden;
 mod hostile;
+mod late_writes;
 mod memory;
 mod names;
 mod protocol;

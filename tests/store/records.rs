@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use everfresh::store::{
-    Change, ChangeListener, ErrorClass, Origin, Record, RecordStore, Records, Reply, Store,
+    Birth, Change, ChangeListener, ErrorClass, Origin, Record, RecordStore, Records, Reply, Store,
     StoreError, StoreKey,
 };
 use everfresh::testing::store_contract::{HOUR, LIMIT, Recording, caller, key, namespace, payload};
@@ -91,7 +91,7 @@ fn an_error_of_the_records_is_returned_and_counted() {
     let answers = block_on(store.read(&keys));
     assert_eq!(answers.len(), 2);
     assert!(answers.into_iter().all(|answer| answer.is_err_and(busy)));
-    assert!(block_on(store.invalidate(&k, origin)).is_err_and(busy));
+    assert!(block_on(store.invalidate(&k, Birth::latest(origin))).is_err_and(busy));
     let token = caller(&store, 1).token;
     assert!(block_on(store.renew(&k, token, HOUR)).is_err_and(busy));
     assert!(block_on(store.release(&k, token, None)).is_err_and(busy));
@@ -108,7 +108,12 @@ fn listeners_get_a_change_once_it_is_stored_and_in_order() {
     let recording = Recording::of(&store, &namespace());
     let (slow, quick) = (key("slow"), key("quick"));
     fault.hangs.store(true, SeqCst);
-    let mut reply = store.set(&slow, payload(&slow, b"one"), HOUR, Origin(1));
+    let mut reply = store.set(
+        &slow,
+        payload(&slow, b"one"),
+        HOUR,
+        Birth::latest(Origin(1)),
+    );
     assert!(poll(&mut reply).is_pending());
     caller(&store, 2).set(&quick, b"two");
     assert_eq!(recording.changes(), []);
@@ -126,7 +131,12 @@ fn a_cancelled_operation_holds_up_no_change() {
     let recording = Recording::of(&store, &namespace());
     let (slow, quick) = (key("slow"), key("quick"));
     fault.hangs.store(true, SeqCst);
-    let mut reply = store.set(&slow, payload(&slow, b"one"), HOUR, Origin(1));
+    let mut reply = store.set(
+        &slow,
+        payload(&slow, b"one"),
+        HOUR,
+        Birth::latest(Origin(1)),
+    );
     assert!(poll(&mut reply).is_pending());
     drop(reply);
     caller(&store, 2).set(&quick, b"two");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use everfresh::BoxFuture;
 use everfresh::store::{
-    Acquire, Acquired, ChangeListener, Epoch, MemoryStore, Namespace, Origin, Publish, Reply,
-    Store, StoreError, StoreKey, StoreState, StoreStats, Stored, Token, envelope,
+    Acquire, Acquired, Birth, ChangeListener, Epoch, MemoryStore, Namespace, Publish, Reply, Store,
+    StoreError, StoreKey, StoreState, StoreStats, Stored, Token, envelope,
 };
 use everfresh::testing::store_contract::{self, HOUR, LIMIT, StoreUnderTest};
 
@@ -20,6 +20,8 @@ enum Wrong {
     PublishAfterInvalidate,
     /// A lease that is held is granted to a second caller.
     LeaseGrantedTwice,
+    /// The last write to arrive wins, whenever it was made.
+    LastToArrive,
 }
 
 /// A store in memory with one fault.
@@ -41,6 +43,13 @@ impl Faulty {
 
     fn broken(wrong: Wrong) -> Vec<&'static str> {
         store_contract::broken(|| Faulty::new(wrong))
+    }
+
+    fn born(&self, birth: Birth) -> Birth {
+        match self.wrong {
+            Wrong::LastToArrive => Birth::latest(birth.origin),
+            _ => birth,
+        }
     }
 
     /// Gives a stored payload the epoch that all others have.
@@ -82,7 +91,9 @@ impl Store for Faulty {
             let epoch = match self.memory.publish(key, publish).await? {
                 Stored::Yes { epoch } => epoch,
                 Stored::Refused if self.wrong == Wrong::PublishAfterInvalidate => {
-                    self.memory.set(key, payload.clone(), HOUR, origin).await?
+                    let birth = Birth::latest(origin);
+                    let set = self.memory.set(key, payload.clone(), HOUR, birth).await?;
+                    set.epoch().unwrap()
                 }
                 Stored::Refused => return Ok(Stored::Refused),
             };
@@ -109,16 +120,22 @@ impl Store for Faulty {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Answer<'a, Epoch> {
+        birth: Birth,
+    ) -> Answer<'a, Stored> {
         Box::pin(async move {
-            let epoch = self.memory.set(key, payload.clone(), ttl, origin).await?;
-            Ok(self.stand_still(key, payload, epoch))
+            let birth = self.born(birth);
+            match self.memory.set(key, payload.clone(), ttl, birth).await? {
+                Stored::Refused => Ok(Stored::Refused),
+                Stored::Yes { epoch } => {
+                    let epoch = self.stand_still(key, payload, epoch);
+                    Ok(Stored::Yes { epoch })
+                }
+            }
         })
     }
 
-    fn invalidate<'a>(&'a self, key: &'a StoreKey, origin: Origin) -> Answer<'a, Epoch> {
-        self.memory.invalidate(key, origin)
+    fn invalidate<'a>(&'a self, key: &'a StoreKey, birth: Birth) -> Answer<'a, Stored> {
+        self.memory.invalidate(key, self.born(birth))
     }
 
     fn now(&self) -> Option<u64> {
@@ -209,6 +226,17 @@ fn a_lease_that_is_granted_twice_is_found() {
 }
 
 #[test]
+fn an_order_of_writes_by_their_arrival_is_found() {
+    let broken = Faulty::broken(Wrong::LastToArrive);
+    for contract in [
+        "writes::a_write_older_than_a_stored_write_is_refused",
+        "writes::a_set_that_waited_is_not_stored_over_a_loaded_value",
+    ] {
+        assert!(broken.contains(&contract), "{broken:?}");
+    }
+}
+
+#[test]
 fn the_panic_names_the_broken_contracts() {
     let checked = catch_unwind(|| {
         store_contract::check(|| Faulty::new(Wrong::LeaseGrantedTwice));
@@ -221,6 +249,6 @@ fn the_panic_names_the_broken_contracts() {
 #[test]
 fn every_contract_has_a_name_of_its_own() {
     let names: std::collections::HashSet<_> = store_contract::names().collect();
-    assert_eq!(names.len(), 44);
+    assert_eq!(names.len(), 51);
     assert_eq!(names.len(), store_contract::names().count());
 }

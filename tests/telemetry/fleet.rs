@@ -120,6 +120,7 @@ fn every_counter_of_the_second_level_is_recorded_and_right() {
                 ("changes_followed_total".to_owned(), stats.followed_changes),
                 ("write_retries_total".to_owned(), stats.retried),
                 ("given_up_total".to_owned(), stats.given_up),
+                ("superseded_total".to_owned(), stats.superseded),
                 ("rechecks_total".to_owned(), stats.rechecks),
                 ("pending_writes".to_owned(), stats.pending),
                 ("followed_keys".to_owned(), stats.followed),

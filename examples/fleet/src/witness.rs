@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use everfresh::BoxFuture;
 use everfresh::store::{
-    Acquire, Acquired, ChangeListener, Epoch, Namespace, Origin, Publish, RedisStore, Reply, Store,
+    Acquire, Acquired, Birth, ChangeListener, Epoch, Namespace, Publish, RedisStore, Reply, Store,
     StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
 };
 
@@ -38,8 +38,8 @@ impl Witness {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wrote(&self, key: &StoreKey, wrote: &Result<Epoch, StoreError>) {
-        if let Ok(epoch) = wrote {
+    fn wrote(&self, key: &StoreKey, wrote: &Result<Stored, StoreError>) {
+        if let Ok(Stored::Yes { epoch }) = wrote {
             say(&Event::Wrote {
                 hash: key.hash(),
                 epoch: epoch.micros(),
@@ -113,10 +113,10 @@ impl Store for Witness {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
-            let set = self.store.set(key, payload, ttl, origin).await;
+            let set = self.store.set(key, payload, ttl, birth).await;
             self.wrote(key, &set);
             set
         })
@@ -125,10 +125,10 @@ impl Store for Witness {
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
-            let invalidated = self.store.invalidate(key, origin).await;
+            let invalidated = self.store.invalidate(key, birth).await;
             self.wrote(key, &invalidated);
             invalidated
         })

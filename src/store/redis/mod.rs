@@ -22,17 +22,15 @@ mod wire;
 use std::fmt;
 use std::time::Duration;
 
-use redis::Value;
-
 use self::builder::Kind;
 pub use self::builder::RedisBuilder;
 
 use self::runtime::Runtime;
 use self::shared::Shared;
-use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
+use self::wire::{acquired, millis, seen, stored, token_bytes, yes};
 use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Epoch, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
@@ -213,10 +211,6 @@ impl Store for RedisStore {
                 channel.as_bytes(),
                 &message,
             ];
-            let stored = |value| match value {
-                Value::Nil => Some(Stored::Refused),
-                value => epoch(value).map(|epoch| Stored::Yes { epoch }),
-            };
             shared
                 .run(&shared.scripts.publish, key, &arguments, stored)
                 .await
@@ -259,30 +253,46 @@ impl Store for RedisStore {
         key: &'a StoreKey,
         payload: Vec<u8>,
         ttl: Duration,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
             self.shared.check(&payload)?;
-            let message = messages::message(ChangeKind::Set, origin, key);
+            let message = messages::message(ChangeKind::Set, birth.origin, key);
+            let removal = messages::message(ChangeKind::Invalidated, birth.origin, key);
             let channel = self.shared.channel(key.namespace());
+            let (born, seen) = (birth.micros.to_string(), seen(birth.seen));
             let ttl = millis(ttl);
-            let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
+            let arguments = [
+                born.as_bytes(),
+                seen.as_bytes(),
+                channel.as_bytes(),
+                &message,
+                ttl.as_bytes(),
+                &payload,
+                &removal,
+            ];
             let set = &self.shared.scripts.set;
-            self.shared.run(set, key, &arguments, epoch).await
+            self.shared.run(set, key, &arguments, stored).await
         })
     }
 
     fn invalidate<'a>(
         &'a self,
         key: &'a StoreKey,
-        origin: Origin,
-    ) -> Reply<'a, Result<Epoch, StoreError>> {
+        birth: Birth,
+    ) -> Reply<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
-            let message = messages::message(ChangeKind::Invalidated, origin, key);
+            let message = messages::message(ChangeKind::Invalidated, birth.origin, key);
             let channel = self.shared.channel(key.namespace());
-            let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
+            let (born, seen) = (birth.micros.to_string(), seen(birth.seen));
+            let arguments = [
+                born.as_bytes(),
+                seen.as_bytes(),
+                channel.as_bytes(),
+                &message,
+            ];
             let invalidate = &self.shared.scripts.invalidate;
-            self.shared.run(invalidate, key, &arguments, epoch).await
+            self.shared.run(invalidate, key, &arguments, stored).await
         })
     }
 

@@ -16,6 +16,7 @@ use super::supervisor::Link;
 /// these names.
 const PRELUDE: &str = r"
 local END = 9007199254740991
+local AT_ONCE = 1000000
 local function stored()
   local head = redis.call('GETRANGE', KEYS[1], 0, 19)
   if #head < 20 or string.sub(head, 1, 3) ~= 'EVF' then return 0 end
@@ -23,16 +24,25 @@ local function stored()
   if epoch < 1 or epoch >= END or epoch + inverse ~= END then return 0 end
   return epoch
 end
-local function later(epoch)
+local function time()
   local time = redis.call('TIME')
-  return math.max(epoch + 1, time[1] * 1000000 + time[2])
+  return time[1] * 1000000 + time[2]
+end
+local function later(epoch)
+  return math.max(epoch + 1, time())
 end
 local function store(payload, ttl, epoch)
   redis.call('SET', KEYS[1], payload, 'PX', ttl)
   redis.call('SETRANGE', KEYS[1], 4, struct.pack('>I8I8', epoch, END - epoch))
 end
-local function holds(lease, token)
-  return lease and string.sub(lease, 1, 16) == token
+-- 0: nothing stored is later than a write, 1: a loaded value, 2: a write of another caller.
+local function later_than(born, seen, epoch)
+  if epoch == 0 or epoch <= seen or epoch > time() + AT_ONCE then return 0 end
+  local head = redis.call('GETRANGE', KEYS[1], 3, 85)
+  if #head == 83 and string.byte(head) == 1 and bit.band(string.byte(head, 75), 2) ~= 0 then
+    return math.min(struct.unpack('>I8', string.sub(head, 76)), epoch) > born and 2 or 0
+  end
+  return epoch > born and 1 or 0
 end
 local function base_of(lease)
   return string.match(lease, '^%d*', 17)
@@ -50,6 +60,13 @@ local function named(failed, token)
 end
 local function notify(channel, message, epoch)
   redis.call('PUBLISH', channel, message .. struct.pack('>I8', epoch))
+end
+local function remove(channel, message, epoch)
+  redis.call('DEL', KEYS[1], KEYS[2])
+  notify(channel, message, epoch)
+end
+local function holds(lease, token)
+  return lease and string.sub(lease, 1, 16) == token
 end
 ";
 
@@ -102,20 +119,29 @@ end
 return accepted and epoch
 ";
 
-/// Arguments: the hard limit in ms, the payload, the channel, the message.
+/// Arguments: the moment of the write, the epoch seen or 0, the channel, the message, the hard
+/// limit in ms, the payload, the message of a removal.
 const SET: &str = r"
-local epoch = later(stored())
-store(ARGV[2], ARGV[1], epoch)
+local epoch, born = stored(), tonumber(ARGV[1])
+local kind = later_than(born, tonumber(ARGV[2]), epoch)
+if kind == 2 then return false end
+if kind == 1 and time() - born > AT_ONCE then
+  remove(ARGV[3], ARGV[7], later(epoch))
+  return false
+end
+epoch = later(epoch)
+store(ARGV[6], ARGV[5], epoch)
 redis.call('DEL', KEYS[2])
 notify(ARGV[3], ARGV[4], epoch)
 return epoch
 ";
 
-/// Arguments: the channel, the message.
+/// Arguments: the moment of the write, the epoch seen or 0, the channel, the message.
 const INVALIDATE: &str = r"
-local epoch = later(stored())
-redis.call('DEL', KEYS[1], KEYS[2])
-notify(ARGV[1], ARGV[2], epoch)
+local epoch = stored()
+if later_than(tonumber(ARGV[1]), tonumber(ARGV[2]), epoch) == 2 then return false end
+epoch = later(epoch)
+remove(ARGV[3], ARGV[4], epoch)
 return epoch
 ";
 

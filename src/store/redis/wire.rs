@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::store::key::StoreKey;
-use crate::store::lease::{Acquired, Epoch, Token};
+use crate::store::lease::{Acquired, Epoch, Stored, Token};
 
 pub(super) fn data(key: &StoreKey) -> String {
     let mut name = String::new();
@@ -77,8 +77,15 @@ pub(super) fn replication_ids(reply: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
     field(b"master_replid:").zip(field(b"master_replid2:"))
 }
 
-pub(super) fn epoch(value: Value) -> Option<Epoch> {
-    number(&value).and_then(Epoch::from_micros)
+/// The reply of a script that changes the payload, or refuses to.
+pub(super) fn stored(value: Value) -> Option<Stored> {
+    match value {
+        Value::Nil => Some(Stored::Refused),
+        value => {
+            let epoch = number(&value).and_then(Epoch::from_micros)?;
+            Some(Stored::Yes { epoch })
+        }
+    }
 }
 
 pub(super) fn yes(value: Value) -> Option<bool> {

@@ -1,10 +1,9 @@
 //! Damaged, foreign and oversized bytes under a key.
 
-use crate::store::{Acquired, Epoch, ErrorClass, Stored, envelope};
-use crate::sync::future::block_on;
+use crate::store::{Acquired, Birth, Epoch, ErrorClass, Stored, envelope};
 
 use super::StoreUnderTest;
-use super::harness::{HOUR, caller, key, payload};
+use super::harness::{caller, key, payload};
 
 /// A payload with an epoch written into it, as it would be stored.
 fn stored(name: &str, epoch: u64) -> Vec<u8> {
@@ -124,7 +123,7 @@ pub(super) fn a_payload_that_is_too_large_is_not_stored(subject: &dyn StoreUnder
     let base = a.granted(&k, Some(set));
     let published = a.try_publish(&k, base, large.clone());
     assert_eq!(published.unwrap_err().class(), ErrorClass::TooLarge);
-    let set = block_on(subject.store().set(&k, large, HOUR, a.token.origin));
+    let set = a.try_set(&k, large, Birth::latest(a.token.origin));
     assert_eq!(set.unwrap_err().class(), ErrorClass::TooLarge);
     assert_eq!(a.read(&k).unwrap().0, b"small");
     assert_eq!(subject.store().stats().errors(ErrorClass::TooLarge), 2);
@@ -136,7 +135,7 @@ pub(super) fn bytes_that_are_no_envelope_are_not_stored(subject: &dyn StoreUnder
     for bytes in [vec![], vec![0; 200], payload(&k, b"")[..70].to_vec()] {
         let published = a.try_publish(&k, base, bytes.clone());
         assert_eq!(published.unwrap_err().class(), ErrorClass::Protocol);
-        let set = block_on(subject.store().set(&k, bytes, HOUR, a.token.origin));
+        let set = a.try_set(&k, bytes, Birth::latest(a.token.origin));
         assert_eq!(set.unwrap_err().class(), ErrorClass::Protocol);
     }
     assert_eq!(a.read(&k), None);

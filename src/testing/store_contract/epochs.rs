@@ -1,6 +1,6 @@
 //! Epochs and names.
 
-use crate::store::{Namespace, StoreKey};
+use crate::store::{Birth, Namespace, Origin, StoreKey};
 use crate::sync::future::block_on;
 
 use super::StoreUnderTest;
@@ -61,8 +61,8 @@ pub(super) fn many_keys_are_answered_in_order(subject: &dyn StoreUnderTest) {
     for (at, key) in keys.iter().enumerate() {
         if at % 3 != 0 {
             let payload = payload(key, at.to_string().as_bytes());
-            let origin = crate::store::Origin(1);
-            block_on(store.set(key, payload, HOUR, origin)).unwrap();
+            let birth = Birth::latest(Origin(1));
+            block_on(store.set(key, payload, HOUR, birth)).unwrap();
         }
     }
     assert!(block_on(store.read(&[])).is_empty());

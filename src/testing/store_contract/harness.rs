@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::StoreUnderTest;
 use crate::store::{
-    Acquire, Acquired, Change, ChangeListener, Codec, Epoch, Format, Namespace, Origin, Publish,
-    Rejected, Store, StoreError, StoreKey, Stored, Terms, Token,
+    Acquire, Acquired, Birth, Change, ChangeListener, Codec, Epoch, Format, Namespace, Origin,
+    Publish, Rejected, Store, StoreError, StoreKey, Stored, Terms, Token,
 };
 use crate::sync::future::block_on;
 use crate::sync::{Arc, Mutex, lock};
@@ -174,13 +174,57 @@ impl Caller<'_> {
 
     /// Sets a value for one [`HOUR`].
     pub fn set(&self, key: &StoreKey, value: &[u8]) -> Epoch {
-        let payload = payload(key, value);
-        block_on(self.store().set(key, payload, HOUR, self.token.origin)).unwrap()
+        let stored = self.try_set(key, payload(key, value), Birth::latest(self.token.origin));
+        stored.unwrap().epoch().unwrap()
     }
 
     /// Removes the value.
     pub fn invalidate(&self, key: &StoreKey) -> Epoch {
-        block_on(self.store().invalidate(key, self.token.origin)).unwrap()
+        let birth = Birth::latest(self.token.origin);
+        block_on(self.store().invalidate(key, birth))
+            .unwrap()
+            .epoch()
+            .unwrap()
+    }
+
+    /// Sets any bytes for one [`HOUR`], as a write of this birth.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub fn try_set(
+        &self,
+        key: &StoreKey,
+        payload: Vec<u8>,
+        birth: Birth,
+    ) -> Result<Stored, StoreError> {
+        block_on(self.store().set(key, payload, HOUR, birth))
+    }
+
+    /// Sets a value that was written at this moment, by a caller that has seen this epoch.
+    pub fn set_born(
+        &self,
+        key: &StoreKey,
+        value: &[u8],
+        micros: u64,
+        seen: Option<Epoch>,
+    ) -> Stored {
+        let payload = raw().seal_written(key, &value.to_vec(), &terms(), micros);
+        self.try_set(key, payload.unwrap(), self.birth(micros, seen))
+            .unwrap()
+    }
+
+    /// Removes the value, as a write of this moment by a caller that has seen this epoch.
+    pub fn invalidate_born(&self, key: &StoreKey, micros: u64, seen: Option<Epoch>) -> Stored {
+        block_on(self.store().invalidate(key, self.birth(micros, seen))).unwrap()
+    }
+
+    fn birth(&self, micros: u64, seen: Option<Epoch>) -> Birth {
+        Birth {
+            origin: self.token.origin,
+            micros,
+            seen,
+        }
     }
 
     /// Extends the lease; false if another caller has it.

@@ -53,6 +53,7 @@ mod damage;
 mod epochs;
 mod harness;
 mod leases;
+mod writes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -156,8 +157,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 type Check = (&'static str, fn(&dyn StoreUnderTest));
 
-/// Writes one test for each contract of a store, in the modules `leases`, `epochs`, `damage` and
-/// `changes`.
+/// Writes one test for each contract of a store, in the modules `leases`, `epochs`, `damage`,
+/// `writes` and `changes`.
 ///
 /// The expression makes a [`StoreUnderTest`](crate::testing::store_contract::StoreUnderTest): a new
 /// one for each test.
@@ -220,6 +221,15 @@ macro_rules! store_contract_tests {
                 a_payload_that_is_too_large_is_not_stored
                 bytes_that_are_no_envelope_are_not_stored
                 an_invalidation_removes_foreign_bytes
+            ]
+            writes [
+                a_write_older_than_a_stored_write_is_refused
+                a_later_write_wins_though_both_waited
+                a_repeated_write_is_accepted_again
+                a_write_replaces_what_its_writer_has_seen
+                a_set_that_waited_is_not_stored_over_a_loaded_value
+                an_invalidation_that_waited_removes_a_loaded_value
+                a_birth_in_the_future_blocks_no_write
             ]
             changes [
                 every_change_reaches_the_listeners

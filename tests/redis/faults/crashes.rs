@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use dev_support::redis::Answer;
 use dev_support::until;
-use everfresh::store::{Acquired, ErrorClass, RedisStore, Store, StoreState, Stored};
+use everfresh::store::{
+    Acquired, Birth, ErrorClass, Origin, RedisStore, Store, StoreState, Stored,
+};
 use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 use futures_lite::future::block_on;
 
@@ -28,7 +30,8 @@ fn a_crash_ends_the_operations_in_flight() {
                 answers.into_iter().all(is_gone)
             }),
             _ => Box::pin(async move {
-                is_gone(store.invalidate(key, everfresh::store::Origin(1)).await)
+                let birth = Birth::latest(Origin(1));
+                is_gone(store.invalidate(key, birth).await)
             }),
         });
     }

@@ -11,7 +11,7 @@ mod refusals;
 use std::time::{Duration, Instant};
 
 use everfresh::store::{
-    Acquire, Acquired, Epoch, ErrorClass, Origin, Store, StoreError, StoreKey, Token,
+    Acquire, Acquired, Birth, Epoch, ErrorClass, Origin, Store, StoreError, StoreKey, Token,
 };
 use everfresh::testing::store_contract::{HOUR, MINUTE, payload};
 use futures_lite::future::block_on;
@@ -28,7 +28,9 @@ fn bounded<R>(operation: impl FnOnce() -> R) -> R {
 }
 
 pub fn set(store: &dyn Store, key: &StoreKey, value: &[u8]) -> Result<Epoch, StoreError> {
-    bounded(|| block_on(store.set(key, payload(key, value), HOUR, Origin(1))))
+    let birth = Birth::latest(Origin(1));
+    let set = bounded(|| block_on(store.set(key, payload(key, value), HOUR, birth)))?;
+    Ok(set.epoch().unwrap())
 }
 
 pub fn read(store: &dyn Store, key: &StoreKey) -> Result<Option<Vec<u8>>, StoreError> {
@@ -36,7 +38,9 @@ pub fn read(store: &dyn Store, key: &StoreKey) -> Result<Option<Vec<u8>>, StoreE
 }
 
 fn invalidate(store: &dyn Store, key: &StoreKey) -> Result<Epoch, StoreError> {
-    bounded(|| block_on(store.invalidate(key, Origin(1))))
+    let birth = Birth::latest(Origin(1));
+    let removed = bounded(|| block_on(store.invalidate(key, birth)))?;
+    Ok(removed.epoch().unwrap())
 }
 
 fn acquire(store: &dyn Store, key: &StoreKey, seen: Option<Epoch>) -> Result<Acquired, StoreError> {
