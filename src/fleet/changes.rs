@@ -13,7 +13,7 @@
 use std::hash::Hash;
 
 use super::fetch::TOGETHER;
-use super::version_index::WriteState;
+use super::pending_writes::WriteState;
 use super::{Fleet, PAUSES};
 use crate::load::job::Job;
 use crate::load::runtime::Caller;

@@ -21,8 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::lease::{Grant, Lease};
+use super::pending_writes::WriteState;
 use super::terms::restored;
-use super::version_index::{Installed, WriteState};
+use super::version_index::Installed;
 use super::{Fleet, Underway};
 use crate::error::Error;
 use crate::load::job::Job;

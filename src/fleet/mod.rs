@@ -12,6 +12,7 @@ mod fetch;
 mod lease;
 mod level;
 mod outbox;
+mod pending_writes;
 mod restore;
 mod second_level;
 mod stats;

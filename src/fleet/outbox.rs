@@ -14,8 +14,8 @@
 use std::hash::Hash;
 use std::time::Duration;
 
+use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
 use super::terms::{terms_from, ttl};
-use super::version_index::{Attempt, Ended, Write, WriteState, address};
 use super::{Fleet, PAUSES, PendingWrite};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;

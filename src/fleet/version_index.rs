@@ -17,100 +17,17 @@
 //!    takes the key off before it looks, so a message that comes later queues it again.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Known;
+use std::collections::hash_map::Entry;
 
 use foldhash::quality::RandomState;
 
-use crate::protocol::entry::Entry;
+use super::pending_writes::UnflushedWrite;
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
-use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, StrongArc, lock};
-use crate::time::clock::Tick;
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
-
-/// A write that the store must learn of.
-pub(super) enum Write<K, V> {
-    Set(StrongArc<Entry<K, V>>),
-    /// A set whose value is in the table, at this address, or has left it. An address identifies
-    /// the value only together with the moment of the write.
-    SetResident(usize),
-    Invalidate,
-}
-
-impl<K, V> Write<K, V> {
-    /// Leaves the value to the table.
-    fn let_go(&mut self) -> Option<StrongArc<Entry<K, V>>> {
-        let Write::Set(entry) = self else {
-            return None;
-        };
-        let address = address(entry);
-        match std::mem::replace(self, Write::SetResident(address)) {
-            Write::Set(entry) => Some(entry),
-            _ => None,
-        }
-    }
-}
-
-/// Where a value lies.
-pub(super) fn address<K, V>(entry: &Entry<K, V>) -> usize {
-    std::ptr::from_ref(entry).addr()
-}
-
-impl<K, V> Clone for Write<K, V> {
-    fn clone(&self) -> Self {
-        match self {
-            Write::Set(entry) => Write::Set(entry.clone()),
-            Write::SetResident(address) => Write::SetResident(*address),
-            Write::Invalidate => Write::Invalidate,
-        }
-    }
-}
-
-/// A write that was recorded.
-pub(super) struct Recorded {
-    pub(super) number: u64,
-    /// Whether it replaced no pending write.
-    pub(super) is_first: bool,
-    /// Whether it must be queued: it is not ready yet, and no task is at the key.
-    pub(super) is_ready: bool,
-}
-
-/// The end of an attempt that is not repeated.
-pub(super) struct Ended {
-    /// Whether no write of the key is pending now.
-    pub(super) is_last: bool,
-    /// Whether no later change of another process is known.
-    pub(super) is_latest: bool,
-}
-
-impl Ended {
-    /// Drops the rest, which may hold a value, without a lock.
-    fn of<T>(ended: Option<(bool, bool, T)>) -> Self {
-        let (is_last, is_latest) = ended.map_or((false, true), |(last, latest, _)| (last, latest));
-        Ended { is_last, is_latest }
-    }
-}
-
-/// One attempt to flush a write.
-pub(super) struct Attempt<K, V> {
-    pub(super) number: u64,
-    pub(super) write: Write<K, V>,
-    /// When the write was made, in microseconds of the store's clock. `None` before the first
-    /// connection.
-    pub(super) born: Option<u64>,
-    /// The same by the clock of this process.
-    pub(super) made: Tick,
-    /// The latest epoch that the write replaces, whatever the clocks say.
-    pub(super) seen: Option<Epoch>,
-}
-
-impl<K, V> Attempt<K, V> {
-    fn is_set(&self) -> bool {
-        !matches!(self.write, Write::Invalidate)
-    }
-}
 
 /// One key.
 pub(super) struct Tracked<K, V> {
@@ -118,57 +35,33 @@ pub(super) struct Tracked<K, V> {
     /// The set of the table in which it lives.
     pub(super) set: usize,
     /// The latest epoch that this process knows of.
-    latest: Option<Epoch>,
+    pub(super) latest: Option<Epoch>,
     /// The latest epoch of a set or an invalidation: every value from before it is out of date.
-    removed: Option<Epoch>,
+    pub(super) removed: Option<Epoch>,
     /// The epoch of the resident value, if the store has it.
-    installed: Option<Epoch>,
+    pub(super) installed: Option<Epoch>,
     /// The history of the store in which it was installed.
-    history: u64,
+    pub(super) history: u64,
     /// The latest epoch whose payload this process could not read.
     unreadable: Option<Epoch>,
     /// Whether the key waits for a look at the newer value of another process.
     queued: bool,
     /// Boxed, like the next field, because few keys have one and both are large.
-    pending: Option<Box<UnflushedWrite<K, V>>>,
+    pub(super) pending: Option<Box<UnflushedWrite<K, V>>>,
     /// The last write that the store will never take, and why.
-    ended: Option<Box<(u64, StoreError)>>,
+    pub(super) ended: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
-    writes: u64,
+    pub(super) writes: u64,
     /// How many loads ended whose results could not be stored.
     not_stored: u64,
     /// Whether a task flushes a write of this key.
-    is_flushing: bool,
+    pub(super) is_flushing: bool,
     /// Whether the key is in the queue of writes that are ready, or of those that failed. It may be
     /// in both, because a new write is tried before the probe comes to the key.
-    is_ready: bool,
-    has_failed: bool,
+    pub(super) is_ready: bool,
+    pub(super) has_failed: bool,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
-}
-
-struct UnflushedWrite<K, V> {
-    write: Write<K, V>,
-    /// When it was made.
-    made: Tick,
-    /// The same by the store's clock, once it is known. Each attempt gives the same moment, so that
-    /// the store knows a repeated write.
-    born: Option<u64>,
-    /// The latest epoch that this process knew when it made the write, or that its own earlier
-    /// writes were given since.
-    seen: Option<Epoch>,
-    /// Why the last attempt failed; `None` while a task flushes the write.
-    failed: Option<StoreError>,
-}
-
-/// The state of the latest write of this process.
-pub(super) enum WriteState {
-    /// The store knows it, or a later one.
-    Flushed,
-    /// A task flushes it, or will.
-    InFlight,
-    /// The last attempt failed. The write is tried again, or it was given up.
-    Failed(StoreError),
 }
 
 /// The answer to the caller that made a value resident.
@@ -215,7 +108,11 @@ impl<K: Clone, V> VersionIndex<K, V> {
         lock(&self.shards[hash as usize % SHARDS])
     }
 
-    fn with<R>(&self, hash: u128, look: impl FnOnce(&mut Tracked<K, V>) -> R) -> Option<R> {
+    pub(super) fn with<R>(
+        &self,
+        hash: u128,
+        look: impl FnOnce(&mut Tracked<K, V>) -> R,
+    ) -> Option<R> {
         self.shard(hash).known.get_mut(&hash).map(look)
     }
 
@@ -241,8 +138,8 @@ impl<K: Clone, V> VersionIndex<K, V> {
             shard.prune_at = self.prune_from.max(2 * shard.known.len());
         }
         match shard.known.entry(hash) {
-            Known::Occupied(known) => known.get().pending.is_none(),
-            Known::Vacant(tombstone) => {
+            Entry::Occupied(known) => known.get().pending.is_none(),
+            Entry::Vacant(tombstone) => {
                 tombstone.insert(Tracked {
                     key: key.clone(),
                     set,
@@ -273,7 +170,7 @@ impl<K: Clone, V> VersionIndex<K, V> {
         self.history.store(history, Ordering::Relaxed);
     }
 
-    fn history(&self) -> u64 {
+    pub(super) fn history(&self) -> u64 {
         self.history.load(Ordering::Relaxed)
     }
 
@@ -416,160 +313,5 @@ impl<K: Clone, V> VersionIndex<K, V> {
             good
         });
         kept.unwrap_or(true)
-    }
-
-    /// Records a write over a pending one.
-    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<Recorded> {
-        let (number, is_ready, before) = self.with(hash, |known| {
-            known.writes += 1;
-            let before = known.pending.replace(Box::new(UnflushedWrite {
-                write,
-                made,
-                born: None,
-                seen: known.latest,
-                failed: None,
-            }));
-            let is_ready = !(known.is_flushing || known.is_ready);
-            known.is_ready |= is_ready;
-            (known.writes, is_ready, before)
-        })?;
-        // `before` is dropped here and not under the lock, because it may drop a value.
-        Some(Recorded {
-            number,
-            is_first: before.is_none(),
-            is_ready,
-        })
-    }
-
-    /// Begins an attempt to flush the pending write, unless another task has begun one. `born` is
-    /// the moment of a write by the store's clock.
-    pub(super) fn attempt(
-        &self,
-        hash: u128,
-        born: impl FnOnce(Tick) -> Option<u64>,
-    ) -> Option<Attempt<K, V>> {
-        self.with(hash, |known| {
-            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
-            known.is_flushing = true;
-            pending.born = pending.born.or_else(|| born(pending.made));
-            Some(Attempt {
-                number: known.writes,
-                write: pending.write.clone(),
-                born: pending.born,
-                made: pending.made,
-                seen: pending.seen,
-            })
-        })
-        .flatten()
-    }
-
-    /// The store has made the change of an attempt, or needs none.
-    pub(super) fn flushed(
-        &self,
-        hash: u128,
-        attempt: &Attempt<K, V>,
-        epoch: Option<Epoch>,
-    ) -> Ended {
-        let history = self.history();
-        let ended = self.with(hash, |known| {
-            known.is_flushing = false;
-            let latest = known.latest;
-            known.latest = latest.max(epoch);
-            known.removed = known.removed.max(epoch);
-            if known.writes != attempt.number {
-                if let Some(pending) = &mut known.pending {
-                    pending.seen = pending.seen.max(epoch);
-                }
-                return (false, true, None);
-            }
-            known.installed = epoch.filter(|_| attempt.is_set());
-            known.history = history;
-            let is_latest = latest <= epoch.or(latest);
-            (true, is_latest, known.pending.take())
-        });
-        self.notify(hash);
-        Ended::of(ended)
-    }
-
-    /// The store never takes the write of an attempt, unless a later write of the key succeeds.
-    pub(super) fn end(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> Ended {
-        let ended = self.with(hash, |known| {
-            known.is_flushing = false;
-            known.ended = Some(Box::new((attempt.number, error)));
-            if known.writes != attempt.number {
-                return (false, true, None);
-            }
-            known.installed = None;
-            let is_latest = known.latest <= attempt.seen;
-            (true, is_latest, known.pending.take())
-        });
-        self.notify(hash);
-        Ended::of(ended)
-    }
-
-    /// A task takes the key from one of the two queues.
-    pub(super) fn is_taken(&self, hash: u128, had_failed: bool) {
-        self.with(hash, |known| match had_failed {
-            true => known.has_failed = false,
-            false => known.is_ready = false,
-        });
-    }
-
-    /// An attempt failed. Returns false if there is a later write, which was not tried yet.
-    pub(super) fn failed(&self, hash: u128, attempt: &Attempt<K, V>) -> bool {
-        let is_last = self.with(hash, |known| {
-            known.is_flushing &= known.writes == attempt.number;
-            known.is_flushing
-        });
-        is_last.unwrap_or(false)
-    }
-
-    /// The pending write waits for the probe. Returns whether the key must be queued for that.
-    pub(super) fn put_off(&self, hash: u128, error: &StoreError, was_flushing: bool) -> bool {
-        let put_off = self.with(hash, |known| {
-            known.is_flushing &= !was_flushing;
-            let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
-            pending.failed = Some(error.clone());
-            let is_queued = std::mem::replace(&mut known.has_failed, true);
-            Some((!is_queued, pending.write.let_go()))
-        });
-        self.notify(hash);
-        put_off.flatten().is_some_and(|(must_queue, _)| must_queue)
-    }
-
-    /// Leaves the value of a write to the table.
-    pub(super) fn let_go(&self, hash: u128, number: u64) {
-        let value = self.with(hash, |known| {
-            let pending = known.pending.as_mut().filter(|_| known.writes == number)?;
-            pending.write.let_go()
-        });
-        drop(value);
-    }
-
-    /// Whether a write of this process is pending.
-    pub(super) fn is_pending(&self, hash: u128) -> bool {
-        self.with(hash, |known| known.pending.is_some())
-            .unwrap_or(false)
-    }
-
-    /// The state of the latest write, which replaces every write before it.
-    pub(super) fn write_state(&self, hash: u128) -> WriteState {
-        let write_state = self.with(hash, |known| match &known.pending {
-            None => WriteState::Flushed,
-            Some(pending) => match &pending.failed {
-                None => WriteState::InFlight,
-                Some(error) => WriteState::Failed(error.clone()),
-            },
-        });
-        write_state.unwrap_or(WriteState::Flushed)
-    }
-
-    /// Why the store will never take write `number`, if it will not.
-    pub(super) fn ended(&self, hash: u128, number: u64) -> Option<StoreError> {
-        self.with(hash, |known| {
-            let (last, error) = known.ended.as_deref()?;
-            (*last == number).then(|| error.clone())
-        })
-        .flatten()
     }
 }

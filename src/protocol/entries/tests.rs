@@ -1,11 +1,10 @@
-use super::{Condition, Entries, Limits, Read, Timing};
+use super::{Condition, Entries, Limits, Timing};
 use crate::protocol::claim::ClaimWord;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::{Entry, EvictionState};
-use crate::protocol::flight::Made;
 use crate::protocol::removal::Removals;
 use crate::protocol::times::{Lifetime, Times};
-use crate::sync::{Arc, StrongArc};
+use crate::sync::StrongArc;
 
 const TIMING: Timing = Timing {
     claim_for: 1_000,
@@ -61,6 +60,10 @@ fn a_placeholder_is_served_in_no_condition() {
 #[cfg(not(feature = "arc-swap-slots"))]
 #[test]
 fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
+    use super::Read;
+    use crate::protocol::flight::Made;
+    use crate::sync::Arc;
+
     let limits = Limits {
         entries: 100,
         weight: u64::MAX,
