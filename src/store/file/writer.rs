@@ -45,8 +45,8 @@ pub(super) struct Writer {
     rewrite_from: u64,
     /// When the changes that are not synced began.
     unsynced: Option<Instant>,
-    /// Held until the thread ends.
-    _lock: File,
+    /// Locked until the thread ends.
+    lock: File,
 }
 
 /// A new file that is being written.
@@ -72,7 +72,7 @@ impl Writer {
             rewrite_at: u64::MAX,
             rewrite_from: 0,
             unsynced: None,
-            _lock: lock,
+            lock,
         }
     }
 
@@ -95,6 +95,9 @@ impl Writer {
         if self.rewrite.take().is_some() {
             let _ = fs::remove_file(beside(&self.path, ".new"));
         }
+        // Closing it is not enough: a child that is being started has a copy for a moment.
+        #[allow(clippy::incompatible_msrv, reason = "a lock on a file needs Rust 1.89")]
+        let _ = self.lock.unlock();
     }
 
     /// Waits for work; whether the store is closed.
