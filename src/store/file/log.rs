@@ -17,8 +17,8 @@
 //! of what it wrote, so a frame that the end of the file cuts is *torn*: the change did not happen.
 //! Zeros up to the end count as torn too, because some file systems leave them after a power
 //! failure. Anything else that a checksum refuses is *damaged*. The head has a checksum of its own,
-//! so that a damaged length is not taken for a torn frame. Its seed refuses a frame that was written
-//! at another place.
+//! so that a damaged length is not taken for a torn frame. Its seed refuses a frame that was
+//! written at another place.
 //!
 //! A damaged frame may have been the removal of an earlier one. So the payload of its key is not
 //! used. If the head is damaged, the key is unknown, and nothing of the file is used.
