@@ -63,7 +63,8 @@
 //!   taken over; it then runs beside the next one, and the first result of the
 //!   two is published.
 //! - **P2. Hits never wait.** A hit, fresh or stale, takes no lock, makes no system call, allocates
-//!   nothing, and writes no memory that the hits of other cores write.
+//!   nothing, and writes no memory that the hits of other cores write. (Among more threads than 1.5
+//!   for each core, the later ones share such memory.)
 //! - **P3. One load per missing key.** All its callers get its result, its error, or its panic as
 //!   an error. No caller hangs.
 //! - **P4. A later write wins.** The result of a load or refresh never replaces an `insert` or
@@ -131,8 +132,10 @@
 //! - A set of the table has 13 ways. At full capacity, about one key in eighteen thousand finds its
 //!   set full, and evicts a value there although other sets have room.
 //! - Of the keys that share one hash, at most 13 are resident.
-//! - A read never waits for another thread. An insert may wait, if the capacity is no larger than
-//!   the number of inserting threads and one of them stops between two steps.
+//! - A read that finds its value never waits for another thread, unless its thread holds seven
+//!   results, and two threads for each core stopped at once in the few instructions of counting
+//!   such a reader's next one. An insert may wait, if the capacity is no larger than the number of
+//!   inserting threads and one of them stops between two steps.
 //! - [`build`](Builder::build) allocates about 34 bytes for each entry of the
 //!   [`capacity`](Builder::capacity), and the first eviction 6 more.
 //! - Keys that are not found or that fail are remembered in a bounded cache of their own. Beyond

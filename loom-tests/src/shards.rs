@@ -59,3 +59,22 @@ fn split_against_eviction() {
         assert_evictable(&cache, STALE);
     });
 }
+
+/// The queues of few values join while a thread adds a token to one that falls out of use.
+#[test]
+fn join_against_insert() {
+    run_model(TwoBusy, || {
+        let cache = in_shards(2);
+        assert!(put(&cache, KEY, OLD, CREATED));
+        // With its second value the queue splits.
+        assert!(put(&cache, OTHER, 20, CREATED));
+        assert!(invalidate(&cache, KEY) && invalidate(&cache, OTHER));
+        let inserter = spawn({
+            let cache = cache.clone();
+            move || put(&cache, OTHER, 21, STALE)
+        });
+        assert!(put(&cache, KEY, 1, STALE));
+        assert!(inserter.join().unwrap());
+        assert_evictable(&cache, STALE);
+    });
+}

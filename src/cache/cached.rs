@@ -20,7 +20,7 @@ use crate::time::clock::Tick;
 ///
 /// # Cost
 ///
-/// A thread that holds more than eight at once pays a shared reference count for each further one.
+/// A thread that holds more than seven at once pays a shared reference count for each further one.
 /// To keep many for a long time, clone the values.
 ///
 /// # To clone the value

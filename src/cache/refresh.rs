@@ -102,6 +102,10 @@ where
                         Outcome::Published(_, Made::Elsewhere | Made::Earlier)
                         | Outcome::Earlier(_)
                         | Outcome::Superseded => continue,
+                        // Another process found no value, perhaps before the call.
+                        Outcome::Failed(error) if error.is_not_found() && !flight.has_begun() => {
+                            continue;
+                        }
                         Outcome::Published(entry, Made::Here) => {
                             match self.hand_over(entry, source) {
                                 Some(kept) => return Ok(kept),

@@ -1,19 +1,31 @@
 //! Changes that other processes make.
+//!
+//! A message causes a read, and never a load. After *invalidated* and *set*, the older value leaves
+//! at once. After *refreshed*, the value at hand is served until the newer one has been read. If
+//! this process cannot read that one, it keeps its own and does not ask for that epoch again. Only
+//! a reader that finds its value stale, expired or missing leads to a load. Otherwise two processes
+//! that cannot read each other's values would wake each other for ever.
+//!
+//! Messages may come faster than values can be read. Their keys wait in a queue, each once, and are
+//! read one request at a time. A message that comes while a task stops is seen by that task or
+//! starts another one, as with every `Batcher`.
 
 use std::hash::Hash;
 
+use super::fetch::TOGETHER;
 use super::version_index::WriteState;
 use super::{Fleet, PAUSES};
 use crate::load::job::Job;
 use crate::load::runtime::Caller;
 use crate::observe::reason::LoadReason;
+use crate::panics::isolated;
+use crate::protocol::claim::ClaimState;
 use crate::protocol::entries::{Claimed, Entries};
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Flight;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
-use crate::store::envelope;
-use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass};
+use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreError, StoreKey};
 use crate::sync::{Arc, Held, StrongArc};
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
@@ -27,9 +39,10 @@ where
     fn changed(&self, change: &Change) {
         let ours = change.origin == self.origin;
         // The version index first, then the table: see `version_index`.
+        let removes = matches!(change.kind, ChangeKind::Invalidated | ChangeKind::Set);
         let later = change
             .epoch
-            .is_some_and(|epoch| self.versions.raise(change.hash, epoch));
+            .is_some_and(|epoch| self.versions.raise(change.hash, epoch, removes));
         if !ours {
             self.counters.notifications.add();
             if later {
@@ -37,12 +50,16 @@ where
                 self.follow(change);
             }
         }
+        if change.kind == ChangeKind::NotStored {
+            self.versions.add_not_stored(change.hash);
+        }
         // A job that waits for the lease tries again.
         self.versions.notify(change.hash);
     }
 
     fn reconnected(&self, _: u64) {
         let Some(fleet) = self.me() else { return };
+        self.versions.begin_history(self.store.history());
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
             self.store.spawn(Box::pin(fleet.recheck()));
@@ -74,36 +91,124 @@ where
             }
             ChangeKind::Refreshed => {
                 self.state.negative.forget(&key);
-                self.catch_up(set, &key, LoadReason::Early);
+                self.look_for_newer(change.hash);
             }
-            ChangeKind::Released => {}
+            ChangeKind::Released | ChangeKind::NotStored => {}
         }
     }
 
-    /// Takes over a value that another process refreshed. The resident value is served until then.
-    fn catch_up(&self, set: usize, key: &K, reason: LoadReason) -> Option<StrongArc<Flight<K, V>>> {
+    /// Queues a key whose value another process refreshed.
+    pub(super) fn look_for_newer(&self, hash: u128) {
+        if self.versions.queue(hash) && self.newer.push(hash) {
+            if let Some(fleet) = self.me() {
+                fleet.start_reading();
+            }
+        }
+    }
+
+    fn start_reading(self: &Arc<Self>) {
+        self.store.spawn(Box::pin(self.clone().read_newer()));
+    }
+
+    /// Reads the first keys of the queue and takes over their values. The next keys are read
+    /// afterwards.
+    async fn read_newer(self: Arc<Self>) {
+        let _turn = Turn(self.clone());
+        let mut keys = Vec::new();
+        while keys.len() < TOGETHER {
+            let Some(hash) = self.newer.next() else { break };
+            // Before the look at the key, so that a message after the look queues it again.
+            self.versions.unqueue(hash);
+            isolated(|| keys.extend(self.wanted(hash)));
+        }
+        if keys.is_empty() {
+            return;
+        }
+        let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
+        let answers = self.store.read(&names).await;
+        let time = self.store.now();
+        for ((name, key, set), answer) in keys.iter().zip(answers) {
+            // Without an answer the value at hand stays until it is stale.
+            if let Ok(Some(payload)) = answer {
+                isolated(|| _ = self.take_over(name, key, *set, &payload, time));
+            }
+        }
+    }
+
+    /// The key with this hash, if its value is here and another process made a later one.
+    fn wanted(&self, hash: u128) -> Option<(StoreKey, K, usize)> {
+        if !self.versions.is_outdated(hash) {
+            return None;
+        }
+        let (key, set) = self.versions.key(hash)?;
+        let (_, entry) = self.entries.upgrade()?.find_in(set, &key)?;
+        // A load or refresh that is under way asks the store by itself.
+        let asks = matches!(entry.claim_word.state(), ClaimState::Claimed { deadline }
+            if self.state.clock.now() < deadline);
+        (!asks).then(|| Some((self.name(&key)?, key, set)))?
+    }
+
+    /// Replaces the resident value by a payload, if that may be served and is not stale while the
+    /// other is fresh. Returns false if only a refresh could replace it.
+    pub(super) fn take_over(
+        &self,
+        name: &StoreKey,
+        key: &K,
+        set: usize,
+        payload: &[u8],
+        time: Option<u64>,
+    ) -> bool {
+        // A payload that cannot be read here is no better than the value at hand.
+        let Ok(found) = self.open(name, payload, time) else {
+            return true;
+        };
+        let fresh_until = || {
+            let entries = self.entries.upgrade()?;
+            let (_, entry) = entries.find_in(set, key)?;
+            Some(entry.times().fresh_until())
+        };
+        let fresh = fresh_until().is_some_and(|until| self.state.clock.now() < until);
+        if fresh && !found.is_fresh() {
+            return false;
+        }
+        if let Some(job) = self.claim(set, key, LoadReason::Early) {
+            self.make_resident(job, name.hash(), found);
+        }
+        true
+    }
+
+    /// Claims a resident value. `None` if it is being loaded or refreshed already.
+    fn claim(&self, set: usize, key: &K, reason: LoadReason) -> Option<Job<K, V>> {
         let entries = self.entries.upgrade()?;
         let (place, entry) = entries.find_in(set, key)?;
         if entry.is_loading() {
-            // The load waits for a change, and is notified of this one.
             return None;
         }
         match entries.claim_now(place, &entry, self.state.clock.now()) {
             Claimed::Ours(claim) => {
-                let flight = claim.flight().clone();
-                let job = Job::new(claim, reason, self.state.clone(), Caller::GoesOn);
-                self.me()?.start(job);
-                Some(flight)
+                Some(Job::new(claim, reason, self.state.clone(), Caller::GoesOn))
             }
             Claimed::Theirs(_) | Claimed::Changed => None,
         }
     }
 
-    /// After a gap in the notifications: compares the resident values with the store and refreshes
-    /// those that differ. They are served meanwhile.
+    /// Refreshes a value that may be out of date. It is served until then.
+    fn refresh(&self, set: usize, key: &K) -> Option<StrongArc<Flight<K, V>>> {
+        // Not as an early refresh, because a busy loader drops those, and no later call would try
+        // again.
+        let job = self.claim(set, key, LoadReason::Stale)?;
+        let flight = job.flight().clone();
+        self.me()?.start(job);
+        Some(flight)
+    }
+
+    /// After a gap in the notifications: compares the resident values with the store. They are
+    /// served meanwhile.
     ///
-    /// A key that the store no longer has was invalidated, or expired, or the store lost it. The
-    /// process cannot tell which, so it loads the key again, a few keys at a time.
+    /// Values that differ are taken over. A key that the store no longer has was invalidated, or
+    /// expired, or the store evicted it. The process cannot tell which, so it loads the key again,
+    /// a few keys at a time. But if the store began a new history, it has lost the key, and the
+    /// value is stored again.
     async fn recheck(self: Arc<Self>) {
         let gaps = self.store.gaps();
         for hashes in self.versions.hashes().chunks(COMPARED) {
@@ -124,8 +229,8 @@ where
         }
     }
 
-    /// Compares some keys with the store and refreshes those that differ. Returns false if the
-    /// store did not answer for all of them.
+    /// Compares some keys with the store, and takes over or refreshes those that differ. Returns
+    /// false if the store did not answer for all of them.
     async fn compare(self: &Arc<Self>, hashes: &[u128]) -> bool {
         let known = |hash: &u128| {
             let (key, set) = self.versions.key(*hash)?;
@@ -139,33 +244,83 @@ where
         let keys: Vec<_> = hashes.iter().filter_map(known).collect();
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
         let (mut refreshed, mut answered) = (Vec::new(), true);
-        for ((name, key, set), answer) in keys.iter().zip(self.store.read(&names).await) {
-            let stored = match answer {
-                Ok(stored) => stored.as_deref().and_then(envelope::epoch),
-                // Data that no cache can use counts as nothing.
-                Err(error)
-                    if matches!(error.class(), ErrorClass::TooLarge | ErrorClass::Foreign) =>
-                {
-                    None
+        let heads = self.store.heads(&names).await;
+        let mut outdated = Vec::new();
+        for (at, head) in heads.into_iter().enumerate() {
+            let (name, key, set) = &keys[at];
+            match usable(head, &mut answered) {
+                Some(Some(epoch)) => {
+                    self.versions.raise(name.hash(), epoch, false);
+                    if self.versions.is_outdated(name.hash()) {
+                        outdated.push(at);
+                    }
                 }
-                Err(_) => {
-                    answered = false;
-                    continue;
+                Some(None) if self.versions.is_of_older_history(name.hash()) => {
+                    answered &= self.store_again(name, key, *set).await;
                 }
-            };
-            if let Some(epoch) = stored {
-                self.versions.raise(name.hash(), epoch);
+                Some(None) => refreshed.extend(self.refresh(*set, key)),
+                None => {}
             }
-            if stored.is_none() || stored != self.versions.installed(name.hash()) {
-                // Not as an early refresh, because a busy loader drops those, and no later call
-                // would try again.
-                refreshed.extend(self.catch_up(*set, key, LoadReason::Stale));
+        }
+        // Only values that differ are worth their bytes.
+        let names: Vec<_> = outdated.iter().map(|at| names[*at].clone()).collect();
+        let answers = match names.is_empty() {
+            true => Vec::new(),
+            false => self.store.read(&names).await,
+        };
+        let time = self.store.now();
+        for (at, answer) in outdated.into_iter().zip(answers) {
+            let (name, key, set) = &keys[at];
+            let is_done = match usable(answer, &mut answered) {
+                Some(Some(payload)) => {
+                    self.state.negative.forget(key);
+                    self.take_over(name, key, *set, &payload, time)
+                }
+                Some(None) => false,
+                None => continue,
+            };
+            if !is_done {
+                refreshed.extend(self.refresh(*set, key));
             }
         }
         for flight in refreshed {
             flight.land(&self.state.clock).await;
         }
         answered
+    }
+}
+
+/// What the store has of a key; `None` if that says nothing about the value at hand. Data that no
+/// cache can use count as nothing.
+fn usable<T>(answer: Result<Option<T>, StoreError>, answered: &mut bool) -> Option<Option<T>> {
+    match answer {
+        Ok(found) => Some(found),
+        Err(error) if error.class() == ErrorClass::Foreign => Some(None),
+        // A value that cannot be read here.
+        Err(error) if error.class() == ErrorClass::TooLarge => None,
+        Err(_) => {
+            *answered = false;
+            None
+        }
+    }
+}
+
+/// The turn of a task at the queue. Dropping it, also with the runtime of the task, lets the next
+/// task begin.
+struct Turn<K, V>(Arc<Fleet<K, V>>)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static;
+
+impl<K, V> Drop for Turn<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        if !self.0.newer.stops() {
+            self.0.start_reading();
+        }
     }
 }
 

@@ -9,7 +9,9 @@
 //! | no payload, or one that cannot be read | asks for the lease |
 //! | the lease granted | loads, publishes, notifies the fleet |
 //! | the lease held by another process | waits for the change, at most until the lease ends |
-//! | a fleet that cools down | fails like a load, or leaves the stale value in place |
+//! | a result that the other process could not store | loads without a lease |
+//! | the answer that the origin has no value | remembers it for its time |
+//! | a cool-down that names this process | fails like a load, or leaves the stale value in place |
 //! | no store | loads without a lease (P7) |
 //!
 //! A reader of a stale value never waits for any of this.
@@ -20,19 +22,21 @@ use std::time::Duration;
 
 use super::lease::{Grant, Lease};
 use super::terms::restored;
-use super::version_index::WriteState;
+use super::version_index::{Installed, WriteState};
 use super::{Fleet, Underway};
 use crate::error::Error;
 use crate::load::job::Job;
+use crate::protocol::entry::Entry;
 use crate::protocol::publish::Published;
+use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::future::{or, yield_now};
-use crate::sync::{Arc, Ordering, lock};
+use crate::sync::{Arc, Ordering, StrongArc, lock};
 use crate::time::clock::{Tick, ticks};
 
 /// Keys that one request reads from the store.
-const TOGETHER: usize = 64;
+pub(super) const TOGETHER: usize = 64;
 
 /// After this many answers the task yields, so that their readers run first.
 const IN_TURN: usize = 16;
@@ -46,6 +50,20 @@ struct Asking<K, V> {
 /// The job of a payload that may not be served, or may not replace a refresh. The epoch of the
 /// payload, if it has one, is the one that the store holds.
 type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
+
+/// A payload that may be served. It has no value if the origin has none.
+pub(super) struct Found<V> {
+    value: Option<V>,
+    epoch: Epoch,
+    times: Times,
+    now: Tick,
+}
+
+impl<V> Found<V> {
+    pub(super) fn is_fresh(&self) -> bool {
+        self.now < self.times.fresh_until()
+    }
+}
 
 impl<K, V> Fleet<K, V>
 where
@@ -183,10 +201,8 @@ where
             origin: self.origin,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
         };
-        // The epoch that this process has; a placeholder has none.
-        let resident = (!job.is_cold())
-            .then(|| self.versions.installed(hash))
-            .flatten();
+        // The epoch that this process has or cannot read; a placeholder has none.
+        let resident = (!job.is_cold()).then(|| self.versions.seen(hash)).flatten();
         let mut seen = unusable.or(resident);
         loop {
             if !self.flushed(hash).await {
@@ -198,6 +214,9 @@ where
             // Listen before asking, so that no change after the answer is missed.
             let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
+            let not_stored = self.versions.not_stored(hash);
+            // Before the grant, so that a change after it is told, or is in a later gap.
+            let gaps = self.store.gaps();
             let ask = Acquire {
                 seen,
                 token,
@@ -216,11 +235,7 @@ where
                 }
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
-                    let grant = Grant {
-                        token,
-                        base,
-                        replaces: seen == Some(base),
-                    };
+                    let grant = Grant { token, base, gaps };
                     let lease = Lease::granted(&self, key, grant, job.interest());
                     return (self.load)(job.under(Box::new(lease)));
                 }
@@ -230,6 +245,10 @@ where
                     match changed {
                         Some(changed) => or(changed, ends).await,
                         None => ends.await,
+                    }
+                    if self.versions.not_stored(hash) != not_stored {
+                        // Not one after the other, because no result of this key can be shared.
+                        return self.unleased(job);
                     }
                 }
                 Ok(Acquired::Cooling { left }) => {
@@ -277,12 +296,35 @@ where
         payload: &[u8],
         time: Option<u64>,
     ) -> Option<Unusable<K, V>> {
+        match self.open(key, payload, time) {
+            // A stale value does not replace the one that the job refreshes.
+            Ok(found) if found.is_fresh() || job.is_cold() => {
+                self.make_resident(job, key.hash(), found);
+                None
+            }
+            Ok(found) => Some((job, Some(found.epoch))),
+            Err(epoch) => Some((job, epoch)),
+        }
+    }
+
+    /// Opens a payload; `time` is the store's. The error is the epoch of a payload that may not be
+    /// served, if it has one.
+    pub(super) fn open(
+        &self,
+        key: &StoreKey,
+        payload: &[u8],
+        time: Option<u64>,
+    ) -> Result<Found<V>, Option<Epoch>> {
         let hash = key.hash();
-        let opened = match self.format.open(key, payload) {
+        let opened = match self.format.open_answer(key, payload) {
             Ok(opened) => opened,
             Err(reason) => {
                 self.counters.payload_errors(reason);
-                return Some((job, envelope::epoch(payload)));
+                let epoch = envelope::epoch(payload);
+                if let Some(epoch) = epoch {
+                    self.versions.cannot_read(hash, epoch);
+                }
+                return Err(epoch);
             }
         };
         let Opened {
@@ -292,26 +334,55 @@ where
         } = opened;
         if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
             self.counters.outdated.add();
-            return Some((job, Some(epoch)));
+            return Err(Some(epoch));
         }
         let now = self.state.clock.now();
         let times = restored(&self.state.policy, &terms, age(epoch, time), now);
-        let fresh = now < times.fresh_until();
-        // Past the hard limit; or stale, while the job refreshes a resident value.
-        if now >= times.expires() || !(fresh || job.is_cold()) {
-            return Some((job, Some(epoch)));
+        // This process has taken the answer over, and forgot it because a caller wants another.
+        let is_known = value.is_none() && self.versions.installed(hash) == Some(epoch);
+        // Past the hard limit.
+        if is_known || now >= times.expires() {
+            return Err(Some(epoch));
         }
-        match fresh {
+        Ok(Found {
+            value,
+            epoch,
+            times,
+            now,
+        })
+    }
+
+    /// Ends a job with a value of the store.
+    pub(super) fn make_resident(&self, job: Job<K, V>, hash: u128, found: Found<V>) {
+        match found.is_fresh() {
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
-        let (entry, published) = job.found(value, times, now)?;
-        // A notification of a later epoch may have come before this value was resident, and found
-        // nothing to remove.
-        if published == Published::Yes && !self.versions.install(hash, epoch) {
-            self.remove_entry(hash, &entry);
+        let Some(value) = found.value else {
+            return self.found_nothing(job, hash, found.epoch, &found.times, found.now);
+        };
+        if let Some((entry, Published::Yes)) = job.found(value, found.times, found.now) {
+            self.installed(hash, found.epoch, &entry);
         }
-        None
+    }
+
+    /// Ends a job because another process found no value.
+    fn found_nothing(&self, job: Job<K, V>, hash: u128, epoch: Epoch, times: &Times, now: Tick) {
+        let entry = job.found_nothing(times.fresh_until().saturating_sub(now), now);
+        // The negative entry may be older than a change of which this process was told meanwhile.
+        if self.versions.install(hash, epoch) != Installed::Latest {
+            self.state.negative.forget(&entry.key);
+        }
+    }
+
+    /// Records that this entry is resident and has this epoch in the store. A notification of a
+    /// later epoch may have come before, and found nothing to remove or to replace.
+    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &StrongArc<Entry<K, V>>) {
+        match self.versions.install(hash, epoch) {
+            Installed::Latest => {}
+            Installed::Outdated => self.look_for_newer(hash),
+            Installed::Removed => self.remove_entry(hash, entry),
+        }
     }
 
     fn distrusts(&self, epoch: Epoch) -> bool {
@@ -325,13 +396,13 @@ fn age(epoch: Epoch, time: Option<u64>) -> Tick {
     now.saturating_sub(epoch.micros()).saturating_mul(1_000)
 }
 
-/// Another process of the fleet tried to load the key and failed.
+/// Loads of the key failed a moment ago, in this process or in many others.
 #[derive(Debug)]
 struct FleetCools;
 
 impl std::fmt::Display for FleetCools {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("another process failed to load this key a moment ago; it is tried again soon")
+        f.write_str("loads of this key failed a moment ago; it is tried again soon")
     }
 }
 

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use super::Fleet;
 use super::terms::{terms, ttl};
+use super::version_index::Installed;
 use crate::load::job::{GiveBack, Leased};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
-use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Token};
+use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Terms, Token};
 use crate::sync::{Arc, AtomicU8, Ordering, StrongArc};
-use crate::time::clock::ticks;
+use crate::time::clock::{Tick, ticks};
+
+/// The cool-down of a load whose result cannot be stored.
+const NOT_STORED: Option<Duration> = Some(Duration::ZERO);
 
 /// The lease of one job, which loads for the fleet. Unless it ended before, dropping it gives it
 /// back: its job was shed, taken over, or dropped with its runtime.
@@ -26,8 +30,8 @@ pub(super) struct Lease<K, V> {
 pub(super) struct Grant {
     pub(super) token: Token,
     pub(super) base: Epoch,
-    /// Whether the store holds a payload that the result will replace.
-    pub(super) replaces: bool,
+    /// The gaps of the store before the grant.
+    pub(super) gaps: u64,
 }
 
 /// A lease in the store.
@@ -45,6 +49,10 @@ impl HeldLease {
     fn end(&self) -> bool {
         // Relaxed: one renewal too many does no harm.
         self.ended.swap(1, Ordering::Relaxed) == 0
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) != 0
     }
 
     fn release(&self, cool_down: Option<Duration>) {
@@ -137,62 +145,105 @@ where
     }
 }
 
+impl<K, V> Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The store refused a result. It leaves this process, because a set or an invalidation may
+    /// have come after the load had begun.
+    ///
+    /// It stays if there was none. Then its lease was lost: it was evicted, or it ended while this
+    /// process did not run, or the load was `late` and had given it back. The store cannot tell
+    /// this from an invalidation, but the messages can.
+    fn refused(&self, hash: u128, grant: Grant, late: bool, answer: &Answered<K, V>) {
+        let told = self.store.tells_everything() && self.store.gaps() == grant.gaps;
+        if (told || late) && self.versions.keep(hash, grant.base) {
+            self.counters.not_stored.add();
+            // Another process may have published over the lost lease.
+            return self.look_for_newer(hash);
+        }
+        trace::refused(&self.state.name);
+        self.counters.refused.add();
+        match answer {
+            Answered::Value(entry) => self.remove_entry(hash, entry),
+            Answered::NotFound => self.forget(hash),
+        }
+    }
+
+    /// Forgets that a key has no value.
+    fn forget(&self, hash: u128) {
+        if let Some((key, _)) = self.versions.key(hash) {
+            self.state.negative.forget(&key);
+        }
+    }
+}
+
+/// The answer of a loader.
+enum Answered<K, V> {
+    Value(StrongArc<Entry<K, V>>),
+    NotFound,
+}
+
+impl<K, V> Lease<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Stores an answer that the callers have already.
+    fn store(self, payload: Vec<u8>, ttl: Duration, answer: Answered<K, V>) {
+        let late = !self.held.end();
+        let (fleet, key, grant) = (self.fleet.clone(), self.held.key.clone(), self.grant);
+        let publish = Publish {
+            base: grant.base,
+            token: grant.token,
+            payload,
+            ttl,
+        };
+        self.fleet.in_background(async move {
+            let hash = key.hash();
+            match fleet.store.publish(&key, publish).await {
+                Ok(Stored::Yes { epoch }) => {
+                    fleet.counters.published.add();
+                    match answer {
+                        Answered::Value(entry) => fleet.installed(hash, epoch, &entry),
+                        Answered::NotFound => {
+                            if fleet.versions.install(hash, epoch) != Installed::Latest {
+                                fleet.forget(hash);
+                            }
+                        }
+                    }
+                }
+                Ok(Stored::Refused) => fleet.refused(hash, grant, late, &answer),
+                Err(_) => {
+                    fleet.counters.not_stored.add();
+                    let _ = fleet.store.release(&key, grant.token, NOT_STORED).await;
+                }
+            }
+        });
+    }
+}
+
 impl<K, V> Leased<K, V> for Lease<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The callers have the value already. If the store refuses it, the value is out of date, and
-    /// is removed from this process too.
     fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published) {
         if published == Published::TakenOver {
             return;
         }
         let Some(value) = entry.value() else { return };
         let terms = terms(&entry.times());
-        let payload = match self.fleet.format.seal(&self.held.key, value, &terms) {
-            Ok(payload) => payload,
+        match self.fleet.format.seal(&self.held.key, value, &terms) {
+            Ok(payload) => self.store(payload, ttl(&terms), Answered::Value(entry)),
             Err(reason) => {
                 trace::not_stored(&self.fleet.state.name, &reason);
                 self.fleet.counters.payload_errors(reason);
                 self.fleet.counters.not_stored.add();
-                return;
+                self.held.release(NOT_STORED);
             }
-        };
-        let late = !self.held.end();
-        let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
-        let publish = Publish {
-            base: self.grant.base,
-            token: self.grant.token,
-            payload,
-            ttl: ttl(&terms),
-        };
-        let Grant { token, base, .. } = self.grant;
-        self.fleet.in_background(async move {
-            match fleet.store.publish(&key, publish).await {
-                Ok(Stored::Yes { epoch }) => {
-                    fleet.counters.published.add();
-                    // A notification of a later epoch may have come before the index knew that this
-                    // value is resident.
-                    if !fleet.versions.install(key.hash(), epoch) {
-                        fleet.remove_entry(key.hash(), &entry);
-                    }
-                }
-                // The value came after the deadline, when the lease had been given back. The store
-                // refuses it even if nothing happened to the key. It stays in this process unless
-                // something later is known.
-                Ok(Stored::Refused) if late && fleet.versions.accepts(key.hash(), base) => {}
-                Ok(Stored::Refused) => {
-                    trace::refused(&fleet.state.name);
-                    fleet.counters.refused.add();
-                    fleet.remove_entry(key.hash(), &entry);
-                }
-                Err(_) => {
-                    fleet.counters.not_stored.add();
-                    let _ = fleet.store.release(&key, token, None).await;
-                }
-            }
-        });
+        }
     }
 
     fn at_deadline(&self) -> Arc<dyn GiveBack> {
@@ -203,15 +254,23 @@ where
         self.held.release(Some(rest));
     }
 
-    /// The store must not keep a value for this key either.
-    fn not_found(self: Box<Self>) {
-        // A late answer counts in this process only, like a late value.
-        if !self.grant.replaces || !self.held.end() {
+    /// Stored like a value, so that other processes need not ask the origin, and a later write is
+    /// not undone.
+    fn not_found(self: Box<Self>, lasts: Tick) {
+        // A late answer counts in this process only.
+        if self.held.has_ended() {
             return;
         }
-        let (fleet, key) = (self.fleet.clone(), self.held.key.clone());
-        self.fleet.in_background(async move {
-            let _ = fleet.store.invalidate(&key, fleet.origin).await;
-        });
+        let lasts = Duration::from_nanos(lasts);
+        let terms = Terms {
+            fresh_for: lasts,
+            stale_for: Duration::ZERO,
+            stale_if_error_for: Duration::ZERO,
+            cost: Duration::ZERO,
+        };
+        match self.fleet.format.seal_not_found(&self.held.key, &terms) {
+            Ok(payload) => self.store(payload, ttl(&terms), Answered::NotFound),
+            Err(_) => self.held.release(NOT_STORED),
+        }
     }
 }

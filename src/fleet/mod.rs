@@ -12,6 +12,7 @@ mod fetch;
 mod lease;
 mod level;
 mod outbox;
+mod restore;
 mod second_level;
 mod stats;
 mod terms;
@@ -70,6 +71,8 @@ struct Fleet<K, V> {
     load: RunJob<K, V>,
     /// Jobs that go to the store together.
     asking: Batcher<Job<K, V>>,
+    /// Keys that another process refreshed, to be read together.
+    newer: Batcher<u128>,
     in_flight: AtomicUsize,
     pending: AtomicUsize,
     /// Payloads up to this epoch are not used, because a write of this process was given up.
@@ -103,6 +106,7 @@ where
             state,
             load,
             asking: Batcher::default(),
+            newer: Batcher::default(),
             in_flight: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             distrusted: Mutex::new(0),

@@ -66,13 +66,16 @@ counters! {
     leases_lost,
     /// Renewals of leases.
     leases_renewed,
-    /// Loads without a lease, because the store could not be reached.
+    /// Loads without a lease: the store could not be reached, or another process could not store
+    /// its result of the key.
     unleased,
     /// Results that were stored.
     published,
-    /// Results that the store refused because they were out of date. They were removed here too.
+    /// Results that the store refused and that may have been out of date. They were removed here
+    /// too.
     refused,
-    /// Results or values that could not be stored, because the store or the codec failed.
+    /// Results or values that could not be stored: the store or the codec failed, or the lease was
+    /// lost before the end of the load.
     not_stored,
     /// Writes of this process that reached the store.
     flushed,

@@ -9,18 +9,30 @@ use crate::time::clock::{Tick, ticks};
 
 /// The terms under which a store keeps a value with these times.
 pub(super) fn terms(times: &Times) -> Terms {
+    terms_from(times, times.created())
+}
+
+/// The terms under which a store keeps a value with these times that it gets only now. The time
+/// that is left is shorter by the age of the value.
+pub(super) fn terms_from(times: &Times, now: Tick) -> Terms {
     let duration = |ticks: Tick| match ticks {
         Tick::MAX => Duration::MAX,
         _ => Duration::from_nanos(ticks),
     };
-    let fresh_for = match times.fresh_until() {
+    let fresh_until = times.fresh_until();
+    let fresh_for = match fresh_until {
         Tick::MAX => Tick::MAX,
-        until => until.saturating_sub(times.created()),
+        until => until.saturating_sub(now),
+    };
+    let stale_since = now.saturating_sub(fresh_until);
+    let left = |limit: Tick| match limit {
+        Tick::MAX => limit,
+        _ => limit.saturating_sub(stale_since),
     };
     Terms {
         fresh_for: duration(fresh_for),
-        stale_for: duration(times.stale_for()),
-        stale_if_error_for: duration(times.error_for()),
+        stale_for: duration(left(times.stale_for())),
+        stale_if_error_for: duration(left(times.error_for())),
         cost: duration(times.cost()),
     }
 }

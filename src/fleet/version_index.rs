@@ -1,16 +1,20 @@
-//! The version index: for each key the latest epoch, the epoch of the resident value, and the
-//! pending write.
+//! The version index: for each key the latest epoch, the latest one that removed older values, the
+//! epoch of the resident value, and the pending write.
 //!
 //! No hit touches it. Each lock is held for a few instructions, and no other code runs under it.
 //!
 //! Invariants:
 //!
-//! 1. `latest` only grows. A payload with an earlier epoch is never installed. If `latest` grew
-//!    while a payload was being installed, the installer removes it again (P4). So a notification
-//!    and an installer meet in one of two orders, and the value is gone after both.
+//! 1. `latest` and `removed` only grow. A payload with an epoch before `latest` is never installed.
+//!    If `removed` grew while a payload was being installed, the installer removes it again (P4).
+//!    So an invalidation and an installer meet in one of two orders, and the value is gone after
+//!    both. If only `latest` grew, another process refreshed the key: the value may stay, and the
+//!    installer asks for the newer one, because the notification may have found none to replace.
 //! 2. A key with a pending write is not read from the store, and no load from before that write is
 //!    published, because the payload in the store is older than the write.
 //! 3. A key is forgotten only when it is not resident, not being loaded, and has no pending write.
+//! 4. Of all callers that ask to look for a newer value of a key, one queues the key. The reader
+//!    takes the key off before it looks, so a message that comes later queues it again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,7 +23,7 @@ use foldhash::quality::RandomState;
 
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// The number of shards; each has its own lock.
 const SHARDS: usize = 64;
@@ -41,14 +45,24 @@ pub(super) struct Tracked<K> {
     pub(super) set: usize,
     /// The latest epoch that this process knows of.
     latest: Option<Epoch>,
+    /// The latest epoch of a set or an invalidation: every value from before it is out of date.
+    removed: Option<Epoch>,
     /// The epoch of the resident value, if the store has it.
     installed: Option<Epoch>,
+    /// The history of the store in which it was installed.
+    history: u64,
+    /// The latest epoch whose payload this process could not read.
+    unreadable: Option<Epoch>,
+    /// Whether the key waits for a look at the newer value of another process.
+    queued: bool,
     /// Boxed, like the next field, because few keys have one and both are large.
     pending: Option<Box<UnflushedWrite>>,
     /// The last write that was given up, and why.
     given_up: Option<Box<(u64, StoreError)>>,
     /// How many writes there were so far.
     writes: u64,
+    /// How many loads ended whose results could not be stored.
+    not_stored: u64,
     /// Notified after every change of this key; made when a task first waits for one.
     event: Option<Arc<Event>>,
 }
@@ -69,10 +83,23 @@ pub(super) enum WriteState {
     Failed(StoreError),
 }
 
+/// The answer to the caller that made a value resident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Installed {
+    /// It is the latest value.
+    Latest,
+    /// Another process refreshed the key. The value may stay until the newer one is here.
+    Outdated,
+    /// A later write is known, so the value must leave.
+    Removed,
+}
+
 pub(super) struct VersionIndex<K> {
     shards: Box<[Mutex<Shard<K>>]>,
     /// How many keys a shard holds before it looks for keys to forget.
     prune_from: usize,
+    /// The present history of the store.
+    history: AtomicU64,
 }
 
 struct Shard<K> {
@@ -92,6 +119,7 @@ impl<K: Clone> VersionIndex<K> {
         VersionIndex {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             prune_from,
+            history: AtomicU64::new(0),
         }
     }
 
@@ -131,15 +159,38 @@ impl<K: Clone> VersionIndex<K> {
                     key: key.clone(),
                     set,
                     latest: None,
+                    removed: None,
                     installed: None,
+                    history: 0,
+                    unreadable: None,
+                    queued: false,
                     pending: None,
                     given_up: None,
                     writes: 0,
+                    not_stored: 0,
                     event: None,
                 });
                 true
             }
         }
+    }
+
+    /// The store has this history from now on.
+    pub(super) fn begin_history(&self, history: u64) {
+        // Relaxed: a value whose history is taken for an older or a newer one is compared with the
+        // store once more.
+        self.history.store(history, Ordering::Relaxed);
+    }
+
+    fn history(&self) -> u64 {
+        self.history.load(Ordering::Relaxed)
+    }
+
+    /// Whether the resident value of a key was installed in an older history of the store.
+    pub(super) fn is_of_older_history(&self, hash: u128) -> bool {
+        let history = self.history();
+        self.with(hash, |known| known.history != history)
+            .unwrap_or(false)
     }
 
     /// The key with this hash, and its set.
@@ -175,17 +226,60 @@ impl<K: Clone> VersionIndex<K> {
         self.with(hash, |known| known.installed).flatten()
     }
 
-    /// Records an epoch. Returns true if the index has the key and the epoch is later than any
-    /// before.
-    pub(super) fn raise(&self, hash: u128, epoch: Epoch) -> bool {
+    /// Records the epoch of a change; `removes` says that it makes every earlier value out of date.
+    /// Returns true if the index has the key and the epoch is later than any before.
+    pub(super) fn raise(&self, hash: u128, epoch: Epoch, removes: bool) -> bool {
         let raised = self.with(hash, |known| {
-            let later = known.latest.is_none_or(|latest| latest < epoch);
-            if later {
-                known.latest = Some(epoch);
+            let later = known.latest < Some(epoch);
+            known.latest = known.latest.max(Some(epoch));
+            if removes {
+                known.removed = known.removed.max(Some(epoch));
             }
             later
         });
         raised.unwrap_or(false)
+    }
+
+    /// Records an epoch whose payload this process cannot read.
+    pub(super) fn cannot_read(&self, hash: u128, epoch: Epoch) {
+        self.with(hash, |known| {
+            known.unreadable = known.unreadable.max(Some(epoch));
+        });
+    }
+
+    /// The latest epoch that this process has or could not read, and so need not see again.
+    pub(super) fn seen(&self, hash: u128) -> Option<Epoch> {
+        self.with(hash, |known| known.installed.max(known.unreadable))
+            .flatten()
+    }
+
+    /// Counts a load of another process whose result could not be stored.
+    pub(super) fn add_not_stored(&self, hash: u128) {
+        self.with(hash, |known| known.not_stored += 1);
+    }
+
+    /// How many loads ended whose results could not be stored.
+    pub(super) fn not_stored(&self, hash: u128) -> u64 {
+        self.with(hash, |known| known.not_stored).unwrap_or(0)
+    }
+
+    /// Whether another process made a later value, which this process has not seen.
+    pub(super) fn is_outdated(&self, hash: u128) -> bool {
+        let outdated = self.with(hash, |known| {
+            known.pending.is_none() && known.latest > known.installed.max(known.unreadable)
+        });
+        outdated.unwrap_or(false)
+    }
+
+    /// Queues a key; returns true if the caller must put it into the queue.
+    pub(super) fn queue(&self, hash: u128) -> bool {
+        let first = self.with(hash, |known| !std::mem::replace(&mut known.queued, true));
+        first.unwrap_or(false)
+    }
+
+    /// Takes a key off the queue; see [`queue`](Self::queue).
+    pub(super) fn unqueue(&self, hash: u128) {
+        self.with(hash, |known| known.queued = false);
     }
 
     /// Whether a payload of this epoch may be served: no later epoch is known and no write is
@@ -197,18 +291,40 @@ impl<K: Clone> VersionIndex<K> {
         .unwrap_or(true)
     }
 
-    /// Records that the value of this epoch is resident. Returns false if a later epoch is known,
-    /// or a write is pending.
-    pub(super) fn install(&self, hash: u128, epoch: Epoch) -> bool {
-        let accepted = self.with(hash, |known| {
-            let current = known.latest.is_none_or(|latest| latest <= epoch);
-            if current {
-                known.latest = Some(epoch);
-                known.installed = Some(epoch);
+    /// Records that the value of this epoch is resident.
+    pub(super) fn install(&self, hash: u128, epoch: Epoch) -> Installed {
+        let history = self.history();
+        let installed = self.with(hash, |known| {
+            if known.pending.is_some() || known.removed > Some(epoch) {
+                return Installed::Removed;
             }
-            current && known.pending.is_none()
+            known.installed = Some(epoch);
+            known.history = history;
+            match known.latest > Some(epoch) {
+                true => Installed::Outdated,
+                false => {
+                    known.latest = Some(epoch);
+                    Installed::Latest
+                }
+            }
         });
-        accepted.unwrap_or(true)
+        installed.unwrap_or(Installed::Latest)
+    }
+
+    /// Records that a value which was loaded over this base, and is not in the store, stays
+    /// resident. Returns false if a set or an invalidation came later, or a write is pending.
+    pub(super) fn keep(&self, hash: u128, base: Epoch) -> bool {
+        let history = self.history();
+        let kept = self.with(hash, |known| {
+            let good = known.pending.is_none() && known.removed <= Some(base);
+            if good {
+                // After a gap the value is compared with the store by this epoch.
+                known.installed = known.installed.max(Some(base));
+                known.history = history;
+            }
+            good
+        });
+        kept.unwrap_or(true)
     }
 
     /// Records a write over a pending one. Returns its number, and whether no task flushes the
@@ -235,12 +351,15 @@ impl<K: Clone> VersionIndex<K> {
 
     /// The store knows write `number`.
     pub(super) fn flushed(&self, hash: u128, number: u64, epoch: Option<Epoch>) {
+        let history = self.history();
         self.with(hash, |known| {
             known.latest = known.latest.max(epoch);
+            known.removed = known.removed.max(epoch);
             if known.writes == number {
                 let set = (known.pending.as_ref())
                     .is_some_and(|pending| matches!(pending.write, Write::Set { .. }));
                 known.installed = epoch.filter(|_| set);
+                known.history = history;
                 known.pending = None;
             }
         });

@@ -15,7 +15,7 @@ use crate::observe::trace::{self, TraceSpan};
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
-use crate::protocol::flight::Made;
+use crate::protocol::flight::{Flight, Made};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::sync::runtime::Runtime;
@@ -37,8 +37,8 @@ pub(crate) trait Leased<K, V>: Send + Sync {
     fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
-    /// The loader says that the key has no value.
-    fn not_found(self: Box<Self>);
+    /// The loader says that the key has no value, which counts for so long.
+    fn not_found(self: Box<Self>, lasts: Tick);
     /// Gives the lease back at the deadline, while the loader runs.
     fn at_deadline(&self) -> Arc<dyn GiveBack>;
 }
@@ -185,6 +185,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         self.claim.is_wanted()
     }
 
+    pub(crate) fn flight(&self) -> &StrongArc<Flight<K, V>> {
+        self.claim.flight()
+    }
+
     pub(crate) fn interest(&self) -> Interest<K, V> {
         self.claim.interest()
     }
@@ -206,6 +210,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 None
             }
         }
+    }
+
+    /// Ends the job because another process found no value `now`, which counts for so long.
+    /// Returns the entry that it removed.
+    pub(crate) fn found_nothing(mut self, lasts: Tick, now: Tick) -> StrongArc<Entry<K, V>> {
+        let (answer, error) = (Answer::NotFound, Error::not_found());
+        let claim = self.claim.take();
+        let entry = claim.entry().clone();
+        self.state.remember(claim, answer, error, now, lasts, 0);
+        entry
     }
 
     /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
@@ -253,8 +267,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         published
     }
 
-    /// Ends the job untried, because another process failed. The backoff is that of a failure, but
-    /// no failure is counted.
+    /// Ends the job untried, because loads of its key failed a moment ago. The backoff is that of a
+    /// failure, but no failure is counted.
     pub(crate) fn cool(mut self, error: Error, rest: Tick) {
         let state = &*self.state;
         let (claim, now) = (self.claim.take(), state.clock.now());

@@ -222,7 +222,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             state.counters.late(removed);
         }
         if let Some(lease) = self.lease.take() {
-            lease.not_found();
+            lease.not_found(rest);
         }
     }
 }

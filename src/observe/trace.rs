@@ -266,15 +266,16 @@ pub(crate) fn given_up(cache: &Arc<str>) {
 
 /// A connection to the store was established.
 #[cfg(feature = "redis")]
-pub(crate) fn connected() {
-    event!(info, "connected to the store");
+pub(crate) fn connected(store: &str) {
+    event!(info, store, "connected to the store");
 }
 
 /// A connection to the store was lost, or could not be established.
 #[cfg(feature = "redis")]
-pub(crate) fn disconnected(class: &'static str, error: &dyn Display) {
+pub(crate) fn disconnected(store: &str, class: &'static str, error: &dyn Display) {
     event!(
         warn,
+        store,
         class,
         "no connection to the store, trying again: {error}"
     );

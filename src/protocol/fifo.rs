@@ -12,8 +12,7 @@
 //! Queue, hand and mean cost lie in shards (see `shards`), each with the order of its own values.
 //! The victim of a full cache comes from the shard of the new value, so no line is written by all
 //! inserts. A shard without a victim passes the search on to the next one. At first all shards have
-//! one queue together; whenever the queues have enough values, each of them splits. A split moves
-//! no token, because a token may be in any queue.
+//! one queue together; they split and join with the number of values (see `joins`).
 //!
 //! Before the cache is full nothing is evicted, so the small queue would grow to all of it. Instead
 //! its overflow moves to the main queue without a use. This bounds the tokens to an eighth of the
@@ -46,7 +45,7 @@ use crate::protocol::ghosts::Ghosts;
 use crate::protocol::permits::Permit;
 use crate::protocol::removal::Cause;
 use crate::protocol::shadows::{LARGEST_SHARE, SETTINGS, Setting};
-use crate::protocol::shards::{LEAST_VALUES, Shards};
+use crate::protocol::shards::Shards;
 use crate::protocol::table::{Membership, Place, Table, WAYS};
 use crate::sync::{ArrayQueue, AtomicU64, AtomicUsize, Held, OnceLock, Ordering};
 use crate::time::clock::Tick;
@@ -82,17 +81,17 @@ pub fn generation(hash: u64, now: Tick) -> Generation {
 }
 
 #[derive(Clone, Copy)]
-struct QueueToken {
+pub(super) struct QueueToken {
     place: Place,
     generation: Generation,
 }
 
 pub struct Queues {
     pub shards: Shards,
-    /// The logarithm of the number of shards that have a queue together. It only falls.
-    joined: AtomicU64,
+    /// The logarithm of the number of shards that have a queue together (see `joins`).
+    pub(super) joined: AtomicU64,
     /// By the first shard of each queue.
-    queues: Box<[Queue]>,
+    pub(super) queues: Box<[Queue]>,
     /// From the first eviction on, as the shadows of `adaptive`.
     ghosts: OnceLock<Ghosts>,
     pub adaptive: Adaptive,
@@ -101,8 +100,8 @@ pub struct Queues {
 
 /// The queues of one shard.
 #[repr(align(128))]
-struct Queue {
-    small: ArrayQueue<QueueToken>,
+pub(super) struct Queue {
+    pub(super) small: ArrayQueue<QueueToken>,
     /// The next way of the hand, counted from the first one of the first shard.
     hand: AtomicUsize,
     mean_cost: AtomicU64,
@@ -157,23 +156,13 @@ impl Queues {
     fn group_of(&self, place: Place) -> Group<'_> {
         self.group(self.shards.of(place.set()))
     }
-
-    /// Splits every queue if this one has enough values for two.
-    fn split(&self, group: &Group, resident: usize) {
-        if group.joined > 0 && resident >= 2 * LEAST_VALUES {
-            // By exchange, because one split is enough for all threads that saw the same queue.
-            let split = group.joined - 1;
-            let order = Ordering::Relaxed;
-            let _ = (self.joined).compare_exchange(group.joined, split, order, order);
-        }
-    }
 }
 
 /// A queue and its shards.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     queue: &'a Queue,
     shards: Range<usize>,
-    joined: u64,
+    pub(super) joined: u64,
 }
 
 impl Queue {
@@ -228,7 +217,7 @@ impl<K, V> Entries<K, V> {
             generation: entry.generation(),
         };
         let resident = self.values_in(&group);
-        self.queues.split(&group, resident);
+        self.split_or_join(&group, resident);
         let setting = self.queues.adaptive.setting();
         let (name, all) = (
             self.name_of(place, entry),
@@ -256,6 +245,7 @@ impl<K, V> Entries<K, V> {
                 self.move_on(oldest);
             }
         }
+        self.gather(group.joined);
         self.observe(place, entry, all);
     }
 
@@ -277,7 +267,7 @@ impl<K, V> Entries<K, V> {
     }
 
     /// Moves the value of a token from the small queue into the main queue without a use.
-    fn move_on(&self, token: QueueToken) {
+    pub(super) fn move_on(&self, token: QueueToken) {
         // Repeats only if another value of this set came, left or was promoted.
         while let Some((_, seen)) = self.value_of(token) {
             if self.table.promote(token.place, seen) {

@@ -5,9 +5,10 @@
 //! hold at every moment (placeholders of loads hold no permit).
 //!
 //! Each shard of the table has a part of both limits. A permit comes out of the part of its key's
-//! shard. If too little is free there, the free parts of other shards move to it, so a cache is
-//! full before it evicts anything, and one value may be as heavy as the whole cache. What is free
-//! is never written while each insert uses the permit of its victim.
+//! shard. If too little is free there, the free parts of other shards move to it. So a cache is
+//! full before it evicts anything, but for a free part that is on its way at that moment, and one
+//! value may be as heavy as the whole cache. What is free is never written while each insert uses
+//! the permit of its victim.
 //!
 //! Races that this must survive:
 //!
@@ -49,9 +50,9 @@ struct Part {
     /// The room that no permit holds. A thread subtracts before it adds elsewhere, and never below
     /// zero.
     free: AtomicU64,
-    /// The free room and the room of this shard's permits, together. Only a hint in the moment in
-    /// which it changes.
-    whole: AtomicU64,
+    /// The room that the permits of this shard hold. It is not derived from what is free, because
+    /// a thread that adds the parts up while free room moves would miss values that are resident.
+    taken: AtomicU64,
 }
 
 // Relaxed throughout: the counts guard no other memory.
@@ -62,7 +63,7 @@ impl Count {
             .map(|shard| limit / number + u64::from(shard < limit % number))
             .map(|part| Part {
                 free: AtomicU64::new(part),
-                whole: AtomicU64::new(part),
+                taken: AtomicU64::new(0),
             })
             .collect();
         Count {
@@ -80,15 +81,15 @@ impl Count {
 
     /// The room that the permits of a shard hold.
     fn taken_in(&self, shard: usize) -> u64 {
-        let whole = self.parts[shard].whole.load(Ordering::Relaxed);
-        whole.saturating_sub(self.free(shard))
+        self.parts[shard].taken.load(Ordering::Relaxed)
     }
 
     /// The room that all permits hold; never more than the limit.
     fn taken(&self) -> u64 {
         let shards = 0..self.parts.len();
-        let free = shards.fold(0u64, |sum, shard| sum.saturating_add(self.free(shard)));
-        self.limit.saturating_sub(free)
+        // A permit that moves to another shard at this moment may be counted twice.
+        let taken = shards.fold(0u64, |sum, shard| sum.saturating_add(self.taken_in(shard)));
+        taken.min(self.limit)
     }
 
     /// Takes a permit for a key of a shard.
@@ -100,7 +101,19 @@ impl Count {
     }
 
     fn take_from(&self, shard: usize, more: u64) -> bool {
-        self.subtract(shard, |free| (more <= free).then_some(more)) == more
+        let taken = self.subtract(shard, |free| (more <= free).then_some(more)) == more;
+        if taken {
+            self.count(shard, more);
+        }
+        taken
+    }
+
+    fn count(&self, shard: usize, taken: u64) {
+        self.parts[shard].taken.fetch_add(taken, Ordering::Relaxed);
+    }
+
+    fn discount(&self, shard: usize, taken: u64) {
+        self.parts[shard].taken.fetch_sub(taken, Ordering::Relaxed);
     }
 
     /// Subtracts from what is free in a shard; returns how much. `pick` gets what is free.
@@ -119,9 +132,14 @@ impl Count {
 
     #[inline]
     fn release(&self, shard: usize, less: u64) {
-        if less == 0 {
-            return;
+        if less > 0 {
+            self.discount(shard, less);
+            self.put(shard, less);
         }
+    }
+
+    /// Adds to what is free in a shard.
+    fn put(&self, shard: usize, less: u64) {
         let free = self.parts[shard].free.fetch_add(less, Ordering::Relaxed) + less;
         self.show_room(shard, free);
     }
@@ -173,16 +191,17 @@ impl Count {
             }
             let some = |free: u64| Some(free.min(lacks)).filter(|some| *some > 0);
             let moved = self.subtract(other, some);
-            self.transfer(other, shard, moved);
-            self.release(shard, moved);
+            if moved > 0 {
+                self.put(shard, moved);
+            }
         }
     }
 
     /// Room that was taken in one shard counts as taken in the other from now on.
     fn transfer(&self, from: usize, to: usize, taken: u64) {
         if taken > 0 && from != to {
-            self.parts[from].whole.fetch_sub(taken, Ordering::Relaxed);
-            self.parts[to].whole.fetch_add(taken, Ordering::Relaxed);
+            self.discount(from, taken);
+            self.count(to, taken);
         }
     }
 

@@ -325,7 +325,8 @@ impl Keys {
     fn find_or_add(&mut self, name: u64) -> Option<Number> {
         let hash = name.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let print = (hash >> 48) as u16;
-        let first = ((hash >> 32) as usize * BUCKET) & (self.slots.len() - 1);
+        // The remainder first, because the product may exceed a `usize` of 32 bits.
+        let first = (hash >> 32) as usize % (self.slots.len() / BUCKET) * BUCKET;
         let mut bucket = first..first + BUCKET;
         let is_known = |at: &usize| self.slots[*at].states != 0 && self.slots[*at].print == print;
         let known = bucket.clone().find(is_known);

@@ -97,7 +97,10 @@ struct FaultScript {
     /// Changes that are held back; `None` if changes are not held.
     held_changes: Option<Vec<(Namespace, Change)>>,
     loses_changes: bool,
+    /// Whether changes were ever lost.
+    has_lost_changes: bool,
     gaps: u64,
+    histories: u64,
 }
 
 /// Receives the changes of one namespace from the inner store.
@@ -159,9 +162,17 @@ impl ChaosStore {
         self.0.change_listeners.reconnected(gaps, |_| true);
     }
 
+    /// Begins a new history, as a server does that comes back empty; to be called while the
+    /// connection is broken. The inner store keeps what it has.
+    pub fn begin_history(&self) {
+        self.script().histories += 1;
+    }
+
     /// Begins or ends to lose changes on their way to the listeners, silently.
     pub fn lose_changes(&self, lose: bool) {
-        self.script().loses_changes = lose;
+        let mut script = self.script();
+        script.loses_changes = lose;
+        script.has_lost_changes |= lose;
     }
 
     /// Holds changes back on their way to the listeners.
@@ -350,6 +361,14 @@ impl Store for ChaosStore {
 
     fn gaps(&self) -> u64 {
         self.0.inner.gaps() + self.script().gaps
+    }
+
+    fn history(&self) -> u64 {
+        self.0.inner.history() + self.script().histories
+    }
+
+    fn tells_everything(&self) -> bool {
+        self.0.inner.tells_everything() && !self.script().has_lost_changes
     }
 
     fn state(&self) -> StoreState {

@@ -15,7 +15,7 @@
 //! 68    4   schema
 //! 72    4   length of the encoded value, before compression
 //! 76    1   codec
-//! 77    1   flags: 1 is lz4
+//! 77    1   flags: 1 is lz4, 4 is "not found": there is no value
 //! 78        the encoded value
 //! ```
 //!
@@ -51,6 +51,7 @@ pub(crate) const MAGIC: &[u8; 3] = b"EVF";
 const VERSION: u8 = 1;
 const CHECKED_FROM: usize = 28;
 const LZ4: u8 = 1;
+const NOT_FOUND: u8 = 4;
 
 /// The default limit of a store: a payload whose value is as large as the default limit of a
 /// [`Format`].
@@ -169,8 +170,27 @@ impl<V: 'static> Format<V> {
     ///
     /// If the codec fails or panics, or the encoded value is too large.
     pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, PayloadError> {
+        self.seal_answer(key, Some(value), terms)
+    }
+
+    /// Makes a payload without an epoch and without a value: the origin has none for this key.
+    pub(crate) fn seal_not_found(
+        &self,
+        key: &StoreKey,
+        terms: &Terms,
+    ) -> Result<Vec<u8>, PayloadError> {
+        self.seal_answer(key, None, terms)
+    }
+
+    fn seal_answer(
+        &self,
+        key: &StoreKey,
+        value: Option<&V>,
+        terms: &Terms,
+    ) -> Result<Vec<u8>, PayloadError> {
         let mut payload = vec![0; HEADER];
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.codec.encode(value, &mut payload)));
+        let encode = |value| self.codec.encode(value, &mut payload);
+        let encoded = catch_unwind(AssertUnwindSafe(|| value.map_or(Ok(()), encode)));
         accepted(encoded)?;
         // A codec may do anything with the buffer it is given.
         let length = payload
@@ -181,7 +201,10 @@ impl<V: 'static> Format<V> {
         if length > self.limit {
             return Err(PayloadError::TooLarge);
         }
-        let flags = self.compress(&mut payload);
+        let flags = match value {
+            Some(_) => self.compress(&mut payload),
+            None => NOT_FOUND,
+        };
         let mut header = Writer(&mut payload, 0);
         header.put(MAGIC);
         header.put(&[VERSION]);
@@ -209,8 +232,23 @@ impl<V: 'static> Format<V> {
     ///
     /// If it is not exactly what [`seal`](Self::seal) made for this key, with an epoch written into
     /// it, or the codec cannot read it. Then it is as if nothing were stored; [`epoch`] may still
-    /// read its epoch.
+    /// read its epoch. A payload by which a cache says that the origin has no value is an error of
+    /// the kind [`PayloadError::Version`].
     pub fn open(&self, key: &StoreKey, payload: &[u8]) -> Result<Opened<V>, PayloadError> {
+        let opened = self.open_answer(key, payload)?;
+        Ok(Opened {
+            value: opened.value.ok_or(PayloadError::Version)?,
+            epoch: opened.epoch,
+            terms: opened.terms,
+        })
+    }
+
+    /// Reads a payload, whose value is `None` if the origin has none for this key.
+    pub(crate) fn open_answer(
+        &self,
+        key: &StoreKey,
+        payload: &[u8],
+    ) -> Result<Opened<Option<V>>, PayloadError> {
         if payload.len() > longest(self.limit) {
             return Err(PayloadError::TooLarge);
         }
@@ -252,10 +290,14 @@ impl<V: 'static> Format<V> {
         if length > self.limit {
             return Err(PayloadError::TooLarge);
         }
-        let value = catch_unwind(AssertUnwindSafe(|| {
-            self.decode(header.0, length as usize, flags)
-        }));
-        let value = value.unwrap_or(Err(PayloadError::Panicked))?;
+        let value = match flags {
+            NOT_FOUND if header.0.is_empty() => None,
+            _ => {
+                let decode = || self.decode(header.0, length as usize, flags);
+                let value = catch_unwind(AssertUnwindSafe(decode));
+                Some(value.unwrap_or(Err(PayloadError::Panicked))?)
+            }
+        };
         Ok(Opened {
             value,
             epoch,

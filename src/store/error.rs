@@ -10,8 +10,10 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreError {
     class: ErrorClass,
-    /// The word of the server (`OOM`) or of the operating system.
+    /// The word of the server (`OOM`) or of the operating system, or an explanation.
     detail: Cow<'static, str>,
+    /// Whether the detail says what is wrong and what to do about it.
+    explained: bool,
 }
 
 /// The kind of an error. [`StoreStats`](crate::store::StoreStats) counts each kind.
@@ -70,41 +72,38 @@ impl ErrorClass {
         }
     }
 
-    /// The meaning of the class, and a remedy.
-    fn text(self) -> &'static str {
+    /// The meaning of the class.
+    fn meaning(self) -> &'static str {
         match self {
-            ErrorClass::Unavailable => {
-                "the store cannot be reached; it is tried again until it can, check that it \
-                 runs and its address"
-            }
-            ErrorClass::TimedOut => {
-                "the store did not answer in time; check its load and the network, or allow it \
-                 more time"
-            }
+            ErrorClass::Unavailable => "the store cannot be reached",
+            ErrorClass::TimedOut => "the store did not answer in time",
             ErrorClass::Busy => {
-                "the store is busy (it loads its data, runs a slow script, or its cluster \
-                 changes); it is tried again"
+                "the store is busy (it loads its data, runs a slow script, or its cluster changes)"
             }
-            ErrorClass::Refused => {
-                "the store takes no writes; give it memory, disk or replicas, or the address of \
-                 the master"
-            }
-            ErrorClass::Denied => {
-                "the store denies it; check user, password and the rights of the user"
-            }
-            ErrorClass::Foreign => {
-                "the data under the key was not written by everfresh; it is left alone, choose \
-                 another namespace or remove it"
-            }
-            ErrorClass::TooLarge => {
-                "the payload is larger than the store's limit; raise the limit or store less"
-            }
-            ErrorClass::Protocol => {
-                "the answer of the store is malformed; check that the address is that of a \
-                 store of the right kind"
-            }
+            ErrorClass::Refused => "the store takes no writes",
+            ErrorClass::Denied => "the store denies it",
+            ErrorClass::Foreign => "the data under the key was not written by everfresh",
+            ErrorClass::TooLarge => "the payload is larger than the store's limit",
+            ErrorClass::Protocol => "the answer of the store is malformed",
             ErrorClass::Setting => "a setting of the store is wrong",
             ErrorClass::Other => "the store answered with an error",
+        }
+    }
+
+    /// What can be done about the class, if the error itself does not say more.
+    fn remedy(self) -> &'static str {
+        match self {
+            ErrorClass::Unavailable => "; check that it runs, and its address",
+            ErrorClass::TimedOut => "; check its load and the network, or allow it more time",
+            ErrorClass::Busy => "; try again",
+            ErrorClass::Refused => {
+                "; give it memory, disk or replicas, or the address of the master"
+            }
+            ErrorClass::Denied => "; check user, password and the rights of the user",
+            ErrorClass::Foreign => "; it is left alone, choose another namespace or remove it",
+            ErrorClass::TooLarge => "; raise the limit or store less",
+            ErrorClass::Protocol => "; check that the address is that of a store of the right kind",
+            ErrorClass::Setting | ErrorClass::Other => "",
         }
     }
 }
@@ -118,6 +117,17 @@ impl StoreError {
         StoreError {
             class,
             detail: detail.into(),
+            explained: false,
+        }
+    }
+
+    /// An error whose text says what is wrong and what to do about it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn explained(class: ErrorClass, text: impl Into<Cow<'static, str>>) -> Self {
+        StoreError {
+            class,
+            detail: text.into(),
+            explained: true,
         }
     }
 
@@ -129,10 +139,11 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.class.text())?;
-        match self.detail.is_empty() {
-            true => Ok(()),
-            false => write!(f, " ({})", self.detail),
+        let (meaning, remedy) = (self.class.meaning(), self.class.remedy());
+        match (self.explained, self.detail.is_empty()) {
+            (true, _) => write!(f, "{meaning}: {}", self.detail),
+            (false, true) => write!(f, "{meaning}{remedy}"),
+            (false, false) => write!(f, "{meaning}{remedy} ({})", self.detail),
         }
     }
 }

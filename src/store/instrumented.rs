@@ -62,6 +62,15 @@ impl Store for Instrumented {
         })
     }
 
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        self.observe("heads", self.store.heads(keys), |answers| {
+            answers.iter().find_map(error_of)
+        })
+    }
+
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -124,6 +133,14 @@ impl Store for Instrumented {
 
     fn gaps(&self) -> u64 {
         self.store.gaps()
+    }
+
+    fn history(&self) -> u64 {
+        self.store.history()
+    }
+
+    fn tells_everything(&self) -> bool {
+        self.store.tells_everything()
     }
 
     fn state(&self) -> StoreState {

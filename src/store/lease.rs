@@ -88,7 +88,7 @@ pub enum Acquired {
         /// The time left, unless the lease is renewed.
         left: Duration,
     },
-    /// The last load failed, so the store grants no lease for a while.
+    /// The last load of the caller's origin failed, so the store grants it no lease for a while.
     Cooling {
         /// The time left.
         left: Duration,

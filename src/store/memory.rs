@@ -42,10 +42,12 @@ impl MemoryStore {
 
     /// Makes an empty store that takes its time from this clock.
     pub fn with_clock(clock: impl Into<Clock>) -> Self {
-        RecordStore::over(MemoryRecords {
+        let mut store = RecordStore::over(MemoryRecords {
             clock: clock.into(),
             state: Mutex::default(),
-        })
+        });
+        store.is_local = true;
+        store
     }
 }
 

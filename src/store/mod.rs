@@ -136,6 +136,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>>;
 
+    /// Reads the epochs of the payloads of these keys: one answer for each key, in their order;
+    /// `None` where no usable payload is stored.
+    ///
+    /// Of large payloads a store transfers only the head, if it can.
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        Box::pin(async move {
+            let answers = self.read(keys).await.into_iter();
+            let epoch = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::epoch);
+            answers.map(|answer| answer.map(epoch)).collect()
+        })
+    }
+
     /// Asks for the right to load a key, or for the payload that another caller stored meanwhile.
     fn acquire<'a>(
         &'a self,
@@ -145,8 +160,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a value that was loaded under a lease, unless another change came first.
     ///
-    /// [`Stored::Refused`] means that the value is out of date, so its loader must not keep it
-    /// either. Either way the lease of this attempt ends.
+    /// [`Stored::Refused`] means that the value may be out of date. The caller keeps it only if
+    /// [`tells_everything`](Self::tells_everything) and no later set or removal is known. Either
+    /// way the lease of this attempt ends.
     fn publish<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -163,8 +179,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Gives a lease back without a result; false if it no longer belonged to this token.
     ///
-    /// With `cool_down` no caller is granted the lease for that time, so that a fleet does not
-    /// overload an origin that fails.
+    /// With a `cool_down` of zero the load ended, and its result cannot be stored. Listeners get
+    /// the change [`ChangeKind::NotStored`], because callers need not wait for the result.
+    ///
+    /// With a longer `cool_down` the load failed. The [`origin`](Token::origin) of the token is
+    /// granted no lease of this key for that time. Other origins may try at once, each once: one
+    /// that fails too is named beside those that failed before. A publication, a `set` and an
+    /// `invalidate` end the cool-down. Once 16 origins have failed, none is granted the lease until
+    /// the cool-down ends.
     fn release<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -201,6 +223,26 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// A payload that was read before a gap may be out of date although no listener was notified.
     fn gaps(&self) -> u64;
+
+    /// The number of the history of the store, as far as this process can tell. Default: 0, for a
+    /// store that never begins a new one.
+    ///
+    /// Raised, before listeners are told of the gap, if the store came back without being the one
+    /// that was there before or its successor. A payload from before is then missing because it was
+    /// lost, and not because its key was invalidated.
+    fn history(&self) -> u64 {
+        0
+    }
+
+    /// Whether the listeners of this process are told every change of every process, or that there
+    /// was a [gap](Self::gaps). Default: false.
+    ///
+    /// A publication is also refused if its lease was lost and nothing is stored. If every change
+    /// is told and no later one is known, the value is good, and the process that loaded it keeps
+    /// it.
+    fn tells_everything(&self) -> bool {
+        false
+    }
 
     /// Whether the store can be used now.
     fn state(&self) -> StoreState;
@@ -283,6 +325,16 @@ pub struct Change {
     pub origin: Origin,
 }
 
+impl ChangeKind {
+    /// The change when a lease is given back; see [`Store::release`].
+    pub(crate) fn released(cool_down: Option<Duration>) -> Self {
+        match cool_down {
+            Some(Duration::ZERO) => ChangeKind::NotStored,
+            _ => ChangeKind::Released,
+        }
+    }
+}
+
 /// The kind of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -295,4 +347,7 @@ pub enum ChangeKind {
     Invalidated,
     /// A lease was given back without a result: callers that wait for it may try.
     Released,
+    /// A load ended, and its result could not be stored: callers that wait for it load for
+    /// themselves.
+    NotStored,
 }

@@ -4,10 +4,16 @@ use super::envelope;
 use super::lease::{Epoch, Origin, Token};
 
 /// The first word of an encoded record: a name and the version of the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"EVFREC\0\x01");
+const MAGIC: u64 = u64::from_be_bytes(*b"EVFREC\0\x02");
 
-/// The size of an encoded record without its payload.
-const HEADER: usize = 7 * 8;
+/// The words at the beginning of an encoded record. The processes that failed follow, then the
+/// payload.
+const WORDS: usize = 8;
+const HEADER: usize = WORDS * 8;
+
+/// The limit on the processes that a cool-down names. If so many have failed, the origin is to
+/// blame, and no other process tries.
+pub(super) const NAMED: usize = 16;
 
 /// The record that a [`RecordStore`](crate::store::RecordStore) keeps for one key: a payload and a
 /// lease, each with the moment at which it ends.
@@ -44,24 +50,29 @@ pub(super) struct Payload {
 pub(super) struct RecordLease {
     /// The attempt that holds the lease; `None` during the cool-down after a failed load.
     pub holder: Option<Token>,
+    /// The processes whose loads failed one after the other, at most [`NAMED`].
+    pub failed: Vec<Origin>,
     /// `None` once another load was published over this base.
     pub base: Option<Epoch>,
     pub until: u64,
+}
+
+impl RecordLease {
+    /// Whether a load of this process failed.
+    pub fn names(&self, origin: Origin) -> bool {
+        self.failed.contains(&origin)
+    }
 }
 
 impl Record {
     /// Reads a record that [`to_bytes`](Self::to_bytes) wrote. Any other bytes are an empty record,
     /// which the next load replaces.
     pub fn from_bytes(mut bytes: Vec<u8>) -> Self {
-        let mut words = [0; HEADER / 8];
-        if bytes.len() < HEADER {
-            return Record::default();
-        }
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = chunk
-                .iter()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte));
-        }
+        let mut read = bytes.chunks_exact(8).map(|chunk| {
+            let fold = |word, byte: &u8| word << 8 | u64::from(*byte);
+            chunk.iter().fold(0_u64, fold)
+        });
+        let words: Vec<u64> = read.by_ref().take(WORDS).collect();
         let [
             magic,
             payload_until,
@@ -70,17 +81,24 @@ impl Record {
             origin,
             serial,
             base,
-        ] = words;
-        if magic != MAGIC {
+            failed,
+        ] = words[..]
+        else {
+            return Record::default();
+        };
+        let failed: Vec<_> = read.take(failed.min(NAMED as u64) as usize).collect();
+        let header = HEADER + 8 * failed.len();
+        if magic != MAGIC || words[WORDS - 1] != failed.len() as u64 {
             return Record::default();
         }
         let payload = (payload_until > 0).then(|| Payload {
-            bytes: bytes.split_off(HEADER),
+            bytes: bytes.split_off(header),
             until: payload_until,
         });
         let origin = Origin(origin);
         let lease = (lease_until > 0).then(|| RecordLease {
             holder: (held == 1).then_some(Token { origin, serial }),
+            failed: failed.into_iter().map(Origin).collect(),
             base: Epoch::from_micros(base),
             until: lease_until,
         });
@@ -91,12 +109,13 @@ impl Record {
         }
     }
 
-    /// Writes the record as bytes, which are 56 more than its payload. The layout is the same in
-    /// every process.
+    /// Writes the record as bytes, which are 64 more than its payload, and at most 192 more after
+    /// loads that failed. The layout is the same in every process.
     pub fn to_bytes(&self) -> Vec<u8> {
         let lease = self.lease.as_ref();
         let holder = lease.and_then(|lease| lease.holder);
-        let words = [
+        let failed = lease.map_or(&[][..], |lease| &lease.failed);
+        let words: [u64; WORDS] = [
             MAGIC,
             self.payload.as_ref().map_or(0, |payload| payload.until),
             lease.map_or(0, |lease| lease.until),
@@ -104,10 +123,14 @@ impl Record {
             holder.map_or(0, |holder| holder.origin.0),
             holder.map_or(0, |holder| holder.serial),
             lease.and_then(|lease| lease.base).map_or(0, Epoch::micros),
+            failed.len() as u64,
         ];
+        let failed = failed.iter().map(|origin| origin.0);
+        let words: Vec<_> = words.into_iter().chain(failed).collect();
         let payload = self.payload.as_ref();
         let payload = payload.map_or(&[][..], |payload| &payload.bytes);
-        [&words.map(u64::to_be_bytes).concat(), payload].concat()
+        let words = words.into_iter().flat_map(u64::to_be_bytes);
+        words.chain(payload.iter().copied()).collect()
     }
 
     /// Whether the step changed the record. An unchanged record need not be written.
@@ -181,6 +204,7 @@ mod tests {
             }),
             lease: Some(RecordLease {
                 holder: Some(Token { origin, serial: 7 }),
+                failed: vec![Origin(3), Origin(4)],
                 base: Epoch::from_micros(12),
                 until: 5,
             }),
@@ -203,6 +227,7 @@ mod tests {
             payload: None,
             lease: Some(RecordLease {
                 holder: None,
+                failed: vec![Origin(3)],
                 base: None,
                 until: 5,
             }),
@@ -211,13 +236,14 @@ mod tests {
         };
         let read = Record::from_bytes(cooling.to_bytes());
         assert!(read.payload.is_none());
-        assert!(read.lease.is_some_and(|lease| lease.holder.is_none()));
+        let names = |lease: RecordLease| lease.holder.is_none() && lease.names(Origin(3));
+        assert!(read.lease.is_some_and(names));
     }
 
     #[test]
     fn other_bytes_are_an_empty_record() {
         let bytes = full().to_bytes();
-        for length in 0..HEADER {
+        for length in 0..HEADER + 2 * 8 {
             assert!(Record::from_bytes(bytes[..length].to_vec()).is_empty());
         }
         for at in 0..8 {

@@ -97,6 +97,8 @@ pub struct RecordStore<R> {
     changes: ChangeQueue<(Namespace, Change)>,
     listeners: ChangeListeners,
     gaps: Counter,
+    /// Whether only caches of this process make changes.
+    pub(super) is_local: bool,
     counters: StoreCounters,
     background: Background,
 }
@@ -111,6 +113,7 @@ impl<R: Records> RecordStore<R> {
             changes: ChangeQueue::default(),
             listeners: ChangeListeners::default(),
             gaps: Counter::new(1),
+            is_local: false,
             counters: StoreCounters::default(),
             background: Background::default(),
         }
@@ -237,6 +240,10 @@ impl<R: Records> Store for RecordStore<R> {
     fn gaps(&self) -> u64 {
         // Acquire: a caller that reads a count sees everything before its increment.
         self.gaps.load(Ordering::Acquire)
+    }
+
+    fn tells_everything(&self) -> bool {
+        self.is_local
     }
 
     fn state(&self) -> StoreState {

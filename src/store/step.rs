@@ -6,7 +6,7 @@ use super::ChangeKind;
 use super::envelope;
 use super::error::{ErrorClass, StoreError};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
-use super::record::{Payload, Record, RecordLease};
+use super::record::{NAMED, Payload, Record, RecordLease};
 use crate::sync::{Counter, Ordering};
 
 /// One operation on one record, which no other operation interrupts.
@@ -53,14 +53,19 @@ impl<'a> Step<'a> {
                 return Ok(Acquired::Stored(payload.bytes.clone()));
             }
         }
-        let mut known = stored;
+        let (mut known, mut failed) = (stored, Vec::new());
         if let Some(lease) = &self.record.lease {
             let left = Duration::from_micros(lease.until - self.now);
             match lease.holder {
                 Some(holder) if holder == ask.token => known = known.or(lease.base),
                 Some(_) => return Ok(Acquired::Held { left }),
-                None => return Ok(Acquired::Cooling { left }),
+                // Each process may find out once for itself whether it can load the key.
+                None if lease.names(ask.token.origin) || lease.failed.len() >= NAMED => {
+                    return Ok(Acquired::Cooling { left });
+                }
+                None => {}
             }
+            failed.clone_from(&lease.failed);
         }
         let base = match known {
             Some(base) => base,
@@ -68,6 +73,7 @@ impl<'a> Step<'a> {
         };
         self.record.set_lease(Some(RecordLease {
             holder: Some(ask.token),
+            failed,
             base: Some(base),
             until: self.after(ask.lease),
         }));
@@ -89,7 +95,8 @@ impl<'a> Step<'a> {
             }
             false => Stored::Refused,
         };
-        if ours {
+        let cools = (self.record.lease.as_ref()).is_some_and(|lease| lease.holder.is_none());
+        if ours || accepted && cools {
             self.record.set_lease(None);
         } else if accepted {
             // The overtaken holder keeps its lease so that no other process loads, but its result
@@ -117,13 +124,19 @@ impl<'a> Step<'a> {
         if !self.record.is_held_by(token) {
             return false;
         }
-        self.record
-            .set_lease(cool_down.map(|cool_down| RecordLease {
-                holder: None,
-                base: None,
-                until: self.after(cool_down),
-            }));
-        self.changed(ChangeKind::Released, None, token.origin);
+        let lease = self.record.lease.take();
+        let mut failed = lease.map_or(Vec::new(), |lease| lease.failed);
+        failed.retain(|origin| *origin != token.origin);
+        failed.push(token.origin);
+        let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
+        self.record.set_lease(cooling.map(|cool_down| RecordLease {
+            holder: None,
+            failed,
+            base: None,
+            until: self.after(cool_down),
+        }));
+        self.record.changed = true;
+        self.changed(ChangeKind::released(cool_down), None, token.origin);
         true
     }
 

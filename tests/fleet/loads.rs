@@ -181,24 +181,57 @@ fn a_slow_loader_keeps_its_lease() {
 }
 
 #[test]
-fn the_backoff_after_a_failure_applies_to_the_whole_fleet() {
+fn after_a_failure_each_process_tries_once_in_a_cool_down() {
     let fleet = Fleet::new();
-    let (a, b) = (fleet.process(), fleet.process());
+    let processes: Vec<_> = (0..3).map(|_| fleet.process()).collect();
     fleet.origin.fail(true);
-    assert!(a.cache.get_blocking(&1).unwrap_err().is_load_failure());
-    let error = until_error(&b);
-    let source = std::error::Error::source(&error).unwrap();
-    assert!(source.to_string().contains("another process"), "{source}");
-    assert_eq!(fleet.origin.loads(), 1);
+    for round in 0..2 {
+        for process in &processes {
+            let error = process.cache.get_blocking(&1).unwrap_err();
+            assert!(error.is_load_failure());
+        }
+        assert_eq!(fleet.origin.loads(), 3, "round {round}");
+    }
     fleet.origin.fail(false);
-    fleet.clock.advance(Duration::from_secs(1));
-    assert_eq!(b.get(1), 1);
+    // The cool-down begins in the background.
+    until("the cool-down is over", || {
+        fleet.clock.advance(Duration::from_millis(100));
+        processes[0].cache.get_blocking(&1).is_ok()
+    });
+    assert_eq!(processes[0].get(1), 3);
 }
 
-/// Reads key 1, which must fail. The lease is released in the background.
-fn until_error(process: &crate::support::Process) -> everfresh::Error {
-    let error = process.cache.get_blocking(&1);
-    error.unwrap_err()
+#[test]
+fn a_process_whose_loader_fails_does_not_keep_a_key_from_the_others() {
+    const ROUNDS: u64 = 20;
+    let fleet = Fleet::new();
+    let beside = fleet.beside();
+    let sick = beside.process();
+    beside.origin.fail(true);
+    let healthy: Vec<_> = (0..7).map(|_| fleet.process()).collect();
+    for round in 0..ROUNDS {
+        let failures = beside.origin.loads();
+        // It finds the key missing, or stale, before all others, and fails.
+        let value = sick.cache.get_blocking(&1).map(|value| *value).ok();
+        assert_eq!(value, round.checked_sub(1));
+        until("the load has failed", || {
+            beside.origin.loads() == failures + 1 && sick.cache.stats().failed == failures + 1
+        });
+        // The cool-down is not over, because no time has passed.
+        for process in &healthy {
+            process.cache.get_blocking(&1).unwrap();
+        }
+        for process in healthy.iter().chain([&sick]) {
+            until("all have the value", || {
+                process
+                    .cache
+                    .get_blocking(&1)
+                    .is_ok_and(|value| *value == round)
+            });
+        }
+        fleet.clock.advance(FRESH);
+    }
+    assert_eq!(fleet.origin.loads(), ROUNDS);
 }
 
 #[test]

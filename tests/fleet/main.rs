@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod loads;
+mod lost;
+mod messages;
+mod not_shared;
 mod race;
+mod refusals;
 mod support;
 mod together;
 mod trouble;

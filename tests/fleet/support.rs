@@ -5,29 +5,51 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 pub use dev_support::until;
-use everfresh::store::{ChaosStore, MemoryStore, Store};
+use everfresh::store::{
+    ChaosStore, Codec, Format, MemoryStore, Namespace, Postcard, Store, StoreKey,
+};
 use everfresh::{Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
+
+/// The namespace of all processes.
+const NAMESPACE: &str = "test:v1";
 
 pub const FRESH: Duration = Duration::from_secs(10);
 pub const STALE: Duration = Duration::from_secs(100);
 /// A gate at which the loaders stop while it is shut.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<Passage>, Condvar)>);
+
+#[derive(Default)]
+struct Passage {
+    is_shut: bool,
+    /// How many loads may pass nevertheless.
+    tickets: usize,
+}
 
 impl Gate {
     pub fn shut(&self) {
-        *self.0.0.lock().unwrap() = true;
+        self.0.0.lock().unwrap().is_shut = true;
     }
 
     pub fn open(&self) {
-        *self.0.0.lock().unwrap() = false;
+        self.0.0.lock().unwrap().is_shut = false;
+        self.0.1.notify_all();
+    }
+
+    /// Lets one load pass while the gate is shut.
+    pub fn let_one_pass(&self) {
+        self.0.0.lock().unwrap().tickets += 1;
         self.0.1.notify_all();
     }
 
     pub fn pass(&self) {
-        let shut = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_while(shut, |shut| *shut).unwrap());
+        let passage = self.0.0.lock().unwrap();
+        let waits = |passage: &mut Passage| passage.is_shut && passage.tickets == 0;
+        let mut passage = self.0.1.wait_while(passage, waits).unwrap();
+        if passage.is_shut {
+            passage.tickets -= 1;
+        }
     }
 }
 
@@ -38,6 +60,7 @@ pub struct Origin {
     loads: Arc<AtomicU64>,
     pub gate: Gate,
     failing: Arc<Mutex<bool>>,
+    empty: Arc<Mutex<bool>>,
 }
 
 impl Origin {
@@ -49,12 +72,17 @@ impl Origin {
         *self.failing.lock().unwrap() = fails;
     }
 
-    fn load(&self) -> Result<u64, &'static str> {
+    /// Whether it has no value.
+    pub fn empty(&self, is_empty: bool) {
+        *self.empty.lock().unwrap() = is_empty;
+    }
+
+    fn load(&self) -> Result<Option<u64>, &'static str> {
         let number = self.loads.fetch_add(1, Ordering::SeqCst);
         self.gate.pass();
         match *self.failing.lock().unwrap() {
             true => Err("the origin is down"),
-            false => Ok(number),
+            false => Ok((!*self.empty.lock().unwrap()).then_some(number)),
         }
     }
 }
@@ -81,6 +109,15 @@ impl Fleet {
         }
     }
 
+    /// Another fleet at the same store, with an origin of its own.
+    pub fn beside(&self) -> Self {
+        Fleet {
+            clock: self.clock.clone(),
+            memory: self.memory.clone(),
+            origin: Origin::default(),
+        }
+    }
+
     pub fn process(&self) -> Process {
         self.process_with(SecondLevel::lease, Duration::from_secs(3))
     }
@@ -90,9 +127,29 @@ impl Fleet {
         set: impl FnOnce(SecondLevel<u64, u64>, T) -> SecondLevel<u64, u64>,
         to: T,
     ) -> Process {
+        let chaos = self.chaos();
+        let level = set(SecondLevel::new(chaos.clone(), NAMESPACE).unwrap(), to);
+        self.process_at(chaos, level)
+    }
+
+    /// A process whose values have this schema, so that no process with another one reads them.
+    pub fn process_of_schema(&self, schema: u32) -> Process {
+        self.process_of(Format::new(Postcard).schema(schema))
+    }
+
+    pub fn process_of(&self, format: Format<u64>) -> Process {
+        let chaos = self.chaos();
+        let namespace = Namespace::new(NAMESPACE).unwrap();
+        let level = SecondLevel::with(chaos.clone(), namespace, format, Postcard);
+        self.process_at(chaos, level)
+    }
+
+    fn chaos(&self) -> Arc<ChaosStore> {
         let memory: Arc<dyn Store> = self.memory.clone();
-        let chaos = Arc::new(ChaosStore::new(memory));
-        let level = set(SecondLevel::new(chaos.clone(), "test:v1").unwrap(), to);
+        Arc::new(ChaosStore::new(memory))
+    }
+
+    fn process_at(&self, chaos: Arc<ChaosStore>, level: SecondLevel<u64, u64>) -> Process {
         let origin = self.origin.clone();
         let cache = Cache::builder()
             .capacity(1_000)
@@ -107,6 +164,13 @@ impl Fleet {
             .unwrap();
         Process { cache, chaos }
     }
+}
+
+/// The store's name of a key.
+pub fn name(key: u64) -> StoreKey {
+    let mut encoded = Vec::new();
+    Postcard.encode(&key, &mut encoded).unwrap();
+    StoreKey::new(&Namespace::new(NAMESPACE).unwrap(), &encoded)
 }
 
 impl Process {

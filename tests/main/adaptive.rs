@@ -111,3 +111,28 @@ fn a_weight_limit_adapts_as_an_entry_limit_does() {
     let hits = replay(&cache, recent(0, 40_000));
     assert!(hits >= 350, "{hits} hits of 1 000");
 }
+
+/// Keys of which the lower ones are more popular.
+fn popular(reads: usize) -> impl Iterator<Item = u64> {
+    let mut numbers = Numbers(1);
+    (0..reads).map(move |_| (0..3).fold(1_000, |end, _| numbers.below(end) + 1))
+}
+
+#[test]
+fn many_light_values_do_not_spoil_the_choice_among_few_heavy_ones() {
+    let cache = || {
+        limited(|builder| {
+            let weigh = |_: &u64, value: &u64| if *value < 1 << 32 { 1_000 } else { 1 };
+            builder.capacity(100_000).max_weight(32_000, weigh)
+        })
+    };
+    let at_first = replay(&cache(), popular(60_000));
+    let later = cache();
+    replay(&later, 1 << 32..(1 << 32) + 60_000);
+    assert_eq!(later.len(), 32_000);
+    let later = replay(&later, popular(60_000));
+    assert!(
+        later + 8 >= at_first,
+        "{later} hits of 1 000, and {at_first} without light values before"
+    );
+}

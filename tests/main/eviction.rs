@@ -212,6 +212,34 @@ fn both_limits_hold_at_every_moment() {
 }
 
 #[test]
+fn values_that_stay_are_counted_while_free_room_moves() {
+    const KEYS: u64 = 1_000;
+    let cache: Cache<u64, u64> = builder(&ManualClock::new())
+        .capacity(100_000)
+        .max_weight(400_000, |_, value| *value as u32)
+        .compute(|key: &u64| *key)
+        .build()
+        .unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, 1));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each of them needs room of several parts of the table.
+            for key in KEYS..KEYS + rounds(20_000) {
+                cache.insert(key, 300_000);
+                cache.invalidate(&key);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let (len, weight) = (cache.len() as u64, cache.weight());
+            assert!(len >= KEYS && weight >= KEYS, "{len} values of {weight}");
+        }
+    });
+    assert_eq!((cache.len() as u64, cache.weight()), (KEYS, KEYS));
+}
+
+#[test]
 fn the_weight_limit_evicts_as_the_entry_limit_does() {
     let clock = ManualClock::new();
     let (cache, ..) = by_hand(builder(&clock).max_weight(MAX_WEIGHT, weigh));

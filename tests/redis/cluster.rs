@@ -320,7 +320,7 @@ fn keys_of_all_masters_are_read_together() {
 fn a_server_outside_a_cluster_is_an_error() {
     let server = Server::start();
     let error = RedisStore::cluster([server.url()]).connect_blocking();
-    assert_eq!(class(error), ErrorClass::Other);
+    assert_eq!(class(error), ErrorClass::Setting);
     let database = RedisStore::cluster([server.url()]).database(1).start();
     assert_eq!(class(database), ErrorClass::Setting);
     let none: [String; 0] = [];

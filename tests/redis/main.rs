@@ -12,6 +12,7 @@ mod contracts;
 mod differential;
 mod faults;
 mod fleet;
+mod mistakes;
 mod runtimes;
 mod sentinel;
 mod tls;

@@ -12,7 +12,7 @@ use everfresh::testing::store_contract::{LIMIT, Recording, key, namespace};
 use crate::faults::{class, read, set, works};
 use crate::server::Server;
 
-struct Sentinel {
+pub struct Sentinel {
     child: Child,
     port: u16,
     folder: PathBuf,
@@ -20,7 +20,7 @@ struct Sentinel {
 
 impl Sentinel {
     /// A sentinel that watches a master, and alone decides that the master is down.
-    fn of(master: &Server) -> Self {
+    pub fn of(master: &Server) -> Self {
         Self::with(master, "")
     }
 
@@ -63,7 +63,7 @@ impl Sentinel {
         Talk::to(self.port).unwrap().ask(command).unwrap()
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
@@ -81,7 +81,7 @@ impl Drop for Sentinel {
     }
 }
 
-fn replica_of(master: &Server) -> Server {
+pub fn replica_of(master: &Server) -> Server {
     let replica = Server::with(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
     until("the replica has its data", || {
         match replica.ask(&["INFO", "replication"]) {

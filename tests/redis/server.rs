@@ -25,6 +25,7 @@ impl Server {
     pub fn builder(&self) -> RedisBuilder {
         RedisStore::builder(self.url())
             .timeout(Duration::from_millis(300))
+            .connect_timeout(Duration::from_secs(3))
             .limit(LIMIT)
     }
 

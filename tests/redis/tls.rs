@@ -9,6 +9,7 @@ use everfresh::store::{ErrorClass, RedisBuilder, RedisStore};
 use everfresh::testing::store_contract::key;
 
 use crate::faults::{class, works};
+use crate::mistakes::says;
 use crate::server::Server;
 
 /// A certificate authority, and a key and a certificate for this machine; made with openssl.
@@ -33,26 +34,39 @@ impl Certificates {
             &folder,
             &format!("req -x509 {elliptic} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"),
         );
-        openssl(
-            &folder,
-            &format!("req {elliptic} -keyout server.key -out server.csr -subj /CN=server"),
-        );
         fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
-        openssl(
-            &folder,
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem \
-             -days 2 -extfile names",
-        );
+        for name in ["server", "client"] {
+            openssl(
+                &folder,
+                &format!("req {elliptic} -keyout {name}.key -out {name}.csr -subj /CN={name}"),
+            );
+            openssl(
+                &folder,
+                &format!(
+                    "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+                     -out {name}.pem -days 2 -extfile names"
+                ),
+            );
+        }
         Certificates(folder)
     }
 
-    fn authority(&self) -> Vec<u8> {
-        fs::read(self.0.join("ca.pem")).unwrap()
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.0.join(name)).unwrap()
     }
 
+    fn authority(&self) -> Vec<u8> {
+        self.read("ca.pem")
+    }
+
+    /// A server that asks its clients for no certificate.
     fn server(&self, port: u16) -> Server {
+        self.server_with(port, &["--tls-auth-clients", "no"])
+    }
+
+    fn server_with(&self, port: u16, more: &[&str]) -> Server {
         let file = |name: &str| self.0.join(name).display().to_string();
-        Server::with(&[
+        let options = [
             "--tls-port",
             &port.to_string(),
             "--tls-cert-file",
@@ -61,9 +75,8 @@ impl Certificates {
             &file("server.key"),
             "--tls-ca-cert-file",
             &file("ca.pem"),
-            "--tls-auth-clients",
-            "no",
-        ])
+        ];
+        Server::with(&[&options[..], more].concat())
     }
 }
 
@@ -79,21 +92,82 @@ fn builder(host: &str, port: u16) -> RedisBuilder {
 
 #[test]
 fn an_encrypted_connection_is_verified() {
-    let (ours, theirs) = (Certificates::new(), Certificates::new());
+    let ours = Certificates::new();
     let port = free_port().unwrap();
     let server = ours.server(port);
     let store = builder("127.0.0.1", port)
         .authority(ours.authority())
         .connect_blocking();
     works(&store.unwrap(), &key("a"));
-    // Another authority, another name, and a server without TLS.
-    let other = builder("127.0.0.1", port).authority(theirs.authority());
-    assert_eq!(class(other.connect_blocking()), ErrorClass::Denied);
-    let name = builder("localhost", port).authority(ours.authority());
-    assert_eq!(class(name.connect_blocking()), ErrorClass::Denied);
-    let plain = builder("127.0.0.1", server.port).authority(ours.authority());
-    let plain = plain.timeout(Duration::from_millis(500));
-    assert!(plain.connect_blocking().is_err());
     let empty = builder("127.0.0.1", port).authority("no certificates");
     assert_eq!(class(empty.start()), ErrorClass::Setting);
+    drop(server);
+}
+
+#[test]
+fn a_client_proves_itself_by_a_certificate() {
+    let (ours, theirs) = (Certificates::new(), Certificates::new());
+    let port = free_port().unwrap();
+    // The server asks for a certificate by default.
+    let _server = ours.server_with(port, &[]);
+    let builder = || builder("127.0.0.1", port).authority(ours.authority());
+    let with = |of: &Certificates| builder().identity(of.read("client.pem"), of.read("client.key"));
+    works(&with(&ours).connect_blocking().unwrap(), &key("a"));
+    let asks = &["asks for a client certificate", "`identity`"];
+    says(builder(), ErrorClass::Denied, asks);
+    says(with(&theirs), ErrorClass::Denied, asks);
+    let text = builder().identity("no certificate", ours.read("client.key"));
+    says(text, ErrorClass::Setting, &["in PEM format"]);
+    let mixed = builder().identity(ours.read("client.pem"), ours.read("server.key"));
+    says(
+        mixed,
+        ErrorClass::Setting,
+        &["not that of its first certificate"],
+    );
+    // Nothing of it is shown.
+    assert!(!format!("{:?}", with(&ours)).contains("PRIVATE"));
+}
+
+#[test]
+fn a_client_certificate_is_asked_for_with_tls_1_2_too() {
+    let ours = Certificates::new();
+    let port = free_port().unwrap();
+    let _server = ours.server_with(port, &["--tls-protocols", "TLSv1.2"]);
+    let builder = || builder("127.0.0.1", port).authority(ours.authority());
+    let with = builder().identity(ours.read("client.pem"), ours.read("client.key"));
+    works(&with.connect_blocking().unwrap(), &key("a"));
+    says(
+        builder(),
+        ErrorClass::Denied,
+        &["asks for a client certificate"],
+    );
+}
+
+#[test]
+fn mistakes_with_tls_are_explained() {
+    let (ours, theirs) = (Certificates::new(), Certificates::new());
+    let port = free_port().unwrap();
+    let server = ours.server(port);
+    let other = builder("127.0.0.1", port).authority(theirs.authority());
+    let authority = &["not from a trusted authority", "`authority`"];
+    says(other, ErrorClass::Denied, authority);
+    let name = builder("localhost", port).authority(ours.authority());
+    let text = &["for another name", "a host in the URL"];
+    says(name, ErrorClass::Denied, text);
+    // A client with TLS at a plain port. If its random bytes contain the end of a line, the server
+    // answers; otherwise it waits for more.
+    for _ in 0..8 {
+        let plain = builder("127.0.0.1", server.port).authority(ours.authority());
+        let plain = plain.connect_timeout(Duration::from_millis(300));
+        let error = plain.connect_blocking().unwrap_err();
+        let shown = error.to_string();
+        assert!(
+            shown.contains("expect") && shown.contains("redis://"),
+            "{shown}"
+        );
+    }
+    // A client without TLS at a TLS port.
+    let plain = RedisStore::builder(format!("redis://127.0.0.1:{port}/"));
+    let error = plain.connect_blocking().unwrap_err().to_string();
+    assert!(error.contains("rediss://"), "{error}");
 }

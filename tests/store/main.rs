@@ -6,6 +6,7 @@
 
 mod chaos;
 mod codecs;
+mod cool_downs;
 mod envelopes;
 mod golden;
 mod hostile;
@@ -13,4 +14,5 @@ mod memory;
 mod names;
 mod protocol;
 mod records;
+mod refusals;
 mod wrong;

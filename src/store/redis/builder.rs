@@ -7,13 +7,15 @@ use tokio::sync::Notify;
 
 use super::RedisStore;
 use super::cluster::Cluster;
-use super::dial::{Endpoint, Security, Target, login};
+use super::dial::{Endpoint, Login, Security, Target, setting};
 use super::limited_stream::StreamLimit;
+use super::messages;
 use super::node::Node;
 use super::runtime::Runtime;
 use super::scripts::Scripts;
 use super::shared::Shared;
 use super::slots::Slots;
+use super::supervisor::Limits;
 use crate::store::change_listeners::ChangeListeners;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::stats::StoreCounters;
@@ -46,11 +48,14 @@ pub struct RedisBuilder {
     kind: Kind,
     user: Option<String>,
     password: Option<String>,
-    database: Option<i64>,
+    database: Option<u32>,
     timeout: Duration,
+    connect_timeout: Duration,
     limit: usize,
     #[cfg(feature = "redis-tls")]
     authority: Option<Vec<u8>>,
+    #[cfg(feature = "redis-tls")]
+    identity: Option<super::tls::Identity>,
 }
 
 /// The kind of servers at the URLs.
@@ -68,14 +73,27 @@ enum Deployment {
 }
 
 impl Deployment {
+    /// The number of the database.
+    fn database(&self) -> u32 {
+        match self {
+            Deployment::Single(Target::Standalone(endpoint)) => endpoint.login.database,
+            Deployment::Single(Target::Sentinel { login, .. }) => login.database,
+            Deployment::Single(Target::ClusterMaster(_)) | Deployment::Cluster(_) => 0,
+        }
+    }
+
     /// Keeps the connections up, for ever.
-    async fn keep(&self, shared: Arc<Shared>, timeout: Duration) {
+    async fn keep(&self, shared: Arc<Shared>, limits: Limits) {
         match self {
             Deployment::Single(target) => {
-                let node = Arc::new(Node::new(Default::default(), &shared.changed));
+                let node = Arc::new(Node::new(
+                    Default::default(),
+                    target.name(),
+                    &shared.changed,
+                ));
                 let slots = Slots::single(node.clone());
                 shared.slots.swap(Some(Arc::new(slots)));
-                node.keep(shared, target, timeout).await;
+                node.keep(shared, target, limits).await;
             }
             Deployment::Cluster(cluster) => cluster.keep(&shared).await,
         }
@@ -91,9 +109,12 @@ impl RedisBuilder {
             password: None,
             database: None,
             timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(10),
             limit: envelope::LONGEST,
             #[cfg(feature = "redis-tls")]
             authority: None,
+            #[cfg(feature = "redis-tls")]
+            identity: None,
         }
     }
 
@@ -106,16 +127,27 @@ impl RedisBuilder {
 
     /// Sets the number of the database, in place of that in the URL. Default: 0.
     pub fn database(mut self, number: u32) -> Self {
-        self.database = Some(number.into());
+        self.database = Some(number);
         self
     }
 
-    /// Limits how long an operation or an attempt to connect waits. At least 10 ms. Default: 1 s.
+    /// Limits how long an operation waits. At least 10 ms. Default: 1 s.
     ///
-    /// A heartbeat is sent every third of this time. A payload that takes longer than two thirds of
-    /// it on the network looks like a server that hangs.
+    /// A heartbeat is sent every third of this time. If nothing arrives on the connection for two
+    /// thirds of it, the server hangs, and all operations on the connection fail. On a line that is
+    /// slow but works, an operation waits for its turn, and may take longer than this limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Limits how long an attempt to connect takes. At least 10 ms. Default: 10 s.
+    ///
+    /// An attempt takes four round trips; with TLS two more, and behind sentinels two for each
+    /// sentinel that is asked. An attempt that fails is repeated without an end, unless it is that
+    /// of [`connect`](Self::connect).
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 
@@ -133,6 +165,20 @@ impl RedisBuilder {
         self
     }
 
+    /// Proves this client to the server by a certificate, with the chain up to its authority, and
+    /// its private key; both in PEM format.
+    ///
+    /// A Redis with TLS asks for one, unless its setting `tls-auth-clients` is `no` or `optional`.
+    #[cfg(feature = "redis-tls")]
+    pub fn identity(
+        mut self,
+        certificates: impl Into<Vec<u8>>,
+        private_key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.identity = Some((certificates.into(), private_key.into()));
+        self
+    }
+
     /// Starts the store without waiting for the server, which may come up later.
     ///
     /// If the caller runs on a tokio runtime with several threads, the store works on that runtime,
@@ -143,11 +189,10 @@ impl RedisBuilder {
     ///
     /// A setting is wrong, or the system cannot start a thread.
     pub fn start(self) -> Result<RedisStore, StoreError> {
-        if self.timeout < Duration::from_millis(10) {
-            let text = "the timeout must be 10 ms or more";
-            return Err(StoreError::new(ErrorClass::Setting, text));
+        if self.timeout.min(self.connect_timeout) < Duration::from_millis(10) {
+            return Err(setting("a timeout must be 10 ms or more"));
         }
-        let (limit, timeout) = (self.limit, self.timeout);
+        let (limit, limits) = (self.limit, self.limits());
         let deployment = self.deployment()?;
         let shared = Arc::new(Shared {
             slots: ArcCell::empty(),
@@ -158,15 +203,18 @@ impl RedisBuilder {
             limit,
             // One byte more, because reads ask for it to learn that a payload is longer.
             stream_limit: StreamLimit::new(limit.saturating_add(1)),
+            typical_size: Default::default(),
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
+            histories: AtomicU64::new(0),
+            channel_suffix: messages::suffix(deployment.database()),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),
         });
         let (state, deployment) = (shared.clone(), Arc::new(deployment));
         let runtime = Runtime::start(move || {
             let (state, deployment) = (state.clone(), deployment.clone());
-            Box::pin(async move { deployment.keep(state, timeout).await })
+            Box::pin(async move { deployment.keep(state, limits).await })
         });
         let runtime = runtime.map_err(|error| {
             StoreError::new(ErrorClass::Setting, format!("no thread: {}", error.kind()))
@@ -208,39 +256,39 @@ impl RedisBuilder {
 
     #[cfg(feature = "redis-tls")]
     fn encrypted(&self) -> Result<Security, StoreError> {
-        use super::tls::Tls;
-        let tls = match &self.authority {
-            Some(pem) => Tls::trusting(pem),
-            None => Tls::system(),
-        };
+        let tls = super::tls::Tls::new(self.authority.as_deref(), self.identity.as_ref());
         tls.map(Security::Tls)
     }
 
     #[cfg(not(feature = "redis-tls"))]
     fn encrypted(&self) -> Result<Security, StoreError> {
-        let text = "rediss:// needs the feature `redis-tls`";
-        Err(StoreError::new(ErrorClass::Setting, text))
+        Err(setting("rediss:// needs the feature `redis-tls`"))
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            operation: self.timeout,
+            connect: self.connect_timeout,
+        }
     }
 
     fn deployment(self) -> Result<Deployment, StoreError> {
+        let limits = self.limits();
         let endpoints = self.urls.iter();
         let endpoints = endpoints.map(|url| Endpoint::parse(url, || self.encrypted()));
         let mut endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        let with_overrides = |mut settings: redis::RedisConnectionInfo| {
-            if let Some(user) = &self.user {
-                settings = settings.set_username(user);
+        let with_overrides = |mut login: Login| {
+            if self.user.is_some() {
+                login.user = self.user.clone();
             }
-            if let Some(password) = &self.password {
-                settings = settings.set_password(password);
+            if self.password.is_some() {
+                login.password = self.password.clone();
             }
-            if let Some(database) = self.database {
-                settings = settings.set_db(database);
-            }
-            login(settings)
+            login.database = self.database.unwrap_or(login.database);
+            login
         };
         let Some(first) = endpoints.first_mut() else {
-            let text = "at least one URL must be given";
-            return Err(StoreError::new(ErrorClass::Setting, text));
+            return Err(setting("at least one URL must be given"));
         };
         Ok(match self.kind {
             Kind::Standalone => {
@@ -249,15 +297,14 @@ impl RedisBuilder {
             }
             Kind::Sentinels(master) => Deployment::Single(Target::Sentinel {
                 master,
-                login: with_overrides(redis::RedisConnectionInfo::default()),
+                login: with_overrides(Login::default()),
                 security: first.security.clone(),
                 sentinels: endpoints,
             }),
             Kind::Cluster => {
                 let login = with_overrides(first.login.clone());
-                if login.db() != 0 {
-                    let text = "a cluster has database 0 only";
-                    return Err(StoreError::new(ErrorClass::Setting, text));
+                if login.database != 0 {
+                    return Err(setting("a cluster has database 0 only"));
                 }
                 let security = first.security.clone();
                 for seed in &mut endpoints {
@@ -267,7 +314,7 @@ impl RedisBuilder {
                     seeds: endpoints,
                     login,
                     security,
-                    limit: self.timeout,
+                    limits,
                 })
             }
         })

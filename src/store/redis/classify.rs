@@ -89,12 +89,25 @@ pub(super) fn client(error: RedisError) -> Failure {
 
 /// Classifies an input or output error while connecting.
 pub(super) fn io(error: &std::io::Error) -> StoreError {
-    let class = match error.kind() {
-        std::io::ErrorKind::TimedOut => ErrorClass::TimedOut,
-        _ => ErrorClass::Unavailable,
+    use std::io::ErrorKind;
+    let text = match error.kind() {
+        ErrorKind::ConnectionRefused => {
+            "the connection is refused; check that the server runs, and its port"
+        }
+        ErrorKind::NotFound => {
+            "there is no socket at this path; check it, and that the server runs"
+        }
+        ErrorKind::PermissionDenied => {
+            "this process may not use the socket; check its owner and its rights"
+        }
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            "no way leads to the address; check the host, and the network of this machine"
+        }
+        ErrorKind::TimedOut => return StoreError::new(ErrorClass::TimedOut, ""),
+        // Keeps only the kind, because the text can contain an address.
+        kind => return StoreError::new(ErrorClass::Unavailable, kind.to_string()),
     };
-    // Keeps only the kind, because the text can contain an address.
-    StoreError::new(class, error.kind().to_string())
+    StoreError::explained(ErrorClass::Unavailable, text)
 }
 
 /// A reply of an unexpected type.

@@ -3,17 +3,16 @@
 //! Commands are not redirected. If a master no longer owns a key, the caller gets a temporary error
 //! at once, and the cluster is asked for its masters again.
 
-use std::time::Duration;
-
-use redis::{RedisConnectionInfo, Value};
-use tokio::time::{sleep, timeout};
+use redis::Value;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::classify;
-use super::dial::{Driver, Endpoint, Host, Security, Target, ask, text};
-use super::limited_stream::StreamLimit;
+use super::dial::{Driver, Endpoint, Host, Login, Security, Target, setting, text};
+use super::greeting::Expected;
 use super::node::Node;
 use super::shared::Shared;
 use super::slots::{SlotRange, Slots};
+use super::supervisor::Limits;
 use super::wire;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::future::or;
@@ -22,10 +21,9 @@ use crate::sync::{Arc, lock};
 /// How to find a cluster, and the login for it.
 pub(super) struct Cluster {
     pub(super) seeds: Vec<Endpoint>,
-    pub(super) login: RedisConnectionInfo,
+    pub(super) login: Login,
     pub(super) security: Security,
-    /// The time limit of every step.
-    pub(super) limit: Duration,
+    pub(super) limits: Limits,
 }
 
 /// A master's address, and its slots.
@@ -47,8 +45,8 @@ impl Cluster {
                 Err(_) => {}
             }
             // A pause, because one question serves many errors.
-            sleep(self.limit / 10).await;
-            or(sleep(self.limit), shared.recheck.notified()).await;
+            sleep(self.limits.operation / 10).await;
+            or(sleep(self.limits.operation), shared.recheck.notified()).await;
         }
     }
 
@@ -69,7 +67,7 @@ impl Cluster {
                 }
                 Ok(answers)
             };
-            match timeout(self.limit / 3, answers).await {
+            match timeout(self.limits.operation / 3, answers).await {
                 Ok(answers) => {
                     match answers.and_then(|answers| owners(&answers, &node.address.0)) {
                         Ok(owners) => return Ok(owners),
@@ -79,28 +77,26 @@ impl Cluster {
                 Err(_) => last = StoreError::new(ErrorClass::TimedOut, "cluster"),
             }
         }
+        // A seed that hangs must leave time for the others.
+        let each = self.limits.connect / self.seeds.len().max(1) as u32;
         for seed in &self.seeds {
-            match timeout(self.limit / 3, self.ask_seed(seed)).await {
-                Ok(Ok(owners)) => return Ok(owners),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = StoreError::new(ErrorClass::TimedOut, "cluster"),
+            match self.ask_seed(seed, Instant::now() + each).await {
+                Ok(owners) => return Ok(owners),
+                Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn ask_seed(&self, seed: &Endpoint) -> Result<Vec<Owner>, StoreError> {
+    async fn ask_seed(&self, seed: &Endpoint, deadline: Instant) -> Result<Vec<Owner>, StoreError> {
         let Host::Tcp(host, _) = &seed.host else {
-            let text = "the URLs of a cluster must begin with redis:// or rediss://";
-            return Err(StoreError::new(ErrorClass::Setting, text));
+            return Err(setting(
+                "the URLs of a cluster must begin with redis:// or rediss://",
+            ));
         };
-        let (mut connection, driver) = seed.dial(self.limit, &StreamLimit::new(0), None).await?;
-        let _driver = Driver(tokio::spawn(driver));
-        let mut answers = Vec::new();
-        for command in discovery_commands() {
-            answers.push(ask(&mut connection, command).await?);
-        }
-        owners(&answers, host)
+        let questions = discovery_commands();
+        let answers = seed.ask(deadline, Expected::ClusterNode, &questions);
+        owners(&answers.await?, host)
     }
 
     /// Connects to new masters, disconnects from former ones, and stores the new slots.
@@ -111,14 +107,14 @@ impl Cluster {
             let known = kept.iter().position(|(node, _)| node.address == address);
             let node = known.unwrap_or_else(|| {
                 let (host, port) = address.clone();
-                let target = Target::Standalone(Endpoint {
+                let target = Target::ClusterMaster(Endpoint {
                     host: Host::Tcp(host, port),
                     security: self.security.clone(),
                     login: self.login.clone(),
                 });
-                let node = Arc::new(Node::new(address, &shared.changed));
-                let (keep, shared, limit) = (node.clone(), shared.clone(), self.limit);
-                let keep = async move { keep.keep(shared, &target, limit).await };
+                let node = Arc::new(Node::new(address, target.name(), &shared.changed));
+                let (keep, shared, limits) = (node.clone(), shared.clone(), self.limits);
+                let keep = async move { keep.keep(shared, &target, limits).await };
                 kept.push((node, Driver(tokio::spawn(keep))));
                 kept.len() - 1
             });

@@ -4,6 +4,10 @@
 //! announce strings, and ends the connection before a string above the limit is in memory. From
 //! then on the limit is strict ([`StreamLimit::is_strict`]): the store sends no command whose reply
 //! has an unknown size. A message that another client publishes can still end a connection.
+//!
+//! The stream also counts signs of life: every arrival of bytes, and every write that went on after
+//! it had to wait for room, because then the other side has taken bytes. A write that finds room
+//! is no sign, because a server that hangs leaves room in the buffers of both systems.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::sync::{Arc, AtomicU8, Ordering};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Ordering};
 
 /// Replies without payloads, such as `HELLO`, are shorter than this.
 const MIN_LIMIT: usize = 64 << 10;
@@ -48,6 +52,24 @@ pub(super) struct LimitedStream<S> {
     stream: S,
     stream_limit: Arc<StreamLimit>,
     next: Next,
+    /// Whether the last write had to wait for room.
+    full: bool,
+    signs: SignsOfLife,
+}
+
+/// The number of signs of life of a connection.
+#[derive(Clone)]
+pub(super) struct SignsOfLife(Arc<AtomicU64>);
+
+impl SignsOfLife {
+    // Relaxed, as below: the number orders nothing.
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The part of a reply to which the next byte belongs.
@@ -69,7 +91,25 @@ impl<S> LimitedStream<S> {
             stream,
             stream_limit,
             next,
+            full: false,
+            signs: SignsOfLife(Arc::new(AtomicU64::new(0))),
         }
+    }
+
+    pub(super) fn signs_of_life(&self) -> SignsOfLife {
+        self.signs.clone()
+    }
+
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.full = true,
+            Poll::Ready(_) => {
+                if std::mem::take(&mut self.full) {
+                    self.signs.add();
+                }
+            }
+        }
+        written
     }
 
     /// Scans bytes; returns false if they announce a string above the limit.
@@ -134,6 +174,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedStream<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
+        if into.filled().len() > before {
+            self.signs.add();
+        }
         if self.scan(&into.filled()[before..]) {
             return Poll::Ready(Ok(()));
         }
@@ -148,7 +191,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedStream<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,7 +208,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedStream<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -174,8 +219,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_lite::future::poll_once;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
@@ -250,5 +299,24 @@ mod tests {
         ) {
             passes(&bytes, &pieces);
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_the_other_side_sends_or_takes_are_signs_of_life() {
+        let (ours, mut theirs) = duplex(64);
+        let mut stream = LimitedStream::new(ours, StreamLimit::new(0));
+        let signs = stream.signs_of_life();
+        // There is room.
+        assert!(stream.write_all(&[0; 64]).await.is_ok());
+        assert_eq!(signs.count(), 0);
+        let mut write = pin!(stream.write_all(&[0; 64]));
+        assert!(poll_once(write.as_mut()).await.is_none());
+        assert_eq!(signs.count(), 0);
+        assert!(theirs.read_exact(&mut [0; 64]).await.is_ok());
+        assert!(write.await.is_ok());
+        assert_eq!(signs.count(), 1);
+        assert!(theirs.write_all(b"+OK\r\n").await.is_ok());
+        assert!(stream.read_exact(&mut [0; 5]).await.is_ok());
+        assert_eq!(signs.count(), 2);
     }
 }

@@ -1,4 +1,5 @@
-//! Messages to the fleet: 33 bytes on the channel of the namespace.
+//! Messages to the fleet: 33 bytes on the channel of the namespace and the database. A server
+//! delivers messages without regard to databases, so the channel carries the number.
 //!
 //! Kind (1 byte), origin (8), hash of the key (16), epoch (8, written by the script; 0 for none).
 //! Big-endian.
@@ -11,11 +12,9 @@ use crate::store::key::StoreKey;
 use crate::store::lease::{Epoch, Origin};
 use crate::store::{Change, ChangeKind};
 
-const SUFFIX: &str = ":c";
-
-/// The channel of a namespace.
-pub(super) fn channel(namespace: &str) -> String {
-    [namespace, SUFFIX].concat()
+/// The end of the names of all channels of a database.
+pub(super) fn suffix(database: u32) -> String {
+    format!(":c{database}")
 }
 
 /// The message without its epoch.
@@ -26,6 +25,7 @@ pub(super) fn message(kind: ChangeKind, origin: Origin, key: &StoreKey) -> [u8; 
         ChangeKind::Set => 2,
         ChangeKind::Invalidated => 3,
         ChangeKind::Released => 4,
+        ChangeKind::NotStored => 5,
     };
     message[1..9].copy_from_slice(&origin.0.to_be_bytes());
     message[9..].copy_from_slice(&key.hash().to_be_bytes());
@@ -44,6 +44,7 @@ fn parse(message: &[u8]) -> Option<Change> {
             2 => ChangeKind::Set,
             3 => ChangeKind::Invalidated,
             4 => ChangeKind::Released,
+            5 => ChangeKind::NotStored,
             _ => return None,
         },
         epoch: match epoch {
@@ -66,7 +67,8 @@ pub(super) fn deliver(push: &PushInfo, shared: &Shared, from: &Node) {
     let change = match &push.data[..] {
         [Value::BulkString(channel), Value::BulkString(message)] => {
             let channel = std::str::from_utf8(channel).ok();
-            let namespace = channel.and_then(|channel| channel.strip_suffix(SUFFIX));
+            let namespace =
+                channel.and_then(|channel| channel.strip_suffix(&*shared.channel_suffix));
             namespace.zip(parse(message))
         }
         _ => None,

@@ -4,9 +4,11 @@ mod builder;
 mod classify;
 mod cluster;
 mod dial;
+mod greeting;
 mod limited_stream;
 mod messages;
 mod node;
+mod outage_log;
 mod runtime;
 mod scripts;
 mod shared;
@@ -14,6 +16,7 @@ mod slots;
 mod supervisor;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod url;
 mod wire;
 
 use std::fmt;
@@ -27,13 +30,16 @@ pub use self::builder::RedisBuilder;
 use self::runtime::Runtime;
 use self::shared::Shared;
 use self::wire::{acquired, epoch, millis, seen, token_bytes, yes};
-use super::error::StoreError;
+use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Epoch, Origin, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
+
+/// How often a request for a lease finds a payload that is gone when it is read.
+const ATTEMPTS: u32 = 4;
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
@@ -42,16 +48,20 @@ use crate::sync::{Arc, Weak};
 /// several threads, and otherwise on a thread of its own. Any runtime and any thread may use it.
 ///
 /// As long as the store lives, it reconnects after a lost connection. Until then every operation
-/// fails at once. No operation waits longer than the [`timeout`](RedisBuilder::timeout) of the
-/// store.
+/// fails at once. While the server is silent, no operation waits longer than the
+/// [`timeout`](RedisBuilder::timeout) of the store.
 ///
 /// The store's user on the server needs these rights, here for namespaces that begin with `shop:`:
 ///
 /// ```text
-/// -@all +ping +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen +time
-/// +eval +evalsha +publish +subscribe
+/// -@all +ping +select +get +getrange +mget +set +setrange +del +pttl +pexpire +strlen
+/// +time +eval +evalsha +publish +subscribe
 /// resetkeys ~shop:* resetchannels &shop:*
 /// ```
+///
+/// With database 0 the right `+select` is not used. With the right `+info` as well, the store
+/// finds out that a single server has come back without its data. Caches then store their fresh
+/// values again, instead of loading them.
 ///
 /// # Example
 ///
@@ -73,7 +83,8 @@ impl RedisStore {
     /// Configures a store at one URL.
     ///
     /// The URL has the form `redis://user:password@host:6379/0` or `unix:///path`, or begins with
-    /// `rediss://` (TLS), which needs the feature `redis-tls`.
+    /// `rediss://` (TLS), which needs the feature `redis-tls`. In user and password the characters
+    /// `:`, `/`, `?`, `#` and `%` are written as `%3A`, `%2F`, `%3F`, `%23` and `%25`.
     pub fn builder(url: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(vec![url.into()], Kind::Standalone)
     }
@@ -147,6 +158,13 @@ impl Store for RedisStore {
         Box::pin(self.shared.read(keys))
     }
 
+    fn heads<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+        Box::pin(self.shared.heads(keys))
+    }
+
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -158,7 +176,21 @@ impl Store for RedisStore {
             let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
             let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
             let acquire = &shared.scripts.acquire;
-            shared.run(acquire, key, &arguments, acquired).await
+            for _ in 0..ATTEMPTS {
+                if let Some(answer) = shared.run(acquire, key, &arguments, acquired).await? {
+                    return Ok(answer);
+                }
+                // Large values travel on the connection for reads only.
+                let read = shared.read(std::slice::from_ref(key)).await.pop();
+                if let Some(payload) = read.transpose()?.flatten() {
+                    return Ok(Acquired::Stored(payload));
+                }
+                // It was removed in between.
+            }
+            let text = "the key changes all the time";
+            shared
+                .counters
+                .result(Err(StoreError::new(ErrorClass::Busy, text)))
         })
     }
 
@@ -171,10 +203,7 @@ impl Store for RedisStore {
             let shared = &self.shared;
             shared.check(&publish.payload)?;
             let (base, token) = (seen(Some(publish.base)), token_bytes(publish.token));
-            let (ttl, channel) = (
-                millis(publish.ttl),
-                messages::channel(key.namespace().as_str()),
-            );
+            let (ttl, channel) = (millis(publish.ttl), self.shared.channel(key.namespace()));
             let message = messages::message(ChangeKind::Refreshed, publish.token.origin, key);
             let arguments = [
                 base.as_bytes(),
@@ -215,9 +244,10 @@ impl Store for RedisStore {
         cool_down: Option<Duration>,
     ) -> Reply<'a, Result<bool, StoreError>> {
         Box::pin(async move {
-            let message = messages::message(ChangeKind::Released, token.origin, key);
-            let channel = messages::channel(key.namespace().as_str());
-            let (token, rest) = (token_bytes(token), cool_down.map_or("0".to_owned(), millis));
+            let message = messages::message(ChangeKind::released(cool_down), token.origin, key);
+            let channel = self.shared.channel(key.namespace());
+            let cooling = cool_down.filter(|cool_down| !cool_down.is_zero());
+            let (token, rest) = (token_bytes(token), cooling.map_or("0".to_owned(), millis));
             let arguments: [&[u8]; 4] = [&token, rest.as_bytes(), channel.as_bytes(), &message];
             let release = &self.shared.scripts.release;
             self.shared.run(release, key, &arguments, yes).await
@@ -234,7 +264,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             self.shared.check(&payload)?;
             let message = messages::message(ChangeKind::Set, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let ttl = millis(ttl);
             let arguments = [ttl.as_bytes(), &payload, channel.as_bytes(), &message];
             let set = &self.shared.scripts.set;
@@ -249,7 +279,7 @@ impl Store for RedisStore {
     ) -> Reply<'a, Result<Epoch, StoreError>> {
         Box::pin(async move {
             let message = messages::message(ChangeKind::Invalidated, origin, key);
-            let channel = messages::channel(key.namespace().as_str());
+            let channel = self.shared.channel(key.namespace());
             let arguments: [&[u8]; 2] = [channel.as_bytes(), &message];
             let invalidate = &self.shared.scripts.invalidate;
             self.shared.run(invalidate, key, &arguments, epoch).await
@@ -262,6 +292,16 @@ impl Store for RedisStore {
 
     fn gaps(&self) -> u64 {
         self.shared.gaps()
+    }
+
+    fn history(&self) -> u64 {
+        self.shared.history()
+    }
+
+    /// The change messages of a key arrive on the connection on which its lease is asked for and
+    /// its results are sent, so a refusal comes after the message of its cause.
+    fn tells_everything(&self) -> bool {
+        true
     }
 
     fn state(&self) -> StoreState {

@@ -1,14 +1,14 @@
 //! One master: the two connections to it, and the offset of its clock.
 
 use redis::Value;
-use std::time::Duration;
 
 use super::classify::{self, Failure};
 use super::dial::{PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use super::messages;
+use super::outage_log::OutageLog;
 use super::shared::Shared;
-use super::supervisor::{Link, Role, Supervisor};
+use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
 use crate::sync::event::Event;
@@ -29,6 +29,8 @@ pub(super) struct Node {
     offset_micros: AtomicU64,
     /// The namespaces to which the connection for changes is subscribed.
     subscribed: Mutex<Vec<Namespace>>,
+    /// The replication id of the server, if it may be read.
+    replication_id: Mutex<Option<Vec<u8>>>,
 }
 
 /// The best of the recent measurements of the server's clock.
@@ -53,6 +55,10 @@ impl Role for Reads {
 
     fn push_handler(&self) -> Option<PushHandler> {
         None
+    }
+
+    fn runs_scripts(&self) -> bool {
+        false
     }
 
     async fn prepare(&self, _: &Link) -> Result<(), Failure> {
@@ -85,8 +91,15 @@ impl Role for Writes {
         }))
     }
 
+    fn runs_scripts(&self) -> bool {
+        true
+    }
+
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {
         self.1.subscribe(&self.0, link).await?;
+        if !self.1.is_current(link) {
+            self.1.read_history(&self.0, link).await?;
+        }
         // Greets listeners that subscribed while the connection was up; `is_up` notifies the
         // others.
         if self.1.is_current(link) {
@@ -106,14 +119,17 @@ impl Role for Writes {
 }
 
 impl Node {
-    pub(super) fn new(address: (String, u16), changed: &Arc<Event>) -> Self {
+    /// `name` is the name of the server in logs.
+    pub(super) fn new(address: (String, u16), name: String, changed: &Arc<Event>) -> Self {
+        let log = Arc::new(OutageLog::new(name));
         Node {
             address,
-            reads: Supervisor::new(changed.clone()),
-            scripts: Supervisor::new(changed.clone()),
+            reads: Supervisor::new(changed.clone(), log.clone()),
+            scripts: Supervisor::new(changed.clone(), log),
             offset: Mutex::default(),
             offset_micros: AtomicU64::new(0),
             subscribed: Mutex::default(),
+            replication_id: Mutex::default(),
         }
     }
 
@@ -122,14 +138,14 @@ impl Node {
         self: Arc<Self>,
         shared: Arc<Shared>,
         target: &Target,
-        limit: Duration,
+        limits: Limits,
     ) {
         let reads = Reads(shared.clone(), self.clone());
         let writes = Writes(shared, self.clone());
         // Neither ends.
         or(
-            self.reads.supervise(target, limit, &reads),
-            self.scripts.supervise(target, limit, &writes),
+            self.reads.supervise(target, limits, &reads),
+            self.scripts.supervise(target, limits, &writes),
         )
         .await;
     }
@@ -144,9 +160,29 @@ impl Node {
         };
         if !wanted.is_empty() {
             let channels = wanted.iter();
-            let channels = channels.map(|namespace| messages::channel(namespace.as_str()));
+            let channels = channels.map(|namespace| shared.channel(namespace));
             link.subscribe(channels.collect()).await?;
             lock(&self.subscribed).extend(wanted);
+        }
+        Ok(())
+    }
+
+    /// Finds out whether a single server, or the master behind sentinels, continues the history of
+    /// the one that was there before: it has the same replication id, or was its replica.
+    ///
+    /// Not in a cluster, where a history ends for the keys of one master only.
+    async fn read_history(&self, shared: &Shared, link: &Link) -> Result<(), Failure> {
+        if !self.address.0.is_empty() {
+            return Ok(());
+        }
+        let reply = link.send(redis::cmd("INFO").arg("replication")).await?;
+        // The user may lack the right to ask.
+        let Some((id, before)) = wire::replication_ids(&reply) else {
+            return Ok(());
+        };
+        let known = lock(&self.replication_id).replace(id.clone());
+        if known.is_some_and(|known| known != id && known != before) {
+            shared.begin_history();
         }
         Ok(())
     }

@@ -11,7 +11,9 @@ use super::supervisor::Link;
 /// The beginning of every script. An epoch counts only if its second copy agrees; numbers in
 /// scripts are exact below 2^53. A lease is the 16-byte token of its holder, followed by the base
 /// in decimal. An overtaken holder keeps the token, so that no other process loads, but loses the
-/// base, so that its result is refused.
+/// base, so that its result is refused. A cool-down is the word "cooling;", followed by the 8-byte
+/// names of the processes that failed. A lease that is granted in a cool-down ends with ";" and
+/// these names.
 const PRELUDE: &str = r"
 local END = 9007199254740991
 local function stored()
@@ -32,27 +34,51 @@ end
 local function holds(lease, token)
   return lease and string.sub(lease, 1, 16) == token
 end
+local function base_of(lease)
+  return string.match(lease, '^%d*', 17)
+end
+local function cools(lease)
+  return lease and string.sub(lease, 1, 8) == 'cooling;'
+end
+local function failed_of(lease)
+  return string.sub(lease, cools(lease) and 9 or 18 + #base_of(lease))
+end
+local function named(failed, token)
+  for at = 1, #failed, 8 do
+    if string.sub(failed, at, at + 7) == string.sub(token, 1, 8) then return true end
+  end
+end
 local function notify(channel, message, epoch)
   redis.call('PUBLISH', channel, message .. struct.pack('>I8', epoch))
 end
 ";
 
 /// Arguments: the epoch seen or 0, the token, the lease in ms, the largest payload.
+/// A payload is not returned, because the connection for scripts has subscriptions: a server ends
+/// such a connection if much waits to be sent on it.
 const ACQUIRE: &str = r"
 local base = stored()
 if base ~= 0 and base ~= tonumber(ARGV[1])
   and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[4]) then
-  return redis.call('GETRANGE', KEYS[1], 0, -1)
+  return {3, base}
 end
 local lease = redis.call('GET', KEYS[2])
+local failed = ''
 if holds(lease, ARGV[2]) then
-  if base == 0 then base = tonumber(string.sub(lease, 17)) or 0 end
+  if base == 0 then base = tonumber(base_of(lease)) or 0 end
+  failed = failed_of(lease)
 elseif lease then
   local left = redis.call('PTTL', KEYS[2])
-  if left >= 0 then return {lease == 'cooling' and 2 or 1, left} end
+  if cools(lease) then
+    failed = failed_of(lease)
+    if left >= 0 and (#failed >= 128 or named(failed, ARGV[2])) then return {2, left} end
+  elseif left >= 0 then
+    return {1, left}
+  end
 end
 if base == 0 then base = later(0) end
-redis.call('SET', KEYS[2], ARGV[2] .. string.format('%.0f', base), 'PX', ARGV[3])
+if #failed > 0 then failed = ';' .. failed end
+redis.call('SET', KEYS[2], ARGV[2] .. string.format('%.0f', base) .. failed, 'PX', ARGV[3])
 return {0, base}
 ";
 
@@ -60,14 +86,15 @@ return {0, base}
 const PUBLISH: &str = r"
 local epoch = stored()
 local lease = redis.call('GET', KEYS[2])
-local accepted = lease == ARGV[2] .. ARGV[1]
+local ours = holds(lease, ARGV[2])
+local accepted = ours and base_of(lease) == ARGV[1]
 if epoch ~= 0 then accepted = epoch == tonumber(ARGV[1]) end
 if accepted then
   epoch = later(epoch)
   store(ARGV[4], ARGV[3], epoch)
   notify(ARGV[5], ARGV[6], epoch)
 end
-if holds(lease, ARGV[2]) then
+if ours or (accepted and cools(lease)) then
   redis.call('DEL', KEYS[2])
 elseif accepted and lease and #lease > 16 then
   redis.call('SET', KEYS[2], string.sub(lease, 1, 16), 'KEEPTTL')
@@ -100,9 +127,12 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 
 /// Arguments: the token, the cool-down in ms or 0, the channel, the message.
 const RELEASE: &str = r"
-if not holds(redis.call('GET', KEYS[2]), ARGV[1]) then return 0 end
+local lease = redis.call('GET', KEYS[2])
+if not holds(lease, ARGV[1]) then return 0 end
 if tonumber(ARGV[2]) > 0 then
-  redis.call('SET', KEYS[2], 'cooling', 'PX', ARGV[2])
+  local failed = failed_of(lease)
+  if not named(failed, ARGV[1]) then failed = failed .. string.sub(ARGV[1], 1, 8) end
+  redis.call('SET', KEYS[2], 'cooling;' .. failed, 'PX', ARGV[2])
 else
   redis.call('DEL', KEYS[2])
 end

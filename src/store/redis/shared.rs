@@ -15,6 +15,7 @@ use crate::store::change_listeners::ChangeListeners;
 use crate::store::envelope;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::key::{Namespace, StoreKey};
+use crate::store::lease::Epoch;
 use crate::store::stats::StoreCounters;
 use crate::sync::event::Event;
 use crate::sync::{Arc, ArcCell, AtomicU64, Mutex, Ordering, lock};
@@ -22,6 +23,53 @@ use crate::time::clock::Clock;
 
 /// The most keys in one request.
 const MAX_KEYS: usize = 512;
+
+/// The bytes that one request is expected to return at most. On a slow line each request is then
+/// answered soon, and a lost connection loses few answers.
+const BATCH: u64 = 1 << 20;
+
+/// The size of a payload that is expected before any was read.
+const FIRST_SIZE: u64 = 16 << 10;
+
+/// The part of payloads that is read.
+#[derive(Clone, Copy)]
+enum Part {
+    Whole,
+    /// The part that contains the epoch.
+    Head,
+}
+
+/// A size that follows larger ones at once and smaller ones slowly.
+pub(super) struct TypicalSize(AtomicU64);
+
+impl Default for TypicalSize {
+    fn default() -> Self {
+        TypicalSize(AtomicU64::new(FIRST_SIZE))
+    }
+}
+
+impl TypicalSize {
+    /// The number of keys to read with one request.
+    fn keys(&self) -> usize {
+        // Relaxed: a value that is out of date makes a request larger or smaller than the best.
+        let size = self.0.load(Ordering::Relaxed);
+        usize::try_from(BATCH / size.max(1)).map_or(MAX_KEYS, |keys| keys.clamp(1, MAX_KEYS))
+    }
+
+    fn learn(&self, answers: &[Payload]) {
+        let payloads = answers
+            .iter()
+            .filter_map(|answer| answer.as_ref().ok()?.as_ref());
+        let (count, bytes) = payloads.fold((0, 0_u64), |(count, bytes), payload| {
+            (count + 1, bytes + payload.len() as u64)
+        });
+        if let Some(mean) = bytes.checked_div(count) {
+            let before = self.0.load(Ordering::Relaxed);
+            let slowly = before - before / 8 + mean / 8;
+            self.0.store(slowly.max(mean), Ordering::Relaxed);
+        }
+    }
+}
 
 type Payload = Result<Option<Vec<u8>>, StoreError>;
 
@@ -39,16 +87,37 @@ pub(super) struct Shared {
     pub(super) limit: usize,
     /// The same limit for the connections; strict once a payload was larger.
     pub(super) stream_limit: Arc<StreamLimit>,
+    /// The size of payloads that were read lately, on average.
+    pub(super) typical_size: TypicalSize,
     pub(super) clock: Clock,
     pub(super) gaps: AtomicU64,
+    pub(super) histories: AtomicU64,
+    /// The end of the names of the channels of the database.
+    pub(super) channel_suffix: String,
     pub(super) change_listeners: ChangeListeners,
     pub(super) counters: StoreCounters,
 }
 
 impl Shared {
+    /// The channel of a namespace.
+    pub(super) fn channel(&self, namespace: &Namespace) -> String {
+        [namespace.as_str(), &self.channel_suffix].concat()
+    }
+
     pub(super) fn gaps(&self) -> u64 {
         // Acquire: pairs with the increment in `gap`.
         self.gaps.load(Ordering::Acquire)
+    }
+
+    pub(super) fn history(&self) -> u64 {
+        // Acquire: pairs with the increment in `begin_history`.
+        self.histories.load(Ordering::Acquire)
+    }
+
+    /// The server is not the one that was there before, and not its successor.
+    pub(super) fn begin_history(&self) {
+        // Release: a caller that reads the new count works with the new server.
+        self.histories.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The known masters.
@@ -130,10 +199,15 @@ impl Shared {
         let only_master = slots.and_then(|slots| slots.only_master().cloned());
         let answers = match only_master {
             Some(node) if keys.len() <= MAX_KEYS => {
-                self.read_some(&node, keys.iter(), !self.stream_limit.is_strict())
-                    .await
+                self.read_some(
+                    &node,
+                    keys.iter(),
+                    Part::Whole,
+                    !self.stream_limit.is_strict(),
+                )
+                .await
             }
-            _ => self.read_apart(keys).await,
+            _ => self.read_apart(keys, Part::Whole).await,
         };
         let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
         errors.for_each(|error| self.note_error(error));
@@ -141,8 +215,21 @@ impl Shared {
         answers
     }
 
-    /// Reads from several masters, or more keys than fit one request.
-    async fn read_apart(&self, keys: &[StoreKey]) -> Vec<Payload> {
+    /// Reads the epochs of keys.
+    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Epoch>, StoreError>> {
+        let answers = self.read_apart(keys, Part::Head).await.into_iter();
+        let heads = answers.map(|answer| match answer {
+            Ok(head) => Ok(head.as_deref().and_then(envelope::epoch)),
+            Err(error) => {
+                self.note_error(&error);
+                self.counters.result(Err(error))
+            }
+        });
+        heads.collect()
+    }
+
+    /// Reads from several masters, or more keys than fit one request, or heads only.
+    async fn read_apart(&self, keys: &[StoreKey], part: Part) -> Vec<Payload> {
         let mut answers = vec![Ok(None); keys.len()];
         // Each master, and the indices of its keys.
         let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
@@ -159,9 +246,8 @@ impl Shared {
             }
         }
         let reads = parts.iter().map(|(node, places)| async {
-            let replies = self
-                .read_some(node, places.iter().map(|place| &keys[*place]), false)
-                .await;
+            let keys = places.iter().map(|place| &keys[*place]);
+            let replies = self.read_some(node, keys, part, false).await;
             places.iter().copied().zip(replies).collect::<Vec<_>>()
         });
         for (place, answer) in all(reads).await.into_iter().flatten() {
@@ -170,57 +256,61 @@ impl Shared {
         answers
     }
 
-    /// Reads from one master, which owns all the keys.
+    /// Reads from one master, which owns all the keys, with as many requests as their sizes need.
     async fn read_some<'a>(
         &self,
         node: &Node,
+        mut keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+        part: Part,
+        one_command: bool,
+    ) -> Vec<Payload> {
+        let count = keys.len();
+        let mut answers = Vec::with_capacity(count);
+        while answers.len() < count {
+            let link = match node.reads.link() {
+                Ok(link) => link,
+                Err(error) => {
+                    answers.resize(count, Err(error));
+                    break;
+                }
+            };
+            let some = match part {
+                Part::Whole => self.typical_size.keys(),
+                Part::Head => MAX_KEYS,
+            };
+            let some = keys.by_ref().take(some);
+            let read = self.read_batch(&link, some, part, one_command).await;
+            if matches!(part, Part::Whole) {
+                self.typical_size.learn(&read);
+            }
+            answers.extend(read);
+        }
+        answers
+    }
+
+    /// Reads with one request. Takes all the keys, whatever becomes of it.
+    async fn read_batch<'a>(
+        &self,
+        link: &Link,
         keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+        part: Part,
         one_command: bool,
     ) -> Vec<Payload> {
         let count = keys.len();
         let failed = |error: StoreError| vec![Err(error); count];
-        let link = match node.reads.link() {
-            Ok(link) => link,
-            Err(error) => return failed(error),
-        };
-        let replies = match one_command && count > 1 {
-            true => get_all(&link, keys).await,
-            false => self.get_each(&link, keys).await,
+        let replies = match part {
+            Part::Whole if one_command && count > 1 => get_all(link, keys).await,
+            // One byte above the limit shows that a payload is too large.
+            Part::Whole => get_each(link, keys, self.limit).await,
+            Part::Head => get_each(link, keys, envelope::PREFIX - 1).await,
         };
         match replies {
             Ok(replies) if replies.len() == count => {
                 let replies = replies.into_iter();
-                replies.map(|reply| self.payload(&link, reply)).collect()
+                replies.map(|reply| self.payload(link, reply)).collect()
             }
             Ok(_) => failed(link.report(classify::unexpected_reply())),
             Err(failure) => failed(link.report(failure)),
-        }
-    }
-
-    /// Reads with one command for each key. The keys may be in several slots, and a payload above
-    /// the limit is not transferred.
-    async fn get_each<'a>(
-        &self,
-        link: &Link,
-        keys: impl ExactSizeIterator<Item = &'a StoreKey>,
-    ) -> Result<Vec<Value>, Failure> {
-        let mut name = String::new();
-        let mut commands = keys.map(|key| {
-            wire::write_data(&mut name, key);
-            let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
-            // Asks for one byte above the limit, which shows that the payload is too large.
-            command.arg("GETRANGE").arg(&name).arg(0).arg(self.limit);
-            command
-        });
-        match (commands.len(), commands.next()) {
-            (1, Some(command)) => link.send(&command).await.map(|reply| vec![reply]),
-            (count, first) => {
-                let mut pipeline = redis::Pipeline::with_capacity(count);
-                for command in first.into_iter().chain(commands) {
-                    pipeline.add_command(command);
-                }
-                link.send_all(&pipeline).await
-            }
         }
     }
 
@@ -299,13 +389,39 @@ async fn get_all<'a>(
     }
 }
 
+/// Reads the first bytes of each key, up to this index, with one command for each key. The keys may
+/// be in several slots, and what lies behind is not transferred.
+async fn get_each<'a>(
+    link: &Link,
+    keys: impl ExactSizeIterator<Item = &'a StoreKey>,
+    last: usize,
+) -> Result<Vec<Value>, Failure> {
+    let mut name = String::new();
+    let mut commands = keys.map(|key| {
+        wire::write_data(&mut name, key);
+        let mut command = redis::Cmd::with_capacity(4, name.len() + 32);
+        command.arg("GETRANGE").arg(&name).arg(0).arg(last);
+        command
+    });
+    match (commands.len(), commands.next()) {
+        (1, Some(command)) => link.send(&command).await.map(|reply| vec![reply]),
+        (count, first) => {
+            let mut pipeline = redis::Pipeline::with_capacity(count);
+            for command in first.into_iter().chain(commands) {
+                pipeline.add_command(command);
+            }
+            link.send_all(&pipeline).await
+        }
+    }
+}
+
 /// Whether changes of a namespace arrive from all connected masters.
 fn arrives(nodes: &[Arc<Node>], namespace: &Namespace) -> bool {
     nodes.iter().all(|node| node.receives(namespace))
 }
 
 /// Waits for all futures at the same time; usually there is only one.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut done = true;
@@ -327,4 +443,25 @@ async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
         .into_iter()
         .filter_map(|(_, output)| output)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_as_many_keys_as_their_usual_size_allows() {
+        let size = TypicalSize::default();
+        assert_eq!(size.keys(), 64);
+        size.learn(&[Ok(None)]);
+        assert_eq!(size.keys(), 64);
+        size.learn(&[Ok(Some(vec![0; 200 << 10])), Ok(None)]);
+        assert_eq!(size.keys(), 5, "at once");
+        size.learn(&[Ok(Some(vec![0; 3 << 20]))]);
+        assert_eq!(size.keys(), 1);
+        for _ in 0..100 {
+            size.learn(&[Ok(Some(vec![0; 100])), Ok(Some(Vec::new()))]);
+        }
+        assert_eq!(size.keys(), MAX_KEYS);
+    }
 }

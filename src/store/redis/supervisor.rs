@@ -3,21 +3,24 @@
 //! States: connecting, up, down. A task owns the state; callers get the connection or fail at once.
 //! While the connection is up, heartbeats are sent over it. Replies come in order, so the
 //! reply to a heartbeat shows that every earlier command was answered. A heartbeat without a reply
-//! ends the connection, and with it every command in flight. So no command needs a timer, and none
-//! waits longer than from one heartbeat to the end of the next.
+//! ends the connection, and with it every command in flight, unless the connection shows signs of
+//! life meanwhile: on a slow line the reply comes after large values. So no command needs a timer,
+//! and none waits longer than from one heartbeat to the end of the next while nothing arrives.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
-use super::limited_stream::StreamLimit;
-use crate::observe::trace;
+use super::limited_stream::{SignsOfLife, StreamLimit};
+use super::outage_log::OutageLog;
+use super::shared::all;
 use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
@@ -28,10 +31,20 @@ use crate::sync::{Arc, ArcCell, Mutex, OnceLock, lock};
 /// The first and the longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// The time limits of a store.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// For an operation.
+    pub(super) operation: Duration,
+    /// For an attempt to connect, which takes several round trips.
+    pub(super) connect: Duration,
+}
+
 /// A connection that is up.
 pub(super) struct Link {
     connection: MultiplexedConnection,
     closed: Closed,
+    signs: SignsOfLife,
     /// Notified when a reply shows that a new connection is needed.
     failed: Notify,
 }
@@ -78,6 +91,7 @@ pub(super) struct Supervisor {
     state: Mutex<StoreState>,
     /// Notified when the state changes.
     changed: Arc<Event>,
+    log: Arc<OutageLog>,
     /// Notified when the role must prepare the connection again.
     pub(super) wake: Notify,
 }
@@ -89,6 +103,9 @@ pub(super) trait Role: Send + Sync {
 
     /// The handler of pushes, if the role wants any.
     fn push_handler(&self) -> Option<PushHandler>;
+
+    /// Whether scripts are run.
+    fn runs_scripts(&self) -> bool;
 
     /// Runs before callers may use the connection, and whenever `wake` is notified.
     fn prepare(&self, link: &Link) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -150,11 +167,12 @@ impl Link {
 }
 
 impl Supervisor {
-    pub(super) fn new(changed: Arc<Event>) -> Self {
+    pub(super) fn new(changed: Arc<Event>, log: Arc<OutageLog>) -> Self {
         Supervisor {
             link: ArcCell::empty(),
             state: Mutex::new(StoreState::Connecting),
             changed,
+            log,
             wake: Notify::new(),
         }
     }
@@ -176,32 +194,28 @@ impl Supervisor {
 
     fn set_state(&self, state: StoreState) {
         let before = std::mem::replace(&mut *lock(&self.state), state.clone());
-        match (before, &state) {
-            // Logged once, not again for each attempt.
-            (StoreState::Down(_), StoreState::Down(_)) => {}
-            (_, StoreState::Down(error)) => trace::disconnected(error.class().name(), error),
-            _ => trace::connected(),
-        }
+        self.log.change(&before, &state);
         self.changed.notify_all();
     }
 
     /// Keeps the connection up, for ever.
-    pub(super) async fn supervise(&self, target: &Target, limit: Duration, role: &impl Role) {
+    pub(super) async fn supervise(&self, target: &Target, limits: Limits, role: &impl Role) {
         let mut pause = PAUSES.0;
         loop {
-            let error = match timeout(limit, self.connect(target, limit, role)).await {
-                Ok(Ok((link, driver))) => {
+            let deadline = Instant::now() + limits.connect;
+            let error = match self.connect(target, deadline, role).await {
+                Ok((link, driver)) => {
                     role.is_up();
                     self.link.swap(Some(link.clone()));
                     self.set_state(StoreState::Up);
-                    let (error, heartbeats) = self.watch(&link, driver, limit, role).await;
+                    let (error, heartbeats) =
+                        self.watch(&link, driver, limits.operation, role).await;
                     if heartbeats > 0 {
                         pause = PAUSES.0;
                     }
                     error
                 }
-                Ok(Err(error)) => error,
-                Err(_) => StoreError::new(ErrorClass::TimedOut, "connecting"),
+                Err(error) => error,
             };
             self.set_state(StoreState::Down(error));
             // Shortened at random by up to a half, so that a fleet does not reconnect in step.
@@ -213,24 +227,37 @@ impl Supervisor {
     async fn connect(
         &self,
         target: &Target,
-        limit: Duration,
+        deadline: Instant,
         role: &impl Role,
     ) -> Result<(Arc<Link>, Driver), StoreError> {
         let spawn = |driver| Driver(tokio::spawn(driver));
-        let (connection, driver) = target
-            .dial(limit, role.stream_limit(), role.push_handler(), spawn)
+        let (connection, driver, signs) = target
+            .dial(
+                deadline,
+                role.stream_limit(),
+                role.push_handler(),
+                role.runs_scripts(),
+                spawn,
+            )
             .await?;
         let link = Arc::new(Link {
             connection,
             closed: Closed::new(),
+            signs,
             failed: Notify::new(),
         });
-        let prepared = async {
-            role.heartbeat(&link).await?;
-            role.prepare(&link).await
-        };
-        prepared.await.map_err(|failure| failure.error)?;
-        Ok((link, driver))
+        // Both in one round trip.
+        let steps: [Pin<Box<dyn Future<Output = _> + Send>>; 2] = [
+            Box::pin(role.heartbeat(&link)),
+            Box::pin(role.prepare(&link)),
+        ];
+        match timeout_at(deadline, all(steps.into_iter())).await {
+            Ok(done) => match done.into_iter().collect::<Result<(), Failure>>() {
+                Ok(()) => Ok((link, driver)),
+                Err(failure) => Err(failure.error),
+            },
+            Err(_) => Err(StoreError::new(ErrorClass::TimedOut, "connecting")),
+        }
     }
 
     /// Runs heartbeats until the connection is no longer usable. Returns the reason and the
@@ -280,19 +307,36 @@ impl Supervisor {
                         "no longer the master, or not logged in",
                     );
                 }
-                Signal::Woken => timeout(limit * 2 / 3, role.prepare(link)).await,
-                Signal::Time => timeout(limit * 2 / 3, role.heartbeat(link)).await,
+                Signal::Woken => alive(limit * 2 / 3, &link.signs, role.prepare(link)).await,
+                Signal::Time => alive(limit * 2 / 3, &link.signs, role.heartbeat(link)).await,
             };
             match done {
-                Err(_) => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
-                Ok(Err(failure)) if failure.reconnect => break failure.error,
-                Ok(_) => heartbeats += 1,
+                None => break StoreError::new(ErrorClass::TimedOut, "no heartbeat"),
+                Some(Err(failure)) if failure.reconnect => break failure.error,
+                Some(_) => heartbeats += 1,
             }
         };
         end_guard.why = error.clone();
         drop(end_guard);
         drop(driver);
         (error, heartbeats)
+    }
+}
+
+/// Waits for work; `None` if the connection shows no sign of life for so long before it is done.
+async fn alive<T>(
+    silence: Duration,
+    signs: &SignsOfLife,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        let before = signs.count();
+        match timeout(silence, work.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) if signs.count() == before => return None,
+            Err(_) => {}
+        }
     }
 }
 

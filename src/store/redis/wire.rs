@@ -62,6 +62,21 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// The present and the previous replication id of a server, from its `INFO replication`.
+pub(super) fn replication_ids(reply: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
+    let text: &[u8] = match reply {
+        Value::BulkString(text) => text,
+        Value::VerbatimString { text, .. } => text.as_bytes(),
+        _ => return None,
+    };
+    let field = |name: &[u8]| {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(name))?;
+        Some(value.trim_ascii_end().to_vec())
+    };
+    field(b"master_replid:").zip(field(b"master_replid2:"))
+}
+
 pub(super) fn epoch(value: Value) -> Option<Epoch> {
     number(&value).and_then(Epoch::from_micros)
 }
@@ -70,23 +85,23 @@ pub(super) fn yes(value: Value) -> Option<bool> {
     number(&value).map(|number| number != 0)
 }
 
-pub(super) fn acquired(value: Value) -> Option<Acquired> {
-    let parts = match value {
-        Value::BulkString(payload) => return Some(Acquired::Stored(payload)),
-        Value::Array(parts) => parts,
-        _ => return None,
+/// The answer to a request for a lease; `None` inside if a payload with another epoch is stored.
+pub(super) fn acquired(value: Value) -> Option<Option<Acquired>> {
+    let Value::Array(parts) = value else {
+        return None;
     };
     let [kind, number_of] = &parts[..] else {
         return None;
     };
     let number_of = number(number_of)?;
     let left = Duration::from_millis(number_of);
-    match number(kind)? {
+    Some(match number(kind)? {
         0 => Some(Acquired::Granted {
             base: Epoch::from_micros(number_of)?,
         }),
         1 => Some(Acquired::Held { left }),
         2 => Some(Acquired::Cooling { left }),
-        _ => None,
-    }
+        3 => None,
+        _ => return None,
+    })
 }

@@ -1,5 +1,7 @@
 //! Changes: the notifications of the listeners of a namespace.
 
+use std::time::Duration;
+
 use crate::store::{Change, ChangeKind, Namespace, StoreKey, Stored};
 use crate::sync::Arc;
 
@@ -45,6 +47,13 @@ pub(super) fn a_released_lease_reaches_the_listeners(subject: &dyn StoreUnderTes
     a.release(&k, Some(MINUTE));
     let released = change(ChangeKind::Released, None, &k, 1);
     assert_eq!(recording.wait_for(2), [released, released]);
+    // A load whose result cannot be stored leaves no cool-down.
+    let b = caller(subject, 2);
+    b.granted(&k, None);
+    b.release(&k, Some(Duration::ZERO));
+    let not_stored = change(ChangeKind::NotStored, None, &k, 2);
+    assert_eq!(recording.wait_for(3)[2], not_stored);
+    b.granted(&k, None);
 }
 
 pub(super) fn a_refused_operation_is_no_change(subject: &dyn StoreUnderTest) {

@@ -2,11 +2,11 @@
 
 use std::thread;
 
-use crate::store::{Acquired, Stored};
+use crate::store::{Acquired, Epoch, Origin, StoreKey, Stored};
 use crate::sync::{AtomicUsize, Ordering};
 
 use super::StoreUnderTest;
-use super::harness::{HOUR, MINUTE, caller, key, value};
+use super::harness::{Caller, HOUR, MINUTE, caller, key, value};
 
 pub(super) fn nothing_is_stored_at_first(subject: &dyn StoreUnderTest) {
     let (k, a) = (key("a"), caller(subject, 1));
@@ -215,11 +215,11 @@ pub(super) fn a_failed_load_cools_down(subject: &dyn StoreUnderTest) {
     let first = a.set(&k, b"one");
     let base = a.granted(&k, Some(first));
     assert!(a.release(&k, Some(MINUTE)));
+    match a.acquire(&k, Some(first)) {
+        Acquired::Cooling { left } => assert!(left <= MINUTE && left > MINUTE / 2),
+        other => panic!("{other:?}"),
+    }
     for caller in [a, b] {
-        match caller.acquire(&k, Some(first)) {
-            Acquired::Cooling { left } => assert!(left <= MINUTE && left > MINUTE / 2),
-            other => panic!("{other:?}"),
-        }
         assert!(!caller.renew(&k, HOUR));
         assert!(!caller.release(&k, None));
     }
@@ -227,7 +227,51 @@ pub(super) fn a_failed_load_cools_down(subject: &dyn StoreUnderTest) {
     assert!(matches!(b.acquire(&k, None), Acquired::Stored(_)));
     // A cool-down ends like a lease.
     subject.lose_lease(&k);
-    assert_eq!(b.granted(&k, Some(first)), base);
+    assert_eq!(a.granted(&k, Some(first)), base);
+}
+
+fn cools(caller: &Caller<'_>, key: &StoreKey, seen: Option<Epoch>) -> bool {
+    matches!(caller.acquire(key, seen), Acquired::Cooling { .. })
+}
+
+pub(super) fn in_a_cool_down_each_origin_tries_once(subject: &dyn StoreUnderTest) {
+    let k = key("a");
+    let first = caller(subject, 1).set(&k, b"one");
+    for number in 0..16 {
+        let mut me = caller(subject, number);
+        assert_eq!(me.granted(&k, Some(first)), first);
+        assert!(caller(subject, number + 1).is_held(&k, Some(first)));
+        // A repeated request, and a renewal, lose none of the names.
+        assert_eq!(me.granted(&k, Some(first)), first);
+        assert!(me.renew(&k, MINUTE));
+        assert!(me.release(&k, Some(MINUTE)));
+        me.token.serial += 1;
+        for failed in 0..=number {
+            me.token.origin = Origin(failed);
+            assert!(cools(&me, &k, Some(first)));
+        }
+    }
+    // So many have failed that the origin of the values is to blame.
+    assert!(cools(&caller(subject, 16), &k, Some(first)));
+}
+
+pub(super) fn a_publication_ends_a_cool_down(subject: &dyn StoreUnderTest) {
+    let (k, a, b) = (key("a"), caller(subject, 1), caller(subject, 2));
+    let first = a.set(&k, b"one");
+    a.granted(&k, Some(first));
+    a.release(&k, Some(MINUTE));
+    let base = b.granted(&k, Some(first));
+    let second = b.published(&k, base, b"two");
+    assert_eq!(a.granted(&k, Some(second)), second);
+    // Also a publication whose lease was lost.
+    subject.lose_lease(&k);
+    let base = b.granted(&k, Some(second));
+    subject.lose_lease(&k);
+    a.granted(&k, Some(second));
+    a.release(&k, Some(MINUTE));
+    let third = b.published(&k, base, b"three");
+    assert_eq!(subject.lease_left(&k), None);
+    assert_eq!(a.granted(&k, Some(third)), third);
 }
 
 pub(super) fn a_set_ends_a_cool_down(subject: &dyn StoreUnderTest) {

@@ -196,6 +196,8 @@ macro_rules! store_contract_tests {
                 an_evicted_payload_is_replaced_under_the_lease
                 a_released_lease_is_free
                 a_failed_load_cools_down
+                in_a_cool_down_each_origin_tries_once
+                a_publication_ends_a_cool_down
                 a_set_ends_a_cool_down
                 only_the_holder_renews
                 times_to_live_are_kept

@@ -1,11 +1,13 @@
 //! Data of other programs under the keys and on the channels of a cache.
+use std::time::Duration;
+
 use dev_support::redis::Answer;
 use dev_support::until;
-use everfresh::store::{Acquired, ChangeKind, ErrorClass, Store, StoreKey};
+use everfresh::store::{Acquired, ChangeKind, ErrorClass, RedisStore, Store, StoreKey};
 use everfresh::testing::store_contract::{Recording, caller, key, namespace};
 
 use super::{acquire, class, invalidate, read, set, works};
-use crate::server::{OnServer, data, lease};
+use crate::server::{OnServer, Server, data, lease};
 
 #[test]
 fn another_type_is_left_alone() {
@@ -109,7 +111,7 @@ fn read_together(world: &OnServer, keys: &[&StoreKey]) -> Vec<Result<bool, Error
 fn noise_on_the_channel_is_counted_and_ignored() {
     let world = OnServer::hurried();
     let recording = Recording::of(&world.store, &namespace());
-    let channel = format!("{}:c", namespace().as_str());
+    let channel = format!("{}:c0", namespace().as_str());
     let mut talk = world.server.talk();
     let short = [3_u8; 32];
     let kind = [9_u8; 33];
@@ -148,4 +150,26 @@ fn a_flush_loses_payloads_and_leases() {
     );
     let base = a.granted_over_nothing(&k);
     assert!(a.published(&k, base, b"three") > epoch);
+}
+
+#[test]
+fn large_values_do_not_end_the_connection_with_subscriptions() {
+    let limit = ["--client-output-buffer-limit", "pubsub", "100kb", "0", "0"];
+    let server = Server::with(&limit);
+    let store = RedisStore::builder(server.url()).timeout(Duration::from_secs(10));
+    let store = store.connect_blocking().unwrap();
+    let _recording = Recording::of(&store, &namespace());
+    until("it is subscribed", || {
+        server.ask(&["PUBSUB", "CHANNELS"]) != Answer::Many(Vec::new())
+    });
+    // Larger than the buffers of a connection.
+    let value = vec![7; 8 << 20];
+    set(&store, &key("a"), &value).unwrap();
+    for _ in 0..4 {
+        match acquire(&store, &key("a"), None) {
+            Ok(Acquired::Stored(payload)) => assert!(payload.len() > value.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(store.stats().connections, 2, "no connection was lost");
 }

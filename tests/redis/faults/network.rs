@@ -1,13 +1,15 @@
 //! Networks that lose, cut, stall and damage.
 use std::time::Duration;
 
+use dev_support::redis::Answer;
 use dev_support::until;
 use everfresh::store::{ErrorClass, RedisStore, Store};
 use everfresh::testing::store_contract::{LIMIT, Recording, key, namespace};
+use futures_lite::future::block_on;
 
 use super::proxy::{Mood, Proxy};
 use super::{is_gone, read, set, works};
-use crate::server::Server;
+use crate::server::{Server, data};
 
 fn through(proxy: &Proxy) -> RedisStore {
     RedisStore::builder(format!("redis://127.0.0.1:{}/", proxy.port))
@@ -120,4 +122,73 @@ fn a_subscription_that_is_lost_is_a_gap() {
     });
     set(&store, &key("a"), b"one").unwrap();
     recording.wait_for(1);
+}
+
+#[test]
+fn a_round_trip_of_half_a_second_is_no_obstacle() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    // In each direction.
+    proxy.mood(Mood::Delay(Duration::from_millis(250)));
+    let builder = || RedisStore::builder(format!("redis://127.0.0.1:{}/3", proxy.port));
+    // With the default limits.
+    builder().connect_blocking().unwrap();
+    let patient = builder().timeout(Duration::from_secs(10));
+    works(&patient.connect_blocking().unwrap(), &key("a"));
+}
+
+#[test]
+fn large_values_on_a_slow_line_are_not_a_server_that_hangs() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let store = RedisStore::builder(format!("redis://127.0.0.1:{}/", proxy.port));
+    let store = store.connect_blocking().unwrap();
+    // Each of these reads takes longer than a heartbeat may.
+    let keys: Vec<_> = (0..64)
+        .map(|number: u32| key(&number.to_string()))
+        .collect();
+    for key in &keys {
+        set(&store, key, &vec![7; 200_000]).unwrap();
+    }
+    set(&store, &key("large"), &vec![7; 8 << 20]).unwrap();
+    proxy.mood(Mood::Rate(8_000));
+    let answers = block_on(store.read(&keys));
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Some(_)))));
+    assert!(read(&store, &key("large")).unwrap().is_some());
+    assert_eq!(store.stats().connections, 2, "no connection was lost");
+    // A line on which nothing arrives is another matter.
+    proxy.mood(Mood::Stall);
+    assert!(is_gone(read(&store, &key("large"))));
+}
+
+#[test]
+fn heads_are_read_without_their_values() {
+    let server = Server::start();
+    let store = RedisStore::builder(server.url()).timeout(Duration::from_secs(10));
+    let store = store.connect_blocking().unwrap();
+    let keys: Vec<_> = (0..100)
+        .map(|number: u32| key(&number.to_string()))
+        .collect();
+    let mut epochs = Vec::new();
+    for key in &keys {
+        epochs.push(Ok(Some(set(&store, key, &vec![7; 50_000]).unwrap())));
+    }
+    server.ask(&["SET", &data(&keys[1]), "foreign"]);
+    server.ask(&["DEL", &data(&keys[2])]);
+    (epochs[1], epochs[2]) = (Ok(None), Ok(None));
+    let sent = || match server.ask(&["INFO", "stats"]) {
+        Answer::Bytes(info) => {
+            let info = String::from_utf8(info).unwrap();
+            let line = info
+                .lines()
+                .find(|line| line.starts_with("total_net_output_bytes:"));
+            let (_, bytes) = line.unwrap().split_once(':').unwrap();
+            bytes.parse::<u64>().unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    let before = sent();
+    assert_eq!(block_on(store.heads(&keys)), epochs);
+    let bytes = sent() - before;
+    assert!(bytes < 100_000, "100 values of 50 kB cost {bytes} bytes");
 }

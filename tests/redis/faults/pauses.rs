@@ -18,7 +18,7 @@ fn a_server_that_hangs() {
     assert_eq!(class(read(&world.store, &key("a"))), ErrorClass::TimedOut);
     until("a new connection hangs as well", || {
         match world.store.state() {
-            StoreState::Down(error) => error.to_string().contains("connecting"),
+            StoreState::Down(error) => error.to_string().contains("does not answer"),
             _ => false,
         }
     });

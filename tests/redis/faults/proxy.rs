@@ -1,11 +1,12 @@
 //! A network that delays, stalls, cuts and corrupts.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mood {
@@ -16,8 +17,10 @@ pub enum Mood {
     Cut,
     /// The next answer begins with a wrong byte. Later answers pass.
     Corrupt,
-    /// Each piece of data is delayed by this time.
+    /// All data arrive later by this time.
     Delay(Duration),
+    /// Answers pass at this rate, in bytes per millisecond.
+    Rate(usize),
 }
 
 /// Stands between a store and its server.
@@ -98,6 +101,8 @@ impl Shared {
         from.set_read_timeout(Some(Duration::from_millis(5)))
             .unwrap();
         let mut buffer = [0; 4096];
+        // Delayed data, and when they arrive.
+        let mut late: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
         while !self.closed.load(Ordering::SeqCst) {
             match self.mood_of(number) {
                 Mood::Cut => break,
@@ -106,6 +111,12 @@ impl Shared {
                     continue;
                 }
                 _ => {}
+            }
+            while late.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+                let (_, bytes) = late.pop_front().unwrap();
+                if to.write_all(&bytes).is_err() {
+                    return;
+                }
             }
             let size = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -127,7 +138,18 @@ impl Shared {
                     self.corrupted.fetch_add(1, Ordering::SeqCst);
                     buffer[0] = b'?';
                 }
-                Mood::Delay(time) => thread::park_timeout(time),
+                Mood::Delay(time) => {
+                    late.push_back((Instant::now() + time, buffer[..size].to_vec()));
+                    continue;
+                }
+                Mood::Rate(rate) if answers => {
+                    thread::park_timeout(Duration::from_micros((size * 1_000 / rate) as u64));
+                }
+                // Data never overtake those that are late.
+                _ if !late.is_empty() => {
+                    late.push_back((Instant::now(), buffer[..size].to_vec()));
+                    continue;
+                }
                 _ => {}
             }
             if to.write_all(&buffer[..size]).is_err() {

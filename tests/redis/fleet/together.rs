@@ -1,5 +1,6 @@
 //! Processes that share a server without faults.
 use std::thread;
+use std::time::Duration;
 
 use dev_support::until;
 use everfresh::Source;
@@ -135,9 +136,9 @@ fn the_others_serve_an_inserted_value() {
 }
 
 /// The server loses the lease and the payload without a notification. The store refuses the result
-/// of the load, so the process drops it too.
+/// of the load. It stays in its process, because nothing has made it wrong.
 #[test]
-fn a_refused_result_leaves_the_process() {
+fn a_result_whose_lease_was_evicted_stays_in_its_process() {
     let (origin, server) = (Origin::default(), Server::start());
     let process = origin.patient(&server);
     assert_eq!(process.get(1), 0);
@@ -148,7 +149,56 @@ fn a_refused_result_leaves_the_process() {
     until("the load began", || origin.loads() == 2);
     server.ask(&["DEL", &lease(&name(1)), &data(&name(1))]);
     origin.open();
-    until("refused", || process.stats().refused == 1);
-    until("removed", || process.cache.get_if_present(&1).is_none());
-    assert_eq!(process.get(1), 2);
+    until("refused", || process.stats().not_stored == 1);
+    assert_eq!(process.resident(1), (1, Source::Fresh));
+    assert_eq!(process.stats().refused, 0);
+}
+
+/// The message of an invalidation comes before the reply that refuses the result of an older load.
+#[test]
+fn a_result_from_before_an_invalidation_leaves_its_process() {
+    const ROUNDS: u64 = 50;
+    let (origin, server) = (Origin::default(), Server::start());
+    let (process, other) = (origin.patient(&server), origin.patient(&server));
+    for round in 0..ROUNDS {
+        origin.shut();
+        thread::scope(|scope| {
+            let load = scope.spawn(|| process.get(round));
+            until("the load began", || origin.loads() == round + 1);
+            block_on(other.cache.invalidate_everywhere(&round)).unwrap();
+            origin.open();
+            assert_eq!(load.join().unwrap(), round);
+        });
+        until("refused", || process.stats().refused == round + 1);
+        until("removed", || process.cache.get_if_present(&round).is_none());
+    }
+    assert_eq!(process.stats().not_stored, 0);
+}
+
+/// A server delivers messages of all its databases.
+#[test]
+fn databases_of_one_server_are_apart() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let processes = [0, 1].map(|database| {
+        let patient = server.builder().timeout(Duration::from_secs(10));
+        let process = origin.process_at(patient.database(database));
+        process.wait_until_up();
+        process
+    });
+    let [first, second] = &processes;
+    assert_eq!((first.get(1), second.get(1)), (0, 1));
+    first.published(1);
+    second.published(1);
+    block_on(first.cache.refresh(&1)).unwrap();
+    first.published(2);
+    block_on(second.cache.invalidate_everywhere(&1)).unwrap();
+    // The store has got all messages before the reply to a command that it sends later.
+    assert_eq!(second.get(2), 3);
+    assert_eq!(first.get(2), 4);
+    assert_eq!(first.resident(1), (2, Source::Fresh));
+    for process in &processes {
+        let stats = process.stats();
+        assert_eq!((stats.notifications, stats.store.changes_foreign), (0, 0));
+    }
+    assert_eq!(origin.loads(), 5);
 }

@@ -30,7 +30,7 @@ fn refreshed(origin: &Origin, process: &Process, after: u64) {
 }
 
 /// The channel of the changes.
-const CHANNEL: &str = "caches:v1:c";
+const CHANNEL: &str = "caches:v1:c0";
 
 fn is_stored(server: &Server, key: u64) -> bool {
     server.ask(&["EXISTS", &data(&name(key))]) == Answer::Number(1)
@@ -112,6 +112,29 @@ fn a_server_that_hangs() {
 #[test]
 fn a_server_that_restarts_without_data() {
     survives(Server::restart, |_| {}, &[]);
+}
+
+#[test]
+fn a_server_that_restarts_without_data_gets_the_fresh_values_again() {
+    let (origin, mut server) = (Origin::default(), Server::start());
+    let (first, second) = (origin.connected(&server), origin.connected(&server));
+    for key in 0..KEYS {
+        first.get(key);
+    }
+    first.published(KEYS);
+    for key in 0..KEYS {
+        second.get(key);
+    }
+    server.restart();
+    until("the values are stored again", || {
+        // The pauses between attempts end by the test's clock.
+        origin.clock.advance(Duration::from_micros(100));
+        (0..KEYS).all(|key| is_stored(&server, key))
+    });
+    for key in 0..KEYS {
+        assert_eq!((first.resident(key).0, second.resident(key).0), (key, key));
+    }
+    assert_eq!(origin.loads(), KEYS);
 }
 
 #[test]
@@ -205,4 +228,33 @@ fn an_invalidation_while_the_server_is_away() {
     });
     until("received", || second.get(1) != 0);
     server.kill();
+}
+
+/// The number of times that the server read a part of a value.
+fn head_reads(server: &Server) -> u64 {
+    let Answer::Bytes(info) = server.ask(&["INFO", "commandstats"]) else {
+        panic!("no bytes");
+    };
+    let info = String::from_utf8(info).unwrap();
+    let (_, calls) = info.split_once("cmdstat_getrange:calls=").unwrap();
+    let (calls, _) = calls.split_once(',').unwrap();
+    calls.parse().unwrap()
+}
+
+#[test]
+fn after_a_gap_heads_are_compared_and_not_values() {
+    let (origin, server) = (Origin::default(), Server::start());
+    let process = origin.patient(&server);
+    for key in 0..100 {
+        process.get(key);
+    }
+    process.published(100);
+    let (reads, gaps) = (process.store.stats().reads, process.store.gaps());
+    let before = head_reads(&server);
+    server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the store noticed the gap", || process.store.gaps() > gaps);
+    until("all keys were compared", || {
+        head_reads(&server) >= before + 100
+    });
+    assert_eq!(process.store.stats().reads, reads, "no value was read");
 }
