@@ -135,10 +135,10 @@ fn a_payload_is_the_same_with_its_epoch_its_times_and_its_cost() {
     let (folder, clock, k) = (Folder::new(), ManualClock::new(), key("a"));
     let store = folder.open(&clock);
     set(&store, &k, b"one");
-    let before = block_on(store.read(&[k.clone()]));
+    let before = block_on(store.read(std::slice::from_ref(&k)));
     drop(store);
     let store = folder.open(&clock);
-    assert_eq!(block_on(store.read(&[k.clone()])), before);
+    assert_eq!(block_on(store.read(std::slice::from_ref(&k))), before);
     assert_eq!(store.data_left(&k), Some(HOUR));
     assert_eq!(store.recovery().values, 1);
 }

@@ -158,11 +158,14 @@ impl FileStore {
             .name("everfresh-file".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| FileError::io(path, error))?;
-        Ok(RecordStore::over(FileRecords {
+        let mut store = RecordStore::over(FileRecords {
             shared,
             recovery,
             thread: Some(thread),
-        }))
+        });
+        // The file has no other user.
+        store.is_local = true;
+        Ok(store)
     }
 }
 
