@@ -232,6 +232,33 @@ fn the_file_is_rewritten_before_it_is_large() {
 }
 
 #[test]
+fn a_rewrite_that_fails_leaves_the_file_as_it_is() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = folder.open(&clock);
+    // The new file cannot be made where a folder is.
+    let new = folder.file().with_extension("new");
+    fs::create_dir(&new).unwrap();
+    for turn in 0..100_u8 {
+        set(&store, &key("a"), &[turn; 40_000]);
+    }
+    assert!(fs::metadata(folder.file()).unwrap().len() > 4_000_000);
+    drop(store);
+    assert_eq!(
+        FileStore::open(folder.file(), MUCH).unwrap_err().kind(),
+        FileErrorKind::Io
+    );
+    fs::remove_dir(&new).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let store = folder.open(&clock);
+    assert_eq!(get(&store, &key("a")).unwrap(), [99; 40_000]);
+    set(&store, &key("a"), b"short");
+    until("the file is short", || {
+        fs::metadata(folder.file()).unwrap().len() < 1_000_000
+    });
+    assert_eq!(get(&store, &key("a")).unwrap(), b"short");
+}
+
+#[test]
 fn a_file_has_one_user() {
     let (folder, clock) = (Folder::new(), ManualClock::new());
     let store = folder.open(&clock);

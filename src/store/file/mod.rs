@@ -107,8 +107,8 @@ struct Shared {
 }
 
 impl FileStore {
-    /// Opens a file, or makes it, for a store whose payloads take at most so many bytes of memory.
-    /// Each counts 256 more than its length.
+    /// Opens a file, or makes it, for a store that keeps at most `max_bytes` of payloads, each of
+    /// which counts 256 more than its length.
     ///
     /// Reads the whole file, so call it before the program serves. The file grows to twice the
     /// bound and 1 MiB; it is then rewritten beside itself, which needs the space once more. Two
@@ -118,22 +118,27 @@ impl FileStore {
     ///
     /// If another store uses the file, if it was not written by everfresh, or if the system refuses
     /// an operation.
-    pub fn open(path: impl AsRef<Path>, most: u64) -> Result<Self, FileError> {
+    pub fn open(path: impl AsRef<Path>, max_bytes: u64) -> Result<Self, FileError> {
         let clock = Clock::boottime();
         let wall = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_micros());
         let wall = u64::try_from(wall).unwrap_or(u64::MAX);
         let zero = wall.saturating_sub(clock.exact() / 1_000);
-        Self::at(path.as_ref(), most, clock, zero)
+        Self::at(path.as_ref(), max_bytes, clock, zero)
     }
 
     /// Opens a file for a store whose time is that of this clock, which began in 2023.
     #[cfg(any(test, feature = "test-util"))]
     pub fn open_with_clock(
         path: impl AsRef<Path>,
-        most: u64,
+        max_bytes: u64,
         clock: impl Into<Clock>,
     ) -> Result<Self, FileError> {
-        Self::at(path.as_ref(), most, clock.into(), super::memory::YEAR_2023)
+        Self::at(
+            path.as_ref(),
+            max_bytes,
+            clock.into(),
+            super::memory::YEAR_2023,
+        )
     }
 
     /// What was found in the file.

@@ -1,4 +1,5 @@
 //! Damage: no bytes make the store serve a payload that is not the last one of its key.
+#![allow(clippy::unwrap_used, reason = "a panic is the result of a test")]
 use std::collections::HashMap;
 use std::io::ErrorKind;
 
