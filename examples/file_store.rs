@@ -1,5 +1,9 @@
 //! A store of your own: values that outlive the process, in plain files of one folder.
 //!
+//! It shows how little a store needs. `FileStore`, with the feature `file`, is the ready one for
+//! the values of one process: it survives kills and damage, has a bound, and writes on its own
+//! thread.
+//!
 //! `cargo run --example file_store`; `cargo test --example file_store` runs the contracts of every
 //! store on it. In your `Cargo.toml`: `everfresh = { version = "0.1", features = ["postcard"] }`,
 //! and under `[dev-dependencies]` the same with the feature `test-util`.

@@ -116,12 +116,13 @@
 //! | `tokio` | `load` finds the current runtime, and blocking reads know it; without it, set a [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
+//! | `file` | a second level in a file, without a server |
 //! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
 //! | `serde` | `Cached` serializes as its value |
 //! | `metrics`, `tracing` | counters and events for the recorder and subscriber of the program |
 //! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails |
 //!
-//! `redis` brings `tokio` and `postcard`.
+//! `redis` brings `tokio` and `postcard`; `file` brings `postcard`.
 //!
 //! # Limits
 //!

@@ -45,7 +45,7 @@ watched() { # cargo test ARGUMENTS...
     "$@" --no-run && bash tests/watched.sh "$@"
 }
 
-all=tokio,test-util,redis-tls,json,msgpack,lz4,serde,metrics,tracing
+all=tokio,test-util,redis-tls,file,json,msgpack,lz4,serde,metrics,tracing
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -249,6 +249,7 @@ lints() {
         cargo clippy --lib --features tokio -- -D warnings &&
         cargo clippy --lib --features redis -- -D warnings &&
         cargo clippy --lib --features redis-tls -- -D warnings &&
+        cargo clippy --lib --features file -- -D warnings &&
         cargo clippy --lib --features metrics -- -D warnings &&
         cargo clippy --lib --features tracing -- -D warnings &&
         cargo clippy --lib --features arc-swap-slots -- -D warnings &&

@@ -11,7 +11,7 @@ use crate::sync::{Mutex, lock};
 use crate::time::clock::Clock;
 
 /// Added to the clock of a store in memory, so that its epochs look like a server's: a day in 2023.
-const YEAR_2023: u64 = 1_700_000_000_000_000;
+pub(super) const YEAR_2023: u64 = 1_700_000_000_000_000;
 
 /// A [`Store`](crate::store::Store) in this process: several caches that share one store behave
 /// like a fleet.

@@ -74,6 +74,8 @@ mod chaos;
 mod codec;
 pub mod envelope;
 mod error;
+#[cfg(feature = "file")]
+mod file;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod instrumented;
 mod key;
@@ -107,6 +109,8 @@ pub use codec::Postcard;
 pub use codec::{Codec, Rejected};
 pub use envelope::{Format, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
+#[cfg(feature = "file")]
+pub use file::{FileError, FileErrorKind, FileRecords, FileStore, Recovery};
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Birth, Epoch, Origin, Publish, Stored, Token};
 pub use memory::{MemoryRecords, MemoryStore};

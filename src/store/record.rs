@@ -35,6 +35,9 @@ pub struct Record {
     pub(super) payload: Option<Payload>,
     pub(super) lease: Option<RecordLease>,
     pub(super) changed: bool,
+    /// Whether a step stored a payload, or removed it even though there was none.
+    #[cfg(feature = "file")]
+    pub(super) has_new_payload: bool,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Record {
         Record {
             payload,
             lease,
-            changed: false,
+            ..Record::default()
         }
     }
 
@@ -164,6 +167,10 @@ impl Record {
 
     pub(super) fn set_payload(&mut self, payload: Option<Payload>) {
         self.changed |= self.payload.is_some() || payload.is_some();
+        #[cfg(feature = "file")]
+        {
+            self.has_new_payload = true;
+        }
         self.payload = payload;
     }
 
@@ -202,6 +209,7 @@ mod tests {
                 until: 5,
             }),
             changed: true,
+            ..Record::default()
         }
     }
 
@@ -224,6 +232,7 @@ mod tests {
                 until: 5,
             }),
             changed: true,
+            ..Record::default()
         };
         let read = Record::from_bytes(cooling.to_bytes());
         assert!(read.payload.is_none());

@@ -69,10 +69,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// values that wait to be dropped.
 pub(crate) mod plain {
     pub use crossbeam::queue::SegQueue;
-    use std::sync::PoisonError;
     #[cfg(test)]
     pub use std::sync::mpsc::{Sender, channel};
-    pub use std::sync::{Condvar, Mutex, MutexGuard};
+    pub use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
     /// As [`lock`](super::lock).
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
