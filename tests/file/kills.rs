@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use everfresh::store::{ErrorClass, FileStore, Origin, Store, StoreError, StoreKey};
+use everfresh::store::{Birth, ErrorClass, FileStore, Origin, Store, StoreError, StoreKey};
 use everfresh::testing::store_contract::{HOUR, key, payload, raw};
 use futures_lite::future::block_on;
 
@@ -36,10 +36,10 @@ fn run(store: &FileStore, operation: u64) -> Result<(), StoreError> {
         match value_of(operation) {
             Some(value) => {
                 store
-                    .set(&key, payload(&key, &value), HOUR, Origin(1))
+                    .set(&key, payload(&key, &value), HOUR, Birth::latest(Origin(1)))
                     .await
             }
-            None => store.invalidate(&key, Origin(1)).await,
+            None => store.invalidate(&key, Birth::latest(Origin(1))).await,
         }
     })?;
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dev_support::until;
-use everfresh::store::{FileErrorKind, FileStore, Origin, Store, StoreKey};
+use everfresh::store::{Birth, FileErrorKind, FileStore, Origin, Store, StoreKey};
 use everfresh::testing::store_contract::{HOUR, key, payload, raw};
 use everfresh::{Cache, ManualClock, SecondLevel, Source};
 use futures_lite::future::block_on;
@@ -120,7 +120,7 @@ fn an_invalidated_value_does_not_come_back() {
 }
 
 fn set(store: &FileStore, key: &StoreKey, value: &[u8]) {
-    let set = store.set(key, payload(key, value), HOUR, Origin(1));
+    let set = store.set(key, payload(key, value), HOUR, Birth::latest(Origin(1)));
     block_on(set).unwrap();
 }
 
@@ -168,7 +168,7 @@ fn an_expired_value_that_was_removed_stays_away_if_the_clock_goes_back() {
     let store = folder.open(&clock);
     set(&store, &k, b"one");
     clock.advance(HOUR);
-    block_on(store.invalidate(&k, Origin(1))).unwrap();
+    block_on(store.invalidate(&k, Birth::latest(Origin(1)))).unwrap();
     drop(store);
     let store = folder.open(&ManualClock::new());
     assert_eq!(get(&store, &k), None);
