@@ -18,7 +18,6 @@
 
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use super::lease::{Grant, Lease};
 use super::pending_writes::WriteState;
@@ -241,8 +240,11 @@ where
                     return (self.load)(job.under(Box::new(lease)));
                 }
                 Ok(Acquired::Held { left }) => {
+                    // From the answer on.
+                    let clock = &self.state.clock;
+                    let until = clock.now().saturating_add(ticks(left).max(1_000_000));
                     self.counters.leases_denied.add();
-                    let ends = self.wait_until(left);
+                    let ends = clock.sleep_until(until);
                     match changed {
                         Some(changed) => or(changed, ends).await,
                         None => ends.await,
@@ -258,12 +260,6 @@ where
                 Err(_) => return self.unleased(job),
             }
         }
-    }
-
-    async fn wait_until(&self, left: Duration) {
-        let clock = &self.state.clock;
-        let until = clock.now().saturating_add(ticks(left).max(1_000_000));
-        clock.sleep_until(until).await;
     }
 
     /// Loads without the store.

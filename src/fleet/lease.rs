@@ -114,11 +114,14 @@ where
     ) -> impl Future<Output = ()> + Send + 'static + use<K, V> {
         let (fleet, key, token) = (self.fleet.clone(), self.held.key.clone(), self.held.token);
         let ended = self.held.ended.clone();
+        let third = ticks(fleet.lease) / 3;
+        // From the grant on, and later from before each renewal, however late this task runs.
+        let mut next = fleet.state.clock.now().saturating_add(third);
         async move {
             loop {
                 let clock = &fleet.state.clock;
-                let next = clock.now().saturating_add(ticks(fleet.lease) / 3);
                 clock.sleep_until(next).await;
+                next = clock.now().saturating_add(third);
                 if ended.load(Ordering::Relaxed) != 0 {
                     return;
                 }
