@@ -249,6 +249,14 @@ where
         let keys: Vec<_> = hashes.iter().filter_map(known).collect();
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
         let (mut refreshed, mut answered) = (Vec::new(), true);
+        let present = |name: &StoreKey| {
+            let hash = name.hash();
+            (
+                self.versions.installed(hash),
+                self.versions.is_of_older_history(hash),
+            )
+        };
+        let before: Vec<_> = names.iter().map(present).collect();
         let heads = self.store.heads(&names).await;
         let mut outdated = Vec::new();
         for (at, head) in heads.into_iter().enumerate() {
@@ -260,7 +268,10 @@ where
                         outdated.push(at);
                     }
                 }
-                Some(None) if self.versions.is_of_older_history(name.hash()) => {
+                // The answer is older than what is here: another process has stored the key since,
+                // or it has left.
+                Some(None) if self.versions.installed(name.hash()) != before[at].0 => {}
+                Some(None) if before[at].1 => {
                     answered &= self.store_again(name, key, *set).await;
                 }
                 Some(None) => refreshed.extend(self.refresh(*set, key)),
