@@ -277,14 +277,16 @@ where
     /// resident here is older.
     fn superseded(&self, hash: u128, attempt: &Attempt<K, V>) {
         self.counters.superseded.add();
-        // Looked up while the write is pending, because no payload of the store is installed then.
+        // Looked up and removed while the write is pending, because no payload of the store is
+        // installed then, and a caller that learns of it must not read the value any more. A later
+        // write of this process is recorded before its value is resident, so it is not this one.
         let resident = self.resident(hash);
+        if let (true, Some(entry)) = (self.versions.is_last(hash, attempt), resident) {
+            self.remove_entry(hash, &entry);
+        }
         let error = StoreError::new(ErrorClass::Superseded, "");
         let ended = self.versions.end(hash, attempt, error);
         self.ended(&ended);
-        if let (true, Some(entry)) = (ended.is_last, resident) {
-            self.remove_entry(hash, &entry);
-        }
     }
 
     /// One write will never be flushed, so the payloads in the store may be older than this

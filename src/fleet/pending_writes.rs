@@ -206,6 +206,12 @@ impl<K: Clone, V> VersionIndex<K, V> {
         Ended::of(ended)
     }
 
+    /// Whether this process has made no later write of the key.
+    pub(super) fn is_last(&self, hash: u128, attempt: &Attempt<K, V>) -> bool {
+        self.with(hash, |known| known.writes == attempt.number)
+            .unwrap_or(false)
+    }
+
     /// A task takes the key from one of the two queues.
     pub(super) fn is_taken(&self, hash: u128, had_failed: bool) {
         self.with(hash, |known| match had_failed {
