@@ -22,7 +22,7 @@ pub(super) struct Step<'a> {
     pub change: Option<(ChangeKind, Option<Epoch>, Origin)>,
 }
 
-/// What is stored that is later than a write.
+/// The payload in a record, if it is later than a write.
 enum Later {
     Nothing,
     /// A value that was loaded, perhaps before the write.
@@ -183,7 +183,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// What is stored that is later than a write.
+    /// Whether the payload in the record is later than a write.
     fn later_than(&self, birth: Birth) -> Later {
         let payload = self.record.payload.as_ref();
         let Some((payload, epoch)) = payload.zip(self.record.epoch()) else {

@@ -1,5 +1,5 @@
-//! Mistakes in the settings of a store or of its server, one by one: the error of `connect` says
-//! what is wrong and what to do.
+//! Mistakes in the settings of a store or of its server, one by one: the error of `connect` names
+//! the mistake and its remedy.
 use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+
+use crate::explore::explore;
 
 /// The processes that a cool-down keeps away.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,14 +129,8 @@ impl World {
     }
 }
 
-/// Visits every state until a claim fails. Returns the number of states and the claims that failed.
 fn check(rule: Rule) -> (usize, Vec<&'static str>) {
-    let checker = Fleet(rule).checker();
-    let checker = checker.finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.threads(2).spawn_bfs().join();
-    let mut found = checker.discoveries();
-    found.remove("a success in a cool-down");
-    (checker.unique_state_count(), found.into_keys().collect())
+    explore(Fleet(rule), &["a success in a cool-down"])
 }
 
 #[test]

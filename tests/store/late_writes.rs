@@ -7,7 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+
+use crate::explore::explore;
 
 type Moment = u8;
 
@@ -178,25 +180,13 @@ impl Model for LateWrites {
     }
 }
 
-/// Visits every state until a property fails. Returns the number of states and what failed.
 fn check(order: Order) -> (usize, Vec<&'static str>) {
     let model = LateWrites {
         order,
         writes: 3,
         loads: 2,
     };
-    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.threads(2).spawn_bfs().join();
-    let mut failed: Vec<_> = checker.discoveries().into_keys().collect();
-    failed.retain(|name| *name != "a write is refused");
-    if failed.is_empty() {
-        assert!(checker.discovery("a write is refused").is_some());
-    }
-    println!(
-        "{order:?}: {failed:?}, {} states",
-        checker.unique_state_count()
-    );
-    (checker.unique_state_count(), failed)
+    explore(model, &["a write is refused"])
 }
 
 #[test]

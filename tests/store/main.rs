@@ -8,6 +8,7 @@ mod chaos;
 mod codecs;
 mod cool_downs;
 mod envelopes;
+mod explore;
 mod golden;
 mod hostile;
 mod late_writes;

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+
+use crate::explore::explore;
 
 type Epoch = u8;
 type Token = u8;
@@ -388,7 +390,6 @@ impl Fleet {
     }
 }
 
-/// Visits every state until a claim fails. Returns the number of states and the claims that failed.
 fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'static str>) {
     let attempts = attempts.to_vec();
     let fleet = Fleet {
@@ -396,28 +397,12 @@ fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'st
         attempts,
         repeats,
     };
-    let checker = fleet.checker().finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.threads(2).spawn_bfs().join();
-    let failed = checker.discoveries().into_iter();
-    let failed = failed.filter(|(name, _)| name.starts_with(['A', 'B']));
-    let failed: Vec<_> = failed
-        .map(|(name, path)| {
-            println!("{name}: {:?}", path.into_actions());
-            name
-        })
-        .collect();
-    if failed.is_empty() {
-        for property in ["something is published", "over something evicted"] {
-            assert!(checker.discovery(property).is_some(), "never: {property}");
-        }
-    }
-    (checker.unique_state_count(), failed)
+    explore(fleet, &["something is published", "over something evicted"])
 }
 
 /// Asserts that all claims hold in every state, and that there are enough states.
 fn holds(attempts: &[u8], repeats: bool) {
     let (states, failed) = check(Protocol::AsSpecified, attempts, repeats);
-    println!("{states} states");
     assert!(failed.is_empty(), "{failed:?}");
     assert!(states > 10_000, "only {states} states");
 }

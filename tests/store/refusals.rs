@@ -4,7 +4,9 @@
 //!
 //! Two rules that look right are models that must fail.
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+
+use crate::explore::explore;
 
 /// When a refused value stays in its process.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -242,15 +244,8 @@ impl Process {
     }
 }
 
-/// Visits every state until a claim fails. Returns the number of states and the claims that failed.
 fn check(rule: Rule) -> (usize, Vec<&'static str>) {
-    let checker = Fleet(rule).checker();
-    let checker = checker.finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.threads(2).spawn_bfs().join();
-    let mut found = checker.discoveries();
-    let stays = found.remove("a refused value stays").is_some();
-    assert_eq!(stays, rule != Rule::Never);
-    (checker.unique_state_count(), found.into_keys().collect())
+    explore(Fleet(rule), &["a refused value stays"])
 }
 
 #[test]

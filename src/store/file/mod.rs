@@ -79,7 +79,7 @@ pub struct FileRecords {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a [`FileStore`] found in its file.
+/// The content of its file that a [`FileStore`] could use, and could not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -141,7 +141,7 @@ impl FileStore {
         )
     }
 
-    /// What was found in the file.
+    /// The values and the damage that [`open`](Self::open) found in the file.
     pub fn recovery(&self) -> Recovery {
         self.records.recovery
     }

@@ -1,4 +1,4 @@
-//! What is in memory: the records, and which of them differ from the file.
+//! The records in memory, and the keys of those that differ from the file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
