@@ -24,14 +24,7 @@ fn fresh_values_are_stored_again_and_not_loaded_again() {
     const KEYS: u64 = 200;
     const AGE: Duration = Duration::from_secs(4);
     let fleet = Fleet::new();
-    let (a, b) = (fleet.process(), fleet.process());
-    for key in 0..KEYS {
-        a.get(key);
-    }
-    a.published(KEYS);
-    for key in 0..KEYS {
-        b.get(key);
-    }
+    let (a, b) = fleet.filled(KEYS);
     fleet.clock.advance(AGE);
     lose_everything(&fleet, &[&a, &b]);
     until("the store has all values", || {

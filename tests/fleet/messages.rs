@@ -73,14 +73,7 @@ fn an_unreadable_value_is_asked_for_once() {
 fn a_burst_of_messages_is_read_a_batch_at_a_time() {
     const KEYS: u64 = 200;
     let fleet = Fleet::new();
-    let (a, b) = (fleet.process(), fleet.process());
-    for key in 0..KEYS {
-        a.get(key);
-    }
-    a.published(KEYS);
-    for key in 0..KEYS {
-        b.get(key);
-    }
+    let (a, b) = fleet.filled(KEYS);
     let reads = b.chaos.calls(Op::Read);
     b.chaos.next(Op::Read, Fault::Hold);
     for key in 0..KEYS {

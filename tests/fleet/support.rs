@@ -118,6 +118,19 @@ impl Fleet {
         }
     }
 
+    /// Two processes with the values of so many keys, which the first one loaded.
+    pub fn filled(&self, keys: u64) -> (Process, Process) {
+        let (a, b) = (self.process(), self.process());
+        for key in 0..keys {
+            a.get(key);
+        }
+        a.published(keys);
+        for key in 0..keys {
+            b.get(key);
+        }
+        (a, b)
+    }
+
     pub fn process(&self) -> Process {
         self.process_with(SecondLevel::lease, Duration::from_secs(3))
     }
