@@ -7,13 +7,13 @@ use redis::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::classify;
-use super::dial::{Driver, Endpoint, Host, Login, Security, Target, setting, text};
+use super::dial::{Driver, Endpoint, Host, Login, Security, Target, setting};
 use super::greeting::Expected;
 use super::node::Node;
 use super::shared::Shared;
 use super::slots::{SlotRange, Slots};
 use super::supervisor::Limits;
-use super::wire;
+use super::wire::{self, text};
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::future::or;
 use crate::sync::{Arc, lock};
@@ -155,7 +155,7 @@ fn owners(answers: &[Value], host: &str) -> Result<Vec<Owner>, StoreError> {
         }
     }
     // A node that is cut off from the others reports an old state.
-    match info_text(info) {
+    match text(info) {
         Some(info) if info.contains("cluster_state:ok") => {}
         Some(_) => return Err(StoreError::new(ErrorClass::Busy, "CLUSTERDOWN")),
         None => return Err(classify::unexpected_reply().error),
@@ -167,13 +167,6 @@ fn owners(answers: &[Value], host: &str) -> Result<Vec<Owner>, StoreError> {
     let owners = owners.collect::<Option<Vec<_>>>();
     let owners = owners.filter(|owners| !owners.is_empty());
     owners.ok_or_else(|| classify::unexpected_reply().error)
-}
-
-fn info_text(info: &Value) -> Option<String> {
-    match info {
-        Value::VerbatimString { text, .. } => Some(text.clone()),
-        other => text(other),
-    }
 }
 
 /// First slot, last slot, the master, its replicas.
@@ -190,7 +183,7 @@ fn owner(range: &Value, host: &str) -> Option<Owner> {
     let name = match name {
         // The node at which the question was asked.
         Value::Nil => host.to_owned(),
-        name => Some(text(name)?).filter(|name| !name.is_empty())?,
+        name => text(name).filter(|name| !name.is_empty())?.to_owned(),
     };
     let number = |value| u16::try_from(wire::number(value)?).ok();
     Some(((name, number(port)?), number(first)?, number(last)?))

@@ -17,6 +17,7 @@ use super::classify;
 use super::greeting::{self, Expected, greet};
 use super::limited_stream::{LimitedStream, SignsOfLife, StreamLimit};
 use super::url::Url;
+use super::wire::text;
 use crate::store::error::{ErrorClass, StoreError};
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
@@ -326,14 +327,6 @@ impl Drop for Driver {
     }
 }
 
-pub(super) fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
-    }
-}
-
 /// Asks for the address of the master; the first sentinel that knows it counts.
 async fn ask_sentinels(
     sentinels: &[Endpoint],
@@ -365,7 +358,10 @@ async fn ask_sentinel(
     let answers = sentinel.ask(deadline, Expected::Sentinel, &questions);
     match &answers.await?[..] {
         [Value::Array(parts)] => match &parts[..] {
-            [host, port] => text(host).zip(text(port).and_then(|port| port.parse().ok())),
+            [host, port] => {
+                let host = text(host).map(str::to_owned);
+                host.zip(text(port).and_then(|port| port.parse().ok()))
+            }
             _ => None,
         }
         .ok_or_else(|| classify::unexpected_reply().error),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::classify;
 use super::dial::Login;
+use super::wire::text;
 use crate::store::error::{ErrorClass, StoreError};
 
 /// No greeting is longer, not even the list of the slots of a large cluster.
@@ -314,13 +315,5 @@ fn select_error(error: &ServerError) -> StoreError {
              in its configuration",
         ),
         _ => classify::server(error).error,
-    }
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
     }
 }

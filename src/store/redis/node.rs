@@ -7,7 +7,7 @@ use super::dial::{PushHandler, Target};
 use super::limited_stream::StreamLimit;
 use super::messages;
 use super::outage_log::OutageLog;
-use super::shared::Shared;
+use super::shared::{Shared, both};
 use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
@@ -30,7 +30,7 @@ pub(super) struct Node {
     /// The namespaces to which the connection for changes is subscribed.
     subscribed: Mutex<Vec<Namespace>>,
     /// The replication id of the server, if it may be read.
-    replication_id: Mutex<Option<Vec<u8>>>,
+    replication_id: Mutex<Option<String>>,
 }
 
 /// The best of the recent measurements of the server's clock.
@@ -96,10 +96,15 @@ impl Role for Writes {
     }
 
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {
-        self.1.subscribe(&self.0, link).await?;
-        if !self.1.is_current(link) {
-            self.1.read_history(&self.0, link).await?;
-        }
+        let is_new = !self.1.is_current(link);
+        let history = async {
+            match is_new {
+                true => self.1.read_history(&self.0, link).await,
+                false => Ok(()),
+            }
+        };
+        // Both in one round trip.
+        both(self.1.subscribe(&self.0, link), history).await?;
         // Greets listeners that subscribed while the connection was up; `is_up` notifies the
         // others.
         if self.1.is_current(link) {

@@ -1,5 +1,7 @@
 //! The commands of the store, and the master to which each goes.
 
+use std::pin::Pin;
+
 use redis::Value;
 use tokio::sync::Notify;
 
@@ -420,8 +422,18 @@ fn arrives(nodes: &[Arc<Node>], namespace: &Namespace) -> bool {
     nodes.iter().all(|node| node.receives(namespace))
 }
 
+/// Waits for two steps at the same time, which share their round trips.
+pub(super) async fn both<E>(
+    first: impl Future<Output = Result<(), E>> + Send,
+    second: impl Future<Output = Result<(), E>> + Send,
+) -> Result<(), E> {
+    let steps: [Pin<Box<dyn Future<Output = _> + Send + '_>>; 2] =
+        [Box::pin(first), Box::pin(second)];
+    all(steps.into_iter()).await.into_iter().collect()
+}
+
 /// Waits for all futures at the same time; usually there is only one.
-pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut done = true;

@@ -7,7 +7,7 @@
 //! life meanwhile: on a slow line the reply comes after large values. So no command needs a timer,
 //! and none waits longer than from one heartbeat to the end of the next while nothing arrives.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -20,7 +20,7 @@ use super::classify::{self, Failure};
 use super::dial::{Driver, PushHandler, Target};
 use super::limited_stream::{SignsOfLife, StreamLimit};
 use super::outage_log::OutageLog;
-use super::shared::all;
+use super::shared::both;
 use crate::rng::with_rng;
 use crate::store::StoreState;
 use crate::store::error::{ErrorClass, StoreError};
@@ -247,15 +247,10 @@ impl Supervisor {
             failed: Notify::new(),
         });
         // Both in one round trip.
-        let steps: [Pin<Box<dyn Future<Output = _> + Send>>; 2] = [
-            Box::pin(role.heartbeat(&link)),
-            Box::pin(role.prepare(&link)),
-        ];
-        match timeout_at(deadline, all(steps.into_iter())).await {
-            Ok(done) => match done.into_iter().collect::<Result<(), Failure>>() {
-                Ok(()) => Ok((link, driver)),
-                Err(failure) => Err(failure.error),
-            },
+        let steps = both(role.heartbeat(&link), role.prepare(&link));
+        match timeout_at(deadline, steps).await {
+            Ok(Ok(())) => Ok((link, driver)),
+            Ok(Err(failure)) => Err(failure.error),
             Err(_) => Err(StoreError::new(ErrorClass::TimedOut, "connecting")),
         }
     }

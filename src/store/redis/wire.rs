@@ -62,19 +62,22 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+pub(super) fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
 /// The present and the previous replication id of a server, from its `INFO replication`.
-pub(super) fn replication_ids(reply: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
-    let text: &[u8] = match reply {
-        Value::BulkString(text) => text,
-        Value::VerbatimString { text, .. } => text.as_bytes(),
-        _ => return None,
+pub(super) fn replication_ids(reply: &Value) -> Option<(String, String)> {
+    let text = text(reply)?;
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(value.to_owned())
     };
-    let field = |name: &[u8]| {
-        let mut lines = text.split(|byte| *byte == b'\n');
-        let value = lines.find_map(|line| line.strip_prefix(name))?;
-        Some(value.trim_ascii_end().to_vec())
-    };
-    field(b"master_replid:").zip(field(b"master_replid2:"))
+    field("master_replid:").zip(field("master_replid2:"))
 }
 
 /// The reply of a script that changes the payload, or refuses to.
