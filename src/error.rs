@@ -58,6 +58,7 @@ enum ErrorCause {
     WouldBlock,
     CacheDropped,
     OtherHasher,
+    Closed,
 }
 
 impl Error {
@@ -122,6 +123,10 @@ impl Error {
         Error(Arc::new(ErrorCause::OtherHasher))
     }
 
+    pub(crate) fn closed() -> Self {
+        Error(Arc::new(ErrorCause::Closed))
+    }
+
     /// The load was dropped, either by its runtime or by a panic that is unwinding right now.
     pub(crate) fn cancelled() -> Self {
         match std::thread::panicking() {
@@ -134,7 +139,10 @@ impl Error {
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             *self.0,
-            ErrorCause::Overloaded | ErrorCause::Unavailable(_) | ErrorCause::WithoutRuntime
+            ErrorCause::Overloaded
+                | ErrorCause::Unavailable(_)
+                | ErrorCause::WithoutRuntime
+                | ErrorCause::Closed
         )
     }
 
@@ -159,7 +167,8 @@ impl Error {
             | ErrorCause::WithoutRuntime
             | ErrorCause::WouldBlock
             | ErrorCause::CacheDropped
-            | ErrorCause::OtherHasher => None,
+            | ErrorCause::OtherHasher
+            | ErrorCause::Closed => None,
         }
     }
 
@@ -237,6 +246,12 @@ impl Error {
     /// A loader asked for [its cache](crate::Request::cache), which has been dropped.
     pub fn is_cache_dropped(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::CacheDropped))
+    }
+
+    /// The cache was [closed](crate::Cache::close), so it loads nothing more. It still serves the
+    /// values that it has.
+    pub fn is_closed(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::Closed))
     }
 
     /// The loader's own error if it is an `E`, or the first of its sources that is one.
@@ -350,6 +365,9 @@ impl fmt::Display for Error {
                 "the cache of this load has a hasher of another type; name that type with \
                  `cache_with_hasher`",
             ),
+            ErrorCause::Closed => f.write_str(
+                "the cache was closed and loads nothing more; close it after its last reader",
+            ),
         }
     }
 }
@@ -371,6 +389,7 @@ impl fmt::Debug for Error {
             ErrorCause::WouldBlock => f.write_str("WouldBlock"),
             ErrorCause::CacheDropped => f.write_str("CacheDropped"),
             ErrorCause::OtherHasher => f.write_str("OtherHasher"),
+            ErrorCause::Closed => f.write_str("Closed"),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::cache::read::Core;
 use crate::error::{BuildError, grouped};
 use crate::load::admission::AdmissionSettings;
+use crate::load::lifecycle::Lifecycle;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::pool_builder::{check_threads, cores};
@@ -136,6 +137,7 @@ struct Checked {
     max_weight: u64,
     negative_capacity: u64,
     max_depth: usize,
+    close_for: Tick,
 }
 
 /// What the parts of a cache are made from.
@@ -172,6 +174,8 @@ impl Checked {
                 policy,
                 counters: Counters::default(),
                 admission: Arc::new(self.admission.admission(runs_on, &clock)),
+                lifecycle: Arc::new(Lifecycle::default()),
+                close_for: self.close_for,
                 clock,
                 home,
                 cache: OnceLock::new(),
@@ -203,6 +207,7 @@ impl Settings {
                 .negative_capacity
                 .unwrap_or(max_entries.max(1_000) as u64),
             max_depth: self.max_depth,
+            close_for: ticks(self.close_timeout),
         };
         Ok((self.runner, checked))
     }
@@ -342,6 +347,8 @@ impl<K, V, S> fmt::Debug for Builder<K, V, S> {
 
 impl<K, V, S> Drop for Core<K, V, S> {
     fn drop(&mut self) {
+        // Loads that run give their leases back now, and not when their renewal is due.
+        self.state.lifecycle.close();
         // Loads that wait keep the state of the cache alive, which keeps them.
         self.state.admission.close();
     }

@@ -57,6 +57,7 @@ pub(super) struct Settings {
     pub(super) stale_for: Duration,
     pub(super) stale_if_error_for: Option<Duration>,
     pub(super) load_timeout: Duration,
+    pub(super) close_timeout: Duration,
     pub(super) backoff: (Duration, Duration),
     pub(super) beta: f64,
     pub(super) jitter: f64,
@@ -85,6 +86,7 @@ impl Settings {
             stale_for: Duration::from_secs(60),
             stale_if_error_for: None,
             load_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(100), Duration::from_secs(30)),
             beta: 1.0,
             jitter: 0.0,
@@ -284,6 +286,16 @@ impl<K, V, S> Builder<K, V, S> {
     /// that another thread holds at that moment stays locked in the child.
     pub fn load_timeout(mut self, duration: Duration) -> Self {
         self.settings.load_timeout = duration;
+        self
+    }
+
+    /// How long [`close`](crate::Cache::close) waits for the loads that are under way, their
+    /// results and the pending writes. Default: 5 s.
+    ///
+    /// A limit below the time that the system gives a program to end, so that leases are given back
+    /// in any case. After the limit, `close` waits for the last answers of the store, at most 1 s.
+    pub fn close_timeout(mut self, duration: Duration) -> Self {
+        self.settings.close_timeout = duration;
         self
     }
 

@@ -7,6 +7,7 @@ use foldhash::quality::RandomState;
 use crate::cache::Cache;
 use crate::cache::builder::Builder;
 use crate::cache::cached::Cached;
+use crate::cache::close::CloseError;
 use crate::cache::reader::Pinned;
 use crate::error::{BuildError, Error};
 use crate::load::loader::Loaded;
@@ -178,6 +179,30 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     /// As [`Cache::refresh_if`].
     pub fn refresh_if_blocking(&self, seen: &Cached<(), V>) -> Result<Cached<(), V>, Error> {
         self.0.refresh_if_blocking(seen)
+    }
+}
+
+impl<V: Send + Sync + 'static> Fresh<V> {
+    /// Ends it cleanly, from a task; the same as [`Cache::close`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::close`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Cache::close`].
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.0.close().await
+    }
+
+    /// Ends it cleanly, from a thread; the same as [`Cache::close_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::close_blocking`].
+    pub fn close_blocking(&self) -> Result<(), CloseError> {
+        self.0.close_blocking()
     }
 }
 

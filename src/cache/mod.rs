@@ -3,6 +3,7 @@
 mod build;
 pub mod builder;
 pub mod cached;
+pub mod close;
 mod finish;
 pub mod fresh;
 mod load_settings;

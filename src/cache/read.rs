@@ -238,6 +238,12 @@ where
         let Some((place, entry)) = found else {
             return Err(Unserved::Missing);
         };
+        if !self.state.lifecycle.is_open() {
+            // No refresh starts.
+            if let Some(condition) = self.peek_state(&entry, now) {
+                return Ok(self.serve(entry, now, condition));
+            }
+        }
         let unserved = match self.entries.classify(place, entry, now) {
             Read::Serve {
                 entry,
@@ -280,7 +286,10 @@ where
     }
 
     fn start(&self, claim: ClaimGuard<K, V>, reason: LoadReason, caller: Caller) {
-        (self.start)(Job::new(claim, reason, self.state.clone(), caller));
+        // If the cache was closed, the claim has ended with the error.
+        if let Some(job) = Job::new(claim, reason, self.state.clone(), caller) {
+            (self.start)(job);
+        }
     }
 
     /// Loads or waits until there is a value or an error.
@@ -372,7 +381,7 @@ where
     }
 
     /// Starts the load of a missing key; `None` to read again.
-    async fn begin<Q>(
+    pub(super) async fn begin<Q>(
         &self,
         key: &Q,
         hash: u64,
@@ -400,6 +409,9 @@ where
         };
         // Before the placeholder, which would end the loads of its other callers too.
         self.state.depth()?;
+        if self.state.lifecycle.refuses(is_inside_a_load) {
+            return Err(Error::closed());
+        }
         let key = key.to_key();
         let mut drop_later = DropLater::new();
         let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
@@ -428,27 +440,6 @@ where
         self.entries.removals.deliver();
         drop(drop_later);
         Ok((started, loads))
-    }
-
-    /// The flight of a load that this call or another one began; `None` to read again.
-    pub(crate) async fn begun<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        unserved: Unserved<K, V>,
-    ) -> Result<Option<(StrongArc<Flight<K, V>>, Source)>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let begun = match unserved {
-            Unserved::Missing => self.begin(key, hash, Caller::GoesOn).await?,
-            begun => Some(begun),
-        };
-        match begun {
-            Some(Unserved::Wait(flight, _, source)) => Ok(Some((flight, source))),
-            Some(Unserved::Failed(error)) => Err(error),
-            Some(Unserved::Missing) | None => Ok(None),
-        }
     }
 
     /// The negative entry of a key.

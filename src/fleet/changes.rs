@@ -26,6 +26,7 @@ use crate::protocol::flight::Flight;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreError, StoreKey};
+use crate::sync::future::or;
 use crate::sync::{Arc, Held, StrongArc};
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
@@ -63,7 +64,7 @@ where
         fleet.wake_probe();
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
-            self.store.spawn(Box::pin(fleet.recheck()));
+            self.store.spawn(fleet.recheck());
         }
     }
 }
@@ -112,7 +113,7 @@ where
     }
 
     fn start_reading(self: &Arc<Self>) {
-        self.store.spawn(Box::pin(self.clone().read_newer()));
+        self.store.spawn(self.clone().read_newer());
     }
 
     /// Reads the first keys of the queue and takes over their values. The next keys are read
@@ -190,9 +191,7 @@ where
             return None;
         }
         match entries.claim_now(place, &entry, self.state.clock.now()) {
-            Claimed::Ours(claim) => {
-                Some(Job::new(claim, reason, self.state.clone(), Caller::GoesOn))
-            }
+            Claimed::Ours(claim) => Job::new(claim, reason, self.state.clone(), Caller::GoesOn),
             Claimed::Theirs(_) | Claimed::Changed => None,
         }
     }
@@ -219,7 +218,8 @@ where
         for hashes in self.versions.hashes().chunks(COMPARED) {
             let mut pause = PAUSES.0;
             loop {
-                if self.store.gaps() != gaps || self.entries.strong_count() == 0 {
+                let lifecycle = &self.state.lifecycle;
+                if self.store.gaps() != gaps || lifecycle.is_closed() {
                     return;
                 }
                 if self.compare(hashes).await {
@@ -228,7 +228,8 @@ where
                 // Notifications may arrive again before reads succeed. A key that is skipped now
                 // would be skipped for ever, so try again.
                 let clock = &self.state.clock;
-                clock.sleep_until(clock.now().saturating_add(pause)).await;
+                let ends = clock.sleep_until(clock.now().saturating_add(pause));
+                or(ends, lifecycle.closed()).await;
                 pause = (2 * pause).min(PAUSES.1);
             }
         }

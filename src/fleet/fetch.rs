@@ -19,7 +19,7 @@
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::lease::{Grant, Lease};
+use super::lease::{Duty, Grant, Lease};
 use super::pending_writes::WriteState;
 use super::terms::restored;
 use super::version_index::Installed;
@@ -78,7 +78,21 @@ where
     }
 
     fn start_gathering(self: &Arc<Self>) {
-        self.store.spawn(Box::pin(self.clone().batcher()));
+        if !self.store.spawn(self.clone().batcher()) {
+            self.end_jobs();
+        }
+    }
+
+    /// Ends the jobs that wait, because the cache was closed.
+    pub(super) fn end_jobs(&self) {
+        loop {
+            while let Some(job) = self.asking.next() {
+                job.closed();
+            }
+            if self.asking.stops() {
+                return;
+            }
+        }
     }
 
     /// Starts what was collected during a pause.
@@ -123,6 +137,10 @@ where
     /// Encodes the name of the key. The job ends here if its key cannot be encoded, or if too many
     /// jobs are under way. A job that must not be read for in a batch asks by itself.
     fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<(StoreKey, Asking<K, V>)> {
+        if self.state.lifecycle.is_closed() {
+            job.closed();
+            return None;
+        }
         let Some(key) = self.name(job.key()) else {
             self.unleased(job);
             return None;
@@ -139,8 +157,7 @@ where
         if asking.job.is_cold() && flushed {
             return Some((key, asking));
         }
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, None)));
+        self.store.spawn(self.clone().ask(key, asking, None));
         None
     }
 
@@ -188,8 +205,7 @@ where
             Err(_) => return self.unleased(job),
         };
         let asking = Asking { job, _underway };
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, seen)));
+        self.store.spawn(self.clone().ask(key, asking, seen));
     }
 
     /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is the epoch
@@ -211,6 +227,9 @@ where
             if !job.is_wanted() {
                 return;
             }
+            if self.state.lifecycle.is_closed() {
+                return job.closed();
+            }
             // Listen before asking, so that no change after the answer is missed.
             let event = self.versions.event(hash);
             let changed = event.as_ref().map(|event| event.listen());
@@ -222,8 +241,11 @@ where
                 token,
                 lease: self.lease,
             };
+            // From here on, because the answer may be a lease.
+            let duty = Duty::begin(&self.state.lifecycle);
             match self.store.acquire(&key, ask).await {
                 Ok(Acquired::Stored(payload)) => {
+                    duty.done();
                     match self.install(job, &key, &payload, self.store.now()) {
                         None => return,
                         Some((back, None)) => return self.unleased(back),
@@ -236,15 +258,16 @@ where
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
                     let grant = Grant { token, base, gaps };
-                    let lease = Lease::granted(&self, key, grant, job.interest());
+                    let lease = Lease::granted(&self, key, grant, job.interest(), duty);
                     return (self.load)(job.under(Box::new(lease)));
                 }
                 Ok(Acquired::Held { left }) => {
+                    duty.done();
                     // From the answer on.
                     let clock = &self.state.clock;
                     let until = clock.now().saturating_add(ticks(left).max(1_000_000));
                     self.counters.leases_denied.add();
-                    let ends = clock.sleep_until(until);
+                    let ends = or(clock.sleep_until(until), self.state.lifecycle.closed());
                     match changed {
                         Some(changed) => or(changed, ends).await,
                         None => ends.await,
@@ -255,6 +278,7 @@ where
                     }
                 }
                 Ok(Acquired::Cooling { left }) => {
+                    duty.done();
                     return job.cool(Error::failed(FleetCools), ticks(left));
                 }
                 Err(_) => return self.unleased(job),
@@ -280,7 +304,8 @@ where
                 WriteState::Flushed => return true,
                 WriteState::Failed(_) => return false,
                 WriteState::InFlight if self.queue.is_down() => return false,
-                WriteState::InFlight => changed.await,
+                WriteState::InFlight if self.state.lifecycle.is_closed() => return false,
+                WriteState::InFlight => or(changed, self.state.lifecycle.closed()).await,
             }
         }
     }

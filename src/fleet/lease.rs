@@ -4,14 +4,17 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::Fleet;
+use super::store_handle::StoreHandle;
 use super::terms::{terms, ttl};
 use super::version_index::Installed;
 use crate::load::job::{GiveBack, Leased};
+use crate::load::lifecycle::{Lifecycle, Lost, Work};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
-use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Terms, Token};
-use crate::sync::{Arc, AtomicU8, Ordering, StrongArc};
+use crate::store::{Epoch, Publish, StoreKey, Stored, Terms, Token};
+use crate::sync::future::or;
+use crate::sync::{Arc, AtomicU8, Counter, Mutex, Ordering, StrongArc, lock};
 use crate::time::clock::{Tick, ticks};
 
 /// The cool-down of a load whose result cannot be stored.
@@ -36,34 +39,87 @@ pub(super) struct Grant {
 
 /// A lease in the store.
 struct HeldLease {
-    store: Arc<dyn Store>,
+    store: Arc<StoreHandle>,
     key: StoreKey,
     token: Token,
-    /// Not 0 once the lease has ended.
-    ended: Arc<AtomicU8>,
+    /// Not 0 once the lease has ended here.
+    ended: AtomicU8,
+    /// `None` once the lease has ended, here or in the store.
+    duty: Mutex<Option<Duty>>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+/// From the request for a lease to the answer to the operation that ends it: a close waits for
+/// this. Dropped before that answer, it counts as lost.
+pub(super) struct Duty {
+    lifecycle: Arc<Lifecycle>,
+    lost: fn(&Lost) -> &Counter,
+    is_done: bool,
+}
+
+impl Duty {
+    /// A part of a load, which is counted.
+    pub(super) fn begin(lifecycle: &Arc<Lifecycle>) -> Self {
+        lifecycle.start_part(Work::Duty);
+        Duty {
+            lifecycle: lifecycle.clone(),
+            lost: |lost| &lost.leases,
+            is_done: false,
+        }
+    }
+
+    /// The lease ends with a result.
+    fn of_result(mut self) -> Self {
+        self.lost = |lost| &lost.results;
+        self
+    }
+
+    pub(super) fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.lifecycle.lose(self.lost);
+        }
+        self.lifecycle.end(Work::Duty);
+    }
 }
 
 impl HeldLease {
-    /// Ends the lease here; false if it has ended before. Of the deadline and the result of its
-    /// load, one ends it.
-    fn end(&self) -> bool {
+    /// Ends the lease here; `None` if it has ended before. Of the deadline, the result of its load
+    /// and the close of the cache, one ends it.
+    fn end(&self) -> Option<Duty> {
         // Relaxed: one renewal too many does no harm.
-        self.ended.swap(1, Ordering::Relaxed) == 0
+        (self.ended.swap(1, Ordering::Relaxed) == 0).then(|| {
+            let duty = lock(&self.duty).take();
+            duty.unwrap_or_else(|| Duty::begin(&self.lifecycle))
+        })
     }
 
     fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed) != 0
     }
 
+    /// The lease has ended in the store, while its load goes on.
+    fn has_ended_there(&self) {
+        let duty = lock(&self.duty).take();
+        duty.into_iter().for_each(Duty::done);
+    }
+
     fn release(&self, cool_down: Option<Duration>) {
-        if !self.end() {
+        let Some(duty) = self.end() else {
             return;
-        }
+        };
         let (store, key, token) = (self.store.clone(), self.key.clone(), self.token);
-        self.store.spawn(Box::pin(async move {
+        self.store.spawn(async move {
             // If the store cannot be reached, the lease ends by itself.
-            let _ = store.release(&key, token, cool_down).await;
-        }));
+            if store.release(&key, token, cool_down).await.is_ok() {
+                duty.done();
+            }
+        });
     }
 }
 
@@ -91,6 +147,7 @@ where
         key: StoreKey,
         grant: Grant,
         interest: Interest<K, V>,
+        duty: Duty,
     ) -> Self {
         let lease = Lease {
             fleet: fleet.clone(),
@@ -99,11 +156,12 @@ where
                 store: fleet.store.clone(),
                 key,
                 token: grant.token,
-                ended: Arc::new(AtomicU8::new(0)),
+                ended: AtomicU8::new(0),
+                duty: Mutex::new(Some(duty)),
+                lifecycle: fleet.state.lifecycle.clone(),
             }),
         };
-        let renewing = lease.renewing(interest);
-        fleet.store.spawn(Box::pin(renewing));
+        fleet.store.spawn(lease.renewing(interest));
         lease
     }
 
@@ -112,18 +170,22 @@ where
         &self,
         interest: Interest<K, V>,
     ) -> impl Future<Output = ()> + Send + 'static + use<K, V> {
-        let (fleet, key, token) = (self.fleet.clone(), self.held.key.clone(), self.held.token);
-        let ended = self.held.ended.clone();
+        let (fleet, held) = (self.fleet.clone(), self.held.clone());
         let third = ticks(fleet.lease) / 3;
         // From the grant on, and later from before each renewal, however late this task runs.
         let mut next = fleet.state.clock.now().saturating_add(third);
         async move {
             loop {
                 let clock = &fleet.state.clock;
-                clock.sleep_until(next).await;
+                let (key, token) = (&held.key, held.token);
+                or(clock.sleep_until(next), held.lifecycle.closed()).await;
                 next = clock.now().saturating_add(third);
-                if ended.load(Ordering::Relaxed) != 0 {
+                if held.has_ended() {
                     return;
+                }
+                if held.lifecycle.is_closed() {
+                    // The loader may go on, but other processes need not wait for it.
+                    return held.release(None);
                 }
                 if !interest.is_live(clock.now()) {
                     // After the end of the claim the job ends its lease by itself, perhaps with a
@@ -131,14 +193,16 @@ where
                     // has passed, another caller took over, or the cache is gone: the loader may go
                     // on, but not for the fleet.
                     if !interest.has_ended() {
-                        let _ = fleet.store.release(&key, token, None).await;
+                        let _ = fleet.store.release(key, token, None).await;
+                        held.has_ended_there();
                     }
                     return;
                 }
-                match fleet.store.renew(&key, token, fleet.lease).await {
+                match fleet.store.renew(key, token, fleet.lease).await {
                     Ok(true) => fleet.counters.leases_renewed.add(),
                     Ok(false) => {
                         trace::lease_lost(&fleet.state.name);
+                        held.has_ended_there();
                         return fleet.counters.leases_lost.add();
                     }
                     Err(_) => {}
@@ -195,7 +259,10 @@ where
 {
     /// Stores an answer that the callers have already.
     fn store(self, payload: Vec<u8>, ttl: Duration, answer: Answered<K, V>) {
-        let late = !self.held.end();
+        let ended = self.held.end();
+        let late = ended.is_none();
+        let duty = ended.unwrap_or_else(|| Duty::begin(&self.held.lifecycle));
+        let duty = duty.of_result();
         let (fleet, key, grant) = (self.fleet.clone(), self.held.key.clone(), self.grant);
         let publish = Publish {
             base: grant.base,
@@ -221,8 +288,10 @@ where
                 Err(_) => {
                     fleet.counters.not_stored.add();
                     let _ = fleet.store.release(&key, grant.token, NOT_STORED).await;
+                    return drop(duty);
                 }
             }
+            duty.done();
         });
     }
 }

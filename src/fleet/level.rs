@@ -9,7 +9,9 @@ use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::store::{Reply, StoreError};
+use crate::sync::future::or;
 use crate::sync::{Arc, StrongArc};
+use crate::time::clock::Tick;
 
 /// A write on its way to the store. Ready once the store knows it; an error says that the store
 /// does not know it yet, and is tried again, or that the write was given up.
@@ -32,6 +34,13 @@ pub(crate) trait Level<K, V>: Send + Sync {
     fn resume(&self);
 
     fn stats(&self) -> FleetStats;
+
+    /// The cache is about to close: writes that wait are tried now.
+    fn closing(&self);
+
+    /// The cache was closed: gives up what waits, gives the leases back and then the store. Waits
+    /// at most until `limit`.
+    fn end(&self, limit: Tick) -> Reply<'_, ()>;
 }
 
 /// Jobs that start while this lives travel to the store together.
@@ -102,5 +111,22 @@ where
 
     fn stats(&self) -> FleetStats {
         Fleet::stats(self)
+    }
+
+    fn closing(&self) {
+        self.wake_probe();
+    }
+
+    fn end(&self, limit: Tick) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let (lifecycle, clock) = (&self.state.lifecycle, &self.state.clock);
+            self.end_jobs();
+            self.give_up_all();
+            // It finds no write, and ends.
+            self.wake_probe();
+            let idle = lifecycle.until(|lifecycle| lifecycle.duties() == 0);
+            or(idle, clock.sleep_until(limit)).await;
+            self.store.end(clock, limit).await;
+        })
     }
 }

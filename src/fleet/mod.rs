@@ -16,6 +16,7 @@ mod pending_writes;
 mod restore;
 mod second_level;
 mod stats;
+mod store_handle;
 mod terms;
 mod version_index;
 mod write_queue;
@@ -34,6 +35,7 @@ pub use self::{batcher::Batcher, write_queue::WriteQueue};
 use self::batcher::Batcher;
 use self::outbox::Queued;
 use self::stats::FleetCounters;
+use self::store_handle::StoreHandle;
 use self::version_index::VersionIndex;
 #[cfg(not(all(loom, feature = "loom")))]
 use self::write_queue::WriteQueue;
@@ -43,7 +45,7 @@ use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
-use crate::store::{self, Codec, Format, Namespace, Origin, Store, StoreKey};
+use crate::store::{self, Codec, Format, Namespace, Origin, StoreKey};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, StrongArc, Weak};
 use crate::time::clock::Tick;
 
@@ -59,7 +61,7 @@ const PAUSES: (Tick, Tick) = (50_000_000, 5_000_000_000);
 
 /// The second level, at work.
 struct Fleet<K, V> {
-    store: Arc<dyn Store>,
+    store: Arc<StoreHandle>,
     namespace: Namespace,
     format: Format<V>,
     keys: Box<dyn Codec<K>>,
@@ -102,7 +104,7 @@ where
     ) -> Arc<Self> {
         let fleet = Arc::new_cyclic(|this| Fleet {
             this: this.clone(),
-            store: store::instrumented(level.store, &state.name, &state.clock),
+            store: StoreHandle::new(store::instrumented(level.store, &state.name, &state.clock)),
             namespace: level.namespace,
             format: level.format,
             keys: level.keys,
@@ -171,14 +173,15 @@ where
 
     /// Runs work that no caller waits for, unless too much of it is under way.
     fn in_background(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(place) = self.enter() else {
+        let starts = self.enter().is_some_and(|place| {
+            self.store.spawn(async move {
+                work.await;
+                drop(place);
+            })
+        });
+        if !starts {
             self.counters.not_stored.add();
-            return;
-        };
-        self.store.spawn(Box::pin(async move {
-            work.await;
-            drop(place);
-        }));
+        }
     }
 
     fn stats(&self) -> FleetStats {

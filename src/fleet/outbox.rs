@@ -17,6 +17,8 @@ use std::time::Duration;
 use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
 use super::terms::{terms_from, ttl};
 use super::{Fleet, PAUSES, PendingWrite};
+use crate::load::admission::is_inside_a_load;
+use crate::load::lifecycle::Work;
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
@@ -32,6 +34,10 @@ pub(super) struct Queued {
     name: StoreKey,
     /// Whether it waited for the probe; see `version_index`.
     had_failed: bool,
+}
+
+fn closed() -> StoreError {
+    StoreError::new(ErrorClass::Closed, "")
 }
 
 /// The end of a write.
@@ -80,6 +86,10 @@ where
         write: Write<K, V>,
     ) -> Option<PendingWrite> {
         let hash = name.hash();
+        let lifecycle = &self.state.lifecycle;
+        if !lifecycle.start(Work::Duty, is_inside_a_load) {
+            return Some(Box::pin(async { Err(closed()) }));
+        }
         self.track(&name, key, set);
         let made = self.state.clock.exact();
         // Counted first, because a task may flush the write at once.
@@ -87,11 +97,16 @@ where
         let recorded = self.versions.write(hash, write, made);
         if !recorded.as_ref().is_some_and(|recorded| recorded.is_first) {
             self.pending.fetch_sub(1, Ordering::Relaxed);
+            lifecycle.end(Work::Duty);
         }
         let recorded = recorded?;
         let had_failed = false;
         if recorded.is_ready && self.queue.push(Queued { name, had_failed }) {
             self.start_task();
+        }
+        if lifecycle.is_closed() {
+            // The close may have looked at the queue before.
+            self.give_up_all();
         }
         let number = recorded.number;
         let fleet = self.clone();
@@ -124,12 +139,12 @@ where
 
     fn start_task(self: &Arc<Self>) {
         let task = Task::new(self, false);
-        self.store.spawn(Box::pin(task.run()));
+        self.store.spawn(task.run());
     }
 
     fn start_probe(self: &Arc<Self>) {
         let task = Task::new(self, true);
-        self.store.spawn(Box::pin(task.probe()));
+        self.store.spawn(task.probe());
     }
 
     /// Ends the pause of the probe, because the store may be back.
@@ -294,6 +309,7 @@ where
     fn give_up(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> bool {
         trace::given_up(&self.state.name);
         self.counters.given_up.add();
+        self.state.lifecycle.lose(|lost| &lost.writes);
         // Before the key can be read from the store again.
         self.distrust();
         let resident = self.resident(hash);
@@ -309,6 +325,18 @@ where
     fn ended(&self, ended: &Ended) {
         if ended.is_last {
             self.pending.fetch_sub(1, Ordering::Relaxed);
+            self.state.lifecycle.end(Work::Duty);
+        }
+    }
+
+    /// Gives up the writes that wait, because the cache was closed.
+    pub(super) fn give_up_all(&self) {
+        for Queued { name, had_failed } in self.queue.take_all() {
+            let hash = name.hash();
+            self.versions.is_taken(hash, had_failed);
+            if let Some(attempt) = self.attempt(hash) {
+                self.give_up(hash, &attempt, closed());
+            }
         }
     }
 
@@ -415,7 +443,7 @@ where
             self.at = None;
             if let Err(error) = flushed {
                 fleet.counters.retried.add();
-                if fleet.is_full() {
+                if fleet.is_full() || fleet.state.lifecycle.is_closed() {
                     fleet.give_up(hash, &attempt, error);
                 } else if fleet.versions.failed(hash, &attempt) {
                     fleet.wait_for_probe(name, &error);

@@ -37,6 +37,9 @@ where
         let Some(entry) = self.fresh(key, set) else {
             return true;
         };
+        if self.state.lifecycle.is_closed() {
+            return true;
+        }
         let token = Token {
             origin: self.origin,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),

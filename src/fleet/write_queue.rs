@@ -148,6 +148,14 @@ impl<T> WriteQueue<T> {
         queued.is_probing
     }
 
+    /// Takes every write that waits.
+    pub fn take_all(&self) -> VecDeque<T> {
+        let mut queued = self.queued();
+        let mut all = std::mem::take(&mut queued.ready);
+        all.append(&mut queued.failed);
+        all
+    }
+
     /// Ends the pause of the probe. Returns true if the caller must start the probe.
     #[must_use]
     pub fn wake(&self) -> bool {

@@ -274,8 +274,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
                 trace::refused_by_breaker(&self.state.name, self.reason);
                 self.put_off(Error::unavailable(left), left);
             }
-            // Dropped, it gives its claim back.
-            Refusal::Closed => {}
+            Refusal::Closed => self.closed(),
         }
     }
 }

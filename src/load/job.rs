@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::load::admission::Pass;
+use crate::load::admission::{Pass, is_inside_a_load};
+use crate::load::lifecycle::Work;
 use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
@@ -53,6 +54,8 @@ pub(crate) trait GiveBack: Send + Sync {
 /// An attempt is dropped unfinished when its runtime shuts down or its future panics. The key then
 /// rests from that moment, as after a failure. The claim alone could not do that, because it has no
 /// clock and would count from the moment at which it was made (P5).
+///
+/// It counts as a load under way until it is dropped.
 pub(super) struct Attempt<K, V> {
     claim: Option<ClaimGuard<K, V>>,
     state: Arc<CacheState<K, V>>,
@@ -92,6 +95,14 @@ impl<K, V> Deref for Attempt<K, V> {
 
 impl<K, V> Drop for Attempt<K, V> {
     fn drop(&mut self) {
+        self.give_back();
+        self.state.lifecycle.end(Work::Load);
+    }
+}
+
+impl<K, V> Attempt<K, V> {
+    /// Gives the claim back, if it has not ended.
+    fn give_back(&mut self) {
         if let Some(claim) = self.claim.take() {
             let failures = claim.failures();
             let state = &*self.state;
@@ -130,12 +141,17 @@ pub(crate) struct Job<K, V> {
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
+    /// The load of a claim. `None` if the cache is closed; the claim has ended then.
     pub(crate) fn new(
         claim: ClaimGuard<K, V>,
         reason: LoadReason,
         state: Arc<CacheState<K, V>>,
         caller: Caller,
-    ) -> Self {
+    ) -> Option<Self> {
+        if !state.lifecycle.start(Work::Load, is_inside_a_load) {
+            claim.rest(Error::closed(), 0);
+            return None;
+        }
         let (runtime, begins_here) = state.home.of_load(caller);
         let claim = Attempt {
             claim: Some(claim),
@@ -143,7 +159,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             reason,
             remember: CacheState::remember,
         };
-        Job {
+        Some(Job {
             claim,
             reason,
             pass: Pass::new(state.admission.clone(), reason),
@@ -152,7 +168,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             lease: None,
             caller: TraceSpan::of_caller(reason),
             begins_here,
-        }
+        })
     }
 
     /// Another thread goes on with the job.
@@ -313,6 +329,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         };
         let until = self.state.clock.now().saturating_add(rest).min(limit);
         self.claim.take().rest(error, until);
+    }
+
+    /// Ends the job untried, because the cache was closed.
+    pub(crate) fn closed(mut self) {
+        self.claim.take().rest(Error::closed(), 0);
     }
 
     /// Gives up a claim whose entry is no longer resident, untried. Its waiters read again.

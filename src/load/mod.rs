@@ -4,6 +4,7 @@ pub mod admission;
 pub(crate) mod deadline;
 pub mod engine;
 pub mod job;
+pub mod lifecycle;
 pub mod loader;
 pub mod negative;
 pub mod policy;

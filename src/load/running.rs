@@ -88,6 +88,10 @@ where
             }
             return None;
         }
+        if self.state.lifecycle.is_closed() {
+            self.closed();
+            return None;
+        }
         if let Err(refusal) = self.pass.begin() {
             self.refuse(refusal);
             return None;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::Admission;
+use crate::load::lifecycle::Lifecycle;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
 use crate::load::runtime::Home;
@@ -39,6 +40,9 @@ pub(crate) struct Common {
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    /// How long a close waits.
+    pub(crate) close_for: Tick,
     pub(crate) home: Arc<Home>,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,

@@ -40,12 +40,14 @@ pub enum ErrorClass {
     Setting,
     /// Another process wrote the key later. Its write stays.
     Superseded,
+    /// The cache was closed. Its writes stay in this process.
+    Closed,
     /// Any other error of the server.
     Other,
 }
 
 impl ErrorClass {
-    pub(crate) const ALL: [ErrorClass; 11] = [
+    pub(crate) const ALL: [ErrorClass; 12] = [
         ErrorClass::Unavailable,
         ErrorClass::TimedOut,
         ErrorClass::Busy,
@@ -56,6 +58,7 @@ impl ErrorClass {
         ErrorClass::Protocol,
         ErrorClass::Setting,
         ErrorClass::Superseded,
+        ErrorClass::Closed,
         ErrorClass::Other,
     ];
 
@@ -72,6 +75,7 @@ impl ErrorClass {
             ErrorClass::Protocol => "protocol",
             ErrorClass::Setting => "setting",
             ErrorClass::Superseded => "superseded",
+            ErrorClass::Closed => "closed",
             ErrorClass::Other => "other",
         }
     }
@@ -91,6 +95,7 @@ impl ErrorClass {
             ErrorClass::Protocol => "the answer of the store is malformed",
             ErrorClass::Setting => "a setting of the store is wrong",
             ErrorClass::Superseded => "another process wrote the key later; its write stays",
+            ErrorClass::Closed => "the cache was closed; its writes stay in this process",
             ErrorClass::Other => "the store answered with an error",
         }
     }
@@ -108,7 +113,10 @@ impl ErrorClass {
             ErrorClass::Foreign => "; it is left alone, choose another namespace or remove it",
             ErrorClass::TooLarge => "; raise the limit or store less",
             ErrorClass::Protocol => "; check that the address is that of a store of the right kind",
-            ErrorClass::Setting | ErrorClass::Superseded | ErrorClass::Other => "",
+            ErrorClass::Setting
+            | ErrorClass::Superseded
+            | ErrorClass::Closed
+            | ErrorClass::Other => "",
         }
     }
 }

@@ -1,0 +1,247 @@
+//! The store of a cache, until the cache is closed.
+//!
+//! Stores are shared, and a store ends with its last user. So a closed cache gives its store back,
+//! although handles to the cache, and loads that did not end in time, may live on. All operations
+//! belong to tasks that are spawned here, and these are counted. Races that this must survive:
+//!
+//! 1. A task starts while the handle ends. It is counted before it looks, and the end is set before
+//!    the count is read, both sequentially consistent: either the task is waited for, or it is
+//!    refused.
+//! 2. Several callers end the handle. One takes the store and drops it. The others wait for that,
+//!    so a file, for example, is free once any of them returns.
+
+use std::time::Duration;
+
+use crate::panics::isolated;
+use crate::store::{
+    Acquire, Acquired, Birth, ChangeListener, Epoch, ErrorClass, Namespace, Publish, Store,
+    StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
+};
+use crate::sync::event::Event;
+use crate::sync::future::or;
+use crate::sync::{Arc, ArcCell, AtomicU8, AtomicUsize, OnceLock, Ordering, Weak};
+use crate::time::clock::{Clock, Tick};
+
+pub(super) struct StoreHandle {
+    /// In an `Arc` of its own, because a cell has no room for a trait object.
+    store: ArcCell<Arc<dyn Store>>,
+    tasks: AtomicUsize,
+    /// 1 once no task starts.
+    ended: AtomicU8,
+    /// 1 once a caller gives the store back, and once it has.
+    gives_back: AtomicU8,
+    is_gone: AtomicU8,
+    /// The counts of the store at the end.
+    counts: OnceLock<StoreStats>,
+    /// Notified when a task has ended after the end, and when the store was given back.
+    changed: Event,
+}
+
+/// Counts one task.
+struct Counted(Arc<StoreHandle>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let handle = &self.0;
+        handle.tasks.fetch_sub(1, Ordering::SeqCst);
+        if handle.has_ended() {
+            handle.changed.notify_all();
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::new(ErrorClass::Closed, "")
+}
+
+impl StoreHandle {
+    pub(super) fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        let cell = ArcCell::empty();
+        cell.compare_exchange(None, Some(Arc::new(store)));
+        Arc::new(StoreHandle {
+            store: cell,
+            tasks: AtomicUsize::new(0),
+            ended: AtomicU8::new(0),
+            gives_back: AtomicU8::new(0),
+            is_gone: AtomicU8::new(0),
+            counts: OnceLock::new(),
+            changed: Event::new(),
+        })
+    }
+
+    fn get(&self) -> Result<Arc<dyn Store>, StoreError> {
+        let store = self.store.load();
+        store.as_deref().cloned().ok_or_else(closed)
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&dyn Store) -> R) -> Option<R> {
+        self.store.load().as_ref().map(|store| look(&***store))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst) != 0
+    }
+
+    fn count(self: &Arc<Self>) -> Counted {
+        self.tasks.fetch_add(1, Ordering::SeqCst);
+        Counted(self.clone())
+    }
+
+    /// Runs a task on the store. Returns false, and drops it, after the end.
+    pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        // Dropped after the reference to the store, which must not be the last one.
+        let spawning = self.count();
+        if self.has_ended() {
+            return false;
+        }
+        let Ok(store) = self.get() else { return false };
+        let task = self.count();
+        store.spawn(Box::pin(async move {
+            let _task = task;
+            work.await;
+        }));
+        drop(store);
+        drop(spawning);
+        true
+    }
+
+    /// Ends the handle: no task starts, those under way are waited for, and the store is dropped.
+    /// Waits at most until `limit`; then the last task drops the store.
+    pub(super) async fn end(&self, clock: &Clock, limit: Tick) {
+        if let Some(counts) = self.look(|store| store.stats()) {
+            let _ = self.counts.set(counts);
+        }
+        self.ended.swap(1, Ordering::SeqCst);
+        let idle = async {
+            loop {
+                let changed = self.changed.listen();
+                if self.tasks.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        or(idle, clock.sleep_until(limit)).await;
+        self.give_back().await;
+    }
+
+    async fn give_back(&self) {
+        if self.gives_back.swap(1, Ordering::AcqRel) == 0 {
+            let store = self.store.load().as_ref().cloned();
+            self.store.compare_exchange(store.as_ref(), None);
+            isolated(|| drop(store));
+            self.is_gone.swap(1, Ordering::AcqRel);
+            return self.changed.notify_all();
+        }
+        loop {
+            let changed = self.changed.listen();
+            if self.is_gone.load(Ordering::Acquire) != 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Result<Option<Vec<u8>>, StoreError>> {
+        match self.get() {
+            Ok(store) => store.read(keys).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Epoch>, StoreError>> {
+        match self.get() {
+            Ok(store) => store.heads(keys).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    pub(super) async fn acquire(
+        &self,
+        key: &StoreKey,
+        ask: Acquire,
+    ) -> Result<Acquired, StoreError> {
+        self.get()?.acquire(key, ask).await
+    }
+
+    pub(super) async fn publish(
+        &self,
+        key: &StoreKey,
+        publish: Publish,
+    ) -> Result<Stored, StoreError> {
+        self.get()?.publish(key, publish).await
+    }
+
+    pub(super) async fn renew(
+        &self,
+        key: &StoreKey,
+        token: Token,
+        lease: Duration,
+    ) -> Result<bool, StoreError> {
+        self.get()?.renew(key, token, lease).await
+    }
+
+    pub(super) async fn release(
+        &self,
+        key: &StoreKey,
+        token: Token,
+        cool_down: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        self.get()?.release(key, token, cool_down).await
+    }
+
+    pub(super) async fn set(
+        &self,
+        key: &StoreKey,
+        payload: Vec<u8>,
+        ttl: Duration,
+        birth: Birth,
+    ) -> Result<Stored, StoreError> {
+        self.get()?.set(key, payload, ttl, birth).await
+    }
+
+    pub(super) async fn invalidate(
+        &self,
+        key: &StoreKey,
+        birth: Birth,
+    ) -> Result<Stored, StoreError> {
+        self.get()?.invalidate(key, birth).await
+    }
+
+    pub(super) fn now(&self) -> Option<u64> {
+        self.look(|store| store.now()).flatten()
+    }
+
+    pub(super) fn gaps(&self) -> u64 {
+        self.look(|store| store.gaps()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn history(&self) -> u64 {
+        self.look(|store| store.history()).unwrap_or(0)
+    }
+
+    pub(super) fn tells_everything(&self) -> bool {
+        self.look(|store| store.tells_everything()).unwrap_or(false)
+    }
+
+    pub(super) fn state(self: &Arc<Self>) -> StoreState {
+        let _looking = self.count();
+        let state = (!self.has_ended()).then(|| self.look(|store| store.state()));
+        state
+            .flatten()
+            .unwrap_or_else(|| StoreState::Down(closed()))
+    }
+
+    pub(super) fn stats(self: &Arc<Self>) -> StoreStats {
+        let _looking = self.count();
+        let counts = match self.has_ended() {
+            true => self.counts.get().cloned(),
+            false => self.look(|store| store.stats()),
+        };
+        counts.unwrap_or_default()
+    }
+
+    pub(super) fn subscribe(&self, namespace: &Namespace, listener: Weak<dyn ChangeListener>) {
+        self.look(|store| store.subscribe(namespace, listener));
+    }
+}
