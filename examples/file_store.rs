@@ -88,11 +88,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join(format!("everfresh-files-{}", std::process::id()));
     let first = squares(&folder)?;
     assert_eq!(first.get_blocking(&12)?.source(), Source::Loaded);
-    while first.store_stats().is_some_and(|stats| stats.published < 1) {
-        // The value goes to the store in the background.
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    drop(first);
+    // The value goes to the store in the background; a close waits for that.
+    first.close_blocking()?;
 
     let second = squares(&folder)?;
     let value = second.get_blocking(&12)?;

@@ -51,11 +51,13 @@ async fn play(here: Arc<impl Store>, there: Arc<impl Store>) -> Result<(), Box<d
     println!("one invalidates it: gone in both");
 
     one.insert_everywhere("hello".to_owned(), 55).await?;
-    drop(other);
+    other.close().await?;
     let restarted = start(there)?;
     assert_eq!(*restarted.get("hello").await?, 55);
     assert_eq!(LOADS.load(Ordering::Relaxed), 1);
     println!("one sets it, the other restarts: it starts warm, without a load");
+    restarted.close().await?;
+    one.close().await?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod fifo;
 mod fixture;
 mod flight;
 mod late;
+mod lifecycle;
 mod load;
 mod negative;
 mod permits;

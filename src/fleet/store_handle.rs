@@ -71,11 +71,11 @@ impl StoreHandle {
 
     fn get(&self) -> Result<Arc<dyn Store>, StoreError> {
         let store = self.store.load();
-        store.as_deref().cloned().ok_or_else(closed)
+        (*store).as_deref().cloned().ok_or_else(closed)
     }
 
     fn look<R>(&self, look: impl FnOnce(&dyn Store) -> R) -> Option<R> {
-        self.store.load().as_ref().map(|store| look(&***store))
+        (*self.store.load()).as_deref().map(|store| look(&**store))
     }
 
     fn has_ended(&self) -> bool {
@@ -127,7 +127,7 @@ impl StoreHandle {
 
     async fn give_back(&self) {
         if self.gives_back.swap(1, Ordering::AcqRel) == 0 {
-            let store = self.store.load().as_ref().cloned();
+            let store = (*self.store.load()).clone();
             self.store.compare_exchange(store.as_ref(), None);
             isolated(|| drop(store));
             self.is_gone.swap(1, Ordering::AcqRel);

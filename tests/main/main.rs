@@ -15,6 +15,7 @@ mod caller;
 mod capacity;
 mod churn;
 mod clocks;
+mod closing;
 mod costs;
 mod counting_loader;
 mod depth;

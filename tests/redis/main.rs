@@ -7,6 +7,7 @@
 
 mod server;
 
+mod closing;
 mod cluster;
 mod contracts;
 mod differential;

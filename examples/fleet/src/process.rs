@@ -62,6 +62,9 @@ pub fn run(mut words: impl Iterator<Item = String>) -> ExitCode {
             _ => break,
         }
     }
+    if let Err(error) = process.cache.close_blocking() {
+        eprintln!("fleet: {error}");
+    }
     ExitCode::SUCCESS
 }
 

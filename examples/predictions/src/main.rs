@@ -18,14 +18,12 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use everfresh::store::RedisStore;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use crate::args::Args;
 use crate::prediction::Loader;
@@ -34,9 +32,6 @@ use crate::service::Service;
 use crate::tally::Tally;
 
 const WRONG_USE: u8 = 2;
-
-/// How long the shutdown waits for the store to take the last results and releases.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Bucket bounds, in seconds, for the times of store operations and loads.
 const SECONDS: [f64; 10] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
@@ -111,11 +106,15 @@ async fn run(args: &Args) -> Result<(), Failure> {
         tracing::info!("finishing the requests under way");
         stop.send_replace(true);
     };
+    let cache = service.cache.clone();
     say(&format!("listening on http://{address}/\n"));
     server::serve(listener, service::routes(service), stopped).await;
-    if let Some((store, _cable)) = kept {
-        give_back(&store).await;
+    // Computations under way publish their results, and no lease stays behind.
+    match cache.close().await {
+        Ok(()) => tracing::info!("nothing is left"),
+        Err(error) => tracing::warn!("{error}"),
     }
+    drop(kept);
     Ok(())
 }
 
@@ -130,23 +129,6 @@ async fn connect(url: &str) -> Result<(Arc<RedisStore>, Arc<Cable>), Failure> {
         }
     };
     Ok((Arc::new(store), cable))
-}
-
-/// Waits until no other handle of the store exists.
-///
-/// The cache ended with the last request, but its loads still hold the store. A running computation
-/// publishes its result. A queued computation releases its lease untried. A computation that takes
-/// too long releases its lease when the lease is due for renewal.
-async fn give_back(store: &Arc<RedisStore>) {
-    let began = Instant::now();
-    while Arc::strong_count(store) > 1 {
-        if began.elapsed() > FAREWELL {
-            tracing::warn!("some leases may remain; they expire by themselves");
-            return;
-        }
-        sleep(Duration::from_millis(5)).await;
-    }
-    tracing::info!("all leases are released");
 }
 
 /// Ignores errors, because nothing depends on a reader of standard output.
