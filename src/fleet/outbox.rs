@@ -477,6 +477,8 @@ where
         }
         match (self.has_ended, self.is_probe) {
             (true, _) => {}
+            // No task would start.
+            _ if fleet.store.has_ended() => {}
             (false, true) => {
                 if fleet.queue.probe_dropped() {
                     fleet.start_probe();

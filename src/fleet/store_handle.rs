@@ -78,7 +78,7 @@ impl StoreHandle {
         (*self.store.load()).as_deref().map(|store| look(&**store))
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst) != 0
     }
 
