@@ -98,15 +98,20 @@ impl Lifecycle {
     /// Counts work that starts; false if the phase refuses it. `is_inside` says whether the work
     /// belongs to a load that runs on this thread.
     #[must_use]
-    pub fn start(&self, work: Work, is_inside: impl FnOnce() -> bool) -> bool {
-        // AcqRel, as everywhere here: of a change of the phase and a start, the later one sees
-        // everything from before the other.
-        let before = self.word.fetch_add(work.unit(), Ordering::AcqRel);
-        let starts = before < CLOSING || (before < CLOSED && is_inside());
-        if !starts {
-            self.end(work);
+    pub fn start(&self, work: Work, is_inside: impl Fn() -> bool) -> bool {
+        let mut word = self.word();
+        // Work that is refused is not even counted for a moment, because the close reports the
+        // count.
+        while word < CLOSING || (word < CLOSED && is_inside()) {
+            let counted = word + work.unit();
+            // AcqRel, as everywhere here: of a change of the phase and a start, the later one sees
+            // everything from before the other.
+            match (self.word).compare_exchange(word, counted, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(present) => word = present,
+            }
         }
-        starts
+        false
     }
 
     /// Counts work that is a part of other work, which is counted.
