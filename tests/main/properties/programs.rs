@@ -418,7 +418,8 @@ fn random_programs_of_one_value_behave_as_the_model_predicts() {
 fn behave_as_predicted<K: Keys>() {
     let total = RefCell::new(BTreeMap::<String, u64>::new());
     // A generator that misses kinds of results would prove less than intended. The rarest kind
-    // comes three times on average among the programs of one value, so others follow if it is missing.
+    // comes three times on average among the programs of one value, so others follow if it is
+    // missing.
     let is_complete = || total.borrow().values().all(|count| *count > 0);
     for seed in (0..8).map(|round| seed().wrapping_add(round)) {
         for_all_of(seed, programs(), |program: Program| {
