@@ -7,6 +7,7 @@
 mod chaos;
 mod codecs;
 mod cool_downs;
+mod encryption;
 mod envelopes;
 mod explore;
 mod golden;
