@@ -18,4 +18,5 @@ mod names;
 mod protocol;
 mod records;
 mod refusals;
+mod schemas;
 mod wrong;

@@ -15,10 +15,9 @@ const KEY: &str = "the key in plain text";
 const EMPTY: &str = "empty";
 const MISSING: &str = "missing";
 
-/// A process whose format has these secret keys. Its values are long enough to be compressed, or
-/// empty.
+/// A process whose format has these secret keys.
 fn process<S: Store>(store: &Arc<S>, secrets: &[u8]) -> Cache<String, String> {
-    let mut format = Format::new(Postcard).lz4_from(1_024);
+    let mut format = Format::new(Postcard);
     if let Some((first, others)) = secrets.split_first() {
         let keys = EncryptionKeys::new(&[*first; 32]);
         let keys = others
