@@ -59,8 +59,33 @@ impl<V: 'static> Format<V> {
         }
     }
 
-    /// Sets a number for the meaning of the fields of the value. Payloads with another number are
-    /// not read. Default: 0.
+    /// Sets the version of the type of the values. A payload with another number is not decoded: it
+    /// is a miss, counted as [`PayloadError::Schema`]. Default: 0.
+    ///
+    /// Raise it, or use a new [`Namespace`](crate::store::Namespace), if a codec could misread the
+    /// values of the other version. `Postcard` does so when two fields of one type change places,
+    /// and every codec when a field changes its meaning; no check can see either. [A
+    /// table](crate::docs::store#when-the-type-of-a-value-changes) shows which codec tolerates which
+    /// change.
+    ///
+    /// While processes with two schemas run on one namespace, as in a rolling deployment, each
+    /// replaces the values of the other, and loads for itself. A message of the other schema causes
+    /// a read, never a load. With two namespaces each version keeps its own values.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "postcard")] {
+    /// use everfresh::store::{Format, Postcard};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Score {
+    ///     away: u32, // until version 2: after `home`
+    ///     home: u32,
+    /// }
+    /// let format: Format<Score> = Format::new(Postcard).schema(2);
+    /// # }
+    /// ```
     pub fn schema(mut self, schema: u32) -> Self {
         self.schema = schema;
         self
