@@ -142,13 +142,22 @@ impl<K, V> Flight<K, V> {
 
     /// Sets the outcome unless another thread does, then wakes all waiters.
     pub fn deliver(&self, outcome: Outcome<K, V>) {
-        // If a late claimant and the one that took over deliver at once, one of them decides and
-        // the other does not wait for it. Relaxed: the outcome publishes itself.
+        self.decide(outcome);
+        self.wake_waiters();
+    }
+
+    /// Sets the outcome unless another thread does. The caller wakes the waiters later.
+    pub fn decide(&self, outcome: Outcome<K, V>) {
+        // If a late claimant and the one that took over decide at once, one of them does and the
+        // other does not wait for it. Relaxed: the outcome publishes itself.
         if self.signals.decided.swap(1, Ordering::Relaxed) == 0 {
             self.outcome.get_or_init(|| outcome);
         }
-        // This wakes every waiter that listened before and saw no outcome. A waker that panics
-        // strands no other waiter.
+    }
+
+    /// Wakes every waiter that listened before and saw no outcome. A waker that panics strands no
+    /// other waiter.
+    pub fn wake_waiters(&self) {
         self.signals.event.notify_all();
     }
 
