@@ -64,9 +64,8 @@ impl<V: 'static> Format<V> {
     ///
     /// Raise it, or use a new [`Namespace`](crate::store::Namespace), if a codec could misread the
     /// values of the other version. `Postcard` does so when two fields of one type change places,
-    /// and every codec when a field changes its meaning; no check can see either. [A
-    /// table](crate::docs::store#when-the-type-of-a-value-changes) shows which codec tolerates which
-    /// change.
+    /// and every codec when a field changes its meaning; no check can see either. See [what each
+    /// codec tolerates](crate::docs::store#when-the-type-of-a-value-changes).
     ///
     /// While processes with two schemas run on one namespace, as in a rolling deployment, each
     /// replaces the values of the other, and loads for itself. A message of the other schema causes

@@ -180,6 +180,8 @@ fn compresses(format: Format<Vec<u8>>) {
             PayloadError::Length
         );
     }
+    // What failed leaves nothing behind.
+    assert_eq!(raw().open(&key("a"), &payload).unwrap().value, text);
 }
 
 #[test]
