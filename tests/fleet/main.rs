@@ -1,6 +1,8 @@
 //! Caches that share a store, as the processes of a fleet do, without a server.
 #![allow(clippy::unwrap_used)]
 
+mod deploys;
+mod encrypted;
 mod loads;
 mod lost;
 mod messages;
