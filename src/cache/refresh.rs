@@ -12,8 +12,7 @@ use crate::error::Error;
 use crate::load::runtime::Caller;
 use crate::protocol::entries::Claimed;
 use crate::protocol::entry::Entry;
-use crate::protocol::flight::{Flight, Made, Outcome};
-use crate::sync::StrongArc;
+use crate::protocol::flight::{Made, Outcome};
 
 /// The refresh that a caller asks for.
 enum Wanted<'a, K, V> {
@@ -31,27 +30,6 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The flight of a load that this call or another one began; `None` to read again.
-    async fn begun<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        unserved: Unserved<K, V>,
-    ) -> Result<Option<(StrongArc<Flight<K, V>>, Source)>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let begun = match unserved {
-            Unserved::Missing => self.begin(key, hash, Caller::GoesOn).await?,
-            begun => Some(begun),
-        };
-        match begun {
-            Some(Unserved::Wait(flight, _, source)) => Ok(Some((flight, source))),
-            Some(Unserved::Failed(error)) => Err(error),
-            Some(Unserved::Missing) | None => Ok(None),
-        }
-    }
-
     async fn refresh<Q>(&self, key: &Q, wanted: Wanted<'_, K, V>) -> Result<Kept<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,

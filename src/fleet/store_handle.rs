@@ -1,8 +1,9 @@
 //! The store of a cache, until the cache is closed.
 //!
 //! Stores are shared, and a store ends with its last user. So a closed cache gives its store back,
-//! although handles to the cache, and loads that did not end in time, may live on. All operations
-//! belong to tasks that are spawned here, and these are counted. Races that this must survive:
+//! although handles to the cache, and loads that did not end in time, may live on. Operations belong
+//! to tasks that are spawned here, and these are counted; a read may belong to another task, and is
+//! counted by itself. Races that this must survive:
 //!
 //! 1. A task starts while the handle ends. It is counted before it looks, and the end is set before
 //!    the count is read, both sequentially consistent: either the task is waited for, or it is
@@ -142,7 +143,12 @@ impl StoreHandle {
         }
     }
 
-    pub(super) async fn read(&self, keys: &[StoreKey]) -> Vec<Result<Option<Vec<u8>>, StoreError>> {
+    /// Also counted, because the task of a reader may poll it.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        keys: &[StoreKey],
+    ) -> Vec<Result<Option<Vec<u8>>, StoreError>> {
+        let _reading = self.count();
         match self.get() {
             Ok(store) => store.read(keys).await,
             Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),

@@ -104,6 +104,9 @@ impl<K, V> Attempt<K, V> {
     /// Gives the claim back, if it has not ended.
     fn give_back(&mut self) {
         if let Some(claim) = self.claim.take() {
+            if self.state.lifecycle.is_closed() {
+                return claim.rest(Error::closed(), 0);
+            }
             let failures = claim.failures();
             let state = &*self.state;
             let now = state.clock.now();

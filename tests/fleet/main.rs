@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod closing;
+mod deploys;
+mod encrypted;
 mod loads;
 mod lost;
 mod messages;

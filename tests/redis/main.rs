@@ -11,6 +11,7 @@ mod closing;
 mod cluster;
 mod contracts;
 mod differential;
+mod encrypted;
 mod faults;
 mod fleet;
 mod mistakes;

@@ -7,6 +7,7 @@
 mod chaos;
 mod codecs;
 mod cool_downs;
+mod encryption;
 mod envelopes;
 mod explore;
 mod golden;
@@ -17,4 +18,5 @@ mod names;
 mod protocol;
 mod records;
 mod refusals;
+mod schemas;
 mod wrong;
