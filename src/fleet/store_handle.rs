@@ -1,9 +1,9 @@
 //! The store of a cache, until the cache is closed.
 //!
 //! Stores are shared, and a store ends with its last user. So a closed cache gives its store back,
-//! although handles to the cache, and loads that did not end in time, may live on. Operations belong
-//! to tasks that are spawned here, and these are counted; a read may belong to another task, and is
-//! counted by itself. Races that this must survive:
+//! although handles to the cache, and loads that did not end in time, may live on. Operations
+//! belong to tasks that are spawned here, and these are counted; a read may belong to another task,
+//! and is counted by itself. Races that this must survive:
 //!
 //! 1. A task starts while the handle ends. It is counted before it looks, and the end is set before
 //!    the count is read, both sequentially consistent: either the task is waited for, or it is

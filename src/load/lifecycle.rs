@@ -8,8 +8,8 @@
 //! 2. The last work ends while a close begins to wait. The close listens before it looks at the
 //!    word. Work that ends changes the word before it notifies.
 //! 3. A load that a load of another cache waits for starts while the close finds nothing left. The
-//!    phase becomes closed by one exchange, and only from no work. So the load is counted before it,
-//!    or refused.
+//!    phase becomes closed by one exchange, and only from no work. So the load is counted before
+//!    it, or refused.
 //! 4. The limit passes while a load is about to begin. The load is counted, so the close reports
 //!    it as not ended; it looks at the phase before its loader runs.
 //!
