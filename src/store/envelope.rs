@@ -39,6 +39,8 @@ use super::key::StoreKey;
 use super::lease::Epoch;
 use super::payload_error::PayloadError;
 
+pub use super::head::{Head, head};
+
 /// The size of the shortest payload, in bytes.
 pub const HEADER: usize = 78;
 

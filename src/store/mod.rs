@@ -76,10 +76,11 @@ pub mod envelope;
 mod error;
 #[cfg(feature = "file")]
 mod file;
+pub(crate) mod head;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod instrumented;
 mod key;
-mod lease;
+pub(crate) mod lease;
 mod memory;
 mod payload_error;
 mod record;
@@ -88,6 +89,7 @@ mod record_store;
 mod redis;
 mod stats;
 mod step;
+mod timelines;
 
 use std::fmt;
 use std::future::Future;
@@ -107,7 +109,7 @@ pub use codec::MessagePack;
 #[cfg(feature = "postcard")]
 pub use codec::Postcard;
 pub use codec::{Codec, Rejected};
-pub use envelope::{Format, Opened, Terms};
+pub use envelope::{Format, Head, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 #[cfg(feature = "file")]
 pub use file::{FileError, FileErrorKind, FileRecords, FileStore, Recovery};
@@ -151,18 +153,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>>;
 
-    /// Reads the epochs of the payloads of these keys: one answer for each key, in their order;
+    /// Reads the heads of the payloads of these keys: one answer for each key, in their order;
     /// `None` where no usable payload is stored.
     ///
     /// Of large payloads a store transfers only the head, if it can.
     fn heads<'a>(
         &'a self,
         keys: &'a [StoreKey],
-    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+    ) -> Reply<'a, Vec<Result<Option<Head>, StoreError>>> {
         Box::pin(async move {
             let answers = self.read(keys).await.into_iter();
-            let epoch = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::epoch);
-            answers.map(|answer| answer.map(epoch)).collect()
+            let head = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::head);
+            answers.map(|answer| answer.map(head)).collect()
         })
     }
 
@@ -248,6 +250,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// lost, and not because its key was invalidated.
     fn history(&self) -> u64 {
         0
+    }
+
+    /// The number of the timeline: epochs of one timeline are ordered, epochs of two are not
+    /// compared. Default: the number of the [history](Self::history).
+    ///
+    /// Raised, before listeners are told of a gap, when a new history begins, and when the clock of
+    /// the store is behind what it was before, by more than a second: it was set back, or a server
+    /// with a slower clock took the place of its predecessor. Not raised by a clock that is set
+    /// ahead, but that is a gap too, unless [`now`](Self::now) follows at once.
+    fn timeline(&self) -> u64 {
+        self.history()
     }
 
     /// Whether the listeners of this process are told every change of every process, or that there

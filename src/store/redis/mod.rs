@@ -29,8 +29,9 @@ use self::runtime::Runtime;
 use self::shared::Shared;
 use self::wire::{acquired, millis, seen, stored, token_bytes, yes};
 use super::error::{ErrorClass, StoreError};
+use super::head::Head;
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Birth, Epoch, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
@@ -159,7 +160,7 @@ impl Store for RedisStore {
     fn heads<'a>(
         &'a self,
         keys: &'a [StoreKey],
-    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+    ) -> Reply<'a, Vec<Result<Option<Head>, StoreError>>> {
         Box::pin(self.shared.heads(keys))
     }
 
@@ -306,6 +307,10 @@ impl Store for RedisStore {
 
     fn history(&self) -> u64 {
         self.shared.history()
+    }
+
+    fn timeline(&self) -> u64 {
+        self.shared.timeline()
     }
 
     /// The change messages of a key arrive on the connection on which its lease is asked for and

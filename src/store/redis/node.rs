@@ -11,10 +11,10 @@ use super::shared::{Shared, both};
 use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
+use crate::store::lease::CLOCK_ERROR;
 use crate::sync::event::Event;
 use crate::sync::future::or;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
-use crate::time::clock::Clock;
 
 /// A master.
 pub(super) struct Node {
@@ -40,6 +40,13 @@ struct Offset {
     took: u64,
     /// The number of measurements since.
     age: u32,
+}
+
+/// How the clock of a server was set, by more than a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Back,
+    Ahead,
 }
 
 /// The connection for reads.
@@ -70,7 +77,7 @@ impl Role for Reads {
     }
 
     async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
-        self.1.measure(&self.0.clock, link).await
+        self.1.measure(&self.0, link, false).await
     }
 }
 
@@ -119,7 +126,7 @@ impl Role for Writes {
     }
 
     async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
-        self.1.measure(&self.0.clock, link).await
+        self.1.measure(&self.0, link, true).await
     }
 }
 
@@ -215,7 +222,11 @@ impl Node {
     }
 
     /// Measures the offset between the server's clock and ours.
-    async fn measure(&self, clock: &Clock, link: &Link) -> Result<(), Failure> {
+    ///
+    /// A clock that was set is noticed on the connection of the scripts only, because they give the
+    /// epochs. During a failover the other connection may still lead to the old server.
+    async fn measure(&self, shared: &Shared, link: &Link, scripts: bool) -> Result<(), Failure> {
+        let clock = &shared.clock;
         let before = clock.exact() / 1_000;
         let (seconds, micros) = match link.send(&redis::cmd("TIME")).await? {
             Value::ServerError(error) => return Err(classify::server(&error)),
@@ -229,16 +240,45 @@ impl Node {
         let after = clock.exact() / 1_000;
         let took = after.saturating_sub(before);
         let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+        let changed = self.learn(time, before, took, scripts);
+        if changed == Some(Set::Back) {
+            shared.begin_timeline();
+        }
+        // A new connection is a gap in any case. Messages that came since the clock was set may
+        // have been ignored.
+        if changed.is_some() && self.is_current(link) {
+            shared.gap(None);
+        }
+        Ok(())
+    }
+
+    /// Takes a measurement over: the server's time at a moment between `before` and `took` later,
+    /// by our clock. Returns how the server's clock was set, if it was and `may_be_set`.
+    fn learn(&self, time: u64, before: u64, took: u64, may_be_set: bool) -> Option<Set> {
         let mut offset = lock(&self.offset);
         offset.age += 1;
+        // The difference to the time that was expected, beyond the errors of both measurements.
+        let changed = self.offset().and_then(|known| {
+            let error = CLOCK_ERROR + offset.took / 2;
+            let expected = |ours: u64| ours.wrapping_add(known);
+            if time.saturating_add(error) < expected(before) {
+                return Some(Set::Back);
+            }
+            (time > expected(before + took).saturating_add(error)).then_some(Set::Ahead)
+        });
         // A slow reply gives a poor measurement. Clocks drift, however, so after 20 measurements
         // the best one is too old and any new one replaces it.
-        if offset.age > 20 || took <= offset.took || self.offset().is_none() {
+        let is_good = offset.age > 20 || took <= offset.took || self.offset().is_none();
+        let replaces = match changed {
+            Some(_) => may_be_set,
+            None => is_good,
+        };
+        if replaces {
             *offset = Offset { took, age: 0 };
             let ours = before + took / 2;
             self.offset_micros
                 .store(time.wrapping_sub(ours).max(1), Ordering::Relaxed);
         }
-        Ok(())
+        changed.filter(|_| may_be_set)
     }
 }
