@@ -26,6 +26,7 @@ use self::builder::Kind;
 pub use self::builder::RedisBuilder;
 
 use self::runtime::Runtime;
+use self::scripts::Script;
 use self::shared::Shared;
 use self::wire::{acquired, millis, seen, stored, token_bytes, yes};
 use super::error::{ErrorClass, StoreError};
@@ -149,6 +150,23 @@ impl Drop for RedisStore {
     }
 }
 
+impl RedisStore {
+    /// Runs a script that changes the payload of a key.
+    async fn store(
+        &self,
+        script: &Script,
+        key: &StoreKey,
+        arguments: &[&[u8]],
+    ) -> Result<Stored, StoreError> {
+        let before = self.shared.clock.exact() / 1_000;
+        let result = self.shared.run(script, key, arguments, stored).await?;
+        if let (Some(epoch), Ok(node)) = (result.epoch(), self.shared.node(key)) {
+            node.check_time(&self.shared, epoch, before).await;
+        }
+        Ok(result)
+    }
+}
+
 impl Store for RedisStore {
     fn read<'a>(
         &'a self,
@@ -212,9 +230,7 @@ impl Store for RedisStore {
                 channel.as_bytes(),
                 &message,
             ];
-            shared
-                .run(&shared.scripts.publish, key, &arguments, stored)
-                .await
+            self.store(&shared.scripts.publish, key, &arguments).await
         })
     }
 
@@ -272,8 +288,7 @@ impl Store for RedisStore {
                 &payload,
                 &removal,
             ];
-            let set = &self.shared.scripts.set;
-            self.shared.run(set, key, &arguments, stored).await
+            self.store(&self.shared.scripts.set, key, &arguments).await
         })
     }
 
@@ -293,7 +308,7 @@ impl Store for RedisStore {
                 &message,
             ];
             let invalidate = &self.shared.scripts.invalidate;
-            self.shared.run(invalidate, key, &arguments, stored).await
+            self.store(invalidate, key, &arguments).await
         })
     }
 

@@ -187,7 +187,7 @@ impl Shared {
     }
 
     /// The master that owns a key.
-    fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
+    pub(super) fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
         let slots = self.slots.load();
         let Some(slots) = &*slots else {
             let unknown = lock(&self.discovery_error).clone();
