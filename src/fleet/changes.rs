@@ -12,7 +12,7 @@
 
 use std::hash::Hash;
 
-use super::fetch::TOGETHER;
+use super::batch::TOGETHER;
 use super::pending_writes::WriteState;
 use super::version::{Moment, Stamp};
 use super::{Fleet, PAUSES};

@@ -17,7 +17,6 @@
 //! A reader of a stale value never waits for any of this.
 
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::lease::{Grant, Lease};
 use super::pending_writes::WriteState;
@@ -32,21 +31,15 @@ use crate::protocol::publish::Published;
 use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
 use crate::store::head::checksum;
-use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
-use crate::sync::future::{or, yield_now};
+use crate::store::{Acquire, Acquired, Epoch, StoreKey, Token};
+use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
 use crate::time::clock::{Tick, ticks};
 
-/// Keys that one request reads from the store.
-pub(super) const TOGETHER: usize = 64;
-
-/// After this many answers the task yields, so that their readers run first.
-const IN_TURN: usize = 16;
-
 /// One job that asks the store.
-struct Asking<K, V> {
-    job: Job<K, V>,
-    _underway: Underway<K, V>,
+pub(super) struct Asking<K, V> {
+    pub(super) job: Job<K, V>,
+    pub(super) _underway: Underway<K, V>,
 }
 
 /// The job of a payload that may not be served, or may not replace a refresh. The epoch of the
@@ -72,132 +65,14 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Starts a job. A cache with a store calls this instead of running the loader.
-    pub(super) fn start(self: &Arc<Self>, job: Job<K, V>) {
-        if self.asking.push(job.begins_elsewhere()) {
-            self.start_gathering();
-        }
-    }
-
-    fn start_gathering(self: &Arc<Self>) {
-        self.store.spawn(Box::pin(self.clone().batcher()));
-    }
-
-    /// Starts what was collected during a pause.
-    pub(super) fn resume(self: &Arc<Self>) {
-        if self.asking.resume() {
-            self.start_gathering();
-        }
-    }
-
-    /// Takes the jobs that wait, then reads for them. The next batch does not wait for that.
-    async fn batcher(self: Arc<Self>) {
-        // Tasks that are ready on this thread run first, because they may push more jobs.
-        yield_now().await;
-        let waiting = self.asking.waiting().min(TOGETHER);
-        let mut keys = Vec::with_capacity(waiting);
-        let mut asking = Vec::with_capacity(waiting);
-        let stopped = loop {
-            while let Some(job) = (keys.len() < TOGETHER)
-                .then(|| self.asking.next())
-                .flatten()
-            {
-                // A key's `Eq` may panic. That ends its own job and no other.
-                let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(job)));
-                if let Some((key, job)) = prepared.ok().flatten() {
-                    keys.push(key);
-                    asking.push(job);
-                }
-            }
-            if keys.len() == TOGETHER {
-                break false;
-            }
-            if self.asking.stops() {
-                break true;
-            }
-        };
-        if !stopped {
-            self.start_gathering();
-        }
-        self.read(keys, asking).await;
-    }
-
-    /// Encodes the name of the key. The job ends here if its key cannot be encoded, or if too many
-    /// jobs are under way. A job that must not be read for in a batch asks by itself.
-    fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<(StoreKey, Asking<K, V>)> {
-        let Some(key) = self.name(job.key()) else {
-            self.unleased(job);
-            return None;
-        };
-        let Some(underway) = self.enter() else {
-            job.shed();
-            return None;
-        };
-        let flushed = self.track(&key, job.key(), job.set());
-        let asking = Asking {
-            job,
-            _underway: underway,
-        };
-        if asking.job.is_cold() && flushed {
-            return Some((key, asking));
-        }
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, None)));
-        None
-    }
-
-    /// Reads missing keys together.
-    async fn read(self: &Arc<Self>, keys: Vec<StoreKey>, asking: Vec<Asking<K, V>>) {
-        if keys.is_empty() {
-            return;
-        }
-        let timeline = self.timeline();
-        let answers = self.store.read(&keys).await;
-        let mut moment = self.answered_in(timeline);
-        let answered = keys.into_iter().zip(asking).zip(answers);
-        for (at, ((key, asking), answer)) in answered.enumerate() {
-            // Readers that have their answers can ask for their next keys now, instead of after all
-            // others.
-            if at % IN_TURN == IN_TURN - 1 {
-                yield_now().await;
-                // Read the clock again: the yield may have been long, and ages must not be
-                // underestimated.
-                moment = self.answered_in(timeline);
-            }
-            // If user code panics here, the other jobs still get their answers.
-            let answered = || self.answered(key, asking, answer, moment);
-            let _ = catch_unwind(AssertUnwindSafe(answered));
-        }
-    }
-
-    fn answered(
-        self: &Arc<Self>,
-        key: StoreKey,
-        asking: Asking<K, V>,
-        answer: Result<Option<Vec<u8>>, StoreError>,
-        moment: Moment,
-    ) {
-        let Asking { job, _underway } = asking;
-        let (job, seen) = match answer {
-            Ok(Some(payload)) => match self.install(job, &key, &payload, moment) {
-                None => return,
-                Some(unusable) => unusable,
-            },
-            Ok(None) => {
-                self.counters.misses.add();
-                (job, None)
-            }
-            // The stored data is no payload, or the store cannot be reached.
-            Err(_) => return self.unleased(job),
-        };
-        let asking = Asking { job, _underway };
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, seen)));
-    }
-
     /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is the epoch
     /// of a payload that was read and cannot be used.
-    async fn ask(self: Arc<Self>, key: StoreKey, asking: Asking<K, V>, unusable: Option<Epoch>) {
+    pub(super) async fn ask(
+        self: Arc<Self>,
+        key: StoreKey,
+        asking: Asking<K, V>,
+        unusable: Option<Epoch>,
+    ) {
         let Asking { mut job, _underway } = asking;
         let hash = key.hash();
         let token = Token {
@@ -268,7 +143,7 @@ where
     }
 
     /// Loads without the store.
-    fn unleased(&self, job: Job<K, V>) {
+    pub(super) fn unleased(&self, job: Job<K, V>) {
         self.counters.unleased.add();
         (self.load)(job);
     }
@@ -292,7 +167,7 @@ where
 
     /// Makes a payload the value of the job's key, if it may be served; `moment` is that of the
     /// answer. Returns the job unless it has ended: with this value, or because user code panicked.
-    fn install(
+    pub(super) fn install(
         &self,
         job: Job<K, V>,
         key: &StoreKey,

@@ -6,13 +6,16 @@
 //! of other processes, and `version_index` knows the epochs of the keys. The cache sees all this
 //! through the trait in `level`.
 
+mod batch;
 mod batcher;
 mod changes;
 mod fetch;
+mod handover;
 mod lease;
 mod level;
 mod outbox;
 mod pending_writes;
+mod reading;
 mod restore;
 mod second_level;
 mod stats;
@@ -25,11 +28,12 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-pub(crate) use self::level::{Connect, Level, Paused, PendingWrite};
+pub(crate) use self::level::{Connect, Level, PendingWrite};
+pub(crate) use self::reading::Reading;
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
 #[cfg(all(loom, feature = "loom"))]
-pub use self::{batcher::Batcher, write_queue::WriteQueue};
+pub use self::{batcher::Batcher, handover::Handover, write_queue::WriteQueue};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
@@ -137,10 +141,15 @@ where
     /// The name of a key in the store. `None` if its codec cannot encode it; the key then has no
     /// second level.
     fn name(&self, key: &K) -> Option<StoreKey> {
-        let mut encoded = Vec::with_capacity(SHORT);
-        let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, &mut encoded)));
+        self.name_by(key, &mut Vec::with_capacity(SHORT))
+    }
+
+    /// [`name`](Self::name), with a buffer that is reused.
+    fn name_by(&self, key: &K, encoded: &mut Vec<u8>) -> Option<StoreKey> {
+        encoded.clear();
+        let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, encoded)));
         let written = matches!(done, Ok(Ok(())));
-        written.then(|| StoreKey::new(&self.namespace, &encoded))
+        written.then(|| StoreKey::new(&self.namespace, encoded))
     }
 
     /// Makes sure that the changes of a key are followed. Returns false if the key has a pending

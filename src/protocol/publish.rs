@@ -6,12 +6,13 @@
 //! - *Publish* spends the claim before the successor becomes visible (P1), exchanges exactly the
 //!   claimed entry (P4), delivers, and closes the flight last. So a waiter finds the outcome or the
 //!   new entry.
-//! - *Fail* and *rest* deliver before they give the claim up. So a reader that sees the entry
-//!   cooling finds the error in its flight, and the next claimant finds a flight that has ended.
+//! - *Fail* and *rest* decide the flight before they give the claim up. So a reader that sees the
+//!   entry cooling finds the error in its flight, and the next claimant finds a flight that has
+//!   ended. They wake the waiters last, so that a waiter which reads again finds the entry cooling.
 //! - A placeholder that failed is spent before it is removed, because it belongs to the new
 //!   claimant after a takeover.
-//! - *Expire* ends a claim at its deadline while its load goes on. It delivers before it gives the
-//!   claim up, like *fail*. The placeholder stays, so that a late result can replace it.
+//! - *Expire* ends a claim at its deadline while its load goes on, in the order of *fail*. The
+//!   placeholder stays, so that a late result can replace it.
 //! - A value that leaves without a successor is first replaced by a tombstone. Otherwise an
 //!   `insert` that overwrites it at that moment would be removed with it (P4).
 //!
@@ -107,8 +108,9 @@ impl<K, V> Expiry<K, V> {
     /// Delivers the time-out, then gives the claim up until then, as after a failure. Changes
     /// nothing if another caller took over or a result came first.
     pub fn expire(&self, error: Error, until: Tick) {
-        self.flight.deliver(Outcome::Failed(error));
+        self.flight.decide(Outcome::Failed(error));
         self.entry.claim_word.cool(self.token, until);
+        self.flight.wake_waiters();
     }
 }
 
@@ -448,11 +450,13 @@ impl<K, V> ClaimGuard<K, V> {
             self.end(outcome);
             return;
         }
-        self.end(outcome);
+        self.ended = true;
+        self.flight.decide(outcome);
         match failed {
             true => self.entry.claim_word.cool(self.token, until),
             false => self.entry.claim_word.rest(self.token, until),
         };
+        self.flight.wake_waiters();
     }
 
     fn end(&mut self, outcome: Outcome<K, V>) {

@@ -72,10 +72,14 @@ pub(crate) mod change_queue;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;
+mod compression;
+#[cfg(feature = "encryption")]
+mod encryption;
 pub mod envelope;
 mod error;
 #[cfg(feature = "file")]
 mod file;
+mod format;
 pub(crate) mod head;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod instrumented;
@@ -109,10 +113,13 @@ pub use codec::MessagePack;
 #[cfg(feature = "postcard")]
 pub use codec::Postcard;
 pub use codec::{Codec, Rejected};
-pub use envelope::{Format, Head, Opened, Terms};
+#[cfg(feature = "encryption")]
+pub use encryption::EncryptionKeys;
+pub use envelope::{Head, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 #[cfg(feature = "file")]
 pub use file::{FileError, FileErrorKind, FileRecords, FileStore, Recovery};
+pub use format::Format;
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Birth, Epoch, Origin, Publish, Stored, Token};
 pub use memory::{MemoryRecords, MemoryStore};

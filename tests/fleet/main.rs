@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod clocks;
+mod deploys;
+mod encrypted;
 mod loads;
 mod lost;
 mod messages;

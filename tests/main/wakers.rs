@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use everfresh::{Cache, Clock, ManualClock};
+use everfresh::{Cache, Clock, Loaded, ManualClock, Source};
 
-use crate::support::gates::{End, numbering};
+use crate::support::gates::{End, Gates, numbering};
 use crate::support::*;
 
 /// Counts its calls, and panics at each one if the flag is set.
@@ -120,6 +120,50 @@ fn a_waker_that_panics_does_not_affect_later_deadlines() {
     assert!(second.get_blocking(&1).unwrap_err().is_timeout());
     first_loader.release();
     second_loader.release();
+}
+
+/// Reads the key when it is called, and keeps how the value was served.
+struct Reads {
+    cache: Cache<u64, u64>,
+    served: Mutex<Option<Source>>,
+}
+
+impl Wake for Reads {
+    fn wake(self: Arc<Self>) {
+        let source = self.cache.get_if_present(&1).map(|value| value.source());
+        *self.served.lock().unwrap() = source;
+    }
+}
+
+/// The source of a stale value that a caller reads as soon as its refresh wakes it.
+fn read_when_woken(end: impl FnOnce(&ManualClock, &Tasks, &Gates<u64>)) -> Option<Source> {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).load_timeout(secs(5)));
+    cache.insert(1, Loaded::new(7).fresh_for(millis(0)));
+    let mut refreshing = refresh(&cache, 1);
+    let reads = Arc::new(Reads {
+        cache,
+        served: Mutex::default(),
+    });
+    assert!(is_pending_with(
+        &mut refreshing,
+        &Waker::from(reads.clone())
+    ));
+    tasks.poll_all();
+    end(&clock, &tasks, &gates);
+    assert!(ready(refreshing).is_err());
+    reads.served.lock().unwrap().take()
+}
+
+#[test]
+fn a_caller_that_its_failed_refresh_wakes_reads_the_value_as_served_after_a_failure() {
+    let failed = read_when_woken(|_, tasks, gates| {
+        gates.end(0, End::Fail);
+        tasks.poll_all();
+    });
+    assert_eq!(failed, Some(Source::AfterFailure));
+    let timed_out = read_when_woken(|clock, _, _| clock.advance(secs(5)));
+    assert_eq!(timed_out, Some(Source::AfterFailure));
 }
 
 /// A task of a small executor. Its waker puts it into a queue, and the task is dropped with its

@@ -4,6 +4,7 @@
 //!   order, so that a program is exactly repeatable. Each step is compared with a sequential
 //!   [`model`] that predicts it. Each step is also checked against the [`promises`], which know
 //!   nothing about claims, so that a fault shared by model and cache still breaks a promise.
+//! - [`found_once`]: such programs that found a fault.
 //! - [`histories`]: real threads on one table, whose results must fit some order of their
 //!   operations.
 //! - [`accounting`]: one thread again, with eviction. Resident values are counted and weighed
@@ -16,6 +17,7 @@
 //! determine the order in which real threads run, so a failure of a history may need several runs.
 
 mod accounting;
+mod found_once;
 mod histories;
 mod loads;
 mod model;
@@ -37,6 +39,11 @@ fn cases() -> u32 {
 /// Runs `check` on the requested number of programs. A panic in it is shrunk and reported with the
 /// seed.
 fn for_all<P: Debug>(strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
+    for_all_of(seed(), strategy, check);
+}
+
+/// As [`for_all`], with the programs of this seed.
+fn for_all_of<P: Debug>(seed: u64, strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
     let config = Config {
         cases: cases(),
         // The seed repeats a failure, so nothing is written into the source tree.
@@ -44,7 +51,7 @@ fn for_all<P: Debug>(strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
         ..Config::default()
     };
     let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed().to_le_bytes());
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let checked = runner.run(&strategy, |program| {
@@ -52,6 +59,6 @@ fn for_all<P: Debug>(strategy: impl Strategy<Value = P>, check: impl Fn(P)) {
         Ok(())
     });
     if let Err(failure) = checked {
-        panic!("{failure}\nrepeat with EVERFRESH_SEED={}", seed());
+        panic!("{failure}\nrepeat with EVERFRESH_SEED={seed}");
     }
 }

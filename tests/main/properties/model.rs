@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use everfresh::Source;
 
-use super::promises::{Key, LIFE, Limits, Nanos, Number, backoff};
+use super::promises::{Key, LIFE, Limits, Nanos, Number, UNIT, backoff};
 
 /// Calls are numbered in the order in which their futures were spawned.
 pub type Call = usize;
@@ -25,9 +25,6 @@ pub enum Ending {
 
 /// The result of a read: a value and its source, or an error.
 pub type Answer = Result<(Number, Source), Ending>;
-
-/// The shortest difference between two deadlines.
-const UNIT: Nanos = 64;
 
 #[derive(Clone, Copy)]
 enum ClaimGuard {

@@ -20,6 +20,9 @@ impl Limits {
     pub const REST: (Nanos, Nanos) = (100 * MS, 500 * MS);
 }
 
+/// The shortest difference between two deadlines.
+pub const UNIT: Nanos = 64;
+
 /// The time from the creation of a value to its hard limit.
 pub const LIFE: Nanos = Limits::FRESH + Limits::ERROR;
 
@@ -122,11 +125,15 @@ impl Promises {
                 "P5: no backoff after a failure"
             );
         }
+        // Claims of one entry differ in their deadlines. A missing key has a new one each time.
+        let is_same = |load: &&Load| load.epoch == epoch && epoch.1.is_some();
+        let earlier = self.loads.iter().filter(is_same);
+        let last = earlier.map(|load| load.deadline).max().unwrap_or(0);
         self.loads.push(Load {
             key,
             epoch,
             claimed: self.step,
-            deadline: now + Limits::TIMEOUT,
+            deadline: (now + Limits::TIMEOUT).max(last + UNIT),
             over: false,
         });
     }
@@ -134,7 +141,9 @@ impl Promises {
     /// Records that the loader was called, and sees this previous value.
     pub fn started(&mut self, call: usize, key: Key, previous: Option<Number>, now: Nanos) {
         let load = &mut self.loads[call];
-        if load.deadline - now <= Limits::TIMEOUT - Limits::TIMEOUT / 16 {
+        let is_short = load.deadline - now <= Limits::TIMEOUT - Limits::TIMEOUT / 16;
+        // In its last unit a claim is too old to be renewed: the load runs under what is left.
+        if is_short && now + UNIT < load.deadline {
             load.deadline = now + Limits::TIMEOUT;
         }
         assert_eq!(
