@@ -31,9 +31,10 @@
 //! # The order of writes
 //!
 //! A write may reach the store late, so it comes with its [`Birth`]. It is *later* than what is
-//! stored in three cases: nothing is stored; the writer has seen the stored epoch or a later one;
-//! or its birth is not before that of the stored value, which is [`envelope::born`] for a value
-//! that was written, and the epoch for a value that was loaded.
+//! stored in four cases: nothing is stored; the writer has seen the stored epoch; its birth is not
+//! before that of the stored value, which is [`envelope::born`] for a value that was written, and
+//! the epoch for a value that was loaded; or the stored epoch is ahead of the clock by more than a
+//! second.
 //!
 //! - A write that is not later than a stored write of another caller is refused, and changes
 //!   nothing.
@@ -44,6 +45,13 @@
 //!   out of date.
 //!
 //! Leases follow Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
+//!
+//! # Clocks
+//!
+//! An epoch is the time of the store. If the stored epoch is ahead of the clock by more than a
+//! second, the clock was set back, and the next epoch is the present time, not the next number. The
+//! promises do not need the order of epochs, because a publication compares its base for equality
+//! only. A store in which this can happen counts its [timelines](Store::timeline).
 //!
 //! # A store of your own
 //!
