@@ -223,8 +223,8 @@ impl Bench {
         sets.query(&mut connection)
     }
 
-    /// A cache that has no value yet. No set of its table is full, because a value that leaves before
-    /// it is stored is not stored.
+    /// A cache that has no value yet. No set of its table is ever full, because a value that leaves
+    /// before it is stored is not stored.
     fn cache(&self) -> Values {
         let level = SecondLevel::new(self.store.clone(), NAMESPACE);
         Cache::builder()

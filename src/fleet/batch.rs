@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Fleet;
 use super::fetch::Asking;
+use super::version::Moment;
 use crate::load::job::Job;
 use crate::store::{StoreError, StoreKey};
 use crate::sync::Arc;
@@ -149,8 +150,9 @@ where
         if keys.is_empty() {
             return;
         }
+        let timeline = self.timeline();
         let answers = self.store.read(&keys).await;
-        let mut time = self.store.now();
+        let mut moment = self.answered_in(timeline);
         let answered = keys.into_iter().zip(asking).zip(answers);
         for (at, ((key, asking), answer)) in answered.enumerate() {
             // Readers that have their answers can ask for their next keys now, instead of after all
@@ -159,10 +161,10 @@ where
                 yield_now().await;
                 // Read the clock again: the yield may have been long, and ages must not be
                 // underestimated.
-                time = self.store.now();
+                moment = self.answered_in(timeline);
             }
             // If user code panics here, the other jobs still get their answers.
-            let answered = || self.answered(key, asking, answer, time);
+            let answered = || self.answered(key, asking, answer, moment);
             let _ = catch_unwind(AssertUnwindSafe(answered));
         }
     }
@@ -172,11 +174,11 @@ where
         key: StoreKey,
         asking: Asking<K, V>,
         answer: Result<Option<Vec<u8>>, StoreError>,
-        time: Option<u64>,
+        moment: Moment,
     ) {
         let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
-            Ok(Some(payload)) => match self.install(job, &key, &payload, time) {
+            Ok(Some(payload)) => match self.install(job, &key, &payload, moment) {
                 None => return,
                 Some(unusable) => unusable,
             },

@@ -21,14 +21,16 @@ use std::hash::Hash;
 use super::lease::{Duty, Grant, Lease};
 use super::pending_writes::WriteState;
 use super::terms::restored;
+use super::version::{Moment, Stamp};
 use super::version_index::Installed;
-use super::{Fleet, Underway};
+use super::{Fleet, GivenUp, Underway};
 use crate::error::Error;
 use crate::load::job::Job;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::Published;
 use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
+use crate::store::head::checksum;
 use crate::store::{Acquire, Acquired, Epoch, StoreKey, Token};
 use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
@@ -47,7 +49,7 @@ type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
 /// A payload that may be served. It has no value if the origin has none.
 pub(super) struct Found<V> {
     value: Option<V>,
-    epoch: Epoch,
+    stamp: Stamp,
     times: Times,
     now: Tick,
 }
@@ -101,12 +103,13 @@ where
                 token,
                 lease: self.lease,
             };
+            let timeline = self.timeline();
             // From here on, because the answer may be a lease.
             let duty = Duty::begin(&self.state.lifecycle);
             match self.store.acquire(&key, ask).await {
                 Ok(Acquired::Stored(payload)) => {
                     duty.done();
-                    match self.install(job, &key, &payload, self.store.now()) {
+                    match self.install(job, &key, &payload, self.answered_in(timeline)) {
                         None => return,
                         Some((back, None)) => return self.unleased(back),
                         Some((back, epoch)) => {
@@ -117,6 +120,7 @@ where
                 }
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
+                    let base = self.version(base);
                     let grant = Grant { token, base, gaps };
                     let lease = Lease::granted(&self, key, grant, job.interest(), duty);
                     return (self.load)(job.under(Box::new(lease)));
@@ -170,33 +174,33 @@ where
         }
     }
 
-    /// Makes a payload the value of the job's key, if it may be served; `time` is the store's.
-    /// Returns the job unless it has ended: with this value, or because user code panicked.
+    /// Makes a payload the value of the job's key, if it may be served; `moment` is that of the
+    /// answer. Returns the job unless it has ended: with this value, or because user code panicked.
     pub(super) fn install(
         &self,
         job: Job<K, V>,
         key: &StoreKey,
         payload: &[u8],
-        time: Option<u64>,
+        moment: Moment,
     ) -> Option<Unusable<K, V>> {
-        match self.open(key, payload, time) {
+        match self.open(key, payload, moment) {
             // A stale value does not replace the one that the job refreshes.
             Ok(found) if found.is_fresh() || job.is_cold() => {
                 self.make_resident(job, key.hash(), found);
                 None
             }
-            Ok(found) => Some((job, Some(found.epoch))),
+            Ok(found) => Some((job, Some(found.stamp.version.epoch))),
             Err(epoch) => Some((job, epoch)),
         }
     }
 
-    /// Opens a payload; `time` is the store's. The error is the epoch of a payload that may not be
-    /// served, if it has one.
+    /// Opens a payload; `moment` is that of the answer. The error is the epoch of a payload that
+    /// may not be served, if it has one.
     pub(super) fn open(
         &self,
         key: &StoreKey,
         payload: &[u8],
-        time: Option<u64>,
+        moment: Moment,
     ) -> Result<Found<V>, Option<Epoch>> {
         let hash = key.hash();
         let opened = match self.format.open_answer(key, payload) {
@@ -205,7 +209,7 @@ where
                 self.counters.payload_errors(reason);
                 let epoch = envelope::epoch(payload);
                 if let Some(epoch) = epoch {
-                    self.versions.cannot_read(hash, epoch);
+                    self.versions.cannot_read(hash, moment.version(epoch));
                 }
                 return Err(epoch);
             }
@@ -215,21 +219,25 @@ where
             epoch,
             terms,
         } = opened;
-        if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
+        let version = moment.version(epoch);
+        if !self.versions.accepts(hash, version) || self.distrusts(epoch) {
             self.counters.outdated.add();
             return Err(Some(epoch));
         }
         let now = self.state.clock.now();
-        let times = restored(&self.state.policy, &terms, age(epoch, time), now);
+        // A value of unknown age is stale.
+        let age = moment.age(epoch).unwrap_or(ticks(terms.fresh_for));
+        let times = restored(&self.state.policy, &terms, age, now);
         // This process has taken the answer over, and forgot it because a caller wants another.
-        let is_known = value.is_none() && self.versions.installed(hash) == Some(epoch);
+        let is_known = value.is_none() && self.versions.installed(hash) == Some(version);
         // Past the hard limit.
         if is_known || now >= times.expires() {
             return Err(Some(epoch));
         }
+        let checksum = checksum(payload);
         Ok(Found {
             value,
-            epoch,
+            stamp: Stamp { version, checksum },
             times,
             now,
         })
@@ -242,26 +250,26 @@ where
             false => self.counters.stale.add(),
         }
         let Some(value) = found.value else {
-            return self.found_nothing(job, hash, found.epoch, &found.times, found.now);
+            return self.found_nothing(job, hash, found.stamp, &found.times, found.now);
         };
         if let Some((entry, Published::Yes)) = job.found(value, found.times, found.now) {
-            self.installed(hash, found.epoch, &entry);
+            self.installed(hash, found.stamp, &entry);
         }
     }
 
     /// Ends a job because another process found no value.
-    fn found_nothing(&self, job: Job<K, V>, hash: u128, epoch: Epoch, times: &Times, now: Tick) {
+    fn found_nothing(&self, job: Job<K, V>, hash: u128, stamp: Stamp, times: &Times, now: Tick) {
         let entry = job.found_nothing(times.fresh_until().saturating_sub(now), now);
         // The negative entry may be older than a change of which this process was told meanwhile.
-        if self.versions.install(hash, epoch) != Installed::Latest {
+        if self.versions.install(hash, stamp) != Installed::Latest {
             self.state.negative.forget(&entry.key);
         }
     }
 
-    /// Records that this entry is resident and has this epoch in the store. A notification of a
-    /// later epoch may have come before, and found nothing to remove or to replace.
-    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &StrongArc<Entry<K, V>>) {
-        match self.versions.install(hash, epoch) {
+    /// Records that this entry is resident and has this version in the store. A notification of a
+    /// later one may have come before, and found nothing to remove or to replace.
+    pub(super) fn installed(&self, hash: u128, stamp: Stamp, entry: &StrongArc<Entry<K, V>>) {
+        match self.versions.install(hash, stamp) {
             Installed::Latest => {}
             Installed::Outdated => self.look_for_newer(hash),
             Installed::Removed => self.remove_entry(hash, entry),
@@ -270,22 +278,16 @@ where
 
     /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        let distrusted = *lock(&self.distrusted);
-        match distrusted {
-            0 => false,
-            since => {
-                let passed = self.state.clock.exact().saturating_sub(since) / 1_000;
-                let trusted = |time: u64| epoch.micros() > time.saturating_sub(passed);
-                !self.store.now().is_some_and(trusted)
-            }
-        }
+        let Some(GivenUp { at, time: then }) = *lock(&self.distrusted) else {
+            return false;
+        };
+        let passed = self.state.clock.exact().saturating_sub(at) / 1_000;
+        let trusted = |time: u64| {
+            let since = then.max(Some(time.saturating_sub(passed)));
+            Some(epoch.micros()) > since && !epoch.is_ahead_of(time)
+        };
+        !self.store.now().is_some_and(trusted)
     }
-}
-
-/// By the clock of the store, not by that of this machine.
-fn age(epoch: Epoch, time: Option<u64>) -> Tick {
-    let now = time.unwrap_or(epoch.micros());
-    now.saturating_sub(epoch.micros()).saturating_mul(1_000)
 }
 
 /// Loads of the key failed a moment ago, in this process or in many others.

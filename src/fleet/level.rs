@@ -3,6 +3,7 @@
 
 use std::hash::Hash;
 
+use super::outbox::{Queued, closed};
 use super::{Fleet, FleetStats, SecondLevel};
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
@@ -123,5 +124,22 @@ where
             or(idle, clock.sleep_until(limit)).await;
             self.store.end(clock, limit).await;
         })
+    }
+}
+
+impl<K, V> Fleet<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Gives up the writes that wait, because the cache was closed.
+    pub(super) fn give_up_all(&self) {
+        for Queued { name, had_failed } in self.queue.take_all() {
+            let hash = name.hash();
+            self.versions.is_taken(hash, had_failed);
+            if let Some(attempt) = self.attempt(hash) {
+                self.give_up(hash, &attempt, closed());
+            }
+        }
     }
 }

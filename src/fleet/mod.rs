@@ -21,6 +21,7 @@ mod second_level;
 mod stats;
 mod store_handle;
 mod terms;
+mod version;
 mod version_index;
 mod write_queue;
 
@@ -88,10 +89,17 @@ struct Fleet<K, V> {
     /// The keys of pending writes.
     queue: WriteQueue<Queued>,
     pending: AtomicUsize,
-    /// Payloads stored before this moment are not used, because a write of this process was given
-    /// up then. By the clock of this process, because that of the store may not be known yet; 0 for
-    /// never.
-    distrusted: Mutex<Tick>,
+    /// When a write of this process was given up last. Payloads stored before that are not used.
+    distrusted: Mutex<Option<GivenUp>>,
+}
+
+/// The moment at which a write was given up.
+#[derive(Clone, Copy)]
+struct GivenUp {
+    /// By the clock of this process, because that of the store may not be known yet.
+    at: Tick,
+    /// By the clock of the store, which may be set back later.
+    time: Option<u64>,
 }
 
 impl<K, V> Fleet<K, V>
@@ -125,7 +133,7 @@ where
             in_flight: AtomicUsize::new(0),
             queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
-            distrusted: Mutex::new(0),
+            distrusted: Mutex::new(None),
         });
         let listener: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.subscribe(&fleet.namespace, listener);

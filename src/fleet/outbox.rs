@@ -16,13 +16,15 @@ use std::time::Duration;
 
 use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
 use super::terms::{terms_from, ttl};
-use super::{Fleet, PAUSES, PendingWrite};
+use super::version::Stamp;
+use super::{Fleet, GivenUp, PAUSES, PendingWrite};
 use crate::load::admission::is_inside_a_load;
 use crate::load::lifecycle::Work;
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
-use crate::store::{Birth, Epoch, ErrorClass, StoreError, StoreKey, Stored};
+use crate::store::head::checksum;
+use crate::store::{Birth, ErrorClass, StoreError, StoreKey, Stored};
 use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
 
@@ -31,19 +33,19 @@ const WAITING: usize = 65_536;
 
 /// A key in the queue of writes.
 pub(super) struct Queued {
-    name: StoreKey,
+    pub(super) name: StoreKey,
     /// Whether it waited for the probe; see `version_index`.
-    had_failed: bool,
+    pub(super) had_failed: bool,
 }
 
-fn closed() -> StoreError {
+pub(super) fn closed() -> StoreError {
     StoreError::new(ErrorClass::Closed, "")
 }
 
 /// The end of a write.
 enum Flushed {
-    /// The store has made the change with this epoch, or needs none.
-    Stored(Option<Epoch>),
+    /// The store has made the change of this version, or needs none.
+    Stored(Option<Stamp>),
     /// Another process wrote the key later.
     Superseded,
 }
@@ -200,7 +202,7 @@ where
     }
 
     /// The next attempt to flush a write of a key.
-    fn attempt(&self, hash: u128) -> Option<Attempt<K, V>> {
+    pub(super) fn attempt(&self, hash: u128) -> Option<Attempt<K, V>> {
         let (time, now) = (self.store.now(), self.state.clock.exact());
         self.versions.attempt(hash, |made| {
             let age = now.saturating_sub(made) / 1_000;
@@ -233,9 +235,11 @@ where
         let birth = Birth {
             origin: self.origin,
             micros,
-            seen: attempt.seen,
+            seen: attempt.seen.map(|seen| seen.epoch),
         };
-        let flushed = match self.seal(name, &attempt.write, micros) {
+        let sealed = self.seal(name, &attempt.write, micros);
+        let checksum = sealed.as_ref().map_or(0, |sealed| checksum(&sealed.0));
+        let flushed = match sealed {
             Some((payload, ttl)) => match self.store.set(name, payload, ttl, birth).await {
                 // The value of another process must not stay there instead.
                 Err(error) if error.class() == ErrorClass::TooLarge => {
@@ -247,7 +251,10 @@ where
             None => self.store.invalidate(name, birth).await,
         };
         match flushed {
-            Ok(Stored::Yes { epoch }) => Ok(Flushed::Stored(Some(epoch))),
+            Ok(Stored::Yes { epoch }) => {
+                let version = self.version(epoch);
+                Ok(Flushed::Stored(Some(Stamp { version, checksum })))
+            }
             Ok(Stored::Refused) => Ok(Flushed::Superseded),
             // The store holds data not written by everfresh, and leaves it alone. There is no
             // payload to replace.
@@ -278,9 +285,9 @@ where
     }
 
     /// The store has made the change of an attempt, or needs none.
-    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, epoch: Option<Epoch>) {
+    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, stamp: Option<Stamp>) {
         self.counters.flushed.add();
-        let ended = self.versions.flushed(hash, attempt, epoch);
+        let ended = self.versions.flushed(hash, attempt, stamp);
         self.ended(&ended);
         if let (false, Write::Set(entry)) = (ended.is_latest, &attempt.write) {
             // Another process changed the key after this write, and the notification came first.
@@ -306,7 +313,7 @@ where
 
     /// One write will never be flushed, so the payloads in the store may be older than this
     /// process. Returns whether the key has no later write.
-    fn give_up(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> bool {
+    pub(super) fn give_up(&self, hash: u128, attempt: &Attempt<K, V>, error: StoreError) -> bool {
         trace::given_up(&self.state.name);
         self.counters.given_up.add();
         self.state.lifecycle.lose(|lost| &lost.writes);
@@ -329,22 +336,15 @@ where
         }
     }
 
-    /// Gives up the writes that wait, because the cache was closed.
-    pub(super) fn give_up_all(&self) {
-        for Queued { name, had_failed } in self.queue.take_all() {
-            let hash = name.hash();
-            self.versions.is_taken(hash, had_failed);
-            if let Some(attempt) = self.attempt(hash) {
-                self.give_up(hash, &attempt, closed());
-            }
-        }
-    }
-
     /// From now on this process uses no payload that was stored before this moment.
     fn distrust(&self) {
-        let now = self.state.clock.exact().max(1);
+        let (at, time) = (self.state.clock.exact(), self.store.now());
         let mut distrusted = lock(&self.distrusted);
-        *distrusted = now.max(*distrusted);
+        let before = *distrusted;
+        *distrusted = Some(GivenUp {
+            at: at.max(before.map_or(0, |before| before.at)),
+            time: time.max(before.and_then(|before| before.time)),
+        });
     }
 }
 
@@ -456,7 +456,7 @@ where
             }
             match flushed {
                 Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
-                Ok(Flushed::Stored(epoch)) => fleet.stored(hash, &attempt, epoch),
+                Ok(Flushed::Stored(stamp)) => fleet.stored(hash, &attempt, stamp),
                 Err(_) => {}
             }
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::panics::isolated;
 use crate::store::{
-    Acquire, Acquired, Birth, ChangeListener, Epoch, ErrorClass, Namespace, Publish, Store,
+    Acquire, Acquired, Birth, ChangeListener, ErrorClass, Head, Namespace, Publish, Store,
     StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
 };
 use crate::sync::event::Event;
@@ -155,7 +155,7 @@ impl StoreHandle {
         }
     }
 
-    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Epoch>, StoreError>> {
+    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Head>, StoreError>> {
         match self.get() {
             Ok(store) => store.heads(keys).await,
             Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
@@ -224,6 +224,10 @@ impl StoreHandle {
 
     pub(super) fn history(&self) -> u64 {
         self.look(|store| store.history()).unwrap_or(0)
+    }
+
+    pub(super) fn timeline(&self) -> u64 {
+        self.look(|store| store.timeline()).unwrap_or(0)
     }
 
     pub(super) fn tells_everything(&self) -> bool {

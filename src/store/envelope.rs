@@ -38,6 +38,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::lease::Epoch;
 use super::payload_error::PayloadError;
 
+pub use super::head::{Head, head};
+
 /// The size of the shortest payload, in bytes.
 pub const HEADER: usize = 78;
 

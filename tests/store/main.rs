@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chaos;
+mod clocks;
 mod codecs;
 mod cool_downs;
 mod encryption;
