@@ -11,9 +11,10 @@ use std::task::{Context, Poll};
 use super::Level;
 use super::handover::Handover;
 use crate::load::job::Job;
+use crate::panics::isolated;
 use crate::protocol::flight::Help;
-use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
+use crate::sync::{Arc, Weak};
 
 /// The jobs of one call. As a future it reads their keys, and is ready once it has done so, or once
 /// another task does. Dropping it leaves the jobs running.
@@ -30,9 +31,22 @@ enum Work<K, V> {
 }
 
 impl<K, V> Reading<K, V> {
-    pub(crate) fn new(level: Arc<dyn Level<K, V>>) -> Self {
+    pub(crate) fn new(level: Arc<dyn Level<K, V>>) -> Self
+    where
+        K: Send + Sync,
+        V: Send + Sync,
+    {
         let work = Handover::new(Work::Jobs(Vec::new()));
-        Reading(Arc::new(Shared { level, work }))
+        let reading = Reading(Arc::new(Shared { level, work }));
+        let shared: Weak<Shared<K, V>> = Arc::downgrade(&reading.0);
+        if !reading.0.level.reading_begins(reading.address(), shared) {
+            reading.0.help();
+        }
+        reading
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
     }
 
     /// Adds a job. User code that runs before this is polled may wait for the job.
@@ -90,7 +104,10 @@ impl<K, V> Future for Reading<K, V> {
         let Some(mut started) = shared.work.take().and_then(|work| shared.start(work)) else {
             return Poll::Ready(());
         };
-        match started.as_mut().poll(cx) {
+        let mut polled = Poll::Ready(());
+        // A store's panic ends the jobs, and does not reach the caller.
+        isolated(|| polled = started.as_mut().poll(cx));
+        match polled {
             Poll::Pending if !shared.put_back(Work::Started(started)) => Poll::Pending,
             _ => Poll::Ready(()),
         }
@@ -99,6 +116,7 @@ impl<K, V> Future for Reading<K, V> {
 
 impl<K, V> Drop for Reading<K, V> {
     fn drop(&mut self) {
+        self.0.level.reading_ends(self.address());
         if let Some(work) = self.0.work.ask() {
             self.0.hand_over(work);
         }
