@@ -89,19 +89,25 @@ where
     ) -> Option<PendingWrite> {
         let hash = name.hash();
         let lifecycle = &self.state.lifecycle;
+        // First, because the code of a key runs here and may panic.
+        self.track(&name, key, set);
         if !lifecycle.start(Work::Duty, is_inside_a_load) {
             return Some(Box::pin(async { Err(closed()) }));
         }
-        self.track(&name, key, set);
         let made = self.state.clock.exact();
         // Counted first, because a task may flush the write at once.
         self.pending.fetch_add(1, Ordering::Relaxed);
-        let recorded = self.versions.write(hash, write, made);
-        if !recorded.as_ref().is_some_and(|recorded| recorded.is_first) {
+        let recorded = loop {
+            if let Some(recorded) = self.versions.write(hash, write.clone(), made) {
+                break recorded;
+            }
+            // Another thread has forgotten the key, because nothing of it was resident.
+            self.track(&name, key, set);
+        };
+        if !recorded.is_first {
             self.pending.fetch_sub(1, Ordering::Relaxed);
             lifecycle.end(Work::Duty);
         }
-        let recorded = recorded?;
         let had_failed = false;
         if recorded.is_ready && self.queue.push(Queued { name, had_failed }) {
             self.start_task();

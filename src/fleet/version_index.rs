@@ -1,8 +1,8 @@
 //! The version index: for each key the latest version, the latest one that removed older values,
 //! that of the resident value, and the pending write.
 //!
-//! No hit touches it. Each lock is held for a few instructions, and no other code runs under it, not
-//! even that of a key. So keys are cloned and compared without it, and shared.
+//! No hit touches it. Each lock is held for a few instructions, and no other code runs under it,
+//! not even that of a key. So keys are cloned and compared without it, and shared.
 //!
 //! Invariants:
 //!

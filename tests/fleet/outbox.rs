@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use everfresh::store::{
-    ChaosStore, Codec, ErrorClass, Fault, Format, Namespace, Op, Postcard, Rejected,
+    ChaosStore, Codec, ErrorClass, Fault, Format, MemoryStore, Namespace, Op, Postcard, Rejected,
 };
 use everfresh::{Cache, SecondLevel};
 use futures_lite::future::block_on;
@@ -308,4 +309,33 @@ fn writes_that_wait_hold_no_values_beyond_the_capacity() {
     let told = encoded.load(Ordering::SeqCst) - tried;
     assert!((1..=100).contains(&told), "{told} values were left to tell");
     assert_eq!(fleet.memory.len() as u64, told);
+}
+
+#[test]
+fn no_write_is_lost_while_other_keys_are_forgotten() {
+    const KEYS: u64 = 30_000;
+    let store = Arc::new(MemoryStore::new());
+    // A small cache soon forgets the keys that are not resident.
+    let cache: Cache<u64, u64> = Cache::builder()
+        .capacity(16)
+        .store(SecondLevel::new(store, "many:v1").unwrap())
+        .compute(|n: &u64| *n)
+        .build()
+        .unwrap();
+    let stats = || cache.store_stats().unwrap();
+    thread::scope(|scope| {
+        for first in (0..8).map(|thread| thread * KEYS) {
+            let (cache, stats) = (&cache, &stats);
+            scope.spawn(move || {
+                for key in first..first + KEYS {
+                    cache.invalidate(&key);
+                    if key % 64 == 0 {
+                        until("few writes wait", || stats().pending < 5_000);
+                    }
+                }
+            });
+        }
+    });
+    until("all writes are flushed", || stats().pending == 0);
+    assert_eq!((stats().flushed, stats().given_up), (8 * KEYS, 0));
 }
