@@ -1,17 +1,17 @@
 //! Work that the task of one caller does, until another caller needs the result too.
 //!
 //! The first caller may stop to poll its future at any time, or drop it. So the work goes to a task
-//! of its own as soon as another caller waits for it, or the first one goes away. The two meet in
-//! one of two orders: either the other caller finds the work here and takes it, or the first one,
-//! which is at work, finds after its step that it was asked for. So no caller waits for a task that
-//! does nothing (P3).
+//! of its own as soon as another caller waits for it, or the first one goes away. There are two
+//! orders. Either the other caller finds the work here and takes it. Or the first caller is in a
+//! step, and finds after it that the work was asked for. So no caller waits for work that no task
+//! does (P3).
 
 use crate::sync::{Mutex, lock};
 
 pub struct Handover<W>(Mutex<State<W>>);
 
 struct State<W> {
-    /// `None` while it is worked at, once it is over, and once it was handed over.
+    /// `None` while the first caller works on it, after its end, and after it was handed over.
     work: Option<W>,
     is_wanted: bool,
 }
@@ -41,7 +41,7 @@ impl<W> Handover<W> {
         None
     }
 
-    /// Asks for the work. Returns it unless the first caller is at work or it is over.
+    /// Asks for the work. Returns it, unless the first caller is in a step or the work has ended.
     #[must_use]
     pub fn ask(&self) -> Option<W> {
         let mut state = lock(&self.0);

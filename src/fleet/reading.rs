@@ -44,7 +44,7 @@ impl<K, V> Reading<K, V> {
         let flight = job.flight().clone();
         let mut jobs = match self.0.work.take() {
             Some(Work::Jobs(jobs)) => jobs,
-            // Such user code has waited, and the jobs before were handed over.
+            // User code waited for an earlier job, so the earlier jobs were handed over.
             _ => Vec::new(),
         };
         jobs.push(job);
