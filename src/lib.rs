@@ -117,7 +117,9 @@
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
 //! | `file` | a second level in a file, without a server |
-//! | `postcard`, `json`, `msgpack`, `lz4` | how values become bytes in a store |
+//! | `postcard`, `json`, `msgpack` | how values become bytes in a store |
+//! | `lz4`, `zstd` | values in a store are compressed; `zstd` needs a C compiler |
+//! | `encryption` | values in a store are encrypted |
 //! | `serde` | `Cached` serializes as its value |
 //! | `metrics`, `tracing` | counters and events for the recorder and subscriber of the program |
 //! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails |
@@ -239,7 +241,7 @@ mod readme {}
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::fleet::{Batcher, WriteQueue};
+    pub use crate::fleet::{Batcher, Handover, WriteQueue};
     pub use crate::load::admission::ask::{Ask, Queue, Refusal};
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};

@@ -45,7 +45,7 @@ watched() { # cargo test ARGUMENTS...
     "$@" --no-run && bash tests/watched.sh "$@"
 }
 
-all=tokio,test-util,redis-tls,file,json,msgpack,lz4,serde,metrics,tracing
+all=tokio,test-util,redis-tls,file,json,msgpack,lz4,zstd,encryption,serde,metrics,tracing
 minimum=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -92,7 +92,8 @@ minimum_version() {
     rm -rf "$copy/tree" && mkdir -p "$copy/tree"
     cp -r Cargo.toml README.md src tests examples benches dev-support loom-tests "$copy/tree" ||
         return 1
-    for features in "" "tokio" "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
+    for features in "" "tokio" \
+        "tokio,test-util,json,msgpack,lz4,zstd,encryption,serde,metrics,tracing"; do
         (cd "$copy/tree" && $cargo check --lib --features "$features" --target-dir ../target) ||
             return 1
     done
@@ -198,7 +199,9 @@ compiles_for() { # TARGET
         echo "the standard library for $1 cannot be installed"
         return $SKIP
     fi
-    for features in "" tokio "tokio,test-util,json,msgpack,lz4,serde,metrics,tracing"; do
+    # Without zstd, whose C library needs a C compiler for the target.
+    for features in "" tokio \
+        "tokio,test-util,json,msgpack,lz4,encryption,serde,metrics,tracing"; do
         cargo check --lib --target "$1" --features "$features" --target-dir target/other || return 1
     done
 }
@@ -250,6 +253,9 @@ lints() {
         cargo clippy --lib --features redis -- -D warnings &&
         cargo clippy --lib --features redis-tls -- -D warnings &&
         cargo clippy --lib --features file -- -D warnings &&
+        cargo clippy --lib --features lz4 -- -D warnings &&
+        cargo clippy --lib --features zstd -- -D warnings &&
+        cargo clippy --lib --features encryption -- -D warnings &&
         cargo clippy --lib --features metrics -- -D warnings &&
         cargo clippy --lib --features tracing -- -D warnings &&
         cargo clippy --lib --features arc-swap-slots -- -D warnings &&

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dev_support::args::Words;
 
-pub const BENCHES: [&str; 15] = [
+pub const BENCHES: [&str; 16] = [
     "hit",
     "hot",
     "stale",
@@ -19,6 +19,7 @@ pub const BENCHES: [&str; 15] = [
     "mixed",
     "threads",
     "miss",
+    "payloads",
     "store",
 ];
 
@@ -26,8 +27,8 @@ pub const USAGE: &str = "\
 usage: everfresh-benches [BENCH...] [OPTION...]
 
 BENCH         hit, hot, stale, async, stampede, herd, duplicates, ratio, memory, tail, insert,
-              mixed, threads, miss, store, or all. Default: all. store needs redis-server and
-              redis-benchmark in the path
+              mixed, threads, miss, payloads, store, or all. Default: all. store needs redis-server
+              and redis-benchmark in the path
 --quick       shorter runs: all benches in some minutes, with more noise
 --threads LIST
               how many threads hit, insert and mixed use (default: 1, 2, 4 and so on up to all

@@ -15,6 +15,7 @@ mod miss;
 mod mixed;
 mod ours;
 mod pairing;
+mod payloads;
 mod peers;
 mod plot;
 mod policies;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
                     code = ExitCode::FAILURE;
                 }
             }
+            "payloads" => payloads::run(&mut report, args.quick),
             "store" => {
                 if let Err(missing) = store::run(&mut report, args.quick) {
                     report.note(&format!("store skipped: {missing}"));

@@ -64,7 +64,11 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
                 .number("to_bare", rate / bare)
         };
         let figure = row(ours::NAME, through);
-        report.add(figure.at_least("", through / bare, 0.9));
+        let target = match tasks {
+            1 => 0.85,
+            _ => 1.2,
+        };
+        report.add(figure.at_least("", through / bare, target));
         report.add(row("redis-rs", bare));
         report.add(row("redis-benchmark", benchmark));
     }
@@ -80,9 +84,10 @@ pub fn run(report: &mut Report, quick: bool) -> Result<(), String> {
             .text("read", format!("{MANY} at once"))
             .count("tasks", 4)
             .number("per_s", rate)
+            .number("to_bare", rate / bare)
             .number("to_benchmark", rate / benchmark)
     };
-    report.add(row(ours::NAME, many).at_least("", many / benchmark, 0.8));
+    report.add(row(ours::NAME, many).at_least("", many / bare, 0.7));
     report.add(row("redis-rs MGET", bare));
     report.add(row(&format!("redis-benchmark -P {PIPELINED}"), benchmark));
     drop(bench);
@@ -218,11 +223,12 @@ impl Bench {
         sets.query(&mut connection)
     }
 
-    /// A cache that has no value yet.
+    /// A cache that has no value yet. No set of its table is ever full, because a value that leaves
+    /// before it is stored is not stored.
     fn cache(&self) -> Values {
         let level = SecondLevel::new(self.store.clone(), NAMESPACE);
         Cache::builder()
-            .capacity(self.keys * 5 / 4 + 64)
+            .capacity(self.keys * 2)
             .fresh_for(HOUR)
             .stale_for(HOUR)
             .store(level.expect("the namespace is valid"))

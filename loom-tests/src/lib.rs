@@ -18,6 +18,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod handover;
 mod late;
 mod load;
 mod negative;

@@ -131,6 +131,26 @@ where
         Error::would_block()
     }
 
+    /// [`finish`](Self::finish) of many reads, one after the other, in one box.
+    #[inline(never)]
+    pub(crate) fn finish_many<'a, Q>(
+        &'a self,
+        keys: &'a [Q],
+        waiting: Vec<(usize, u64, Unserved<K, V>)>,
+        mut answer: impl FnMut(usize, Result<Kept<K, V>, Error>) + 'a,
+    ) -> impl Future<Output = ()> + Unpin + 'a
+    where
+        Q: Lookup<K>,
+    {
+        let mut finish = Box::pin(async move {
+            for (at, hash, unserved) in waiting {
+                let kept = self.finish(&keys[at], hash, unserved, Caller::GoesOn);
+                answer(at, kept.await);
+            }
+        });
+        poll_fn(move |cx| poll_out_of_line(finish.as_mut(), cx))
+    }
+
     /// [`finish`](Self::finish) for tasks, out of line and boxed: the future of a hit stays small.
     #[inline(never)]
     pub(crate) fn finish_boxed<'a, Q>(

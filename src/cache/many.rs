@@ -1,17 +1,18 @@
 //! Reads of many keys, whose loads and whose questions to a store run together.
 
-use std::future::poll_fn;
+use std::cell::OnceCell;
 use std::hash::{BuildHasher, Hash};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
 
 use crate::cache::Cache;
 use crate::cache::cached::{Cached, Kept};
 use crate::cache::lookup::Lookup;
-use crate::cache::read::Core;
+use crate::cache::read::{Core, Unserved};
 use crate::error::Error;
-use crate::fleet::Paused;
+use crate::fleet::Reading;
+use crate::load::job::Job;
 use crate::load::runtime::Caller;
+use crate::protocol::flight::Flight;
+use crate::sync::StrongArc;
 use crate::sync::future::block_on_where;
 
 impl<K, V, S> Cache<K, V, S>
@@ -59,9 +60,16 @@ where
     where
         Q: Lookup<K>,
     {
-        let (mut answers, waiting) = self.0.begin_many(keys);
-        for (at, read) in waiting {
-            answers[at] = Some(read.await.map(Cached::from));
+        let core = &*self.0;
+        let (mut answers, waiting, reading) = core.begin_many(keys);
+        if let Some((reading, load)) = reading {
+            core.read_store(reading, &load).await;
+        }
+        if !waiting.is_empty() {
+            let answer = |at, kept: Result<Kept<K, V>, Error>| {
+                answers[at] = Some(kept.map(Cached::from));
+            };
+            core.finish_many(keys, waiting, answer).await;
         }
         // Every answer is there by now.
         answers.into_iter().flatten().collect()
@@ -93,9 +101,13 @@ where
         Q: Lookup<K>,
     {
         let core = &*self.0;
-        let (mut answers, waiting) = core.begin_many(keys);
-        for (at, read) in waiting {
-            let kept = core.block_on(read);
+        let (mut answers, waiting, reading) = core.begin_many(keys);
+        if let Some((reading, load)) = reading {
+            // If this thread must not wait, the reads below say so.
+            core.block_on(core.read_store(reading, &load));
+        }
+        for (at, hash, unserved) in waiting {
+            let kept = core.block_on(core.finish_boxed(&keys[at], hash, unserved, Caller::GoesOn));
             let kept = kept.unwrap_or_else(|| Err(core.not_waited()));
             answers[at] = Some(kept.map(Cached::from));
         }
@@ -103,8 +115,13 @@ where
     }
 }
 
-/// The answers that are there, and the reads to wait for with their places among the answers.
-type Begun<K, V, R> = (Vec<Option<Result<Cached<K, V>, Error>>>, Vec<(usize, R)>);
+/// The answers that are there; for the others their places, hashes, and what to wait for; and what
+/// this caller reads from the store, with one of the loads.
+type Begun<K, V> = (
+    Vec<Option<Result<Cached<K, V>, Error>>>,
+    Vec<(usize, u64, Unserved<K, V>)>,
+    Option<(Reading<K, V>, StrongArc<Flight<K, V>>)>,
+);
 
 impl<K, V, S> Core<K, V, S>
 where
@@ -112,62 +129,52 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Reads many keys without waiting.
+    /// Reads many keys without waiting: all loads begin before the first is waited for.
     ///
-    /// The reads to wait for come from the last to the first, because loads mostly end in their
+    /// What to wait for comes from the last key to the first, because loads mostly end in their
     /// order: when the last one has ended, the others have too, and the caller was woken once.
-    fn begin_many<'a, Q>(
-        &'a self,
-        keys: &'a [Q],
-    ) -> Begun<K, V, impl Future<Output = Result<Kept<K, V>, Error>> + Unpin + 'a>
+    fn begin_many<Q>(&self, keys: &[Q]) -> Begun<K, V>
     where
         Q: Lookup<K>,
     {
         let mut answers = Vec::with_capacity(keys.len());
         let mut waiting = Vec::new();
-        // All loads begin before the first is waited for.
-        let together = self.fleet.as_deref().map(Paused::new);
+        let reading = OnceCell::new();
+        let start = |job: Job<K, V>| match &self.fleet {
+            Some(level) => {
+                let first = || (Reading::new(level.clone()), job.flight().clone());
+                reading.get_or_init(first).0.push(job);
+            }
+            None => (self.start)(job),
+        };
         for (at, key) in keys.iter().enumerate() {
             let hash = self.hasher.hash_one(key);
             answers.push(match self.read(key, hash, Caller::GoesOn) {
                 Ok(cached) => Some(Ok(cached)),
-                Err(unserved) => {
-                    let mut read = self.finish_boxed(key, hash, unserved, Caller::GoesOn);
-                    // This poll only begins the load. It needs no waker, because each read is
-                    // polled again later.
-                    match Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
-                        Poll::Ready(kept) => Some(kept.map(Cached::from)),
-                        Poll::Pending => {
-                            waiting.push((at, read));
-                            None
+                Err(mut unserved) => {
+                    if let Unserved::Missing = unserved {
+                        // Otherwise the key's turn to wait begins its load, or finds its error.
+                        if let Ok((Some(begun), _)) =
+                            self.start_missing(&start, key, hash, Caller::GoesOn)
+                        {
+                            unserved = begun;
                         }
                     }
+                    waiting.push((at, hash, unserved));
+                    None
                 }
             });
         }
-        drop(together);
         waiting.reverse();
-        (answers, waiting)
+        (answers, waiting, reading.into_inner())
     }
 }
 
 impl<K, V, S> Core<K, V, S> {
     /// Blocks this thread until the future is ready. `None` if the future would wait for a load
     /// that this thread keeps from running; it has been polled once then.
-    ///
-    /// The caller may be user code that a read of many keys runs while it collects its jobs. Then
-    /// no other call starts the jobs that this future waits for.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
-        let polled = poll_fn(|cx| {
-            let polled = future.as_mut().poll(cx);
-            if let (Poll::Pending, Some(level)) = (&polled, self.fleet.as_deref()) {
-                // The end of a pause starts the jobs of all pauses.
-                drop(Paused::new(level));
-            }
-            polled
-        });
         let stored = self.fleet.is_some();
-        block_on_where(polled, |wait| self.state.home.wait(stored, wait))
+        block_on_where(future, |wait| self.state.home.wait(stored, wait))
     }
 }

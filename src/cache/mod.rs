@@ -1,5 +1,6 @@
 //! The types that users hold: threads and tasks share one core.
 
+mod begin;
 mod build;
 pub mod builder;
 pub mod cached;

@@ -7,15 +7,13 @@ use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::error::Error;
 use crate::fleet::Level;
-use crate::load::admission::is_inside_a_load;
 use crate::load::engine::RunJob;
 use crate::load::job::Job;
 use crate::load::negative::Known;
 use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
 use crate::observe::reason::LoadReason;
-use crate::protocol::drop_later::DropLater;
-use crate::protocol::entries::{self, Begun, Condition, Entries, Loads, Read};
+use crate::protocol::entries::{self, Condition, Entries, Read};
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made, Outcome};
 use crate::protocol::publish::ClaimGuard;
@@ -32,7 +30,7 @@ pub(crate) struct Core<K, V, S> {
     pub(crate) state: Arc<CacheState<K, V>>,
     pub(crate) start: RunJob<K, V>,
     /// The second level; with one, `start` goes through it.
-    pub(crate) fleet: Option<Box<dyn Level<K, V>>>,
+    pub(crate) fleet: Option<Arc<dyn Level<K, V>>>,
 }
 
 /// Callers that waited for a load get its value for this long after the load ended, even if the
@@ -55,9 +53,6 @@ pub(crate) enum Unserved<K, V> {
     Failed(Error),
     Missing,
 }
-
-/// What the caller of a missing key waits for, or else the loads that fill its set.
-type Begin<K, V> = (Option<Unserved<K, V>>, Loads<K, V>);
 
 impl<K, V, S> Core<K, V, S>
 where
@@ -270,12 +265,27 @@ where
         fallback: Option<Held<Entry<K, V>>>,
         caller: Caller,
     ) -> Unserved<K, V> {
+        self.lead_by(&self.start, claim, fallback, caller)
+    }
+
+    pub(super) fn lead_by(
+        &self,
+        start: &dyn Fn(Job<K, V>),
+        claim: ClaimGuard<K, V>,
+        fallback: Option<Held<Entry<K, V>>>,
+        caller: Caller,
+    ) -> Unserved<K, V> {
         let flight = claim.flight().clone();
         if let Err(error) = self.state.deepen(&flight) {
             claim.rest(error.clone(), 0);
             return Unserved::Failed(error);
         }
-        self.start(claim, LoadReason::Cold, caller);
+        start(Job::new(
+            claim,
+            LoadReason::Cold,
+            self.state.clone(),
+            caller,
+        ));
         Unserved::Wait(flight, fallback, Source::Loaded)
     }
 
@@ -371,88 +381,8 @@ where
         }
     }
 
-    /// Starts the load of a missing key; `None` to read again.
-    async fn begin<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        caller: Caller,
-    ) -> Result<Option<Unserved<K, V>>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let (started, loads) = self.start_missing(key, hash, caller)?;
-        if !loads.is_empty() {
-            Flight::land_any(&loads, &self.state.clock).await;
-        }
-        Ok(started)
-    }
-
-    /// The part of [`begin`](Self::begin) that does not wait.
-    fn start_missing<Q>(&self, key: &Q, hash: u64, caller: Caller) -> Result<Begin<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let now = self.state.clock.now();
-        let failures = match self.known(key, now) {
-            Known::NotFound(error) => return Ok((Some(Unserved::Failed(error)), Vec::new())),
-            Known::Failures(failures) => failures,
-        };
-        // Before the placeholder, which would end the loads of its other callers too.
-        self.state.depth()?;
-        let key = key.to_key();
-        let mut drop_later = DropLater::new();
-        let begun = (self.entries).begin(key, hash, failures, now, &mut drop_later);
-        let (claim, loads) = match begun {
-            Begun::Ours(claim) => (Some(claim), Vec::new()),
-            Begun::Exists => (None, Vec::new()),
-            // A caller from outside waits for one of the loads to end. A load must not, because the
-            // load that it waits for might wait for it. So it loads without a place.
-            Begun::Full(claim, _) if is_inside_a_load() => (Some(claim), Vec::new()),
-            Begun::Full(claim, loads) => {
-                claim.abandon();
-                (None, loads)
-            }
-        };
-        // Another load may have begun and ended between the two steps above, so the negative
-        // entries are asked again. Callers that have joined this load meanwhile read again, because
-        // a write that came before them may have forgotten the negative entry.
-        let started = claim.map(|claim| match self.known(&claim.entry().key, now) {
-            Known::NotFound(error) => {
-                claim.abandon();
-                Unserved::Failed(error)
-            }
-            // Before the listener and the drops below, which may read this very key.
-            Known::Failures(_) => self.lead(claim, None, caller),
-        });
-        self.entries.removals.deliver();
-        drop(drop_later);
-        Ok((started, loads))
-    }
-
-    /// The flight of a load that this call or another one began; `None` to read again.
-    pub(crate) async fn begun<Q>(
-        &self,
-        key: &Q,
-        hash: u64,
-        unserved: Unserved<K, V>,
-    ) -> Result<Option<(StrongArc<Flight<K, V>>, Source)>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let begun = match unserved {
-            Unserved::Missing => self.begin(key, hash, Caller::GoesOn).await?,
-            begun => Some(begun),
-        };
-        match begun {
-            Some(Unserved::Wait(flight, _, source)) => Ok(Some((flight, source))),
-            Some(Unserved::Failed(error)) => Err(error),
-            Some(Unserved::Missing) | None => Ok(None),
-        }
-    }
-
     /// The negative entry of a key.
-    fn known<Q>(&self, key: &Q, now: Tick) -> Known
+    pub(super) fn known<Q>(&self, key: &Q, now: Tick) -> Known
     where
         Q: Lookup<K> + ?Sized,
     {

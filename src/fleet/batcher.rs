@@ -5,14 +5,12 @@
 //! the work that was pushed meanwhile, or the caller that pushed it sees the mark and starts a new
 //! task. So no work is left behind.
 
-use crate::sync::{AtomicU8, AtomicUsize, Ordering, SegQueue};
+use crate::sync::{AtomicU8, Ordering, SegQueue};
 
 pub struct Batcher<T> {
     waiting: SegQueue<T>,
     /// 1 while a task is at work.
     busy: AtomicU8,
-    /// Callers that are about to push more work.
-    held: AtomicUsize,
 }
 
 impl<T> Default for Batcher<T> {
@@ -20,7 +18,6 @@ impl<T> Default for Batcher<T> {
         Batcher {
             waiting: SegQueue::new(),
             busy: AtomicU8::new(0),
-            held: AtomicUsize::new(0),
         }
     }
 }
@@ -30,24 +27,11 @@ impl<T> Batcher<T> {
     #[must_use]
     pub fn push(&self, work: T) -> bool {
         self.waiting.push(work);
-        // SeqCst, as everywhere here, because each side writes one word and then reads another. A
-        // caller that pauses the batcher sees this work when it resumes it.
-        self.held.load(Ordering::SeqCst) == 0 && self.wake()
-    }
-
-    /// Until [`resume`](Self::resume), work is only collected.
-    pub fn pause(&self) {
-        self.held.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Returns true if the caller must start the task, also for work of callers that still pause.
-    #[must_use]
-    pub fn resume(&self) -> bool {
-        self.held.fetch_sub(1, Ordering::SeqCst);
         self.wake()
     }
 
     fn wake(&self) -> bool {
+        // SeqCst, as everywhere here, because each side writes one word and then reads another.
         !self.waiting.is_empty() && self.busy.swap(1, Ordering::SeqCst) == 0
     }
 

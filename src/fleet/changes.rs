@@ -12,7 +12,8 @@
 
 use std::hash::Hash;
 
-use super::fetch::TOGETHER;
+use super::batch::TOGETHER;
+use super::version::{Moment, Stamp};
 use super::{Fleet, PAUSES};
 use crate::load::job::Job;
 use crate::load::runtime::Caller;
@@ -24,7 +25,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::Flight;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
-use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, StoreError, StoreKey};
+use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, Head, StoreError, StoreKey};
 use crate::sync::{Arc, Held, StrongArc};
 use crate::time::clock::Tick;
 
@@ -45,7 +46,8 @@ where
         let removes = matches!(change.kind, ChangeKind::Invalidated | ChangeKind::Set);
         let later = change
             .epoch
-            .is_some_and(|epoch| self.versions.raise(change.hash, epoch, removes));
+            .map(|epoch| self.version(epoch))
+            .is_some_and(|version| self.versions.raise(change.hash, version, removes));
         if !ours {
             self.counters.notifications.add();
             if later {
@@ -133,12 +135,13 @@ where
             return;
         }
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
+        let timeline = self.timeline();
         let answers = self.store.read(&names).await;
-        let time = self.store.now();
+        let moment = self.answered_in(timeline);
         for ((name, key, set), answer) in keys.iter().zip(answers) {
             // Without an answer the value at hand stays until it is stale.
             if let Ok(Some(payload)) = answer {
-                isolated(|| _ = self.take_over(name, key, *set, &payload, time));
+                isolated(|| _ = self.take_over(name, key, *set, &payload, moment));
             }
         }
     }
@@ -162,10 +165,10 @@ where
         key: &K,
         set: usize,
         payload: &[u8],
-        time: Option<u64>,
+        moment: Moment,
     ) -> bool {
         // A payload that cannot be read here is no better than the value at hand.
-        let Ok(found) = self.open(name, payload, time) else {
+        let Ok(found) = self.open(name, payload, moment) else {
             return true;
         };
         let fresh_until = || {
@@ -283,14 +286,19 @@ where
             )
         };
         let before: Vec<_> = names.iter().map(present).collect();
+        let timeline = self.timeline();
         let heads = self.store.heads(&names).await;
+        let moment = self.answered_in(timeline);
         let mut outdated = Vec::new();
         for (at, head) in heads.into_iter().enumerate() {
             let (name, key, set) = &keys[at];
             match usable(head, &mut answered) {
-                Some(Some(epoch)) => {
-                    self.versions.raise(name.hash(), epoch, false);
-                    if self.versions.is_outdated(name.hash()) {
+                Some(Some(Head { epoch, checksum })) => {
+                    let version = moment.version(epoch);
+                    if self
+                        .versions
+                        .compare(name.hash(), Stamp { version, checksum })
+                    {
                         outdated.push(at);
                     }
                 }
@@ -306,17 +314,18 @@ where
         }
         // Only values that differ are worth their bytes.
         let names: Vec<_> = outdated.iter().map(|at| names[*at].clone()).collect();
+        let timeline = self.timeline();
         let answers = match names.is_empty() {
             true => Vec::new(),
             false => self.store.read(&names).await,
         };
-        let time = self.store.now();
+        let moment = self.answered_in(timeline);
         for (at, answer) in outdated.into_iter().zip(answers) {
             let (name, key, set) = &keys[at];
             let is_done = match usable(answer, &mut answered) {
                 Some(Some(payload)) => {
                     self.state.negative.forget(key);
-                    self.take_over(name, key, *set, &payload, time)
+                    self.take_over(name, key, *set, &payload, moment)
                 }
                 Some(None) => false,
                 None => continue,

@@ -17,34 +17,29 @@
 //! A reader of a stale value never waits for any of this.
 
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::lease::{Grant, Lease};
 use super::pending_writes::WriteState;
 use super::terms::restored;
+use super::version::{Moment, Stamp};
 use super::version_index::Installed;
-use super::{Fleet, Underway};
+use super::{Fleet, GivenUp, Underway};
 use crate::error::Error;
 use crate::load::job::Job;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::Published;
 use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
-use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
-use crate::sync::future::{or, yield_now};
+use crate::store::head::checksum;
+use crate::store::{Acquire, Acquired, Epoch, StoreKey, Token};
+use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
 use crate::time::clock::{Tick, ticks};
 
-/// Keys that one request reads from the store.
-pub(super) const TOGETHER: usize = 64;
-
-/// After this many answers the task yields, so that their readers run first.
-const IN_TURN: usize = 16;
-
 /// One job that asks the store.
-struct Asking<K, V> {
-    job: Job<K, V>,
-    _underway: Underway<K, V>,
+pub(super) struct Asking<K, V> {
+    pub(super) job: Job<K, V>,
+    pub(super) _underway: Underway<K, V>,
 }
 
 /// The job of a payload that may not be served, or may not replace a refresh. The epoch of the
@@ -54,7 +49,7 @@ type Unusable<K, V> = (Job<K, V>, Option<Epoch>);
 /// A payload that may be served. It has no value if the origin has none.
 pub(super) struct Found<V> {
     value: Option<V>,
-    epoch: Epoch,
+    stamp: Stamp,
     times: Times,
     now: Tick,
 }
@@ -70,131 +65,14 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Starts a job. A cache with a store calls this instead of running the loader.
-    pub(super) fn start(self: &Arc<Self>, job: Job<K, V>) {
-        if self.asking.push(job.begins_elsewhere()) {
-            self.start_gathering();
-        }
-    }
-
-    fn start_gathering(self: &Arc<Self>) {
-        self.store.spawn(Box::pin(self.clone().batcher()));
-    }
-
-    /// Starts what was collected during a pause.
-    pub(super) fn resume(self: &Arc<Self>) {
-        if self.asking.resume() {
-            self.start_gathering();
-        }
-    }
-
-    /// Takes the jobs that wait, then reads for them. The next batch does not wait for that.
-    async fn batcher(self: Arc<Self>) {
-        // Tasks that are ready on this thread run first, because they may push more jobs.
-        yield_now().await;
-        let waiting = self.asking.waiting().min(TOGETHER);
-        let mut keys = Vec::with_capacity(waiting);
-        let mut asking = Vec::with_capacity(waiting);
-        let stopped = loop {
-            while let Some(job) = (keys.len() < TOGETHER)
-                .then(|| self.asking.next())
-                .flatten()
-            {
-                // A key's `Eq` may panic. That ends its own job and no other.
-                let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(job)));
-                if let Some((key, job)) = prepared.ok().flatten() {
-                    keys.push(key);
-                    asking.push(job);
-                }
-            }
-            if keys.len() == TOGETHER {
-                break false;
-            }
-            if self.asking.stops() {
-                break true;
-            }
-        };
-        if !stopped {
-            self.start_gathering();
-        }
-        self.read(keys, asking).await;
-    }
-
-    /// Encodes the name of the key. The job ends here if its key cannot be encoded, or if too many
-    /// jobs are under way. A job that must not be read for in a batch asks by itself.
-    fn prepare(self: &Arc<Self>, job: Job<K, V>) -> Option<(StoreKey, Asking<K, V>)> {
-        let Some(key) = self.name(job.key()) else {
-            self.unleased(job);
-            return None;
-        };
-        let Some(underway) = self.enter() else {
-            job.shed();
-            return None;
-        };
-        let flushed = self.track(&key, job.key(), job.set());
-        let asking = Asking {
-            job,
-            _underway: underway,
-        };
-        if asking.job.is_cold() && flushed {
-            return Some((key, asking));
-        }
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, None)));
-        None
-    }
-
-    /// Reads missing keys together.
-    async fn read(self: &Arc<Self>, keys: Vec<StoreKey>, asking: Vec<Asking<K, V>>) {
-        if keys.is_empty() {
-            return;
-        }
-        let answers = self.store.read(&keys).await;
-        let mut time = self.store.now();
-        let answered = keys.into_iter().zip(asking).zip(answers);
-        for (at, ((key, asking), answer)) in answered.enumerate() {
-            // Readers that have their answers can ask for their next keys now, instead of after all
-            // others.
-            if at % IN_TURN == IN_TURN - 1 {
-                yield_now().await;
-                // Read the clock again: the yield may have been long, and ages must not be
-                // underestimated.
-                time = self.store.now();
-            }
-            // If user code panics here, the other jobs still get their answers.
-            let answered = || self.answered(key, asking, answer, time);
-            let _ = catch_unwind(AssertUnwindSafe(answered));
-        }
-    }
-
-    fn answered(
-        self: &Arc<Self>,
-        key: StoreKey,
-        asking: Asking<K, V>,
-        answer: Result<Option<Vec<u8>>, StoreError>,
-        time: Option<u64>,
-    ) {
-        let Asking { job, _underway } = asking;
-        let (job, seen) = match answer {
-            Ok(Some(payload)) => match self.install(job, &key, &payload, time) {
-                None => return,
-                Some(unusable) => unusable,
-            },
-            Ok(None) => {
-                self.counters.misses.add();
-                (job, None)
-            }
-            // The stored data is no payload, or the store cannot be reached.
-            Err(_) => return self.unleased(job),
-        };
-        let asking = Asking { job, _underway };
-        self.store
-            .spawn(Box::pin(self.clone().ask(key, asking, seen)));
-    }
-
     /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is the epoch
     /// of a payload that was read and cannot be used.
-    async fn ask(self: Arc<Self>, key: StoreKey, asking: Asking<K, V>, unusable: Option<Epoch>) {
+    pub(super) async fn ask(
+        self: Arc<Self>,
+        key: StoreKey,
+        asking: Asking<K, V>,
+        unusable: Option<Epoch>,
+    ) {
         let Asking { mut job, _underway } = asking;
         let hash = key.hash();
         let token = Token {
@@ -222,9 +100,10 @@ where
                 token,
                 lease: self.lease,
             };
+            let timeline = self.timeline();
             match self.store.acquire(&key, ask).await {
                 Ok(Acquired::Stored(payload)) => {
-                    match self.install(job, &key, &payload, self.store.now()) {
+                    match self.install(job, &key, &payload, self.answered_in(timeline)) {
                         None => return,
                         Some((back, None)) => return self.unleased(back),
                         Some((back, epoch)) => {
@@ -235,6 +114,7 @@ where
                 }
                 Ok(Acquired::Granted { base }) => {
                     self.counters.leases_granted.add();
+                    let base = self.version(base);
                     let grant = Grant { token, base, gaps };
                     let lease = Lease::granted(&self, key, grant, job.interest());
                     return (self.load)(job.under(Box::new(lease)));
@@ -263,7 +143,7 @@ where
     }
 
     /// Loads without the store.
-    fn unleased(&self, job: Job<K, V>) {
+    pub(super) fn unleased(&self, job: Job<K, V>) {
         self.counters.unleased.add();
         (self.load)(job);
     }
@@ -285,33 +165,33 @@ where
         }
     }
 
-    /// Makes a payload the value of the job's key, if it may be served; `time` is the store's.
-    /// Returns the job unless it has ended: with this value, or because user code panicked.
-    fn install(
+    /// Makes a payload the value of the job's key, if it may be served; `moment` is that of the
+    /// answer. Returns the job unless it has ended: with this value, or because user code panicked.
+    pub(super) fn install(
         &self,
         job: Job<K, V>,
         key: &StoreKey,
         payload: &[u8],
-        time: Option<u64>,
+        moment: Moment,
     ) -> Option<Unusable<K, V>> {
-        match self.open(key, payload, time) {
+        match self.open(key, payload, moment) {
             // A stale value does not replace the one that the job refreshes.
             Ok(found) if found.is_fresh() || job.is_cold() => {
                 self.make_resident(job, key.hash(), found);
                 None
             }
-            Ok(found) => Some((job, Some(found.epoch))),
+            Ok(found) => Some((job, Some(found.stamp.version.epoch))),
             Err(epoch) => Some((job, epoch)),
         }
     }
 
-    /// Opens a payload; `time` is the store's. The error is the epoch of a payload that may not be
-    /// served, if it has one.
+    /// Opens a payload; `moment` is that of the answer. The error is the epoch of a payload that
+    /// may not be served, if it has one.
     pub(super) fn open(
         &self,
         key: &StoreKey,
         payload: &[u8],
-        time: Option<u64>,
+        moment: Moment,
     ) -> Result<Found<V>, Option<Epoch>> {
         let hash = key.hash();
         let opened = match self.format.open_answer(key, payload) {
@@ -320,7 +200,7 @@ where
                 self.counters.payload_errors(reason);
                 let epoch = envelope::epoch(payload);
                 if let Some(epoch) = epoch {
-                    self.versions.cannot_read(hash, epoch);
+                    self.versions.cannot_read(hash, moment.version(epoch));
                 }
                 return Err(epoch);
             }
@@ -330,21 +210,25 @@ where
             epoch,
             terms,
         } = opened;
-        if !self.versions.accepts(hash, epoch) || self.distrusts(epoch) {
+        let version = moment.version(epoch);
+        if !self.versions.accepts(hash, version) || self.distrusts(epoch) {
             self.counters.outdated.add();
             return Err(Some(epoch));
         }
         let now = self.state.clock.now();
-        let times = restored(&self.state.policy, &terms, age(epoch, time), now);
+        // A value of unknown age is stale.
+        let age = moment.age(epoch).unwrap_or(ticks(terms.fresh_for));
+        let times = restored(&self.state.policy, &terms, age, now);
         // This process has taken the answer over, and forgot it because a caller wants another.
-        let is_known = value.is_none() && self.versions.installed(hash) == Some(epoch);
+        let is_known = value.is_none() && self.versions.installed(hash) == Some(version);
         // Past the hard limit.
         if is_known || now >= times.expires() {
             return Err(Some(epoch));
         }
+        let checksum = checksum(payload);
         Ok(Found {
             value,
-            epoch,
+            stamp: Stamp { version, checksum },
             times,
             now,
         })
@@ -357,26 +241,26 @@ where
             false => self.counters.stale.add(),
         }
         let Some(value) = found.value else {
-            return self.found_nothing(job, hash, found.epoch, &found.times, found.now);
+            return self.found_nothing(job, hash, found.stamp, &found.times, found.now);
         };
         if let Some((entry, Published::Yes)) = job.found(value, found.times, found.now) {
-            self.installed(hash, found.epoch, &entry);
+            self.installed(hash, found.stamp, &entry);
         }
     }
 
     /// Ends a job because another process found no value.
-    fn found_nothing(&self, job: Job<K, V>, hash: u128, epoch: Epoch, times: &Times, now: Tick) {
+    fn found_nothing(&self, job: Job<K, V>, hash: u128, stamp: Stamp, times: &Times, now: Tick) {
         let entry = job.found_nothing(times.fresh_until().saturating_sub(now), now);
         // The negative entry may be older than a change of which this process was told meanwhile.
-        if self.versions.install(hash, epoch) != Installed::Latest {
+        if self.versions.install(hash, stamp) != Installed::Latest {
             self.state.negative.forget(&entry.key);
         }
     }
 
-    /// Records that this entry is resident and has this epoch in the store. A notification of a
-    /// later epoch may have come before, and found nothing to remove or to replace.
-    pub(super) fn installed(&self, hash: u128, epoch: Epoch, entry: &StrongArc<Entry<K, V>>) {
-        match self.versions.install(hash, epoch) {
+    /// Records that this entry is resident and has this version in the store. A notification of a
+    /// later one may have come before, and found nothing to remove or to replace.
+    pub(super) fn installed(&self, hash: u128, stamp: Stamp, entry: &StrongArc<Entry<K, V>>) {
+        match self.versions.install(hash, stamp) {
             Installed::Latest => {}
             Installed::Outdated => self.look_for_newer(hash),
             Installed::Removed => self.remove_entry(hash, entry),
@@ -385,22 +269,16 @@ where
 
     /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        let distrusted = *lock(&self.distrusted);
-        match distrusted {
-            0 => false,
-            since => {
-                let passed = self.state.clock.exact().saturating_sub(since) / 1_000;
-                let trusted = |time: u64| epoch.micros() > time.saturating_sub(passed);
-                !self.store.now().is_some_and(trusted)
-            }
-        }
+        let Some(GivenUp { at, time: then }) = *lock(&self.distrusted) else {
+            return false;
+        };
+        let passed = self.state.clock.exact().saturating_sub(at) / 1_000;
+        let trusted = |time: u64| {
+            let since = then.max(Some(time.saturating_sub(passed)));
+            Some(epoch.micros()) > since && !epoch.is_ahead_of(time)
+        };
+        !self.store.now().is_some_and(trusted)
     }
-}
-
-/// By the clock of the store, not by that of this machine.
-fn age(epoch: Epoch, time: Option<u64>) -> Tick {
-    let now = time.unwrap_or(epoch.micros());
-    now.saturating_sub(epoch.micros()).saturating_mul(1_000)
 }
 
 /// Loads of the key failed a moment ago, in this process or in many others.

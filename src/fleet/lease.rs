@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::Fleet;
 use super::terms::{terms, ttl};
+use super::version::{Stamp, Version};
 use super::version_index::Installed;
 use crate::load::job::{GiveBack, Leased};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::{Interest, Published};
-use crate::store::{Epoch, Publish, Store, StoreKey, Stored, Terms, Token};
+use crate::store::head::checksum;
+use crate::store::{Publish, Store, StoreKey, Stored, Terms, Token};
 use crate::sync::{Arc, AtomicU8, Ordering, StrongArc};
 use crate::time::clock::{Tick, ticks};
 
@@ -29,7 +31,7 @@ pub(super) struct Lease<K, V> {
 #[derive(Clone, Copy)]
 pub(super) struct Grant {
     pub(super) token: Token,
-    pub(super) base: Epoch,
+    pub(super) base: Version,
     /// The gaps of the store before the grant.
     pub(super) gaps: u64,
 }
@@ -198,20 +200,23 @@ where
         let late = !self.held.end();
         let (fleet, key, grant) = (self.fleet.clone(), self.held.key.clone(), self.grant);
         let publish = Publish {
-            base: grant.base,
+            base: grant.base.epoch,
             token: grant.token,
             payload,
             ttl,
         };
+        let checksum = checksum(&publish.payload);
         self.fleet.in_background(async move {
             let hash = key.hash();
             match fleet.store.publish(&key, publish).await {
                 Ok(Stored::Yes { epoch }) => {
                     fleet.counters.published.add();
+                    let version = fleet.version(epoch);
+                    let stamp = Stamp { version, checksum };
                     match answer {
-                        Answered::Value(entry) => fleet.installed(hash, epoch, &entry),
+                        Answered::Value(entry) => fleet.installed(hash, stamp, &entry),
                         Answered::NotFound => {
-                            if fleet.versions.install(hash, epoch) != Installed::Latest {
+                            if fleet.versions.install(hash, stamp) != Installed::Latest {
                                 fleet.forget(hash);
                             }
                         }

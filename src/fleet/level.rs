@@ -5,11 +5,13 @@ use std::hash::Hash;
 
 use super::{Fleet, FleetStats, SecondLevel};
 use crate::load::engine::RunJob;
+use crate::load::job::Job;
 use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::store::{Reply, StoreError};
-use crate::sync::{Arc, StrongArc};
+use crate::sync::future::BoxFuture;
+use crate::sync::{Arc, Ordering, StrongArc};
 
 /// A write on its way to the store. Ready once the store knows it; an error says that the store
 /// does not know it yet, and is tried again, or that the write was given up.
@@ -26,28 +28,17 @@ pub(crate) trait Level<K, V>: Send + Sync {
     /// Invalidates every key that this process knows.
     fn invalidate_all(&self);
 
-    /// Only collects the jobs that start from now on, until [`resume`](Self::resume).
-    fn pause(&self);
+    /// Whether no key is being read, so that a caller which reads one by itself is as fast as one
+    /// whose key travels with others.
+    fn is_idle(&self) -> bool;
 
-    fn resume(&self);
+    /// Reads the keys of jobs from the store together, in the task that polls this.
+    fn read_together(&self, jobs: Vec<Job<K, V>>) -> BoxFuture;
+
+    /// Runs work that no caller polls.
+    fn spawn(&self, work: BoxFuture);
 
     fn stats(&self) -> FleetStats;
-}
-
-/// Jobs that start while this lives travel to the store together.
-pub(crate) struct Paused<'a, K, V>(&'a dyn Level<K, V>);
-
-impl<'a, K, V> Paused<'a, K, V> {
-    pub(crate) fn new(level: &'a dyn Level<K, V>) -> Self {
-        level.pause();
-        Paused(level)
-    }
-}
-
-impl<K, V> Drop for Paused<'_, K, V> {
-    fn drop(&mut self) {
-        self.0.resume();
-    }
 }
 
 /// Puts a second level between a cache and its loader: given the capacity, the parts and the loader
@@ -58,7 +49,7 @@ pub(crate) type Connect<K, V> = Box<
         &Arc<Entries<K, V>>,
         &Arc<CacheState<K, V>>,
         RunJob<K, V>,
-    ) -> (RunJob<K, V>, Box<dyn Level<K, V>>),
+    ) -> (RunJob<K, V>, Arc<dyn Level<K, V>>),
 >;
 
 impl<K, V> SecondLevel<K, V>
@@ -70,7 +61,7 @@ where
         Box::new(move |capacity, entries, state, load| {
             let fleet = Fleet::new(self, capacity, entries, state.clone(), load);
             let starts = fleet.clone();
-            (Box::new(move |job| starts.start(job)), Box::new(fleet))
+            (Box::new(move |job| starts.start(job)), Arc::new(fleet))
         })
     }
 }
@@ -92,12 +83,17 @@ where
         Fleet::invalidate_all(self);
     }
 
-    fn pause(&self) {
-        self.asking.pause();
+    fn is_idle(&self) -> bool {
+        // Relaxed: either answer is right, and one of them is faster.
+        self.in_flight.load(Ordering::Relaxed) == 0
     }
 
-    fn resume(&self) {
-        Fleet::resume(self);
+    fn read_together(&self, jobs: Vec<Job<K, V>>) -> BoxFuture {
+        Box::pin(self.clone().read_jobs(jobs))
+    }
+
+    fn spawn(&self, work: BoxFuture) {
+        self.store.spawn(work);
     }
 
     fn stats(&self) -> FleetStats {

@@ -6,17 +6,21 @@
 //! of other processes, and `version_index` knows the epochs of the keys. The cache sees all this
 //! through the trait in `level`.
 
+mod batch;
 mod batcher;
 mod changes;
 mod fetch;
+mod handover;
 mod lease;
 mod level;
 mod outbox;
 mod pending_writes;
+mod reading;
 mod restore;
 mod second_level;
 mod stats;
 mod terms;
+mod version;
 mod version_index;
 mod write_queue;
 
@@ -24,11 +28,12 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-pub(crate) use self::level::{Connect, Level, Paused, PendingWrite};
+pub(crate) use self::level::{Connect, Level, PendingWrite};
+pub(crate) use self::reading::Reading;
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
 #[cfg(all(loom, feature = "loom"))]
-pub use self::{batcher::Batcher, write_queue::WriteQueue};
+pub use self::{batcher::Batcher, handover::Handover, write_queue::WriteQueue};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
@@ -82,10 +87,17 @@ struct Fleet<K, V> {
     /// The keys of pending writes.
     queue: WriteQueue<Queued>,
     pending: AtomicUsize,
-    /// Payloads stored before this moment are not used, because a write of this process was given
-    /// up then. By the clock of this process, because that of the store may not be known yet; 0 for
-    /// never.
-    distrusted: Mutex<Tick>,
+    /// When a write of this process was given up last. Payloads stored before that are not used.
+    distrusted: Mutex<Option<GivenUp>>,
+}
+
+/// The moment at which a write was given up.
+#[derive(Clone, Copy)]
+struct GivenUp {
+    /// By the clock of this process, because that of the store may not be known yet.
+    at: Tick,
+    /// By the clock of the store, which may be set back later.
+    time: Option<u64>,
 }
 
 impl<K, V> Fleet<K, V>
@@ -119,7 +131,7 @@ where
             in_flight: AtomicUsize::new(0),
             queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
-            distrusted: Mutex::new(0),
+            distrusted: Mutex::new(None),
         });
         let listener: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.subscribe(&fleet.namespace, listener);
@@ -129,10 +141,15 @@ where
     /// The name of a key in the store. `None` if its codec cannot encode it; the key then has no
     /// second level.
     fn name(&self, key: &K) -> Option<StoreKey> {
-        let mut encoded = Vec::with_capacity(SHORT);
-        let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, &mut encoded)));
+        self.name_by(key, &mut Vec::with_capacity(SHORT))
+    }
+
+    /// [`name`](Self::name), with a buffer that is reused.
+    fn name_by(&self, key: &K, encoded: &mut Vec<u8>) -> Option<StoreKey> {
+        encoded.clear();
+        let done = catch_unwind(AssertUnwindSafe(|| self.keys.encode(key, encoded)));
         let written = matches!(done, Ok(Ok(())));
-        written.then(|| StoreKey::new(&self.namespace, &encoded))
+        written.then(|| StoreKey::new(&self.namespace, encoded))
     }
 
     /// Makes sure that the changes of a key are followed. Returns false if the key has a pending

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
 use super::terms::{terms_from, ttl};
-use super::{Fleet, PAUSES, PendingWrite};
+use super::version::Stamp;
+use super::{Fleet, GivenUp, PAUSES, PendingWrite};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::rng::with_rng;
-use crate::store::{Birth, Epoch, ErrorClass, StoreError, StoreKey, Stored};
+use crate::store::head::checksum;
+use crate::store::{Birth, ErrorClass, StoreError, StoreKey, Stored};
 use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
 
@@ -36,8 +38,8 @@ pub(super) struct Queued {
 
 /// The end of a write.
 enum Flushed {
-    /// The store has made the change with this epoch, or needs none.
-    Stored(Option<Epoch>),
+    /// The store has made the change of this version, or needs none.
+    Stored(Option<Stamp>),
     /// Another process wrote the key later.
     Superseded,
 }
@@ -218,9 +220,11 @@ where
         let birth = Birth {
             origin: self.origin,
             micros,
-            seen: attempt.seen,
+            seen: attempt.seen.map(|seen| seen.epoch),
         };
-        let flushed = match self.seal(name, &attempt.write, micros) {
+        let sealed = self.seal(name, &attempt.write, micros);
+        let checksum = sealed.as_ref().map_or(0, |sealed| checksum(&sealed.0));
+        let flushed = match sealed {
             Some((payload, ttl)) => match self.store.set(name, payload, ttl, birth).await {
                 // The value of another process must not stay there instead.
                 Err(error) if error.class() == ErrorClass::TooLarge => {
@@ -232,7 +236,10 @@ where
             None => self.store.invalidate(name, birth).await,
         };
         match flushed {
-            Ok(Stored::Yes { epoch }) => Ok(Flushed::Stored(Some(epoch))),
+            Ok(Stored::Yes { epoch }) => {
+                let version = self.version(epoch);
+                Ok(Flushed::Stored(Some(Stamp { version, checksum })))
+            }
             Ok(Stored::Refused) => Ok(Flushed::Superseded),
             // The store holds data not written by everfresh, and leaves it alone. There is no
             // payload to replace.
@@ -263,9 +270,9 @@ where
     }
 
     /// The store has made the change of an attempt, or needs none.
-    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, epoch: Option<Epoch>) {
+    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, stamp: Option<Stamp>) {
         self.counters.flushed.add();
-        let ended = self.versions.flushed(hash, attempt, epoch);
+        let ended = self.versions.flushed(hash, attempt, stamp);
         self.ended(&ended);
         if let (false, Write::Set(entry)) = (ended.is_latest, &attempt.write) {
             // Another process changed the key after this write, and the notification came first.
@@ -314,9 +321,13 @@ where
 
     /// From now on this process uses no payload that was stored before this moment.
     fn distrust(&self) {
-        let now = self.state.clock.exact().max(1);
+        let (at, time) = (self.state.clock.exact(), self.store.now());
         let mut distrusted = lock(&self.distrusted);
-        *distrusted = now.max(*distrusted);
+        let before = *distrusted;
+        *distrusted = Some(GivenUp {
+            at: at.max(before.map_or(0, |before| before.at)),
+            time: time.max(before.and_then(|before| before.time)),
+        });
     }
 }
 
@@ -428,7 +439,7 @@ where
             }
             match flushed {
                 Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
-                Ok(Flushed::Stored(epoch)) => fleet.stored(hash, &attempt, epoch),
+                Ok(Flushed::Stored(stamp)) => fleet.stored(hash, &attempt, stamp),
                 Err(_) => {}
             }
         }

@@ -4,9 +4,11 @@
 //! A later write of a key replaces a pending one. The rules of their order are in `outbox`, the
 //! queue in which they wait is `write_queue`.
 
+use super::version::{Stamp, Version};
 use super::version_index::VersionIndex;
 use crate::protocol::entry::Entry;
-use crate::store::{Epoch, StoreError};
+use crate::store::StoreError;
+use crate::store::lease::CLOCK_ERROR;
 use crate::sync::StrongArc;
 use crate::time::clock::Tick;
 
@@ -82,8 +84,8 @@ pub(super) struct Attempt<K, V> {
     pub(super) born: Option<u64>,
     /// The same by the clock of this process.
     pub(super) made: Tick,
-    /// The latest epoch that the write replaces, whatever the clocks say.
-    pub(super) seen: Option<Epoch>,
+    /// The latest version that the write replaces, whatever the clocks say.
+    pub(super) seen: Option<Version>,
 }
 
 impl<K, V> Attempt<K, V> {
@@ -97,11 +99,11 @@ pub(super) struct UnflushedWrite<K, V> {
     /// When it was made.
     made: Tick,
     /// The same by the store's clock, once it is known. Each attempt gives the same moment, so that
-    /// the store knows a repeated write.
+    /// the store knows a repeated write, unless that clock was set since.
     born: Option<u64>,
-    /// The latest epoch that this process knew when it made the write, or that its own earlier
+    /// The latest version that this process knew when it made the write, or that its own earlier
     /// writes were given since.
-    seen: Option<Epoch>,
+    seen: Option<Version>,
     /// Why the last attempt failed; `None` while a task flushes the write.
     failed: Option<StoreError>,
 }
@@ -150,7 +152,9 @@ impl<K: Clone, V> VersionIndex<K, V> {
         self.with(hash, |known| {
             let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
             known.is_flushing = true;
-            pending.born = pending.born.or_else(|| born(pending.made));
+            let present = born(pending.made);
+            let holds = |known: &u64| present.is_none_or(|now| now.abs_diff(*known) <= CLOCK_ERROR);
+            pending.born = pending.born.filter(holds).or(present);
             Some(Attempt {
                 number: known.writes,
                 write: pending.write.clone(),
@@ -167,23 +171,25 @@ impl<K: Clone, V> VersionIndex<K, V> {
         &self,
         hash: u128,
         attempt: &Attempt<K, V>,
-        epoch: Option<Epoch>,
+        stamp: Option<Stamp>,
     ) -> Ended {
         let history = self.history();
+        let version = stamp.map(|stamp| stamp.version);
         let ended = self.with(hash, |known| {
             known.is_flushing = false;
             let latest = known.latest;
-            known.latest = latest.max(epoch);
-            known.removed = known.removed.max(epoch);
+            known.latest = latest.max(version);
+            known.removed = known.removed.max(version);
             if known.writes != attempt.number {
                 if let Some(pending) = &mut known.pending {
-                    pending.seen = pending.seen.max(epoch);
+                    pending.seen = pending.seen.max(version);
                 }
                 return (false, true, None);
             }
-            known.installed = epoch.filter(|_| attempt.is_set());
+            known.installed = version.filter(|_| attempt.is_set());
+            known.checksum = stamp.map_or(0, |stamp| stamp.checksum);
             known.history = history;
-            let is_latest = latest <= epoch.or(latest);
+            let is_latest = latest <= version.or(latest);
             (true, is_latest, known.pending.take())
         });
         self.notify(hash);

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use super::Fleet;
 use super::terms::{terms_from, ttl};
+use super::version::Stamp;
 use crate::protocol::entry::Entry;
+use crate::store::head::checksum;
 use crate::store::{
     Acquire, Acquired, Epoch, ErrorClass, Publish, StoreError, StoreKey, Stored, Token,
 };
@@ -52,10 +54,12 @@ where
             token,
             lease: self.lease,
         };
+        let timeline = self.timeline();
         match self.store.acquire(name, ask).await {
             Ok(Acquired::Granted { base }) => self.publish_again(name, &entry, token, base).await,
             Ok(Acquired::Stored(payload)) => {
-                self.take_over(name, key, set, &payload, self.store.now());
+                let moment = self.answered_in(timeline);
+                self.take_over(name, key, set, &payload, moment);
                 true
             }
             // Another process loads the key or stores it again.
@@ -76,6 +80,7 @@ where
             let _ = self.store.release(name, token, None).await;
             return true;
         };
+        let checksum = checksum(&payload);
         let publish = Publish {
             base,
             token,
@@ -85,7 +90,8 @@ where
         match self.store.publish(name, publish).await {
             Ok(Stored::Yes { epoch }) => {
                 self.counters.published.add();
-                self.installed(name.hash(), epoch, entry);
+                let version = self.version(epoch);
+                self.installed(name.hash(), Stamp { version, checksum }, entry);
                 true
             }
             // A later write came.

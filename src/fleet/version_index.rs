@@ -1,15 +1,16 @@
-//! The version index: for each key the latest epoch, the latest one that removed older values, the
-//! epoch of the resident value, and the pending write.
+//! The version index: for each key the latest version, the latest one that removed older values,
+//! that of the resident value, and the pending write.
 //!
 //! No hit touches it. Each lock is held for a few instructions, and no other code runs under it.
 //!
 //! Invariants:
 //!
-//! 1. `latest` and `removed` only grow. A payload with an epoch before `latest` is never installed.
-//!    If `removed` grew while a payload was being installed, the installer removes it again (P4).
-//!    So an invalidation and an installer meet in one of two orders, and the value is gone after
-//!    both. If only `latest` grew, another process refreshed the key: the value may stay, and the
-//!    installer asks for the newer one, because the notification may have found none to replace.
+//! 1. `latest` and `removed` only grow. A payload with a version before `latest` is never
+//!    installed. If `removed` grew while a payload was being installed, the installer removes it
+//!    again (P4). So an invalidation and an installer meet in one of two orders, and the value is
+//!    gone after both. If only `latest` grew, another process refreshed the key: the value may
+//!    stay, and the installer asks for the newer one, because the notification may have found none
+//!    to replace.
 //! 2. A key with a pending write is not read from the store, and no load from before that write is
 //!    published, because the payload in the store is older than the write.
 //! 3. A key is forgotten only when it is not resident, not being loaded, and has no pending write.
@@ -22,6 +23,7 @@ use std::collections::hash_map::Entry;
 use foldhash::quality::RandomState;
 
 use super::pending_writes::UnflushedWrite;
+use super::version::{Stamp, Version};
 use crate::store::{Epoch, StoreError};
 use crate::sync::event::Event;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
@@ -34,16 +36,18 @@ pub(super) struct Tracked<K, V> {
     pub(super) key: K,
     /// The set of the table in which it lives.
     pub(super) set: usize,
-    /// The latest epoch that this process knows of.
-    pub(super) latest: Option<Epoch>,
-    /// The latest epoch of a set or an invalidation: every value from before it is out of date.
-    pub(super) removed: Option<Epoch>,
-    /// The epoch of the resident value, if the store has it.
-    pub(super) installed: Option<Epoch>,
+    /// The latest version that this process knows of.
+    pub(super) latest: Option<Version>,
+    /// The latest set or invalidation: every value from before it is out of date.
+    pub(super) removed: Option<Version>,
+    /// The version of the resident value, if the store has it.
+    pub(super) installed: Option<Version>,
+    /// The checksum of its payload.
+    pub(super) checksum: u64,
     /// The history of the store in which it was installed.
     pub(super) history: u64,
-    /// The latest epoch whose payload this process could not read.
-    unreadable: Option<Epoch>,
+    /// The latest version whose payload this process could not read.
+    unreadable: Option<Version>,
     /// Whether the key waits for a look at the newer value of another process.
     queued: bool,
     /// Boxed, like the next field, because few keys have one and both are large.
@@ -146,6 +150,7 @@ impl<K: Clone, V> VersionIndex<K, V> {
                     latest: None,
                     removed: None,
                     installed: None,
+                    checksum: 0,
                     history: 0,
                     unreadable: None,
                     queued: false,
@@ -210,38 +215,58 @@ impl<K: Clone, V> VersionIndex<K, V> {
         }
     }
 
-    pub(super) fn installed(&self, hash: u128) -> Option<Epoch> {
+    pub(super) fn installed(&self, hash: u128) -> Option<Version> {
         self.with(hash, |known| known.installed).flatten()
     }
 
-    /// Records the epoch of a change; `removes` says that it makes every earlier value out of date.
-    /// Returns true if the index has the key and the change is news for it.
-    pub(super) fn raise(&self, hash: u128, epoch: Epoch, removes: bool) -> bool {
+    /// Records the version of a change; `removes` says that it makes every earlier value out of
+    /// date. Returns true if the index has the key and the change is news for it.
+    pub(super) fn raise(&self, hash: u128, version: Version, removes: bool) -> bool {
         let raised = self.with(hash, |known| {
-            // A comparison with the store may have found the epoch of a set before its message
+            // A comparison with the store may have found the version of a set before its message
             // came. Until its value is here, the message still removes the older one.
-            let removes_older = removes && known.removed.max(known.installed) < Some(epoch);
-            let later = known.latest < Some(epoch) || removes_older;
-            known.latest = known.latest.max(Some(epoch));
+            let removes_older = removes && known.removed.max(known.installed) < Some(version);
+            let later = known.latest < Some(version) || removes_older;
+            known.latest = known.latest.max(Some(version));
             if removes {
-                known.removed = known.removed.max(Some(epoch));
+                known.removed = known.removed.max(Some(version));
             }
             later
         });
         raised.unwrap_or(false)
     }
 
-    /// Records an epoch whose payload this process cannot read.
-    pub(super) fn cannot_read(&self, hash: u128, epoch: Epoch) {
+    /// Records the stamp of the payload that the store has, after a gap. Returns true if this
+    /// process must see the payload.
+    ///
+    /// A value of another timeline is the same if its payload has the same checksum.
+    pub(super) fn compare(&self, hash: u128, stamp: Stamp) -> bool {
+        let history = self.history();
+        let Stamp { version, checksum } = stamp;
         self.with(hash, |known| {
-            known.unreadable = known.unreadable.max(Some(epoch));
+            let is_other = |installed: Version| installed.timeline != version.timeline;
+            if known.installed.is_some_and(is_other) && known.checksum == checksum {
+                known.installed = known.installed.max(Some(version));
+                known.history = history;
+            }
+        });
+        self.raise(hash, version, false);
+        self.is_outdated(hash)
+    }
+
+    /// Records a version whose payload this process cannot read.
+    pub(super) fn cannot_read(&self, hash: u128, version: Version) {
+        self.with(hash, |known| {
+            known.unreadable = known.unreadable.max(Some(version));
         });
     }
 
-    /// The latest epoch that this process has or could not read, and so need not see again.
+    /// The epoch of the latest payload that this process has or could not read, and so need not see
+    /// again.
     pub(super) fn seen(&self, hash: u128) -> Option<Epoch> {
         self.with(hash, |known| known.installed.max(known.unreadable))
             .flatten()
+            .map(|seen| seen.epoch)
     }
 
     /// Counts a load of another process whose result could not be stored.
@@ -273,28 +298,30 @@ impl<K: Clone, V> VersionIndex<K, V> {
         self.with(hash, |known| known.queued = false);
     }
 
-    /// Whether a payload of this epoch may be served: no later epoch is known and no write is
+    /// Whether a payload of this version may be served: no later one is known and no write is
     /// pending.
-    pub(super) fn accepts(&self, hash: u128, epoch: Epoch) -> bool {
+    pub(super) fn accepts(&self, hash: u128, version: Version) -> bool {
         self.with(hash, |known| {
-            known.pending.is_none() && known.latest.is_none_or(|latest| latest <= epoch)
+            known.pending.is_none() && known.latest.is_none_or(|latest| latest <= version)
         })
         .unwrap_or(true)
     }
 
-    /// Records that the value of this epoch is resident.
-    pub(super) fn install(&self, hash: u128, epoch: Epoch) -> Installed {
+    /// Records that the value of this version is resident.
+    pub(super) fn install(&self, hash: u128, stamp: Stamp) -> Installed {
         let history = self.history();
+        let Stamp { version, checksum } = stamp;
         let installed = self.with(hash, |known| {
-            if known.pending.is_some() || known.removed > Some(epoch) {
+            if known.pending.is_some() || known.removed > Some(version) {
                 return Installed::Removed;
             }
-            known.installed = Some(epoch);
+            known.installed = Some(version);
+            known.checksum = checksum;
             known.history = history;
-            match known.latest > Some(epoch) {
+            match known.latest > Some(version) {
                 true => Installed::Outdated,
                 false => {
-                    known.latest = Some(epoch);
+                    known.latest = Some(version);
                     Installed::Latest
                 }
             }
@@ -304,13 +331,14 @@ impl<K: Clone, V> VersionIndex<K, V> {
 
     /// Records that a value which was loaded over this base, and is not in the store, stays
     /// resident. Returns false if a set or an invalidation came later, or a write is pending.
-    pub(super) fn keep(&self, hash: u128, base: Epoch) -> bool {
+    pub(super) fn keep(&self, hash: u128, base: Version) -> bool {
         let history = self.history();
         let kept = self.with(hash, |known| {
             let good = known.pending.is_none() && known.removed <= Some(base);
             if good {
-                // After a gap the value is compared with the store by this epoch.
+                // After a gap the value is compared with the store by this version.
                 known.installed = known.installed.max(Some(base));
+                known.checksum = 0;
                 known.history = history;
             }
             good

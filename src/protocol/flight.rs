@@ -70,10 +70,11 @@ impl<K, V> Clone for Outcome<K, V> {
     }
 }
 
-/// A queued load, as its waiters see it.
+/// A load that is queued, or whose key a caller reads from a store, as its waiters see it.
 pub trait Help: Send + Sync {
-    /// Runs the load here and now, if it is still queued and this thread must not wait for another
-    /// thread to run it.
+    /// Sees to it that the load goes on while this thread waits: runs it here and now, if it is
+    /// still queued and this thread must not wait for another thread to run it; or has the key read
+    /// by a task that no caller polls.
     fn help(&self);
 }
 
@@ -98,6 +99,8 @@ struct Signals {
     /// The node of this attempt in the wait graph, which finds cycles of loads; created when it is
     /// first needed.
     wait_node: SetOnce<Arc<WaitNode>>,
+    /// The caller whose task reads the key from a store. It hands that over if others wait.
+    reader: OnceLock<Arc<dyn Help>>,
     /// The queued job. A worker that waits for it runs it itself.
     task: SetOnce<Arc<dyn Help>>,
 }
@@ -178,7 +181,18 @@ impl<K, V> Flight<K, V> {
         self.signals.event.notify_all();
     }
 
+    /// Sets the caller whose task reads the key from a store, before it begins.
+    pub fn is_read_by(&self, reader: Arc<dyn Help>) {
+        // Each flight has one job, so the cell is empty.
+        let _ = self.signals.reader.set(reader);
+        // Another caller may be waiting already, and must not depend on that task.
+        self.signals.event.notify_all();
+    }
+
     fn progress(&self) -> Option<Outcome<K, V>> {
+        if let Some(reader) = self.signals.reader.get() {
+            reader.help();
+        }
         if let Some(task) = self.signals.task.get() {
             task.help();
         }
@@ -293,6 +307,7 @@ impl Signals {
             load: SetOnce::new(),
             clock: OnceLock::new(),
             wait_node: SetOnce::new(),
+            reader: OnceLock::new(),
             task: SetOnce::new(),
         }
     }

@@ -378,6 +378,10 @@ impl Store for ChaosStore {
         self.0.inner.history() + self.script().histories
     }
 
+    fn timeline(&self) -> u64 {
+        self.0.inner.timeline() + self.script().histories
+    }
+
     fn tells_everything(&self) -> bool {
         self.0.inner.tells_everything() && !self.script().has_lost_changes
     }

@@ -59,7 +59,8 @@ pub trait Codec<V>: Send + Sync + 'static {
 /// The format of the crate `postcard`: small, fast and stable.
 ///
 /// Fields are identified by their position, so every change of the type needs a new namespace or
-/// schema.
+/// [schema](crate::store::Format::schema). Without one, values of the other version can be decoded
+/// to [wrong values](crate::docs::store#when-the-type-of-a-value-changes).
 ///
 /// Recursive values (trees) are decoded without a limit of depth and can overflow the stack. If
 /// other programs may write to the store, use [`Json`] or [`MessagePack`], which stop at a depth of

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::error::StoreError;
+use super::head::Head;
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Birth, Epoch, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeListener, Reply, Store, StoreState};
 use crate::observe::metrics;
@@ -65,7 +66,7 @@ impl Store for Instrumented {
     fn heads<'a>(
         &'a self,
         keys: &'a [StoreKey],
-    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+    ) -> Reply<'a, Vec<Result<Option<Head>, StoreError>>> {
         self.observe("heads", self.store.heads(keys), |answers| {
             answers.iter().find_map(error_of)
         })
@@ -137,6 +138,10 @@ impl Store for Instrumented {
 
     fn history(&self) -> u64 {
         self.store.history()
+    }
+
+    fn timeline(&self) -> u64 {
+        self.store.timeline()
     }
 
     fn tells_everything(&self) -> bool {

@@ -8,10 +8,17 @@ use rand::RngExt;
 
 use crate::rng::with_rng;
 
+/// How much a moment by the clock of the store may differ between two readings, in microseconds,
+/// although no clock was set: a process estimates the time of the store, several changes can come
+/// in one microsecond, and clocks are slewed.
+pub(crate) const CLOCK_ERROR: u64 = 1_000_000;
+
 /// The time at which a payload was stored, by the store's clock; it also identifies the payload.
 ///
 /// No two payloads of a key have the same epoch. The store assigns `max(stored + 1, now)`, in
-/// microseconds, so that a later epoch is greater even if the clock is set back.
+/// microseconds, so a later epoch is greater. Only within one
+/// [timeline](crate::store::Store::timeline): after the clock was set back, epochs begin again at
+/// its time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(NonZeroU64);
 
@@ -30,6 +37,13 @@ impl Epoch {
     /// Microseconds since 1970 by the store's clock.
     pub fn micros(self) -> u64 {
         self.0.get()
+    }
+
+    /// Whether a store whose clock shows this time gave the epoch before its clock was set back, or
+    /// before another server with a slower clock took its place. The age of the payload is then
+    /// unknown, and its epoch says nothing about the order of changes.
+    pub(crate) fn is_ahead_of(self, time: u64) -> bool {
+        self.micros() > time.saturating_add(CLOCK_ERROR)
     }
 }
 
@@ -70,8 +84,8 @@ pub struct Birth {
     /// The moment of the write, in microseconds by the clock of the store:
     /// [`Store::now`](crate::store::Store::now) less the age of the write.
     pub micros: u64,
-    /// The latest epoch of the key that the writer knew. Its write is later than that, whatever the
-    /// clocks say.
+    /// The latest epoch of the key that the writer knew. Its write is later than the payload with
+    /// exactly this epoch, whatever the clocks say.
     pub seen: Option<Epoch>,
 }
 

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+#[cfg(any(test, feature = "test-util"))]
+use std::time::Duration;
 
 use super::error::StoreError;
 use super::key::StoreKey;
 use super::record::Record;
 use super::record_store::{RecordStore, Records};
+#[cfg(any(test, feature = "test-util"))]
+use crate::sync::{Counter, Ordering};
 use crate::sync::{Mutex, lock};
 use crate::time::clock::Clock;
 
@@ -24,6 +28,9 @@ pub type MemoryStore = RecordStore<MemoryRecords>;
 /// The records of a [`MemoryStore`]: a map in this process.
 pub struct MemoryRecords {
     clock: Clock,
+    /// Added to the clock by tests that set it.
+    #[cfg(any(test, feature = "test-util"))]
+    shift: Counter,
     state: Mutex<MemoryState>,
 }
 
@@ -44,6 +51,8 @@ impl MemoryStore {
     pub fn with_clock(clock: impl Into<Clock>) -> Self {
         let mut store = RecordStore::over(MemoryRecords {
             clock: clock.into(),
+            #[cfg(any(test, feature = "test-util"))]
+            shift: Counter::new(0),
             state: Mutex::default(),
         });
         store.is_local = true;
@@ -81,7 +90,10 @@ impl Records for MemoryRecords {
     }
 
     fn now(&self) -> u64 {
-        YEAR_2023 + self.clock.exact() / 1_000
+        let now = YEAR_2023 + self.clock.exact() / 1_000;
+        #[cfg(any(test, feature = "test-util"))]
+        let now = now.wrapping_add(self.shift.load(Ordering::SeqCst));
+        now
     }
 }
 
@@ -123,5 +135,18 @@ impl MemoryStore {
     /// Drops everything without notifying listeners.
     pub fn flush(&self) {
         lock(&self.records.state).records.clear();
+    }
+
+    /// Sets the clock of the store ahead. The clocks of caches do not change.
+    pub fn set_clock_ahead(&self, by: Duration) {
+        let shift = by.as_micros() as u64;
+        self.records.shift.fetch_add(shift, Ordering::SeqCst);
+    }
+
+    /// Sets the clock of the store back, as a failover to a server with a slower clock does. The
+    /// clocks of caches do not change.
+    pub fn set_clock_back(&self, by: Duration) {
+        let shift = by.as_micros() as u64;
+        self.records.shift.fetch_sub(shift, Ordering::SeqCst);
     }
 }

@@ -31,9 +31,10 @@
 //! # The order of writes
 //!
 //! A write may reach the store late, so it comes with its [`Birth`]. It is *later* than what is
-//! stored in three cases: nothing is stored; the writer has seen the stored epoch or a later one;
-//! or its birth is not before that of the stored value, which is [`envelope::born`] for a value
-//! that was written, and the epoch for a value that was loaded.
+//! stored in four cases: nothing is stored; the writer has seen the stored epoch; its birth is not
+//! before that of the stored value, which is [`envelope::born`] for a value that was written, and
+//! the epoch for a value that was loaded; or the stored epoch is ahead of the clock by more than a
+//! second.
 //!
 //! - A write that is not later than a stored write of another caller is refused, and changes
 //!   nothing.
@@ -44,6 +45,13 @@
 //!   out of date.
 //!
 //! Leases follow Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013.
+//!
+//! # Clocks
+//!
+//! An epoch is the time of the store. If the stored epoch is ahead of the clock by more than a
+//! second, the clock was set back, and the next epoch is the present time, not the next number. The
+//! promises do not need the order of epochs, because a publication compares its base for equality
+//! only. A store in which this can happen counts its [timelines](Store::timeline).
 //!
 //! # A store of your own
 //!
@@ -72,14 +80,19 @@ pub(crate) mod change_queue;
 #[cfg(any(test, feature = "test-util"))]
 mod chaos;
 mod codec;
+mod compression;
+#[cfg(feature = "encryption")]
+mod encryption;
 pub mod envelope;
 mod error;
 #[cfg(feature = "file")]
 mod file;
+mod format;
+pub(crate) mod head;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod instrumented;
 mod key;
-mod lease;
+pub(crate) mod lease;
 mod memory;
 mod payload_error;
 mod record;
@@ -88,6 +101,7 @@ mod record_store;
 mod redis;
 mod stats;
 mod step;
+mod timelines;
 
 use std::fmt;
 use std::future::Future;
@@ -107,10 +121,13 @@ pub use codec::MessagePack;
 #[cfg(feature = "postcard")]
 pub use codec::Postcard;
 pub use codec::{Codec, Rejected};
-pub use envelope::{Format, Opened, Terms};
+#[cfg(feature = "encryption")]
+pub use encryption::EncryptionKeys;
+pub use envelope::{Head, Opened, Terms};
 pub use error::{ErrorClass, StoreError};
 #[cfg(feature = "file")]
 pub use file::{FileError, FileErrorKind, FileRecords, FileStore, Recovery};
+pub use format::Format;
 pub use key::{Namespace, StoreKey};
 pub use lease::{Acquire, Acquired, Birth, Epoch, Origin, Publish, Stored, Token};
 pub use memory::{MemoryRecords, MemoryStore};
@@ -151,18 +168,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: &'a [StoreKey],
     ) -> Reply<'a, Vec<Result<Option<Vec<u8>>, StoreError>>>;
 
-    /// Reads the epochs of the payloads of these keys: one answer for each key, in their order;
+    /// Reads the heads of the payloads of these keys: one answer for each key, in their order;
     /// `None` where no usable payload is stored.
     ///
     /// Of large payloads a store transfers only the head, if it can.
     fn heads<'a>(
         &'a self,
         keys: &'a [StoreKey],
-    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+    ) -> Reply<'a, Vec<Result<Option<Head>, StoreError>>> {
         Box::pin(async move {
             let answers = self.read(keys).await.into_iter();
-            let epoch = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::epoch);
-            answers.map(|answer| answer.map(epoch)).collect()
+            let head = |payload: Option<Vec<u8>>| payload.as_deref().and_then(envelope::head);
+            answers.map(|answer| answer.map(head)).collect()
         })
     }
 
@@ -248,6 +265,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// lost, and not because its key was invalidated.
     fn history(&self) -> u64 {
         0
+    }
+
+    /// The number of the timeline: epochs of one timeline are ordered, epochs of two are not
+    /// compared. Default: the number of the [history](Self::history).
+    ///
+    /// Raised, before listeners are told of a gap, when a new history begins, and when the clock of
+    /// the store is behind what it was before, by more than a second: it was set back, or a server
+    /// with a slower clock took the place of its predecessor. Not raised by a clock that is set
+    /// ahead, but that is a gap too, unless [`now`](Self::now) follows at once.
+    fn timeline(&self) -> u64 {
+        self.history()
     }
 
     /// Whether the listeners of this process are told every change of every process, or that there

@@ -27,8 +27,19 @@ pub enum PayloadError {
     Length,
     /// The value is larger than the limit.
     TooLarge,
-    /// The payload is compressed, and the feature `lz4` is off.
+    /// The payload is compressed by lz4 or zstd, and the feature for that is off.
     Compressed,
+    /// The payload is encrypted, and the format has no keys.
+    Encrypted,
+    /// The format has keys, and the payload is not encrypted.
+    NotEncrypted,
+    /// The payload is encrypted with a key that the format does not have.
+    UnknownKey,
+    /// The payload was changed, or moved here from another key or namespace, by a program that does
+    /// not have the key.
+    Forged,
+    /// The system has no random numbers, so the value is not encrypted and not stored.
+    NoRandom,
     /// The codec rejected the value, or another codec wrote it.
     Codec,
     /// The codec panicked.
@@ -37,7 +48,7 @@ pub enum PayloadError {
 
 impl PayloadError {
     /// Every error, for counters.
-    pub const ALL: [PayloadError; 12] = [
+    pub const ALL: [PayloadError; 17] = [
         PayloadError::Short,
         PayloadError::Foreign,
         PayloadError::Version,
@@ -48,6 +59,11 @@ impl PayloadError {
         PayloadError::Length,
         PayloadError::TooLarge,
         PayloadError::Compressed,
+        PayloadError::Encrypted,
+        PayloadError::NotEncrypted,
+        PayloadError::UnknownKey,
+        PayloadError::Forged,
+        PayloadError::NoRandom,
         PayloadError::Codec,
         PayloadError::Panicked,
     ];
@@ -65,6 +81,11 @@ impl PayloadError {
             PayloadError::Length => "length",
             PayloadError::TooLarge => "too_large",
             PayloadError::Compressed => "compressed",
+            PayloadError::Encrypted => "encrypted",
+            PayloadError::NotEncrypted => "not_encrypted",
+            PayloadError::UnknownKey => "unknown_key",
+            PayloadError::Forged => "forged",
+            PayloadError::NoRandom => "no_random",
             PayloadError::Codec => "codec",
             PayloadError::Panicked => "panicked",
         }
@@ -91,7 +112,22 @@ impl fmt::Display for PayloadError {
             PayloadError::TooLarge => {
                 "the value is larger than the limit; raise the limit or store less"
             }
-            PayloadError::Compressed => "the payload is compressed; turn on the feature `lz4`",
+            PayloadError::Compressed => {
+                "the payload is compressed; turn on the feature `lz4` or `zstd`, as its writer has"
+            }
+            PayloadError::Encrypted => {
+                "the payload is encrypted; give the format the keys (feature `encryption`)"
+            }
+            PayloadError::NotEncrypted => {
+                "the payload is not encrypted, and this format reads encrypted ones only"
+            }
+            PayloadError::UnknownKey => {
+                "the payload is encrypted with an unknown key; let the format decrypt with it too"
+            }
+            PayloadError::Forged => {
+                "the payload was changed or moved; find out which program writes to the store"
+            }
+            PayloadError::NoRandom => "the system has no random numbers to encrypt with",
             PayloadError::Codec => {
                 "the codec rejected the value; use a new namespace after a change of its type"
             }

@@ -14,6 +14,7 @@ use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::record::Record;
 use super::stats::{StoreCounters, StoreStats};
 use super::step::Step;
+use super::timelines::Timelines;
 use super::{Change, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Counter, Ordering, Weak};
@@ -75,7 +76,8 @@ pub trait Records: fmt::Debug + Send + Sync + 'static {
     /// The time in microseconds since 1970, by one clock for all processes that share the records.
     ///
     /// An epoch is later than every epoch that this process gave before and than the one in the
-    /// record, even if this clock is set back. Between processes, an epoch after a removal is later
+    /// record, unless this clock was set back by more than a second since: then a new
+    /// [timeline](Store::timeline) begins. Between processes, an epoch after a removal is later
     /// only if this clock went on.
     ///
     /// Called within each step as well, so it must take no lock that [`update`](Self::update)
@@ -94,6 +96,7 @@ pub struct RecordStore<R> {
     limit: usize,
     /// The last epoch given.
     last: Counter,
+    timelines: Timelines,
     changes: ChangeQueue<(Namespace, Change)>,
     listeners: ChangeListeners,
     gaps: Counter,
@@ -110,6 +113,7 @@ impl<R: Records> RecordStore<R> {
             records,
             limit: envelope::LONGEST,
             last: Counter::new(0),
+            timelines: Timelines::default(),
             changes: ChangeQueue::default(),
             listeners: ChangeListeners::default(),
             gaps: Counter::new(1),
@@ -133,7 +137,9 @@ impl<R: Records> RecordStore<R> {
     ) -> Result<T, StoreError> {
         let mut place = self.changes.place();
         let update = self.records.update(key, |record| {
-            let mut moment = Step::new(record, self.records.now(), &self.last, self.limit);
+            let now = self.records.now();
+            self.timelines.observe(now);
+            let mut moment = Step::new(record, now, &self.last, self.limit);
             let result = step(&mut moment);
             if let Some((kind, epoch, origin)) = moment.change {
                 let hash = key.hash();
@@ -153,7 +159,18 @@ impl<R: Records> RecordStore<R> {
             self.counters.changed(true);
             self.listeners.notify(namespace.as_str(), &change);
         });
+        if self.timelines.is_new() {
+            // Changes since the clock was set back may have been ignored.
+            self.gap();
+        }
         result.and_then(|result| result)
+    }
+
+    /// Tells listeners that changes may have been missed.
+    fn gap(&self) {
+        // Release: pairs with the load in `gaps`.
+        let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
+        self.listeners.reconnected(gaps, |_| true);
     }
 
     /// As [`step`](Self::step), and counts an error.
@@ -242,6 +259,10 @@ impl<R: Records> Store for RecordStore<R> {
         self.gaps.load(Ordering::Acquire)
     }
 
+    fn timeline(&self) -> u64 {
+        self.timelines.current()
+    }
+
     fn tells_everything(&self) -> bool {
         self.is_local
     }
@@ -309,9 +330,7 @@ impl<R: Records> RecordStore<R> {
 
     /// Tells listeners that changes may have been missed, as after a lost connection.
     pub fn reconnect(&self) {
-        // Release: pairs with the load in `gaps`.
-        let gaps = self.gaps.fetch_add(1, Ordering::AcqRel) + 1;
-        self.listeners.reconnected(gaps, |_| true);
+        self.gap();
     }
 
     /// The limit that [`limit`](Self::limit) set.

@@ -190,10 +190,9 @@ impl<'a> Step<'a> {
             return Later::Nothing;
         };
         let stored_at = epoch.micros();
-        // An epoch that the clock has not reached comes from a clock that was set back, and says
-        // nothing.
-        let ahead = stored_at > self.now.saturating_add(AT_ONCE);
-        if ahead || birth.seen.is_some_and(|seen| epoch <= seen) {
+        // Only the same epoch, because the writer may have seen a later one before the clock was
+        // set back.
+        if epoch.is_ahead_of(self.now) || birth.seen == Some(epoch) {
             return Later::Nothing;
         }
         match envelope::born(&payload.bytes) {
@@ -228,20 +227,32 @@ impl<'a> Step<'a> {
 
     /// Returns an epoch later than the stored one and than all that this process gave, even if the
     /// clock stands still.
+    ///
+    /// Unless they are ahead of the clock, because it was set back. Then the epoch is the present
+    /// time. Otherwise each successor would be ahead too until the clock has caught up, and every
+    /// reader would take it for old. The promises do not need the order: a publication is accepted
+    /// if its base equals the stored epoch, from which its successor differs; over nothing it needs
+    /// a lease, which every write ends.
     fn next_epoch(&self) -> Result<Epoch, StoreError> {
-        let next = |last: u64| Epoch::from_micros(self.now.max(last + 1));
+        let next = |last: u64| {
+            let is_ahead = Epoch::from_micros(last).is_some_and(|last| last.is_ahead_of(self.now));
+            Epoch::from_micros(match is_ahead {
+                true => self.now,
+                false => self.now.max(last + 1),
+            })
+        };
         // Relaxed: the number orders nothing but itself.
         let last = self
             .last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
                 next(last).map(Epoch::micros)
             });
-        // A stored epoch may lie far in the future. It must not push the epochs of other keys
-        // ahead of the clock, so it does not count as the last one.
+        // The stored epoch may be a second ahead. It must not push the epochs of other keys ahead
+        // of the clock, so it does not count as the last one.
         let stored = self.record.epoch().map_or(0, Epoch::micros);
         last.ok()
             .and_then(next)
-            .and_then(|epoch| Epoch::from_micros(epoch.micros().max(stored + 1)))
+            .and_then(|epoch| Some(epoch.max(next(stored)?)))
             .ok_or_else(|| StoreError::new(ErrorClass::Other, "the clock is past the year 2255"))
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod contracts;
+mod encrypted;
 mod kills;
 mod restarts;
 mod support;

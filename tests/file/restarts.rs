@@ -175,17 +175,30 @@ fn an_expired_value_that_was_removed_stays_away_if_the_clock_goes_back() {
 }
 
 #[test]
-fn a_value_from_the_future_is_not_taken() {
-    let (folder, k) = (Folder::new(), key("a"));
-    let clock = ManualClock::new();
-    clock.advance(HOUR);
-    let store = folder.open(&clock);
-    set(&store, &k, b"one");
-    drop(store);
-    let store = folder.open(&ManualClock::new());
-    assert_eq!(get(&store, &k), None);
-    let recovery = store.recovery();
-    assert_eq!((recovery.values, recovery.expired), (0, 1));
+fn a_value_from_the_future_is_stale_and_refreshed_once() {
+    let mut program = Program::new();
+    program.clock.advance(HOUR);
+    let cache = program.start();
+    assert_eq!(*cache.get_blocking(&1).unwrap(), 0);
+    published(&cache, 1);
+    program.end(cache);
+
+    // The clock of the machine was set back before the next run.
+    program.clock = ManualClock::new();
+    let cache = program.start();
+    let value = cache.get_blocking(&1).unwrap();
+    assert!(value.freshness().is_stale(), "its age is unknown");
+    assert_eq!(*value, 0);
+    until("the value is refreshed", || {
+        *cache.get_blocking(&1).unwrap() == 1
+    });
+    published(&cache, 1);
+    program.end(cache);
+    let cache = program.start();
+    let value = cache.get_blocking(&1).unwrap();
+    assert_eq!((*value, value.source()), (1, Source::Store));
+    assert!(value.age().abs_diff(Duration::from_secs(1)) < Duration::from_millis(1));
+    assert_eq!(program.loads(), 2);
 }
 
 #[test]

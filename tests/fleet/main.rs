@@ -1,6 +1,9 @@
 //! Caches that share a store, as the processes of a fleet do, without a server.
 #![allow(clippy::unwrap_used)]
 
+mod clocks;
+mod deploys;
+mod encrypted;
 mod gaps;
 mod loads;
 mod lost;

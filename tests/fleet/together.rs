@@ -1,9 +1,15 @@
 //! Requests to the store are batched.
 
-use everfresh::store::Op;
-use futures_lite::future::block_on;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::Duration;
 
-use crate::support::{Fleet, until};
+use everfresh::Source;
+use everfresh::store::{Fault, Op};
+use futures_lite::future::{block_on, poll_once};
+
+use crate::support::{Fleet, Process, until};
 
 #[test]
 fn many_keys_are_read_in_one_request() {
@@ -33,4 +39,98 @@ fn stored_and_missing_keys_are_answered_in_order() {
     let answers = block_on(a.cache.get_many(&[2, 3, 4]));
     let values: Vec<u64> = answers.into_iter().map(|answer| *answer.unwrap()).collect();
     assert_eq!(values, [20, 0, 40]);
+}
+
+/// Two processes that share the keys 0 to 3. The store keeps the reads of the second one waiting.
+fn held() -> (Fleet, Process) {
+    let fleet = Fleet::new();
+    let (a, b) = (fleet.process(), fleet.process());
+    for key in 0..4 {
+        a.get(key);
+    }
+    a.published(4);
+    b.chaos.always(Op::Read, Some(Fault::Hold));
+    (fleet, b)
+}
+
+#[test]
+fn a_caller_that_is_not_polled_again_holds_up_no_other_caller() {
+    let (_fleet, b) = held();
+    let keys = [0, 1, 2, 3];
+    let mut many = pin!(b.cache.get_many(&keys));
+    assert!(block_on(poll_once(many.as_mut())).is_none());
+    b.chaos.wait_for_calls(Op::Read, 1);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| b.cache.get_blocking(&2).map(|value| value.source()));
+        until("the other caller waits", || b.cache.stats().coalesced == 1);
+        b.chaos.let_go();
+        assert_eq!(other.join().unwrap().unwrap(), Source::Store);
+    });
+    assert_eq!(b.chaos.calls(Op::Read), 1);
+    // All of its keys are here.
+    until("the reading ends", || b.cache.get_if_present(&3).is_some());
+    assert!(block_on(many).into_iter().all(|answer| answer.is_ok()));
+}
+
+#[test]
+fn a_single_read_that_is_not_polled_again_holds_up_no_other_caller() {
+    let (_fleet, b) = held();
+    let mut first = pin!(b.cache.get(&1));
+    assert!(
+        first
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    thread::scope(|scope| {
+        let other = scope.spawn(|| b.cache.get_blocking(&1).map(|value| value.source()));
+        until("the other caller waits", || b.cache.stats().coalesced == 1);
+        b.chaos.let_go();
+        assert_eq!(other.join().unwrap().unwrap(), Source::Store);
+    });
+    assert_eq!(b.chaos.calls(Op::Read), 1);
+}
+
+#[test]
+fn the_reading_of_a_caller_that_goes_away_goes_on() {
+    let (fleet, b) = held();
+    let keys = [0, 1, 2, 3];
+    assert!(block_on(poll_once(b.cache.get_many(&keys))).is_none());
+    assert!(block_on(poll_once(b.cache.get(&1))).is_none());
+    b.chaos.let_go();
+    until("the values are here", || {
+        keys.iter().all(|key| b.cache.get_if_present(key).is_some())
+    });
+    assert_eq!(b.chaos.calls(Op::Read), 1);
+    assert_eq!(fleet.origin.loads(), 4);
+}
+
+#[test]
+fn a_caller_that_reads_the_store_waits_no_longer_than_load_timeout() {
+    let (fleet, b) = held();
+    let reads: [fn(&Process) -> bool; 2] = [
+        |b| {
+            b.cache
+                .get_blocking(&1)
+                .is_err_and(|error| error.is_timeout())
+        },
+        |b| {
+            let answers = b.cache.get_many_blocking(&[2, 3]);
+            let is_timeout = |error: everfresh::Error| error.is_timeout();
+            answers
+                .into_iter()
+                .all(|answer| answer.is_err_and(is_timeout))
+        },
+    ];
+    for (at, read) in reads.into_iter().enumerate() {
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&b));
+            b.chaos.wait_for_calls(Op::Read, at + 1);
+            until("the reader returns", || {
+                fleet.clock.advance(Duration::from_secs(30));
+                reader.is_finished()
+            });
+            assert!(reader.join().unwrap());
+        });
+    }
 }

@@ -120,8 +120,12 @@ fn a_write_that_does_not_reach_the_store_is_an_error_and_is_flushed_later() {
     });
 }
 
-/// More writes wait than may. `breaks` takes the connection to the store away.
-fn a_write_is_given_up(breaks: impl FnOnce(&Process)) {
+/// More writes wait than may. `breaks` takes the connection to the store away, and `meanwhile`
+/// happens before it is back. Returns the process, and a key with a younger value.
+fn a_write_is_given_up(
+    breaks: impl FnOnce(&Process),
+    meanwhile: impl FnOnce(&Fleet),
+) -> (Process, u64, u64) {
     const WAITING: u64 = 65_536;
     let fleet = Fleet::new();
     let (a, b) = (fleet.process(), fleet.process());
@@ -140,23 +144,38 @@ fn a_write_is_given_up(breaks: impl FnOnce(&Process)) {
     fleet.clock.advance(Duration::from_millis(1));
     let number = b.get(later);
     b.published(2);
+    meanwhile(&fleet);
     a.chaos.reconnect();
     assert_eq!(
         a.get(last),
         number + 1,
         "the value in the store is older than the write"
     );
-    assert_eq!(a.get(later), number, "this value is younger");
+    (a, later, number)
 }
 
 #[test]
 fn a_write_that_is_given_up_is_an_error_and_no_older_value_is_used() {
-    a_write_is_given_up(|process| process.chaos.disconnect());
+    let (a, later, number) = a_write_is_given_up(|process| process.chaos.disconnect(), |_| {});
+    assert_eq!(a.get(later), number, "this value is younger");
 }
 
 #[test]
 fn a_write_that_is_given_up_before_the_first_connection_hides_older_values() {
-    a_write_is_given_up(|process| process.chaos.not_connected_yet());
+    let (a, later, number) =
+        a_write_is_given_up(|process| process.chaos.not_connected_yet(), |_| {});
+    assert_eq!(a.get(later), number, "this value is younger");
+}
+
+#[test]
+fn a_write_that_is_given_up_hides_older_values_also_after_the_clock_was_set_back() {
+    a_write_is_given_up(
+        |process| process.chaos.disconnect(),
+        |fleet| {
+            fleet.memory.set_clock_back(Duration::from_secs(4));
+            fleet.clock.advance(Duration::from_secs(5));
+        },
+    );
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod loaders;
 mod lookups;
 mod not_found;
 mod not_found_race;
+mod payloads;
 mod places;
 mod pool;
 mod properties;

@@ -10,6 +10,7 @@ mod server;
 mod cluster;
 mod contracts;
 mod differential;
+mod encrypted;
 mod faults;
 mod fleet;
 mod mistakes;

@@ -14,6 +14,14 @@ pub fn stamped(mut payload: Vec<u8>, epoch: u64) -> Vec<u8> {
     payload
 }
 
+/// Writes the checksum anew, as a program does that means to change a payload.
+pub fn rechecked(mut payload: Vec<u8>) -> Vec<u8> {
+    let seed = u64::from(u32::from_be_bytes([b'E', b'V', b'F', 1]));
+    let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&payload[28..], seed);
+    payload[20..28].copy_from_slice(&sum.to_be_bytes());
+    payload
+}
+
 pub fn stored(value: &[u8]) -> Vec<u8> {
     let payload = raw().seal(&key("a"), &value.to_vec(), &terms()).unwrap();
     stamped(payload, 1_700_000_000_000_000)
@@ -141,10 +149,9 @@ fn sizes_are_limited_both_ways() {
     assert_eq!(error, PayloadError::TooLarge);
 }
 
-#[test]
-fn formats_without_compression_read_compressed_payloads() {
+/// Values of 1 KiB and more are compressed, and read by a format that does not compress.
+fn compresses(format: Format<Vec<u8>>) {
     let text = b"again and ".repeat(1_000);
-    let format = raw().compress_from(1_024);
     let payload = stamped(format.seal(&key("a"), &text, &terms()).unwrap(), 5);
     assert!(payload.len() < 500, "{}", payload.len());
     assert_eq!(raw().open(&key("a"), &payload).unwrap().value, text);
@@ -159,6 +166,43 @@ fn formats_without_compression_read_compressed_payloads() {
     // The limit is for the value before compression.
     let error = raw().limit(9_999).open(&key("a"), &payload).unwrap_err();
     assert_eq!(error, PayloadError::TooLarge);
+    // Another length, or damage for which the checksum was made anew.
+    for length in [0_u32, 9_999, 10_001] {
+        let mut wrong = payload.clone();
+        wrong[72..76].copy_from_slice(&length.to_be_bytes());
+        let error = raw().open(&key("a"), &rechecked(wrong)).unwrap_err();
+        assert_eq!(error, PayloadError::Length, "{length}");
+    }
+    for cut in envelope::HEADER..payload.len() {
+        let cut = rechecked(payload[..cut].to_vec());
+        assert_eq!(
+            raw().open(&key("a"), &cut).unwrap_err(),
+            PayloadError::Length
+        );
+    }
+    // What failed leaves nothing behind.
+    assert_eq!(raw().open(&key("a"), &payload).unwrap().value, text);
+}
+
+#[test]
+fn lz4_compresses_values_from_a_size_on() {
+    compresses(raw().lz4_from(1_024));
+}
+
+#[test]
+fn zstd_compresses_values_from_a_size_on() {
+    compresses(raw().zstd_from(1_024));
+}
+
+#[test]
+fn flags_of_two_compressions_are_of_an_unknown_version() {
+    let text = b"again and ".repeat(1_000);
+    let payload = raw().zstd_from(1_024).seal(&key("a"), &text, &terms());
+    let mut payload = stamped(payload.unwrap(), 5);
+    assert_eq!(payload[77], 8);
+    payload[77] = 9;
+    let error = raw().open(&key("a"), &rechecked(payload)).unwrap_err();
+    assert_eq!(error, PayloadError::Version);
 }
 
 struct Moody;

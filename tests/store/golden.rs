@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use everfresh::store::{Format, Json, MessagePack, Postcard, StoreKey, Terms, envelope};
+use everfresh::store::{
+    EncryptionKeys, Format, Json, MessagePack, Postcard, StoreKey, Terms, envelope,
+};
 use everfresh::testing::store_contract::{Raw, namespace};
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +118,22 @@ fn version_1_lz4() {
     let text = b"again and ".repeat(100);
     // Only read, because the output of the compressor may change.
     reads_unchanged("v1-lz4.hex", Format::new(Raw), text);
+}
+
+#[test]
+fn version_1_zstd() {
+    let text = b"again and ".repeat(100);
+    reads_unchanged("v1-zstd.hex", Format::new(Raw), text);
+}
+
+#[test]
+fn version_1_encrypted() {
+    // Only read, because the nonce is random.
+    let key = std::array::from_fn(|at| at as u8);
+    let format = || Format::new(Raw).encrypt_with(EncryptionKeys::new(&key));
+    reads_unchanged("v1-encrypted.hex", format(), b"the value".to_vec());
+    let text = b"again and ".repeat(100);
+    reads_unchanged("v1-zstd-encrypted.hex", format(), text);
 }
 
 #[test]

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chaos;
+mod clocks;
 mod codecs;
 mod cool_downs;
+mod encryption;
 mod envelopes;
 mod explore;
 mod golden;
@@ -17,4 +19,5 @@ mod names;
 mod protocol;
 mod records;
 mod refusals;
+mod schemas;
 mod wrong;

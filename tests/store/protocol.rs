@@ -37,6 +37,8 @@ struct Fleet {
     attempts: Vec<u8>,
     /// Whether a process may repeat its request, if no answer comes.
     repeats: bool,
+    /// Whether the clock may be set back, once.
+    sets_clock: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,6 +46,7 @@ struct World {
     data: Option<Epoch>,
     lease: Option<(Token, Option<Epoch>)>,
     clock: Epoch,
+    was_set_back: bool,
     /// Sets and invalidations so far.
     changes: u8,
     evictions: u8,
@@ -120,6 +123,7 @@ enum Action {
     Evict,
     Set,
     Invalidate,
+    SetClockBack,
 }
 
 impl Model for Fleet {
@@ -128,13 +132,13 @@ impl Model for Fleet {
 
     fn init_states(&self) -> Vec<World> {
         let world = World {
-            clock: 1,
+            clock: 2,
             processes: vec![Process::default(); self.attempts.len()],
             ..World::default()
         };
         let filled = World {
-            data: Some(1),
-            clock: 2,
+            data: Some(2),
+            clock: 4,
             ..world.clone()
         };
         vec![world, filled]
@@ -184,6 +188,9 @@ impl Model for Fleet {
         if world.changes == 0 {
             actions.push(Action::Set);
             actions.push(Action::Invalidate);
+        }
+        if self.sets_clock && !world.was_set_back && world.clock > 4 {
+            actions.push(Action::SetClockBack);
         }
     }
 
@@ -241,6 +248,11 @@ impl Model for Fleet {
                 world.data = None;
                 self.fence(&mut world);
             }
+            Action::SetClockBack => {
+                // From even to odd times, because no two changes are made at the same time.
+                world.clock -= 3;
+                world.was_set_back = true;
+            }
         }
         world.forget_unexpected();
         Some(world)
@@ -264,7 +276,8 @@ impl Model for Fleet {
 
 impl World {
     fn tick(&mut self) -> Epoch {
-        self.clock += 1;
+        // Also smaller than what is stored, after the clock was set back.
+        self.clock += 2;
         self.clock
     }
 
@@ -391,14 +404,16 @@ impl Fleet {
 }
 
 fn check(protocol: Protocol, attempts: &[u8], repeats: bool) -> (usize, Vec<&'static str>) {
-    let attempts = attempts.to_vec();
     let fleet = Fleet {
         protocol,
-        attempts,
+        attempts: attempts.to_vec(),
         repeats,
+        sets_clock: false,
     };
-    explore(fleet, &["something is published", "over something evicted"])
+    explore(fleet, OCCUR)
 }
+
+const OCCUR: &[&str] = &["something is published", "over something evicted"];
 
 /// Asserts that all claims hold in every state, and that there are enough states.
 fn holds(attempts: &[u8], repeats: bool) {
@@ -427,6 +442,19 @@ fn three_processes_keep_the_claims() {
 #[test]
 fn two_processes_that_repeat_requests_keep_the_claims() {
     holds(&[1, 1], true);
+}
+
+#[test]
+fn two_processes_keep_the_claims_when_the_clock_is_set_back() {
+    let fleet = Fleet {
+        protocol: Protocol::AsSpecified,
+        attempts: vec![2, 1],
+        repeats: false,
+        sets_clock: true,
+    };
+    let (states, failed) = explore(fleet, OCCUR);
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(states > 10_000, "only {states} states");
 }
 
 #[test]

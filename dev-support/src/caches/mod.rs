@@ -1,5 +1,7 @@
 //! Caches whose clock moves by hand and whose loads are run step by step.
 
+#[cfg(feature = "encryption")]
+pub mod encrypted;
 pub mod gates;
 pub mod tasks;
 

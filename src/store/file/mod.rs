@@ -22,7 +22,6 @@ pub use error::{FileError, FileErrorKind};
 use self::log::{End, Log, MAGIC, Part};
 use self::state::{Batch, State};
 use self::writer::{Writer, beside};
-use super::envelope;
 use super::error::{ErrorClass, StoreError};
 use super::key::{Namespace, StoreKey};
 use super::record::Record;
@@ -85,8 +84,7 @@ pub struct FileRecords {
 pub struct Recovery {
     /// The values that it can serve.
     pub values: u64,
-    /// The values that were not taken because their time was over, or has not begun: they were
-    /// stored later than the present by the clock of this machine.
+    /// The values that were not taken because their time was over.
     pub expired: u64,
     /// The bytes at the end that a killed process had not finished.
     pub torn: u64,
@@ -113,6 +111,11 @@ impl FileStore {
     /// Reads the whole file, so call it before the program serves. The file grows to twice the
     /// bound and 1 MiB; it is then rewritten beside itself, which needs the space once more. Two
     /// more files lie beside it, with the endings `.lock` and `.new`.
+    ///
+    /// The clock of the machine is read here. Later the store counts the time by a clock that is
+    /// never set, and that goes on while the machine is suspended. If the clock of the machine was
+    /// set back between two runs, the age of a value that seems to come from the future is unknown:
+    /// such a value is stale, and refreshed by its first reader.
     ///
     /// # Errors
     ///
@@ -244,9 +247,8 @@ fn replay(
             recovery.damaged += bytes;
         }
         Part::Stored(key, payload) => {
-            let later = envelope::epoch(&payload.bytes).is_some_and(|epoch| epoch.micros() > now);
             let mut record = Record::default();
-            match payload.until <= now || later {
+            match payload.until <= now {
                 true => recovery.expired += 1,
                 false => record.set_payload(Some(payload)),
             }

@@ -207,6 +207,7 @@ impl RedisBuilder {
             clock: Clock::precise(),
             gaps: AtomicU64::new(0),
             histories: AtomicU64::new(0),
+            timelines: AtomicU64::new(0),
             channel_suffix: messages::suffix(deployment.database()),
             change_listeners: ChangeListeners::default(),
             counters: StoreCounters::default(),

@@ -81,6 +81,12 @@ pub(super) fn deliver(push: &PushInfo, shared: &Shared, from: &Node) {
         }
     }
     shared.counters.changed(change.is_some());
+    let now = shared.clock.exact() / 1_000;
+    let is_expected = |epoch| from.expects(epoch, now, now);
+    if !(change.as_ref()).is_none_or(|(_, change)| change.epoch.is_none_or(is_expected)) {
+        // The message came late, or the clock of the server was set.
+        from.scripts.wake.notify_one();
+    }
     if let Some((namespace, change)) = change {
         shared.change_listeners.notify(namespace, &change);
     }

@@ -26,11 +26,13 @@ use self::builder::Kind;
 pub use self::builder::RedisBuilder;
 
 use self::runtime::Runtime;
+use self::scripts::Script;
 use self::shared::Shared;
 use self::wire::{acquired, millis, seen, stored, token_bytes, yes};
 use super::error::{ErrorClass, StoreError};
+use super::head::Head;
 use super::key::{Namespace, StoreKey};
-use super::lease::{Acquire, Acquired, Birth, Epoch, Publish, Stored, Token};
+use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
 use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
@@ -148,6 +150,23 @@ impl Drop for RedisStore {
     }
 }
 
+impl RedisStore {
+    /// Runs a script that changes the payload of a key.
+    async fn store(
+        &self,
+        script: &Script,
+        key: &StoreKey,
+        arguments: &[&[u8]],
+    ) -> Result<Stored, StoreError> {
+        let before = self.shared.clock.exact() / 1_000;
+        let result = self.shared.run(script, key, arguments, stored).await?;
+        if let (Some(epoch), Ok(node)) = (result.epoch(), self.shared.node(key)) {
+            node.check_time(&self.shared, epoch, before).await;
+        }
+        Ok(result)
+    }
+}
+
 impl Store for RedisStore {
     fn read<'a>(
         &'a self,
@@ -159,7 +178,7 @@ impl Store for RedisStore {
     fn heads<'a>(
         &'a self,
         keys: &'a [StoreKey],
-    ) -> Reply<'a, Vec<Result<Option<Epoch>, StoreError>>> {
+    ) -> Reply<'a, Vec<Result<Option<Head>, StoreError>>> {
         Box::pin(self.shared.heads(keys))
     }
 
@@ -211,9 +230,7 @@ impl Store for RedisStore {
                 channel.as_bytes(),
                 &message,
             ];
-            shared
-                .run(&shared.scripts.publish, key, &arguments, stored)
-                .await
+            self.store(&shared.scripts.publish, key, &arguments).await
         })
     }
 
@@ -271,8 +288,7 @@ impl Store for RedisStore {
                 &payload,
                 &removal,
             ];
-            let set = &self.shared.scripts.set;
-            self.shared.run(set, key, &arguments, stored).await
+            self.store(&self.shared.scripts.set, key, &arguments).await
         })
     }
 
@@ -292,7 +308,7 @@ impl Store for RedisStore {
                 &message,
             ];
             let invalidate = &self.shared.scripts.invalidate;
-            self.shared.run(invalidate, key, &arguments, stored).await
+            self.store(invalidate, key, &arguments).await
         })
     }
 
@@ -306,6 +322,10 @@ impl Store for RedisStore {
 
     fn history(&self) -> u64 {
         self.shared.history()
+    }
+
+    fn timeline(&self) -> u64 {
+        self.shared.timeline()
     }
 
     /// The change messages of a key arrive on the connection on which its lease is asked for and

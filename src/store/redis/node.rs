@@ -11,10 +11,10 @@ use super::shared::{Shared, both};
 use super::supervisor::{Limits, Link, Role, Supervisor};
 use super::wire;
 use crate::store::key::Namespace;
+use crate::store::lease::{CLOCK_ERROR, Epoch};
 use crate::sync::event::Event;
 use crate::sync::future::or;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
-use crate::time::clock::Clock;
 
 /// A master.
 pub(super) struct Node {
@@ -40,6 +40,13 @@ struct Offset {
     took: u64,
     /// The number of measurements since.
     age: u32,
+}
+
+/// How the clock of a server was set, by more than a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Back,
+    Ahead,
 }
 
 /// The connection for reads.
@@ -70,7 +77,7 @@ impl Role for Reads {
     }
 
     async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
-        self.1.measure(&self.0.clock, link).await
+        self.1.measure(&self.0, link, false).await
     }
 }
 
@@ -97,14 +104,15 @@ impl Role for Writes {
 
     async fn prepare(&self, link: &Link) -> Result<(), Failure> {
         let is_new = !self.1.is_current(link);
-        let history = async {
+        let history_or_time = async {
             match is_new {
                 true => self.1.read_history(&self.0, link).await,
-                false => Ok(()),
+                // A message was a reason to look.
+                false => self.1.measure(&self.0, link, true).await,
             }
         };
         // Both in one round trip.
-        both(self.1.subscribe(&self.0, link), history).await?;
+        both(self.1.subscribe(&self.0, link), history_or_time).await?;
         // Greets listeners that subscribed while the connection was up; `is_up` notifies the
         // others.
         if self.1.is_current(link) {
@@ -119,7 +127,7 @@ impl Role for Writes {
     }
 
     async fn heartbeat(&self, link: &Link) -> Result<(), Failure> {
-        self.1.measure(&self.0.clock, link).await
+        self.1.measure(&self.0, link, true).await
     }
 }
 
@@ -215,7 +223,11 @@ impl Node {
     }
 
     /// Measures the offset between the server's clock and ours.
-    async fn measure(&self, clock: &Clock, link: &Link) -> Result<(), Failure> {
+    ///
+    /// A clock that was set is noticed on the connection of the scripts only, because they give the
+    /// epochs. During a failover the other connection may still lead to the old server.
+    async fn measure(&self, shared: &Shared, link: &Link, scripts: bool) -> Result<(), Failure> {
+        let clock = &shared.clock;
         let before = clock.exact() / 1_000;
         let (seconds, micros) = match link.send(&redis::cmd("TIME")).await? {
             Value::ServerError(error) => return Err(classify::server(&error)),
@@ -229,16 +241,128 @@ impl Node {
         let after = clock.exact() / 1_000;
         let took = after.saturating_sub(before);
         let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+        let changed = self.learn(time, before, took, scripts);
+        if changed == Some(Set::Back) {
+            shared.begin_timeline();
+        }
+        // A new connection is a gap in any case. Messages that came since the clock was set may
+        // have been ignored.
+        if changed.is_some() && self.is_current(link) {
+            shared.gap(None);
+        }
+        Ok(())
+    }
+
+    /// Looks at the server's clock at once if an epoch that the server gave since `before` cannot
+    /// be its time. So the answer that has it counts as one of the right timeline.
+    pub(super) async fn check_time(&self, shared: &Shared, epoch: Epoch, before: u64) {
+        if self.expects(epoch, before, shared.clock.exact() / 1_000) {
+            return;
+        }
+        if let Ok(link) = self.scripts.link() {
+            // If this fails, the heartbeats find out.
+            let _ = self.measure(shared, &link, true).await;
+        }
+    }
+
+    /// Whether an epoch can be the server's time at a moment between these two of our clock.
+    pub(super) fn expects(&self, epoch: Epoch, from: u64, to: u64) -> bool {
+        let error = CLOCK_ERROR + lock(&self.offset).took / 2;
+        self.offset().is_none_or(|known| {
+            let earliest = from.wrapping_add(known).saturating_sub(error);
+            let latest = to.wrapping_add(known).saturating_add(error);
+            (earliest..=latest).contains(&epoch.micros())
+        })
+    }
+
+    /// Takes a measurement over: the server's time at a moment between `before` and `took` later,
+    /// by our clock. Returns how the server's clock was set, if it was and `may_be_set`.
+    fn learn(&self, time: u64, before: u64, took: u64, may_be_set: bool) -> Option<Set> {
         let mut offset = lock(&self.offset);
         offset.age += 1;
+        // The difference to the time that was expected, beyond the errors of both measurements.
+        let changed = self.offset().and_then(|known| {
+            let error = CLOCK_ERROR + offset.took / 2;
+            let expected = |ours: u64| ours.wrapping_add(known);
+            if time.saturating_add(error) < expected(before) {
+                return Some(Set::Back);
+            }
+            (time > expected(before + took).saturating_add(error)).then_some(Set::Ahead)
+        });
         // A slow reply gives a poor measurement. Clocks drift, however, so after 20 measurements
         // the best one is too old and any new one replaces it.
-        if offset.age > 20 || took <= offset.took || self.offset().is_none() {
+        let is_good = offset.age > 20 || took <= offset.took || self.offset().is_none();
+        let replaces = match changed {
+            Some(_) => may_be_set,
+            None => is_good,
+        };
+        if replaces {
             *offset = Offset { took, age: 0 };
             let ours = before + took / 2;
             self.offset_micros
                 .store(time.wrapping_sub(ours).max(1), Ordering::Relaxed);
         }
-        Ok(())
+        changed.filter(|_| may_be_set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node whose clock was 1 000 s ahead of ours at 10 s, measured within 10 ms.
+    fn measured() -> Node {
+        let node = Node::new((String::new(), 0), String::new(), &Arc::new(Event::new()));
+        assert_eq!(node.learn(1_010_000_000, 9_995_000, 10_000, true), None);
+        assert_eq!(node.offset(), Some(1_000_000_000));
+        node
+    }
+
+    fn expects(node: &Node, micros: u64) -> bool {
+        Epoch::from_micros(micros).is_some_and(|epoch| node.expects(epoch, 20_000_000, 21_000_000))
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed() {
+        for (time, changed) in [
+            (1_019_100_000, None),
+            (1_018_900_000, Some(Set::Back)),
+            (1_000_000, Some(Set::Back)),
+            (1_020_900_000, None),
+            (1_021_200_000, Some(Set::Ahead)),
+            (5_000_000_000, Some(Set::Ahead)),
+        ] {
+            let node = measured();
+            assert_eq!(
+                node.learn(time, 20_000_000, 100_000, true),
+                changed,
+                "{time}"
+            );
+            // A slow measurement counts only if the clock was set.
+            let followed = changed.is_some();
+            assert_eq!(node.offset() != Some(1_000_000_000), followed, "{time}");
+            assert_eq!(node.learn(time, 20_000_000, 100_000, true), None);
+            // The connection for reads may lead to another server.
+            let node = measured();
+            assert_eq!(node.learn(time, 20_000_000, 100_000, false), None);
+            assert_eq!(node.offset(), Some(1_000_000_000));
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_sign_that_the_clock_was_set() {
+        for time in [1_020_000_000, 1_025_000_000, 1_030_000_000] {
+            let node = measured();
+            assert_eq!(node.learn(time, 20_000_000, 10_000_000, true), None);
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_the_time_of_the_server() {
+        let node = measured();
+        assert!(expects(&node, 1_019_000_000) && expects(&node, 1_022_000_000));
+        assert!(!expects(&node, 1_018_900_000) && !expects(&node, 1_022_100_000));
+        let unknown = Node::new((String::new(), 0), String::new(), &Arc::new(Event::new()));
+        assert!(expects(&unknown, 1));
     }
 }

@@ -14,9 +14,14 @@ use super::supervisor::Link;
 /// base, so that its result is refused. A cool-down is the word "cooling;", followed by the 8-byte
 /// names of the processes that failed. A lease that is granted in a cool-down ends with ";" and
 /// these names.
+///
+/// An epoch ahead of the clock comes from before the clock was set back. Its successor is the
+/// present time, and differs from it. The reasons why no promise is broken are at `next_epoch` in
+/// `store::step`.
 const PRELUDE: &str = r"
 local END = 9007199254740991
 local AT_ONCE = 1000000
+local CLOCK_ERROR = 1000000
 local function stored()
   local head = redis.call('GETRANGE', KEYS[1], 0, 19)
   if #head < 20 or string.sub(head, 1, 3) ~= 'EVF' then return 0 end
@@ -28,7 +33,11 @@ local function time()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
 end
+local function is_ahead(epoch)
+  return epoch > time() + CLOCK_ERROR
+end
 local function later(epoch)
+  if is_ahead(epoch) then return time() end
   return math.max(epoch + 1, time())
 end
 local function store(payload, ttl, epoch)
@@ -37,7 +46,7 @@ local function store(payload, ttl, epoch)
 end
 -- 0: nothing stored is later than a write, 1: a loaded value, 2: a write of another caller.
 local function later_than(born, seen, epoch)
-  if epoch == 0 or epoch <= seen or epoch > time() + AT_ONCE then return 0 end
+  if epoch == 0 or epoch == seen or is_ahead(epoch) then return 0 end
   local head = redis.call('GETRANGE', KEYS[1], 3, 85)
   if #head == 83 and string.byte(head) == 1 and bit.band(string.byte(head, 75), 2) ~= 0 then
     return math.min(struct.unpack('>I8', string.sub(head, 76)), epoch) > born and 2 or 0

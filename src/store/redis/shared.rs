@@ -14,10 +14,10 @@ use super::supervisor::Link;
 use super::wire;
 use crate::store::StoreState;
 use crate::store::change_listeners::ChangeListeners;
-use crate::store::envelope;
+use crate::store::envelope::{self, Head};
 use crate::store::error::{ErrorClass, StoreError};
+use crate::store::head::HEAD;
 use crate::store::key::{Namespace, StoreKey};
-use crate::store::lease::Epoch;
 use crate::store::stats::StoreCounters;
 use crate::sync::event::Event;
 use crate::sync::{Arc, ArcCell, AtomicU64, Mutex, Ordering, lock};
@@ -37,7 +37,7 @@ const FIRST_SIZE: u64 = 16 << 10;
 #[derive(Clone, Copy)]
 enum Part {
     Whole,
-    /// The part that contains the epoch.
+    /// The part that contains the epoch and the checksum.
     Head,
 }
 
@@ -94,6 +94,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) gaps: AtomicU64,
     pub(super) histories: AtomicU64,
+    pub(super) timelines: AtomicU64,
     /// The end of the names of the channels of the database.
     pub(super) channel_suffix: String,
     pub(super) change_listeners: ChangeListeners,
@@ -120,6 +121,18 @@ impl Shared {
     pub(super) fn begin_history(&self) {
         // Release: a caller that reads the new count works with the new server.
         self.histories.fetch_add(1, Ordering::AcqRel);
+        self.begin_timeline();
+    }
+
+    pub(super) fn timeline(&self) -> u64 {
+        // Acquire: pairs with the increment in `begin_timeline`.
+        self.timelines.load(Ordering::Acquire)
+    }
+
+    /// The clock of a server is behind what it was.
+    pub(super) fn begin_timeline(&self) {
+        // Release: as above.
+        self.timelines.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The known masters.
@@ -174,7 +187,7 @@ impl Shared {
     }
 
     /// The master that owns a key.
-    fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
+    pub(super) fn node(&self, key: &StoreKey) -> Result<Arc<Node>, StoreError> {
         let slots = self.slots.load();
         let Some(slots) = &*slots else {
             let unknown = lock(&self.discovery_error).clone();
@@ -217,11 +230,11 @@ impl Shared {
         answers
     }
 
-    /// Reads the epochs of keys.
-    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Epoch>, StoreError>> {
+    /// Reads the heads of payloads.
+    pub(super) async fn heads(&self, keys: &[StoreKey]) -> Vec<Result<Option<Head>, StoreError>> {
         let answers = self.read_apart(keys, Part::Head).await.into_iter();
         let heads = answers.map(|answer| match answer {
-            Ok(head) => Ok(head.as_deref().and_then(envelope::epoch)),
+            Ok(head) => Ok(head.as_deref().and_then(envelope::head)),
             Err(error) => {
                 self.note_error(&error);
                 self.counters.result(Err(error))
@@ -304,7 +317,7 @@ impl Shared {
             Part::Whole if one_command && count > 1 => get_all(link, keys).await,
             // One byte above the limit shows that a payload is too large.
             Part::Whole => get_each(link, keys, self.limit).await,
-            Part::Head => get_each(link, keys, envelope::PREFIX - 1).await,
+            Part::Head => get_each(link, keys, HEAD - 1).await,
         };
         match replies {
             Ok(replies) if replies.len() == count => {

@@ -1,5 +1,6 @@
 //! Damaged, foreign and oversized bytes under a key.
 
+use crate::store::lease::CLOCK_ERROR;
 use crate::store::{Acquired, Birth, Epoch, ErrorClass, Stored, envelope};
 
 use super::StoreUnderTest;
@@ -80,12 +81,37 @@ pub(super) fn an_impossible_epoch_is_ignored(subject: &dyn StoreUnderTest) {
         assert!(a.set(&k, b"again") > set);
         a.invalidate(&k);
     }
-    // An epoch in the future is possible: the clock was set back.
-    let future = 1 << 52;
-    subject.plant(&k, stored("a", future));
+}
+
+pub(super) fn an_epoch_from_the_future_is_replaced_by_the_time(subject: &dyn StoreUnderTest) {
+    let (k, a, b) = (key("a"), caller(subject, 1), caller(subject, 2));
+    let from_now = |micros: u64| {
+        let now = subject.store().now().expect("connected");
+        micros.abs_diff(now) <= CLOCK_ERROR
+    };
+    // The clock was set back after it had been wrong for a while.
+    let future = Epoch::from_micros(1 << 52);
+    let plant = || subject.plant(&k, stored("a", 1 << 52));
+    plant();
     assert!(matches!(a.acquire(&k, None), Acquired::Stored(_)));
-    assert_eq!(a.set(&k, b"set").micros(), future + 1);
-    assert_eq!(a.invalidate(&k).micros(), future + 2);
+    let base = a.granted(&k, future);
+    assert_eq!(Some(base), future);
+    // A load over it is published once.
+    let published = a.published(&k, base, b"loaded");
+    assert!(from_now(published.micros()));
+    assert_eq!(b.publish(&k, base, b"late"), Stored::Refused);
+    assert!(a.published(&k, a.granted(&k, Some(published)), b"next") > published);
+    for written in 0..2 {
+        plant();
+        let base = b.granted(&k, future);
+        let epoch = match written {
+            0 => a.set(&k, b"set"),
+            _ => a.invalidate(&k),
+        };
+        assert!(from_now(epoch.micros()));
+        assert_eq!(b.publish(&k, base, b"loaded before"), Stored::Refused);
+        a.invalidate(&k);
+    }
 }
 
 pub(super) fn a_payload_that_is_too_large_is_not_read_but_replaced(subject: &dyn StoreUnderTest) {

@@ -217,6 +217,7 @@ macro_rules! store_contract_tests {
                 a_future_version_is_seen_and_replaced
                 a_damaged_epoch_counts_as_nothing
                 an_impossible_epoch_is_ignored
+                an_epoch_from_the_future_is_replaced_by_the_time
                 a_payload_that_is_too_large_is_not_read_but_replaced
                 a_payload_that_is_too_large_is_not_stored
                 bytes_that_are_no_envelope_are_not_stored
