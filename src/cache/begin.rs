@@ -53,13 +53,13 @@ where
         Ok(started)
     }
 
-    /// Reads keys from the store in this task, at most until the deadline of this load.
+    /// Reads keys from the store in this task, at most until this load has ended or its deadline
+    /// has passed. The task to which the work was handed over does not wake this one.
     pub(super) async fn read_store(&self, reading: Reading<K, V>, load: &Flight<K, V>) {
-        or(
-            reading,
-            self.state.clock.sleep_until(load.token().deadline()),
-        )
-        .await;
+        let ended = async {
+            load.land(&self.state.clock).await;
+        };
+        or(reading, ended).await;
     }
 
     /// The part of [`begin`](Self::begin) that does not wait; the job begins by `start`.

@@ -1,10 +1,14 @@
 //! Values that were loaded without the store, or missed a change, do not outlive what another
 //! process wrote.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use everfresh::store::{ErrorClass, Fault, Op};
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_once};
 
 use crate::support::{Fleet, Process, until};
 
@@ -144,4 +148,36 @@ fn a_set_whose_epoch_a_comparison_found_first_still_removes_the_older_value() {
     assert_eq!(a.get(1), 1);
     a.chaos.let_changes_go();
     assert_eq!(a.get(1), 555);
+}
+
+#[test]
+fn the_caller_that_began_a_read_wakes_when_another_task_has_ended_it() {
+    let fleet = fleet();
+    let a = fleet.process();
+    a.get(1);
+    a.published(1);
+    let b = fleet.process();
+    b.chaos.next(Op::Read, Fault::HoldAnswer);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut first = pin!(b.cache.get(&1));
+    let polled = first.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let mut second = pin!(b.cache.get(&1));
+    assert!(block_on(poll_once(&mut second)).is_none());
+    b.chaos.let_go();
+    assert_eq!(*block_on(second).unwrap(), 0);
+    until("the first caller is woken", || {
+        woken.0.load(Ordering::SeqCst)
+    });
+    assert_eq!(*block_on(first).unwrap(), 0);
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
