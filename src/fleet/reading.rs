@@ -6,11 +6,12 @@
 
 use std::hash::Hash;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Level;
 use super::handover::Handover;
 use crate::load::job::Job;
+use crate::panics::isolated;
 use crate::protocol::flight::Help;
 use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
@@ -48,15 +49,15 @@ impl<K, V> Reading<K, V> {
             _ => Vec::new(),
         };
         jobs.push(job);
-        self.0.put_back(Work::Jobs(jobs));
+        self.0.put_back(Work::Jobs(jobs), None);
         flight.is_read_by(self.0.clone());
     }
 }
 
 impl<K, V> Shared<K, V> {
     /// Returns whether the work was handed over.
-    fn put_back(&self, work: Work<K, V>) -> bool {
-        let wanted = self.work.put_back(work);
+    fn put_back(&self, work: Work<K, V>, waker: Option<Waker>) -> bool {
+        let wanted = self.work.put_back(work, waker);
         wanted.map(|work| self.hand_over(work)).is_some()
     }
 
@@ -76,8 +77,10 @@ impl<K, V> Shared<K, V> {
 
 impl<K: Send + Sync, V: Send + Sync> Help for Shared<K, V> {
     fn help(&self) {
-        if let Some(work) = self.work.ask() {
+        if let Some((work, first)) = self.work.ask() {
             self.hand_over(work);
+            // A waker that panics is not the fault of this caller.
+            isolated(|| first.into_iter().for_each(Waker::wake));
         }
     }
 }
@@ -91,15 +94,20 @@ impl<K, V> Future for Reading<K, V> {
             return Poll::Ready(());
         };
         match started.as_mut().poll(cx) {
-            Poll::Pending if !shared.put_back(Work::Started(started)) => Poll::Pending,
-            _ => Poll::Ready(()),
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => {
+                match shared.put_back(Work::Started(started), Some(cx.waker().clone())) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }
         }
     }
 }
 
 impl<K, V> Drop for Reading<K, V> {
     fn drop(&mut self) {
-        if let Some(work) = self.0.work.ask() {
+        if let Some((work, _)) = self.0.work.ask() {
             self.0.hand_over(work);
         }
     }
