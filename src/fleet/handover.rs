@@ -2,9 +2,9 @@
 //!
 //! The first caller may stop to poll its future at any time, or drop it. So the work goes to a task
 //! of its own as soon as another caller waits for it, or the first one goes away. There are two
-//! orders. Either the other caller finds the work here, takes it and wakes the first one, which then
-//! waits like all others. Or the first caller is in a step, and finds after it that the work was
-//! asked for. So no caller waits for work that no task does (P3).
+//! orders. Either the other caller finds the work here, takes it and wakes the first one, which
+//! then waits like all others. Or the first caller is in a step, and finds after it that the work
+//! was asked for. So no caller waits for work that no task does (P3).
 
 use std::task::Waker;
 
