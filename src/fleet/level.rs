@@ -10,9 +10,10 @@ use crate::load::job::Job;
 use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
+use crate::protocol::flight::Help;
 use crate::store::{Reply, StoreError};
 use crate::sync::future::{BoxFuture, or};
-use crate::sync::{Arc, Ordering, StrongArc};
+use crate::sync::{Arc, Ordering, StrongArc, Weak};
 use crate::time::clock::Tick;
 
 /// A write on its way to the store. Ready once the store knows it; an error says that the store
@@ -37,12 +38,20 @@ pub(crate) trait Level<K, V>: Send + Sync {
     /// Reads the keys of jobs from the store together, in the task that polls this.
     fn read_together(&self, jobs: Vec<Job<K, V>>) -> BoxFuture;
 
+    /// A caller at this address begins to read the keys of its jobs. Returns false if the cache is
+    /// about to close, and the work must be handed over.
+    fn reading_begins(&self, address: usize, caller: Weak<dyn Help>) -> bool;
+
+    /// It has ended, or its work was handed over.
+    fn reading_ends(&self, address: usize);
+
     /// Runs work that no caller polls.
     fn spawn(&self, work: BoxFuture);
 
     fn stats(&self) -> FleetStats;
 
-    /// The cache is about to close: writes that wait are tried now.
+    /// The cache is about to close: writes that wait are tried now, and callers that read hand
+    /// their work over.
     fn closing(&self);
 
     /// The cache was closed: gives up what waits, gives the leases back and then the store. Waits
@@ -101,6 +110,15 @@ where
         Box::pin(self.clone().read_jobs(jobs))
     }
 
+    fn reading_begins(&self, address: usize, caller: Weak<dyn Help>) -> bool {
+        self.readings.add(address, caller);
+        self.state.lifecycle.is_open()
+    }
+
+    fn reading_ends(&self, address: usize) {
+        self.readings.remove(address);
+    }
+
     fn spawn(&self, work: BoxFuture) {
         self.store.spawn(work);
     }
@@ -111,6 +129,7 @@ where
 
     fn closing(&self) {
         self.wake_probe();
+        self.readings.hand_over();
     }
 
     fn end(&self, limit: Tick) -> Reply<'_, ()> {

@@ -16,6 +16,7 @@ mod level;
 mod outbox;
 mod pending_writes;
 mod reading;
+mod readings;
 mod restore;
 mod second_level;
 mod stats;
@@ -39,6 +40,7 @@ pub use self::{batcher::Batcher, handover::Handover, write_queue::WriteQueue};
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
 use self::outbox::Queued;
+use self::readings::Readings;
 use self::stats::FleetCounters;
 use self::store_handle::StoreHandle;
 use self::version_index::VersionIndex;
@@ -85,6 +87,8 @@ struct Fleet<K, V> {
     asking: Batcher<Job<K, V>>,
     /// Keys that another process refreshed, to be read together.
     newer: Batcher<u128>,
+    /// The callers that read their keys themselves.
+    readings: Readings,
     in_flight: AtomicUsize,
     /// The keys of pending writes.
     queue: WriteQueue<Queued>,
@@ -130,6 +134,7 @@ where
             load,
             asking: Batcher::default(),
             newer: Batcher::default(),
+            readings: Readings::default(),
             in_flight: AtomicUsize::new(0),
             queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),

@@ -13,8 +13,8 @@ use super::handover::Handover;
 use crate::load::job::Job;
 use crate::panics::isolated;
 use crate::protocol::flight::Help;
-use crate::sync::Arc;
 use crate::sync::future::BoxFuture;
+use crate::sync::{Arc, Weak};
 
 /// The jobs of one call. As a future it reads their keys, and is ready once it has done so, or once
 /// another task does. Dropping it leaves the jobs running.
@@ -31,9 +31,22 @@ enum Work<K, V> {
 }
 
 impl<K, V> Reading<K, V> {
-    pub(crate) fn new(level: Arc<dyn Level<K, V>>) -> Self {
+    pub(crate) fn new(level: Arc<dyn Level<K, V>>) -> Self
+    where
+        K: Send + Sync,
+        V: Send + Sync,
+    {
         let work = Handover::new(Work::Jobs(Vec::new()));
-        Reading(Arc::new(Shared { level, work }))
+        let reading = Reading(Arc::new(Shared { level, work }));
+        let shared: Weak<Shared<K, V>> = Arc::downgrade(&reading.0);
+        if !reading.0.level.reading_begins(reading.address(), shared) {
+            reading.0.help();
+        }
+        reading
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
     }
 
     /// Adds a job. User code that runs before this is polled may wait for the job.
@@ -93,20 +106,23 @@ impl<K, V> Future for Reading<K, V> {
         let Some(mut started) = shared.work.take().and_then(|work| shared.start(work)) else {
             return Poll::Ready(());
         };
-        match started.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => {
-                match shared.put_back(Work::Started(started), Some(cx.waker().clone())) {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                }
-            }
+        let mut polled = Poll::Ready(());
+        // A store's panic ends the jobs, and does not reach the caller.
+        isolated(|| polled = started.as_mut().poll(cx));
+        let goes_on = polled.is_pending() && {
+            let waker = Some(cx.waker().clone());
+            !shared.put_back(Work::Started(started), waker)
+        };
+        match goes_on {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
         }
     }
 }
 
 impl<K, V> Drop for Reading<K, V> {
     fn drop(&mut self) {
+        self.0.level.reading_ends(self.address());
         if let Some((work, _)) = self.0.work.ask() {
             self.0.hand_over(work);
         }

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use everfresh::store::{ErrorClass, Store};
+use everfresh::store::{ErrorClass, Fault, Op, Store};
 use everfresh::{Cache, CloseError, SecondLevel};
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_once};
 
 use crate::support::{FRESH, Fleet, Process, STALE, name, until};
 
@@ -285,4 +285,42 @@ fn a_job_that_waits_for_another_process_ends_at_the_limit() {
     assert_eq!(fleet.origin.loads(), 1);
     fleet.origin.gate.open();
     load.join().unwrap();
+}
+
+#[test]
+fn a_close_does_not_depend_on_the_task_of_a_reader() {
+    let fleet = Fleet::new();
+    let a = fleet.process();
+    a.chaos.always(Op::Read, Some(Fault::Hold));
+    // None of these is polled a second time before the close has ended.
+    let mut one = pin!(a.cache.get(&1));
+    let mut many = pin!(a.cache.get_many(&[2, 3]));
+    let mut removed = pin!(a.cache.get_many(&[4]));
+    assert!(block_on(poll_once(one.as_mut())).is_none());
+    assert!(block_on(poll_once(many.as_mut())).is_none());
+    assert!(block_on(poll_once(removed.as_mut())).is_none());
+    a.cache.invalidate(&4);
+    a.chaos.wait_for_calls(Op::Read, 3);
+    a.chaos.let_go();
+    let closing = closing(&a);
+    until("the close ends", || closing.is_finished());
+    assert_eq!(closing.join().unwrap(), Ok(()));
+    assert!(block_on(one).is_ok());
+    assert!(block_on(many).into_iter().all(|answer| answer.is_ok()));
+}
+
+#[test]
+fn the_store_is_free_after_a_close_beside_a_reader_that_is_not_polled() {
+    let fleet = Fleet::new();
+    let a = fleet.process();
+    let store: Arc<dyn Store> = a.chaos.clone();
+    let users = Arc::strong_count(&store);
+    a.chaos.always(Op::Read, Some(Fault::Hold));
+    let mut reader = pin!(a.cache.get(&1));
+    assert!(block_on(poll_once(reader.as_mut())).is_none());
+    let closing = closing(&a);
+    a.chaos.let_go();
+    until("the close ends", || closing.is_finished());
+    assert_eq!(closing.join().unwrap(), Ok(()));
+    assert_eq!(Arc::strong_count(&store), users - 1);
 }

@@ -1,12 +1,13 @@
 //! Requests to the store are batched.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use everfresh::Source;
-use everfresh::store::{Fault, Op};
+use everfresh::store::{Fault, Op, Record, RecordStore, Records, StoreError, StoreKey};
+use everfresh::{Cache, SecondLevel, Source};
 use futures_lite::future::{block_on, poll_once};
 
 use crate::support::{Fleet, Process, until};
@@ -153,4 +154,41 @@ fn a_caller_that_reads_the_store_waits_no_longer_than_load_timeout() {
             assert!(reader.join().unwrap());
         });
     }
+}
+
+/// A store whose reads panic.
+#[derive(Debug)]
+struct Broken;
+
+impl Records for Broken {
+    async fn update<T: Send>(
+        &self,
+        _: &StoreKey,
+        _: impl FnOnce(&mut Record) -> T + Send,
+    ) -> Result<T, StoreError> {
+        panic!("the store is broken")
+    }
+
+    fn now(&self) -> u64 {
+        1_000_000
+    }
+}
+
+#[test]
+fn a_panic_of_the_store_is_an_error_of_the_caller_that_reads() {
+    let store = Arc::new(RecordStore::over(Broken));
+    let cache: Cache<u64, u64> = Cache::builder()
+        .store(SecondLevel::new(store, "broken:v1").unwrap())
+        .compute(|n: &u64| n * n)
+        .build()
+        .unwrap();
+    let is_panic = |error: everfresh::Error| error.is_panic();
+    assert!(block_on(cache.get(&1)).is_err_and(is_panic));
+    assert!(cache.get_blocking(&2).is_err_and(is_panic));
+    let answers = block_on(cache.get_many(&[3, 4]));
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.is_err_and(is_panic))
+    );
 }
