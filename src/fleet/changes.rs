@@ -148,7 +148,7 @@ where
     }
 
     /// The key with this hash, if its value is here and another process made a later one.
-    fn wanted(&self, hash: u128) -> Option<(StoreKey, K, usize)> {
+    fn wanted(&self, hash: u128) -> Option<(StoreKey, Arc<K>, usize)> {
         if !self.versions.is_outdated(hash) {
             return None;
         }

@@ -1,7 +1,8 @@
 //! The version index: for each key the latest version, the latest one that removed older values,
 //! that of the resident value, and the pending write.
 //!
-//! No hit touches it. Each lock is held for a few instructions, and no other code runs under it.
+//! No hit touches it. Each lock is held for a few instructions, and no other code runs under it, not
+//! even that of a key. So keys are cloned and compared without it, and shared.
 //!
 //! Invariants:
 //!
@@ -33,7 +34,9 @@ const SHARDS: usize = 64;
 
 /// One key.
 pub(super) struct Tracked<K, V> {
-    pub(super) key: K,
+    pub(super) key: Arc<K>,
+    /// How often a job or a write asked for the key.
+    tracked: u64,
     /// The set of the table in which it lives.
     pub(super) set: usize,
     /// The latest version that this process knows of.
@@ -92,6 +95,20 @@ struct Shard<K, V> {
     prune_at: usize,
 }
 
+impl<K, V> Tracked<K, V> {
+    /// Returns false if the key has a pending write.
+    fn track(&mut self) -> bool {
+        self.tracked += 1;
+        self.pending.is_none()
+    }
+
+    /// Whether no write of the key is pending, and no task waits for its changes.
+    fn is_idle(&self) -> bool {
+        let event = self.event.as_ref();
+        self.pending.is_none() && event.is_none_or(|event| Arc::strong_count(event) == 1)
+    }
+}
+
 impl<K: Clone, V> VersionIndex<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
         let prune_from = 2 * capacity.div_ceil(SHARDS) + 64;
@@ -131,21 +148,18 @@ impl<K: Clone, V> VersionIndex<K, V> {
         set: usize,
         in_use: impl FnOnce() -> U,
     ) -> bool {
-        let mut shard = self.shard(hash);
-        if shard.known.len() >= shard.prune_at {
-            let in_use = in_use();
-            shard.known.retain(|_, known| {
-                known.pending.is_some()
-                    || (known.event.as_ref()).is_some_and(|event| Arc::strong_count(event) > 1)
-                    || in_use(known.set, &known.key)
-            });
-            shard.prune_at = self.prune_from.max(2 * shard.known.len());
+        let flushed = self.with(hash, Tracked::track);
+        if let Some(flushed) = flushed {
+            return flushed;
         }
-        match shard.known.entry(hash) {
-            Entry::Occupied(known) => known.get().pending.is_none(),
+        let key = Arc::new(key.clone());
+        self.prune(hash, in_use);
+        match self.shard(hash).known.entry(hash) {
+            Entry::Occupied(mut known) => known.get_mut().track(),
             Entry::Vacant(tombstone) => {
                 tombstone.insert(Tracked {
-                    key: key.clone(),
+                    key,
+                    tracked: 0,
                     set,
                     latest: None,
                     removed: None,
@@ -168,6 +182,38 @@ impl<K: Clone, V> VersionIndex<K, V> {
         }
     }
 
+    /// Forgets the keys of a full shard that are not needed.
+    ///
+    /// A key that is asked for meanwhile stays.
+    fn prune<U: Fn(usize, &K) -> bool>(&self, hash: u128, in_use: impl FnOnce() -> U) {
+        let idle: Vec<_> = {
+            let mut shard = self.shard(hash);
+            if shard.known.len() < shard.prune_at {
+                return;
+            }
+            shard.prune_at = self.prune_from.max(2 * shard.known.len());
+            let idle = shard.known.iter().filter(|(_, known)| known.is_idle());
+            idle.map(|(hash, known)| (*hash, known.tracked, known.set, known.key.clone()))
+                .collect()
+        };
+        let in_use = in_use();
+        let unused = idle.iter().filter(|(_, _, set, key)| !in_use(*set, key));
+        let unused: Vec<_> = unused.collect();
+        let mut shard = self.shard(hash);
+        for (hash, tracked, _, key) in unused {
+            let is_same = |known: &Tracked<K, V>| {
+                Arc::ptr_eq(&known.key, key) && known.tracked == *tracked && known.is_idle()
+            };
+            if shard.known.get(hash).is_some_and(is_same) {
+                // `idle` keeps its key until the lock is free.
+                shard.known.remove(hash);
+            }
+        }
+        shard.prune_at = self.prune_from.max(2 * shard.known.len());
+        drop(shard);
+        drop(idle);
+    }
+
     /// The store has this history from now on. Returns whether it is a new one.
     pub(super) fn begin_history(&self, history: u64) -> bool {
         // Relaxed: a value whose history is taken for an older or a newer one is compared with the
@@ -187,7 +233,7 @@ impl<K: Clone, V> VersionIndex<K, V> {
     }
 
     /// The key with this hash, and its set.
-    pub(super) fn key(&self, hash: u128) -> Option<(K, usize)> {
+    pub(super) fn key(&self, hash: u128) -> Option<(Arc<K>, usize)> {
         self.with(hash, |known| (known.key.clone(), known.set))
     }
 

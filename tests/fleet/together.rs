@@ -1,16 +1,19 @@
 //! Requests to the store are batched.
 
+use std::cell::RefCell;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use everfresh::store::{Fault, Op, Record, RecordStore, Records, StoreError, StoreKey};
+use everfresh::store::{
+    Fault, MemoryStore, Op, Record, RecordStore, Records, StoreError, StoreKey,
+};
 use everfresh::{Cache, SecondLevel, Source};
 use futures_lite::future::{block_on, poll_once};
 
-use crate::support::{Fleet, Process, until};
+use crate::support::{Fleet, Process, name, until};
 
 #[test]
 fn many_keys_are_read_in_one_request() {
@@ -191,4 +194,51 @@ fn a_panic_of_the_store_is_an_error_of_the_caller_that_reads() {
             .into_iter()
             .all(|answer| answer.is_err_and(is_panic))
     );
+}
+
+thread_local! {
+    /// The keys that the next clones read.
+    static NEXT: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+static CACHE: OnceLock<Cache<Reader, u64>> = OnceLock::new();
+
+/// A key that reads the cache when it is cloned.
+#[derive(Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+struct Reader(u64);
+
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        let next = NEXT.take();
+        if let Some((first, rest)) = next.split_first() {
+            if let Some(cache) = CACHE.get() {
+                let _ = cache.get_blocking(&Reader(*first));
+            }
+            NEXT.set(rest.to_vec());
+        }
+        Reader(self.0)
+    }
+}
+
+#[test]
+fn a_key_may_read_another_key_when_it_is_cloned() {
+    let store = Arc::new(MemoryStore::new());
+    let cache: Cache<Reader, u64> = Cache::builder()
+        .store(SecondLevel::new(store, "test:v1").unwrap())
+        .compute(|key: &Reader| key.0)
+        .build()
+        .unwrap();
+    let cache = CACHE.get_or_init(|| cache);
+    // Keys whose versions are in one shard.
+    let shard = |key: &u64| name(*key).hash() % 64;
+    let keys: Vec<u64> = (0..)
+        .filter(|key| shard(key) == shard(&0))
+        .take(9)
+        .collect();
+    let reader = thread::spawn(move || {
+        NEXT.set(keys[1..].to_vec());
+        block_on(cache.get(&Reader(keys[0]))).map(|value| *value)
+    });
+    until("the reader returns", || reader.is_finished());
+    assert_eq!(reader.join().unwrap().unwrap(), 0);
 }
