@@ -98,14 +98,15 @@
 //! - [`Cache`] and [`Builder`]: the calls and the settings. [`Reader`], [`Pinned`] and [`Fresh`]:
 //!   cheaper reads for threads that read a lot.
 //! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
-//! - [`store`]: a second level in Redis or in memory. [`docs::store`] says what it guarantees.
+//! - [`store`]: a second level in Redis, in a file or in memory. [`docs::store`] says what it
+//!   guarantees, and what happens when a clock is set, a type changes or the program ends.
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
-//! - The folder `examples` of the crate: seven programs to copy.
+//! - The folder `examples` of the crate: eight programs to copy.
 //!
 //! # Features
 //!
@@ -116,10 +117,10 @@
 //! | `tokio` | `load` finds the current runtime, and blocking reads know it; without it, set a [`spawner`](Builder::spawner) |
 //! | `redis` | `RedisStore`: one server, Sentinel or Cluster; needs Rust 1.88 |
 //! | `redis-tls` | `redis`, with encrypted connections |
-//! | `file` | a second level in a file, without a server |
+//! | `file` | `FileStore`: a second level in a file, without a server; needs Rust 1.89 |
 //! | `postcard`, `json`, `msgpack` | how values become bytes in a store |
-//! | `lz4`, `zstd` | values in a store are compressed; `zstd` needs a C compiler |
-//! | `encryption` | values in a store are encrypted |
+//! | `lz4`, `zstd` | settings that compress values in a store; `zstd` needs a C compiler |
+//! | `encryption` | a setting that encrypts values in a store |
 //! | `serde` | `Cached` serializes as its value |
 //! | `metrics`, `tracing` | counters and events for the recorder and subscriber of the program |
 //! | `test-util` | a clock that moves by hand, a loader that counts, a store that fails |
@@ -154,6 +155,8 @@
 //! - A [`Reader`] holds up to 4 096 values, also those that the cache has evicted.
 //! - The clocks stop while the machine is suspended, so values seem younger by that time.
 //!   [`Clock::boottime`] continues.
+//! - The ages of values from a store are counted by the clock of its server. If that clock is set,
+//!   they can be wrong by as much: see [`docs::store`](docs::store#clocks).
 //! - The listener of [`on_removal`](Builder::on_removal) does not get the values that remain when a
 //!   cache is dropped, for example at the end of the program.
 //! - With a soft limit of 400 ms or more, ages are exact to one step of the kernel's coarse clock,

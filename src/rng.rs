@@ -29,3 +29,9 @@ pub(crate) fn with_rng<R>(draw: impl FnOnce(&mut SmallRng) -> R) -> R {
     let _ = RNG.try_with(|kept| kept.set(Some(rng)));
     drawn
 }
+
+/// Gives this thread a generator with this seed.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn seed(seed: u64) {
+    let _ = RNG.try_with(|kept| kept.set(Some(SmallRng::seed_from_u64(seed))));
+}

@@ -282,11 +282,13 @@ step "AddressSanitizer" address_sanitizer 50000
 step "examples" examples
 step "programs" watched cargo test -p dev-support -p certify -p fleet
 step "a fleet under faults" cargo run --quiet -p fleet -- --soak 30
+step "a simulated fleet" watched cargo test -p simulation
 step "the reference application" watched cargo test -p predictions
 step "compile errors" compile_errors
 step "documentation tests" bash tests/watched.sh cargo test --doc --features "$all"
 step "models" bash loom-tests/run.sh
 step "mutations" bash loom-tests/mutations/run.sh
+step "mutations of the fleet" bash tests/simulation/mutations/run.sh
 
 printf '\n'
 for name in "${skipped[@]}"; do

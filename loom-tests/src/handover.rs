@@ -26,7 +26,7 @@ fn a_step_against_two_callers_that_ask() {
             })
             .collect();
         if let Some(work) = shared.0.take() {
-            if shared.0.put_back(work).is_some() {
+            if shared.0.put_back(work, None).is_some() {
                 shared.1.fetch_add(1, Ordering::AcqRel);
             }
         }

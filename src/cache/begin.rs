@@ -55,11 +55,9 @@ where
 
     /// Reads keys from the store in this task, at most until the deadline of this load.
     pub(super) async fn read_store(&self, reading: Reading<K, V>, load: &Flight<K, V>) {
-        or(
-            reading,
-            self.state.clock.sleep_until(load.token().deadline()),
-        )
-        .await;
+        // Not until the load ends: the reading, which ends it, would wake this task once more.
+        let deadline = load.token().deadline();
+        or(reading, self.state.clock.sleep_until(deadline)).await;
     }
 
     /// The part of [`begin`](Self::begin) that does not wait; the job begins by `start`.

@@ -292,8 +292,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// How long [`close`](crate::Cache::close) waits for the loads that are under way, their
     /// results and the pending writes. Default: 5 s.
     ///
-    /// A limit below the time that the system gives a program to end, so that leases are given back
-    /// in any case. After the limit, `close` waits for the last answers of the store, at most 1 s.
+    /// After the limit, `close` waits for the last answers of the store, at most 1 s. Keep both
+    /// together below the time that the system gives a program to end, so that the leases are given
+    /// back in any case.
     pub fn close_timeout(mut self, duration: Duration) -> Self {
         self.settings.close_timeout = duration;
         self

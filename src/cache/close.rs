@@ -26,7 +26,7 @@ enum CloseCause {
 }
 
 impl CloseError {
-    /// What was left when the limit had passed; nothing if the call did not wait.
+    /// What was left when the limit had passed. All counts are 0 if the call did not wait.
     pub fn left(&self) -> Left {
         match self.0 {
             CloseCause::Left(left) => left,
@@ -107,12 +107,13 @@ where
     ///
     /// No load starts from now on. The loads under way may end, and so may the loads that they wait
     /// for. Their results go to the store, and so do pending writes; leases are given back. All
-    /// this has the time of [`close_timeout`](crate::Builder::close_timeout). At the limit, loads
+    /// this takes at most [`close_timeout`](crate::Builder::close_timeout). At the limit, loads
     /// that still run give their leases back, so that other processes load these keys at once, and
     /// loads that have not begun end with an error that [`is_closed`](crate::Error::is_closed).
     ///
-    /// Then the cache gives its [store](crate::SecondLevel) back. Other caches may use the store
-    /// further; if this was its last user, its connections end, or its file is written and free.
+    /// Then the cache drops its reference to the [store](crate::SecondLevel). Other caches can go
+    /// on using the store. If this was its last user, its connections end, or its file is written
+    /// and can be opened again.
     ///
     /// Without a store it only waits for the loads. Dropping the last handle, without a close,
     /// gives the leases back, and waits for nothing.
@@ -125,20 +126,20 @@ where
     ///   `invalidate_everywhere` also return an error of class
     ///   [`Closed`](crate::store::ErrorClass::Closed).
     ///
-    /// Under races each read and each write comes either before the close, which then waits for its
-    /// load or its way to the store, or after it. Closing again waits for the same end, and returns
-    /// the same.
+    /// A read or write that races with a close counts as before it or as after it. If it counts as
+    /// before, the close waits for its load, or until the store has the write. A second call waits
+    /// for the end of the same close, and returns the same result.
     ///
     /// # Errors
     ///
-    /// - [`CloseError::left`] says what did not make it.
+    /// - The limit passed first: [`CloseError::left`] counts what was lost.
     /// - [`CloseError::is_inside_a_load`]: a loader, or another function on a thread of the pool,
     ///   must not wait for itself.
     ///
     /// # Cancel safety
     ///
-    /// The first poll begins the close, and nothing takes that back. Dropping the future stops only
-    /// the wait, and the store is not given back; another call goes on.
+    /// The first poll begins the close, and nothing undoes that. Dropping the future stops only the
+    /// wait, and the cache keeps its store. Another call continues the close.
     ///
     /// # Example
     ///
@@ -147,8 +148,8 @@ where
     /// # futures_lite::future::block_on(async {
     /// let squares: Cache<u64, u64> = Cache::builder().compute(|n: &u64| n * n).build()?;
     /// assert_eq!(*squares.get(&3).await?, 9);
-    /// if let Err(left) = squares.close().await {
-    ///     eprintln!("{left}");
+    /// if let Err(error) = squares.close().await {
+    ///     eprintln!("{error}");
     /// }
     /// assert_eq!(*squares.get(&3).await?, 9);
     /// assert!(squares.get(&4).await.is_err_and(|error| error.is_closed()));
@@ -161,8 +162,8 @@ where
 
     /// Ends the cache cleanly, from a thread; the same as [`close`](Self::close).
     ///
-    /// Not for tasks: it blocks the runtime's thread, by the rules of
-    /// [`get_blocking`](Self::get_blocking).
+    /// Not for tasks: it blocks the runtime's thread, as [`get_blocking`](Self::get_blocking) does
+    /// on a miss.
     ///
     /// # Errors
     ///

@@ -27,6 +27,8 @@ where
     /// The loads run at the same time, and the store is asked for all missing keys in one request.
     /// A key that occurs twice is loaded once.
     ///
+    /// The slice contains the keys themselves, for example `&[String]`, not `&[&str]`.
+    ///
     /// # Cost
     ///
     /// A hit costs what it costs in [`get`](Self::get); a miss allocates its future.

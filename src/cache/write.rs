@@ -133,6 +133,9 @@ where
     /// A store learns of the write in the background, with repetitions until it knows;
     /// [`insert_everywhere`](Self::insert_everywhere) waits for that.
     ///
+    /// Because of the conversion, give the value its type: `"text".to_string()`, not
+    /// `"text".into()`.
+    ///
     /// # Cost
     ///
     /// One allocation for the entry; with a full cache, one eviction.

@@ -144,7 +144,7 @@ where
         None
     }
 
-    /// Reads missing keys together. After so many answers, in turn, the task yields.
+    /// Reads missing keys together. The task yields after each `in_turn` answers.
     async fn read(self: &Arc<Self>, batch: Batch<K, V>, in_turn: usize) {
         let Batch { keys, asking, .. } = batch;
         if keys.is_empty() {

@@ -13,7 +13,6 @@
 use std::hash::Hash;
 
 use super::batch::TOGETHER;
-use super::pending_writes::WriteState;
 use super::version::{Moment, Stamp};
 use super::{Fleet, PAUSES};
 use crate::load::job::Job;
@@ -29,9 +28,13 @@ use crate::protocol::table::Place;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, Head, StoreError, StoreKey};
 use crate::sync::future::or;
 use crate::sync::{Arc, Held, StrongArc};
+use crate::time::clock::Tick;
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
 const COMPARED: usize = 64;
+
+/// The longest pause before keys are compared that were being loaded or written.
+const LOOK_AGAIN: Tick = 400_000_000;
 
 impl<K, V> ChangeListener for Fleet<K, V>
 where
@@ -62,11 +65,11 @@ where
 
     fn reconnected(&self, _: u64) {
         let Some(fleet) = self.me() else { return };
-        self.versions.begin_history(self.store.history());
+        let is_new = self.versions.begin_history(self.store.history());
         fleet.wake_probe();
         if fleet.versions.len() > 0 {
             fleet.counters.rechecks.add();
-            self.store.spawn(fleet.recheck());
+            self.store.spawn(fleet.recheck(is_new));
         }
     }
 }
@@ -84,16 +87,16 @@ where
         let Some((key, set)) = self.versions.key(change.hash) else {
             return;
         };
-        if self.versions.is_pending(change.hash) {
-            // The store decides which of the two is later, and answers the pending write.
-            return;
-        }
         match change.kind {
             // The order of every write: the versions, the table, the negative entries (see
             // `cache::write`).
             ChangeKind::Invalidated | ChangeKind::Set => {
                 if let Some(entries) = self.entries.upgrade() {
-                    entries.invalidate_in(set, &key);
+                    // The store decides whether a pending set is later, and answers it. Any other
+                    // value may be older than the change, also while an invalidation is pending.
+                    let stays =
+                        |entry: &Entry<K, V>| self.versions.is_pending_set(change.hash, entry);
+                    entries.invalidate_in(set, &key, stays);
                 }
                 self.state.negative.forget(&key);
             }
@@ -152,9 +155,7 @@ where
         let (key, set) = self.versions.key(hash)?;
         let (_, entry) = self.entries.upgrade()?.find_in(set, &key)?;
         // A load or refresh that is under way asks the store by itself.
-        let asks = matches!(entry.claim_word.state(), ClaimState::Claimed { deadline }
-            if self.state.clock.now() < deadline);
-        (!asks).then(|| Some((self.name(&key)?, key, set)))?
+        (!self.is_under_way(&entry)).then(|| Some((self.name(&key)?, key, set)))?
     }
 
     /// Replaces the resident value by a payload, if that may be served and is not stale while the
@@ -216,48 +217,72 @@ where
     /// expired, or the store evicted it. The process cannot tell which, so it loads the key again,
     /// a few keys at a time. But if the store began a new history, it has lost the key, and the
     /// value is stored again.
-    async fn recheck(self: Arc<Self>) {
+    async fn recheck(self: Arc<Self>, is_new: bool) {
         let gaps = self.store.gaps();
-        for hashes in self.versions.hashes().chunks(COMPARED) {
-            let mut pause = PAUSES.0;
-            loop {
-                let lifecycle = &self.state.lifecycle;
-                if self.store.gaps() != gaps || lifecycle.is_closed() {
-                    return;
+        let mut left = self.versions.hashes();
+        let mut pause = PAUSES.0;
+        while !left.is_empty() {
+            let mut again = Vec::new();
+            for hashes in left.chunks(COMPARED) {
+                let mut pause = PAUSES.0;
+                loop {
+                    if self.store.gaps() != gaps || self.state.lifecycle.is_closed() {
+                        return;
+                    }
+                    if let Some(changing) = self.compare(hashes, is_new).await {
+                        again.extend(changing);
+                        break;
+                    }
+                    // Notifications may arrive again before reads succeed. A key that is skipped
+                    // now would be skipped for ever, so try again.
+                    self.rest(&mut pause, PAUSES.1).await;
                 }
-                if self.compare(hashes).await {
-                    break;
-                }
-                // Notifications may arrive again before reads succeed. A key that is skipped now
-                // would be skipped for ever, so try again.
-                let clock = &self.state.clock;
-                let ends = clock.sleep_until(clock.now().saturating_add(pause));
-                or(ends, lifecycle.closed()).await;
-                pause = (2 * pause).min(PAUSES.1);
+            }
+            left = again;
+            if !left.is_empty() {
+                self.rest(&mut pause, LOOK_AGAIN).await;
             }
         }
     }
 
+    /// Waits for a pause. The next one is longer.
+    async fn rest(&self, pause: &mut Tick, longest: Tick) {
+        let clock = &self.state.clock;
+        let ends = clock.sleep_until(clock.now().saturating_add(*pause));
+        or(ends, self.state.lifecycle.closed()).await;
+        *pause = (2 * *pause).min(longest);
+    }
+
     /// Compares some keys with the store, and takes over or refreshes those that differ. Returns
-    /// false if the store did not answer for all of them.
-    async fn compare(self: &Arc<Self>, hashes: &[u128]) -> bool {
+    /// the keys to be compared later, or `None` if the store did not answer for all of them.
+    async fn compare(self: &Arc<Self>, hashes: &[u128], is_new: bool) -> Option<Vec<u128>> {
+        let mut changing = Vec::new();
         let known = |hash: &u128| {
             let (key, set) = self.versions.key(*hash)?;
-            // A value that was never stored cannot have changed there, and a pending write will
-            // change it.
-            self.versions.installed(*hash)?;
-            matches!(self.versions.write_state(*hash), WriteState::Flushed)
-                .then(|| Some((self.name(&key)?, key, set)))
-                .flatten()
+            let entry = self.resident(*hash)?;
+            if self.versions.is_pending_set(*hash, &entry) {
+                // The store decides whether it is later than the changes that were missed.
+                return None;
+            }
+            // A load that began before the gap may make a value that is out of date. So may be one
+            // that was loaded while an invalidation is pending.
+            if self.is_under_way(&entry) || self.versions.is_pending(*hash) {
+                changing.push(*hash);
+                return None;
+            }
+            Some((self.name(&key)?, key, set))
         };
         let keys: Vec<_> = hashes.iter().filter_map(known).collect();
+        if keys.is_empty() {
+            return Some(changing);
+        }
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
         let (mut refreshed, mut answered) = (Vec::new(), true);
         let present = |name: &StoreKey| {
             let hash = name.hash();
             (
                 self.versions.installed(hash),
-                self.versions.is_of_older_history(hash),
+                is_new && self.versions.is_of_older_history(hash),
             )
         };
         let before: Vec<_> = names.iter().map(present).collect();
@@ -312,7 +337,13 @@ where
         for flight in refreshed {
             flight.land(&self.state.clock).await;
         }
-        answered
+        answered.then_some(changing)
+    }
+
+    /// Whether a load or refresh of this entry is under way.
+    fn is_under_way(&self, entry: &Entry<K, V>) -> bool {
+        matches!(entry.claim_word.state(), ClaimState::Claimed { deadline }
+            if self.state.clock.now() < deadline)
     }
 }
 
@@ -356,13 +387,14 @@ impl<K: Eq, V> Entries<K, V> {
         self.table.items(set).find(|(_, entry)| entry.key == *key)
     }
 
-    /// [`Entries::remove`] of a key whose set is known.
-    fn invalidate_in(&self, set: usize, key: &K) {
+    /// [`Entries::remove`] of a key whose set is known, except for a value that stays.
+    fn invalidate_in(&self, set: usize, key: &K, stays: impl Fn(&Entry<K, V>) -> bool) {
         while let Some((place, entry)) = self.find_in(set, key) {
-            if self
-                .remove_entry(place, entry.arc(), Cause::Invalidated)
-                .is_some()
-            {
+            let is_done = stays(&entry)
+                || self
+                    .remove_entry(place, entry.arc(), Cause::Invalidated)
+                    .is_some();
+            if is_done {
                 break;
             }
         }

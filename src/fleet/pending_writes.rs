@@ -263,6 +263,19 @@ impl<K: Clone, V> VersionIndex<K, V> {
             .unwrap_or(false)
     }
 
+    /// Whether this is the value of a pending set.
+    pub(super) fn is_pending_set(&self, hash: u128, entry: &Entry<K, V>) -> bool {
+        let is_it = self.with(hash, |known| {
+            let set = match &known.pending.as_ref()?.write {
+                Write::Set(set) => address(set),
+                Write::SetResident(at) => *at,
+                Write::Invalidate => return None,
+            };
+            Some(set == address(entry))
+        });
+        is_it.flatten().unwrap_or(false)
+    }
+
     /// The state of the latest write, which replaces every write before it.
     pub(super) fn write_state(&self, hash: u128) -> WriteState {
         let write_state = self.with(hash, |known| match &known.pending {

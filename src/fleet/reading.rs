@@ -6,7 +6,7 @@
 
 use std::hash::Hash;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Level;
 use super::handover::Handover;
@@ -58,19 +58,19 @@ impl<K, V> Reading<K, V> {
         let flight = job.flight().clone();
         let mut jobs = match self.0.work.take() {
             Some(Work::Jobs(jobs)) => jobs,
-            // Such user code has waited, and the jobs before were handed over.
+            // User code waited for an earlier job, so the earlier jobs were handed over.
             _ => Vec::new(),
         };
         jobs.push(job);
-        self.0.put_back(Work::Jobs(jobs));
+        self.0.put_back(Work::Jobs(jobs), None);
         flight.is_read_by(self.0.clone());
     }
 }
 
 impl<K, V> Shared<K, V> {
     /// Returns whether the work was handed over.
-    fn put_back(&self, work: Work<K, V>) -> bool {
-        let wanted = self.work.put_back(work);
+    fn put_back(&self, work: Work<K, V>, waker: Option<Waker>) -> bool {
+        let wanted = self.work.put_back(work, waker);
         wanted.map(|work| self.hand_over(work)).is_some()
     }
 
@@ -90,8 +90,10 @@ impl<K, V> Shared<K, V> {
 
 impl<K: Send + Sync, V: Send + Sync> Help for Shared<K, V> {
     fn help(&self) {
-        if let Some(work) = self.work.ask() {
+        if let Some((work, first)) = self.work.ask() {
             self.hand_over(work);
+            // A waker that panics is not the fault of this caller.
+            isolated(|| first.into_iter().for_each(Waker::wake));
         }
     }
 }
@@ -107,9 +109,13 @@ impl<K, V> Future for Reading<K, V> {
         let mut polled = Poll::Ready(());
         // A store's panic ends the jobs, and does not reach the caller.
         isolated(|| polled = started.as_mut().poll(cx));
-        match polled {
-            Poll::Pending if !shared.put_back(Work::Started(started)) => Poll::Pending,
-            _ => Poll::Ready(()),
+        let goes_on = polled.is_pending() && {
+            let waker = Some(cx.waker().clone());
+            !shared.put_back(Work::Started(started), waker)
+        };
+        match goes_on {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
         }
     }
 }
@@ -117,7 +123,7 @@ impl<K, V> Future for Reading<K, V> {
 impl<K, V> Drop for Reading<K, V> {
     fn drop(&mut self) {
         self.0.level.reading_ends(self.address());
-        if let Some(work) = self.0.work.ask() {
+        if let Some((work, _)) = self.0.work.ask() {
             self.0.hand_over(work);
         }
     }

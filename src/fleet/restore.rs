@@ -3,8 +3,14 @@
 //! The value is published like the result of a load, under a lease, so that one process of the
 //! fleet stores it. It may not come back after a later write:
 //!
-//! - A write before the grant is told before the grant, and then the value has left the table.
+//! - A write before the grant, of which this process was told, has taken the value out of the
+//!   table.
 //! - A write after the grant ends the lease, and the store refuses the value.
+//!
+//! A set that this process missed is found in the store. An invalidation leaves no trace there. So
+//! one that came between the return of the store and that of this process is undone. Therefore
+//! values are stored again only in the gap in which the new history was found, and not in later
+//! ones.
 //!
 //! The keys are stored one after the other, each in two steps, which bounds the rate.
 

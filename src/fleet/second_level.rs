@@ -62,6 +62,21 @@ impl<K, V> SecondLevel<K, V> {
     /// A second level with this format for values and this codec for keys.
     ///
     /// Two keys are the same key in the store if their encoded bytes are equal.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "json", feature = "postcard"))] {
+    /// # use std::sync::Arc;
+    /// use everfresh::SecondLevel;
+    /// use everfresh::store::{Format, Json, MemoryStore, Namespace, Postcard};
+    ///
+    /// let store = Arc::new(MemoryStore::new());
+    /// let namespace = Namespace::new("shop:users:v1").unwrap();
+    /// let values = Format::new(Json).schema(2);
+    /// let level: SecondLevel<u64, String> = SecondLevel::with(store, namespace, values, Postcard);
+    /// # }
+    /// ```
     pub fn with(
         store: Arc<impl Store>,
         namespace: Namespace,

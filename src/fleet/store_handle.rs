@@ -29,8 +29,9 @@ pub(super) struct StoreHandle {
     tasks: AtomicUsize,
     /// 1 once no task starts.
     ended: AtomicU8,
-    /// 1 once a caller gives the store back, and once it has.
+    /// 1 once a caller has begun to give the store back.
     gives_back: AtomicU8,
+    /// 1 once that caller has dropped it.
     is_gone: AtomicU8,
     /// The counts of the store at the end.
     counts: OnceLock<StoreStats>,
@@ -90,7 +91,7 @@ impl StoreHandle {
 
     /// Runs a task on the store. Returns false, and drops it, after the end.
     pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> bool {
-        // Dropped after the reference to the store, which must not be the last one.
+        // Dropped after the reference to the store, so that this reference is never the last one.
         let spawning = self.count();
         if self.has_ended() {
             return false;
@@ -143,7 +144,7 @@ impl StoreHandle {
         }
     }
 
-    /// Also counted, because the task of a reader may poll it.
+    /// Reads payloads. Counts itself, because the task of a caller may poll it.
     pub(super) async fn read(
         self: &Arc<Self>,
         keys: &[StoreKey],

@@ -26,14 +26,14 @@ pub(super) struct Stamp {
 /// The time of the store when it answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// The timeline in which it was asked. A change after that has the same one or a later one, so
-    /// an answer that is overtaken by a change does not count as later.
+    /// The timeline in which the request was sent. A change after that has the same timeline or a
+    /// later one, so an answer that a change overtakes does not count as later than the change.
     timeline: u64,
     time: Option<u64>,
 }
 
 impl Moment {
-    /// The version of an epoch that the store answered or told.
+    /// The version of an epoch that the store has returned, or has sent with a change.
     pub(super) fn version(self, epoch: Epoch) -> Version {
         let is_old = self.time.is_some_and(|time| epoch.is_ahead_of(time));
         Version {
@@ -58,7 +58,7 @@ impl<K, V> Fleet<K, V> {
         self.store.timeline().saturating_add(1)
     }
 
-    /// The moment of an answer that has just come, to a question from this timeline.
+    /// The moment of an answer that has just come, to a request that was sent in this timeline.
     pub(super) fn answered_in(&self, timeline: u64) -> Moment {
         Moment {
             timeline,
@@ -66,7 +66,7 @@ impl<K, V> Fleet<K, V> {
         }
     }
 
-    /// The present version of an epoch that the store has just given or told.
+    /// The version of an epoch that the store has just returned, or has sent with a change.
     pub(super) fn version(&self, epoch: Epoch) -> Version {
         self.answered_in(self.timeline()).version(epoch)
     }

@@ -214,11 +214,11 @@ impl<K: Clone, V> VersionIndex<K, V> {
         drop(idle);
     }
 
-    /// The store has this history from now on.
-    pub(super) fn begin_history(&self, history: u64) {
+    /// The store has this history from now on. Returns whether it is a new one.
+    pub(super) fn begin_history(&self, history: u64) -> bool {
         // Relaxed: a value whose history is taken for an older or a newer one is compared with the
         // store once more.
-        self.history.store(history, Ordering::Relaxed);
+        self.history.swap(history, Ordering::Relaxed) != history
     }
 
     pub(super) fn history(&self) -> u64 {
@@ -266,10 +266,13 @@ impl<K: Clone, V> VersionIndex<K, V> {
     }
 
     /// Records the version of a change; `removes` says that it makes every earlier value out of
-    /// date. Returns true if the index has the key and the version is later than any before.
+    /// date. Returns true if the index has the key and the change is news for it.
     pub(super) fn raise(&self, hash: u128, version: Version, removes: bool) -> bool {
         let raised = self.with(hash, |known| {
-            let later = known.latest < Some(version);
+            // A comparison with the store may have found the version of a set before its message
+            // came. Until its value is here, the message still removes the older one.
+            let removes_older = removes && known.removed.max(known.installed) < Some(version);
+            let later = known.latest < Some(version) || removes_older;
             known.latest = known.latest.max(Some(version));
             if removes {
                 known.removed = known.removed.max(Some(version));

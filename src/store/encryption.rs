@@ -29,13 +29,14 @@ const ID_OF: &[u8] = b"everfresh: the number of a key";
 ///
 /// 1. `new(&old).also_decrypts(&new)`: every process can read both.
 /// 2. `new(&new).also_decrypts(&old)`: values are written with the new key.
-/// 3. `new(&new)`, once the values of the old key are past their hard limit.
+/// 3. `new(&new)`, once the last process of deployment 1 has ended and the values that it stored
+///    are past their hard limit.
 ///
 /// # Security
 ///
 /// The keys are not shown by `Debug`, errors, traces or metrics. They are erased from memory when
-/// the format is dropped; your own copy is yours to erase. Values are in the memory of the process
-/// as they are.
+/// the format is dropped. Erase your own copy yourself. In the memory of the process the values are
+/// not encrypted.
 ///
 /// # Example
 ///
@@ -110,7 +111,7 @@ impl EncryptionKeys {
         let (nonce, tag) = (XNonce::from(nonce), Tag::from(tag));
         let bound = bound_to(header, key);
         let mut error = PayloadError::UnknownKey;
-        // Two keys may have one number.
+        // Two keys may have the same number.
         for with in self.0.iter().filter(|with| with.id == id) {
             let mut value = body.to_vec();
             let buffer = InOutBuf::from(&mut value[..]);

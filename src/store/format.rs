@@ -59,8 +59,8 @@ impl<V: 'static> Format<V> {
         }
     }
 
-    /// Sets the version of the type of the values. A payload with another number is not decoded: it
-    /// is a miss, counted as [`PayloadError::Schema`]. Default: 0.
+    /// Sets the version of the type of the values. A payload with another number is not decoded:
+    /// the key is loaded, and [`PayloadError::Schema`] is counted. Default: 0.
     ///
     /// Raise it, or use a new [`Namespace`](crate::store::Namespace), if a codec could misread the
     /// values of the other version. `Postcard` does so when two fields of one type change places,
@@ -68,8 +68,8 @@ impl<V: 'static> Format<V> {
     /// codec tolerates](crate::docs::store#when-the-type-of-a-value-changes).
     ///
     /// While processes with two schemas run on one namespace, as in a rolling deployment, each
-    /// replaces the values of the other, and loads for itself. A message of the other schema causes
-    /// a read, never a load. With two namespaces each version keeps its own values.
+    /// replaces the values of the other, and loads for itself. A change message of the other schema
+    /// causes a read, never a load. With two namespaces each version keeps its own values.
     ///
     /// # Example
     ///
@@ -79,7 +79,7 @@ impl<V: 'static> Format<V> {
     ///
     /// #[derive(serde::Serialize, serde::Deserialize)]
     /// struct Score {
-    ///     away: u32, // until version 2: after `home`
+    ///     away: u32, // version 1 had `home` first
     ///     home: u32,
     /// }
     /// let format: Format<Score> = Format::new(Postcard).schema(2);
@@ -98,9 +98,9 @@ impl<V: 'static> Format<V> {
     }
 
     /// Compresses encoded values of at least this size, for example 1 KiB, by lz4, which takes
-    /// little time. Default: no compression. The later of this and `zstd_from` counts.
+    /// little time. Default: no compression. If `zstd_from` is called too, the later call counts.
     ///
-    /// Compressed payloads are always read, of both kinds whose features are on.
+    /// A format reads payloads of every compression whose feature is on, whatever it writes.
     #[cfg(feature = "lz4")]
     pub fn lz4_from(mut self, bytes: usize) -> Self {
         self.compression = Some(Compression::lz4(bytes));
@@ -109,10 +109,10 @@ impl<V: 'static> Format<V> {
 
     /// Compresses encoded values of at least this size, for example 1 KiB, by zstd, which makes
     /// them smaller than lz4 does and takes longer: see
-    /// [the measurements](crate::docs::performance#payloads). Default: no compression. The later of
-    /// this and `lz4_from` counts.
+    /// [the measurements](crate::docs::performance#payloads). Default: no compression. If
+    /// `lz4_from` is called too, the later call counts.
     ///
-    /// Compressed payloads are always read, of both kinds whose features are on.
+    /// A format reads payloads of every compression whose feature is on, whatever it writes.
     #[cfg(feature = "zstd")]
     pub fn zstd_from(mut self, bytes: usize) -> Self {
         self.compression = Some(Compression::zstd(bytes));
@@ -313,7 +313,7 @@ impl<V: 'static> Format<V> {
 
 #[cfg(feature = "encryption")]
 impl<V> Format<V> {
-    /// The flag of what this format writes, which is that of what it reads.
+    /// The flag in every payload that this format writes and accepts.
     fn encrypted(&self) -> u8 {
         self.keys.as_ref().map_or(0, |_| ENCRYPTED)
     }

@@ -12,8 +12,8 @@ pub(crate) const HEAD: usize = PREFIX + 8;
 pub struct Head {
     /// The moment at which the payload was stored, by the clock of the store.
     pub epoch: Epoch,
-    /// The checksum in the payload, which does not cover the epoch. Payloads of one key with the
-    /// same checksum are the same, where their epochs cannot be compared.
+    /// The checksum in the payload, which does not cover the epoch. If the epochs of two payloads
+    /// of one key cannot be compared, equal checksums mean that the payloads are the same.
     pub checksum: u64,
 }
 
@@ -27,7 +27,7 @@ pub fn head(payload: &[u8]) -> Option<Head> {
     })
 }
 
-/// The checksum in a payload; 0 in one of another version that is too short for it.
+/// The checksum in a payload. 0 if the payload has another version and is too short for it.
 pub(crate) fn checksum(payload: &[u8]) -> u64 {
     let rest = payload.get(PREFIX..).unwrap_or_default();
     rest.first_chunk().map_or(0, |sum| u64::from_be_bytes(*sum))

@@ -15,10 +15,9 @@ pub(crate) const CLOCK_ERROR: u64 = 1_000_000;
 
 /// The time at which a payload was stored, by the store's clock; it also identifies the payload.
 ///
-/// No two payloads of a key have the same epoch. The store assigns `max(stored + 1, now)`, in
-/// microseconds, so a later epoch is greater. Only within one
-/// [timeline](crate::store::Store::timeline): after the clock was set back, epochs begin again at
-/// its time.
+/// The store assigns `max(stored + 1, now)`, in microseconds. So within one
+/// [timeline](crate::store::Store::timeline) no two payloads of a key have the same epoch, and a
+/// later epoch is greater. After the clock was set back, epochs begin again at its time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(NonZeroU64);
 

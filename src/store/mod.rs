@@ -1,8 +1,9 @@
 //! The second level: a store of bytes that outlives the process, shared by a fleet.
 //!
 //! For each key a [`Store`] keeps one *payload* and one *lease*. The lease is the right to load the
-//! key, for the whole fleet. Each payload has an [`Epoch`], which the store gives it. An epoch is
-//! never given twice for a key, and each is later than those before it.
+//! key, for the whole fleet. Each payload has an [`Epoch`], which the store gives it. Each epoch of
+//! a key is later than those before it, unless the clock of the store is set back: see
+//! [Clocks](#clocks).
 //!
 //! # The contracts
 //!

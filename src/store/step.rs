@@ -228,11 +228,11 @@ impl<'a> Step<'a> {
     /// Returns an epoch later than the stored one and than all that this process gave, even if the
     /// clock stands still.
     ///
-    /// Unless they are ahead of the clock, because it was set back. Then the epoch is the present
-    /// time. Otherwise each successor would be ahead too until the clock has caught up, and every
-    /// reader would take it for old. The promises do not need the order: a publication is accepted
-    /// if its base equals the stored epoch, from which its successor differs; over nothing it needs
-    /// a lease, which every write ends.
+    /// If those are ahead of the clock, because it was set back, the epoch is the present time.
+    /// Otherwise each successor would be ahead too until the clock has caught up, and every reader
+    /// would take it for old. The promises do not need the order. A publication over a payload is
+    /// accepted if its base equals the stored epoch, and each epoch differs from the one before it.
+    /// A publication over nothing needs a lease, which every write ends.
     fn next_epoch(&self) -> Result<Epoch, StoreError> {
         let next = |last: u64| {
             let is_ahead = Epoch::from_micros(last).is_some_and(|last| last.is_ahead_of(self.now));

@@ -5,8 +5,9 @@ use crate::sync::{Counter, Ordering};
 
 /// Counts how often a clock was set back.
 ///
-/// Of several threads that notice it, one counts. A thread that read the clock before it was set
-/// may come last; the next one then counts once more. That costs one comparison too many.
+/// If several threads notice a step, one of them counts it. A thread that read the clock before the
+/// step may record its time last. The next thread then counts the step again, which costs one
+/// comparison with the store too many.
 #[derive(Default)]
 pub(super) struct Timelines {
     /// The latest time that was read in the present timeline.
@@ -36,7 +37,7 @@ impl Timelines {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Whether this caller is the first to ask in the present timeline, apart from the first one.
+    /// Whether this call is the first in the present timeline. Always false in the first timeline.
     pub(super) fn is_new(&self) -> bool {
         let current = self.current();
         self.told.load(Ordering::Relaxed) != current

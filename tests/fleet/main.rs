@@ -5,6 +5,7 @@ mod clocks;
 mod closing;
 mod deploys;
 mod encrypted;
+mod gaps;
 mod loads;
 mod lost;
 mod messages;

@@ -91,6 +91,7 @@ pub struct Fleet {
     pub clock: ManualClock,
     pub memory: Arc<MemoryStore>,
     pub origin: Origin,
+    pub fresh: Duration,
 }
 
 /// One process: its cache, and its connection to the store.
@@ -106,6 +107,7 @@ impl Fleet {
             memory: Arc::new(MemoryStore::with_clock(&clock)),
             clock,
             origin: Origin::default(),
+            fresh: FRESH,
         }
     }
 
@@ -115,6 +117,7 @@ impl Fleet {
             clock: self.clock.clone(),
             memory: self.memory.clone(),
             origin: Origin::default(),
+            fresh: self.fresh,
         }
     }
 
@@ -167,7 +170,7 @@ impl Fleet {
         let cache = Cache::builder()
             .capacity(1_000)
             .clock(&self.clock)
-            .fresh_for(FRESH)
+            .fresh_for(self.fresh)
             .stale_for(STALE)
             .beta(0.0)
             .threads(2)

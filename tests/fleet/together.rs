@@ -96,6 +96,26 @@ fn a_single_read_that_is_not_polled_again_holds_up_no_other_caller() {
 }
 
 #[test]
+fn a_caller_whose_reading_was_handed_over_is_answered_with_the_others() {
+    // In a part of the rounds the first caller wakes because the store wakes who asked first.
+    for _ in 0..16 {
+        let (_fleet, b) = held();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| b.cache.get_many_blocking(&[0, 1, 2, 3]));
+            b.chaos.wait_for_calls(Op::Read, 1);
+            let other = scope.spawn(|| b.cache.get_blocking(&2).map(|value| value.source()));
+            until("the other caller waits", || b.cache.stats().coalesced == 1);
+            b.chaos.let_go();
+            assert_eq!(other.join().unwrap().unwrap(), Source::Store);
+            // The clock stands still, so this caller has no other reason to wake.
+            until("the first caller returns", || first.is_finished());
+            let answers = first.join().unwrap();
+            assert!(answers.into_iter().all(|answer| answer.is_ok()));
+        });
+    }
+}
+
+#[test]
 fn the_reading_of_a_caller_that_goes_away_goes_on() {
     let (fleet, b) = held();
     let keys = [0, 1, 2, 3];

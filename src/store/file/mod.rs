@@ -42,7 +42,9 @@ type FileKey = (Namespace, u128);
 /// value ends once its change is written. So a process that is killed loses no change that has
 /// ended. A power failure can lose the changes of the last second.
 ///
-/// One store at a time uses a file. Leases and cool-downs end with it.
+/// One store at a time uses a file, until the last cache of the store is
+/// [closed](crate::Cache::close) or dropped. Leases and cool-downs end with the store. The feature
+/// `file` needs Rust 1.89.
 ///
 /// # Example
 ///
