@@ -136,8 +136,7 @@ where
             let changed = event.listen();
             match self.versions.write_state(hash) {
                 WriteState::Flushed => {
-                    let ended = self.versions.ended(hash, number);
-                    return ended.map_or(Ok(()), Err);
+                    return self.versions.ended(hash, number).map_or(Ok(()), Err);
                 }
                 WriteState::Failed(error) => return Err(error),
                 WriteState::InFlight => changed.await,
