@@ -45,11 +45,13 @@ where
         let ours = change.origin == self.origin;
         // The version index first, then the table: see `version_index`.
         let removes = matches!(change.kind, ChangeKind::Invalidated | ChangeKind::Set);
-        let later = change
-            .epoch
-            .map(|epoch| self.version(epoch))
-            .is_some_and(|version| self.versions.raise(change.hash, version, removes));
+        let version = change.epoch.map(|epoch| self.version(epoch));
+        let later =
+            version.is_some_and(|version| self.versions.raise(change.hash, version, removes));
         if !ours {
+            if let Some(version) = version.filter(|_| removes) {
+                self.versions.removed_by_other(change.hash, version);
+            }
             self.counters.notifications.add();
             if later {
                 self.counters.followed_changes.add();

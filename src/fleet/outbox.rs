@@ -45,7 +45,11 @@ pub(super) fn closed() -> StoreError {
 /// The end of a write.
 enum Flushed {
     /// The store has made the change of this version, or needs none.
-    Stored(Option<Stamp>),
+    Stored {
+        stamp: Option<Stamp>,
+        /// Whether it has the value of a set now.
+        has_value: bool,
+    },
     /// Another process wrote the key later.
     Superseded,
 }
@@ -244,11 +248,13 @@ where
         };
         let sealed = self.seal(name, &attempt.write, micros);
         let checksum = sealed.as_ref().map_or(0, |sealed| checksum(&sealed.0));
+        let mut has_value = sealed.is_some();
         let flushed = match sealed {
             Some((payload, ttl)) => match self.store.set(name, payload, ttl, birth).await {
                 // The value of another process must not stay there instead.
                 Err(error) if error.class() == ErrorClass::TooLarge => {
                     self.counters.not_stored.add();
+                    has_value = false;
                     self.store.invalidate(name, birth).await
                 }
                 result => result,
@@ -258,12 +264,16 @@ where
         match flushed {
             Ok(Stored::Yes { epoch }) => {
                 let version = self.version(epoch);
-                Ok(Flushed::Stored(Some(Stamp { version, checksum })))
+                let stamp = Some(Stamp { version, checksum });
+                Ok(Flushed::Stored { stamp, has_value })
             }
             Ok(Stored::Refused) => Ok(Flushed::Superseded),
             // The store holds data not written by everfresh, and leaves it alone. There is no
             // payload to replace.
-            Err(error) if error.class() == ErrorClass::Foreign => Ok(Flushed::Stored(None)),
+            Err(error) if error.class() == ErrorClass::Foreign => {
+                let (stamp, has_value) = (None, false);
+                Ok(Flushed::Stored { stamp, has_value })
+            }
             Err(error) => Err(error),
         }
     }
@@ -290,9 +300,9 @@ where
     }
 
     /// The store has made the change of an attempt, or needs none.
-    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, stamp: Option<Stamp>) {
+    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, stamp: Option<Stamp>, has_value: bool) {
         self.counters.flushed.add();
-        let ended = self.versions.flushed(hash, attempt, stamp);
+        let ended = self.versions.flushed(hash, attempt, stamp, has_value);
         self.ended(&ended);
         if let (false, Write::Set(entry)) = (ended.is_latest, &attempt.write) {
             // Another process changed the key after this write, and the notification came first.
@@ -461,7 +471,9 @@ where
             }
             match flushed {
                 Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
-                Ok(Flushed::Stored(stamp)) => fleet.stored(hash, &attempt, stamp),
+                Ok(Flushed::Stored { stamp, has_value }) => {
+                    fleet.stored(hash, &attempt, stamp, has_value);
+                }
                 Err(_) => {}
             }
         }

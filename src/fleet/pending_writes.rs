@@ -166,12 +166,14 @@ impl<K: Clone, V> VersionIndex<K, V> {
         .flatten()
     }
 
-    /// The store has made the change of an attempt, or needs none.
+    /// The store has made the change of an attempt, or needs none. `has_value` says whether it has
+    /// the value of a set now.
     pub(super) fn flushed(
         &self,
         hash: u128,
         attempt: &Attempt<K, V>,
         stamp: Option<Stamp>,
+        has_value: bool,
     ) -> Ended {
         let history = self.history();
         let version = stamp.map(|stamp| stamp.version);
@@ -189,7 +191,13 @@ impl<K: Clone, V> VersionIndex<K, V> {
             known.installed = version.filter(|_| attempt.is_set());
             known.checksum = stamp.map_or(0, |stamp| stamp.checksum);
             known.history = history;
-            let is_latest = latest <= version.or(latest);
+            // The store compares the births of a set and of the writes of others. If it was told of
+            // a removal instead, because it cannot hold the value, this process compares them.
+            let written_later = |other: Version| {
+                Some(other) > attempt.seen && Some(other.epoch.micros()) > attempt.born
+            };
+            let is_later = !has_value && known.removed_by_other.is_some_and(written_later);
+            let is_latest = latest <= version.or(latest) && !is_later;
             (true, is_latest, known.pending.take())
         });
         self.notify(hash);

@@ -43,6 +43,8 @@ pub(super) struct Tracked<K, V> {
     pub(super) latest: Option<Version>,
     /// The latest set or invalidation: every value from before it is out of date.
     pub(super) removed: Option<Version>,
+    /// The latest version of a set or an invalidation of which another process has told.
+    pub(super) removed_by_other: Option<Version>,
     /// The version of the resident value, if the store has it.
     pub(super) installed: Option<Version>,
     /// The checksum of its payload.
@@ -163,6 +165,7 @@ impl<K: Clone, V> VersionIndex<K, V> {
                     set,
                     latest: None,
                     removed: None,
+                    removed_by_other: None,
                     installed: None,
                     checksum: 0,
                     history: 0,
@@ -280,6 +283,13 @@ impl<K: Clone, V> VersionIndex<K, V> {
             later
         });
         raised.unwrap_or(false)
+    }
+
+    /// Records a set or an invalidation of which another process has told.
+    pub(super) fn removed_by_other(&self, hash: u128, version: Version) {
+        self.with(hash, |known| {
+            known.removed_by_other = known.removed_by_other.max(Some(version));
+        });
     }
 
     /// Records the stamp of the payload that the store has, after a gap. Returns true if this

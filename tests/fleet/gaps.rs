@@ -145,3 +145,21 @@ fn a_set_whose_epoch_a_comparison_found_first_still_removes_the_older_value() {
     a.chaos.let_changes_go();
     assert_eq!(a.get(1), 555);
 }
+
+#[test]
+fn a_value_that_the_store_cannot_hold_leaves_for_a_later_write_of_another_process() {
+    let fleet = fleet();
+    let (a, b) = (fleet.process(), fleet.process());
+    let fails = |class| Some(Fault::Fail(class));
+    a.chaos.always(Op::Set, fails(ErrorClass::Unavailable));
+    block_on(a.cache.insert_everywhere(1, 555)).unwrap_err();
+    fleet.clock.advance(TICK);
+    block_on(b.cache.invalidate_everywhere(&1)).unwrap();
+    // The store is told of a removal instead, which is later than the other one there.
+    a.chaos.always(Op::Set, fails(ErrorClass::TooLarge));
+    until("the write has reached the store", || {
+        fleet.clock.advance(TICK);
+        a.stats().pending == 0
+    });
+    assert_eq!(a.cache.peek(&1).as_deref(), None);
+}
