@@ -10,6 +10,7 @@ mod batch;
 mod batcher;
 mod changes;
 mod fetch;
+mod flushing;
 mod handover;
 mod lease;
 mod level;

@@ -14,18 +14,17 @@
 use std::hash::Hash;
 use std::time::Duration;
 
+use super::flushing::Task;
 use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
 use super::terms::{terms_from, ttl};
 use super::version::Stamp;
-use super::{Fleet, GivenUp, PAUSES, PendingWrite};
+use super::{Fleet, GivenUp, PendingWrite};
 use crate::load::admission::is_inside_a_load;
 use crate::load::lifecycle::Work;
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
-use crate::rng::with_rng;
 use crate::store::head::checksum;
 use crate::store::{Birth, ErrorClass, StoreError, StoreKey, Stored};
-use crate::sync::future::or;
 use crate::sync::{Arc, Ordering, StrongArc, lock};
 
 /// The limit on pending writes.
@@ -43,7 +42,7 @@ pub(super) fn closed() -> StoreError {
 }
 
 /// The end of a write.
-enum Flushed {
+pub(super) enum Flushed {
     /// The store has made the change of this version, or needs none.
     Stored {
         stamp: Option<Stamp>,
@@ -148,12 +147,12 @@ where
         }
     }
 
-    fn start_task(self: &Arc<Self>) {
+    pub(super) fn start_task(self: &Arc<Self>) {
         let task = Task::new(self, false);
         self.store.spawn(task.run());
     }
 
-    fn start_probe(self: &Arc<Self>) {
+    pub(super) fn start_probe(self: &Arc<Self>) {
         let task = Task::new(self, true);
         self.store.spawn(task.probe());
     }
@@ -174,7 +173,7 @@ where
     }
 
     /// The attempt of a task failed, so its write waits for the probe.
-    fn wait_for_probe(self: &Arc<Self>, name: StoreKey, error: &StoreError) {
+    pub(super) fn wait_for_probe(self: &Arc<Self>, name: StoreKey, error: &StoreError) {
         let is_down = matches!(
             error.class(),
             ErrorClass::Unavailable | ErrorClass::TimedOut | ErrorClass::Busy | ErrorClass::Denied
@@ -200,7 +199,7 @@ where
     }
 
     /// Whether too many writes wait.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.pending.load(Ordering::Relaxed) > WAITING
     }
 
@@ -220,7 +219,7 @@ where
     }
 
     /// Finds the value of a set in the table. If it has left, the write has become an invalidation.
-    fn find_value(&self, hash: u128, attempt: &mut Attempt<K, V>) {
+    pub(super) fn find_value(&self, hash: u128, attempt: &mut Attempt<K, V>) {
         if let Write::SetResident(at) = attempt.write {
             let is_it = |entry: &StrongArc<Entry<K, V>>| {
                 address(entry) == at && entry.times().created() <= attempt.made
@@ -230,7 +229,7 @@ where
         }
     }
 
-    async fn flush_one(
+    pub(super) async fn flush_one(
         &self,
         name: &StoreKey,
         attempt: &Attempt<K, V>,
@@ -300,7 +299,13 @@ where
     }
 
     /// The store has made the change of an attempt, or needs none.
-    fn stored(&self, hash: u128, attempt: &Attempt<K, V>, stamp: Option<Stamp>, has_value: bool) {
+    pub(super) fn stored(
+        &self,
+        hash: u128,
+        attempt: &Attempt<K, V>,
+        stamp: Option<Stamp>,
+        has_value: bool,
+    ) {
         self.counters.flushed.add();
         let ended = self.versions.flushed(hash, attempt, stamp, has_value);
         self.ended(&ended);
@@ -312,7 +317,7 @@ where
 
     /// The store refused a write, because another process wrote the key later. The value that is
     /// resident here is older.
-    fn superseded(&self, hash: u128, attempt: &Attempt<K, V>) {
+    pub(super) fn superseded(&self, hash: u128, attempt: &Attempt<K, V>) {
         self.counters.superseded.add();
         // Looked up and removed while the write is pending, because no payload of the store is
         // installed then, and a caller that learns of it must not read the value any more. A later
@@ -369,143 +374,5 @@ struct InTable<F: FnMut()>(F);
 impl<F: FnMut()> Drop for InTable<F> {
     fn drop(&mut self) {
         (self.0)();
-    }
-}
-
-/// A task that flushes writes. If it is dropped before its end, with a runtime or by a panic of
-/// user code, others do its work.
-struct Task<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fleet: Arc<Fleet<K, V>>,
-    is_probe: bool,
-    /// The key of the attempt that is under way.
-    at: Option<StoreKey>,
-    has_ended: bool,
-}
-
-impl<K, V> Task<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fn new(fleet: &Arc<Fleet<K, V>>, is_probe: bool) -> Self {
-        Task {
-            fleet: fleet.clone(),
-            is_probe,
-            at: None,
-            has_ended: false,
-        }
-    }
-
-    /// Flushes the writes that are ready, until none is.
-    async fn run(mut self) {
-        while let Some(next) = self.fleet.queue.next() {
-            self.flush(next).await;
-        }
-        self.has_ended = true;
-    }
-
-    /// Tries one write after each pause, until none waits.
-    async fn probe(mut self) {
-        let mut pause = PAUSES.0;
-        loop {
-            let clock = &self.fleet.state.clock;
-            let wait = with_rng(|rng| pause - rand::RngExt::random_range(rng, 0..pause / 2));
-            let ends = clock.sleep_until(clock.now().saturating_add(wait));
-            let is_woken = or(
-                async {
-                    self.fleet.queue.woken().await;
-                    true
-                },
-                async {
-                    ends.await;
-                    false
-                },
-            );
-            pause = match is_woken.await {
-                true => PAUSES.0,
-                false => (2 * pause).min(PAUSES.1),
-            };
-            // As long as writes succeed there is no pause.
-            loop {
-                // Without the cache no value is left.
-                let is_over = self.fleet.entries.strong_count() == 0;
-                let next = self.fleet.queue.retry().filter(|_| !is_over);
-                let Some(next) = next else {
-                    self.has_ended = true;
-                    return;
-                };
-                if !self.flush(next).await {
-                    break;
-                }
-                pause = PAUSES.0;
-            }
-        }
-    }
-
-    /// Flushes the writes of one key until none is left. Returns false if one failed.
-    async fn flush(&mut self, Queued { name, had_failed }: Queued) -> bool {
-        let fleet = self.fleet.clone();
-        let hash = name.hash();
-        fleet.versions.is_taken(hash, had_failed);
-        while let Some(mut attempt) = fleet.attempt(hash) {
-            self.at = Some(name.clone());
-            fleet.find_value(hash, &mut attempt);
-            let flushed = fleet.flush_one(&name, &attempt).await;
-            self.at = None;
-            if let Err(error) = flushed {
-                fleet.counters.retried.add();
-                if fleet.is_full() || fleet.state.lifecycle.is_closed() {
-                    fleet.give_up(hash, &attempt, error);
-                } else if fleet.versions.failed(hash, &attempt) {
-                    fleet.wait_for_probe(name, &error);
-                    return false;
-                }
-                continue;
-            }
-            for _ in 0..fleet.queue.succeeded() {
-                fleet.start_task();
-            }
-            match flushed {
-                Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
-                Ok(Flushed::Stored { stamp, has_value }) => {
-                    fleet.stored(hash, &attempt, stamp, has_value);
-                }
-                Err(_) => {}
-            }
-        }
-        true
-    }
-}
-
-impl<K, V> Drop for Task<K, V>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fn drop(&mut self) {
-        let fleet = &self.fleet;
-        if let Some(name) = self.at.take() {
-            let error = StoreError::new(ErrorClass::Unavailable, "the attempt was interrupted");
-            fleet.wait_for_probe(name, &error);
-        }
-        match (self.has_ended, self.is_probe) {
-            (true, _) => {}
-            // No task would start.
-            _ if fleet.store.has_ended() => {}
-            (false, true) => {
-                if fleet.queue.probe_dropped() {
-                    fleet.start_probe();
-                }
-            }
-            (false, false) => {
-                if fleet.queue.task_dropped() {
-                    fleet.start_task();
-                }
-            }
-        }
     }
 }

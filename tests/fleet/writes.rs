@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use everfresh::store::{ErrorClass, Fault, Op};
+use everfresh::store::{ErrorClass, Fault, Op, Store};
 use futures_lite::future::block_on;
 
 use crate::support::{FRESH, Fleet, Process, until};
@@ -229,9 +229,10 @@ fn a_payload_refreshed_while_in_transit_is_not_installed() {
     a.get(1);
     a.published(1);
     b.chaos.next(Op::Read, Fault::HoldAnswer);
+    let reads = fleet.memory.stats().reads;
     std::thread::scope(|scope| {
         let read = scope.spawn(|| b.get(1));
-        b.chaos.wait_for_calls(Op::Read, 1);
+        until("the answer is made", || fleet.memory.stats().reads > reads);
         block_on(a.cache.refresh(&1)).unwrap();
         a.published(2);
         until("the other process sees the change", || {
