@@ -27,6 +27,7 @@ mod permits;
 mod places;
 mod pool;
 mod publish;
+mod readings;
 mod removal;
 mod shards;
 mod slot;

@@ -111,12 +111,12 @@ where
     }
 
     fn reading_begins(&self, address: usize, caller: Weak<dyn Help>) -> bool {
-        self.readings.add(address, caller);
-        self.state.lifecycle.is_open()
+        let is_open = || self.state.lifecycle.is_open();
+        self.readings.begin(address, caller, is_open)
     }
 
     fn reading_ends(&self, address: usize) {
-        self.readings.remove(address);
+        self.readings.end(address);
     }
 
     fn spawn(&self, work: BoxFuture) {

@@ -36,11 +36,12 @@ pub(crate) use self::reading::Reading;
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
 #[cfg(all(loom, feature = "loom"))]
-pub use self::{batcher::Batcher, handover::Handover, write_queue::WriteQueue};
+pub use self::{batcher::Batcher, handover::Handover, readings::Readings, write_queue::WriteQueue};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
 use self::outbox::Queued;
+#[cfg(not(all(loom, feature = "loom")))]
 use self::readings::Readings;
 use self::stats::FleetCounters;
 use self::store_handle::StoreHandle;

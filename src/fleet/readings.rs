@@ -21,7 +21,7 @@ const SHARDS: usize = 16;
 type Shard = HashMap<usize, Weak<dyn Help>, RandomState>;
 
 #[derive(Default)]
-pub(super) struct Readings([Mutex<Shard>; SHARDS]);
+pub struct Readings([Mutex<Shard>; SHARDS]);
 
 impl Readings {
     fn shard(&self, address: usize) -> &Mutex<Shard> {
@@ -29,16 +29,23 @@ impl Readings {
         &self.0[(address >> 7) % SHARDS]
     }
 
-    pub(super) fn add(&self, address: usize, caller: Weak<dyn Help>) {
+    /// A caller begins. Returns what `is_open` says about the cache afterwards.
+    pub fn begin(
+        &self,
+        address: usize,
+        caller: Weak<dyn Help>,
+        is_open: impl FnOnce() -> bool,
+    ) -> bool {
         lock(self.shard(address)).insert(address, caller);
+        is_open()
     }
 
-    pub(super) fn remove(&self, address: usize) {
+    pub fn end(&self, address: usize) {
         lock(self.shard(address)).remove(&address);
     }
 
     /// Has the work of all callers handed over.
-    pub(super) fn hand_over(&self) {
+    pub fn hand_over(&self) {
         for shard in &self.0 {
             let callers: Vec<Arc<dyn Help>> =
                 lock(shard).values().filter_map(Weak::upgrade).collect();
