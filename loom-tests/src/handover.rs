@@ -25,10 +25,10 @@ fn a_step_against_two_callers_that_ask() {
                 })
             })
             .collect();
-        if let Some(work) = shared.0.take() {
-            if shared.0.put_back(work, None).is_some() {
-                shared.1.fetch_add(1, Ordering::AcqRel);
-            }
+        let work = shared.0.take();
+        let wanted = work.and_then(|work| shared.0.put_back(work, None));
+        if wanted.is_some() {
+            shared.1.fetch_add(1, Ordering::AcqRel);
         }
         for other in others {
             other.join().unwrap();
