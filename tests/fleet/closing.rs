@@ -196,6 +196,9 @@ fn a_result_that_the_store_does_not_take_is_counted() {
     a.chaos.disconnect();
     fleet.origin.gate.open();
     load.join().unwrap();
+    until("the result is on its way", || {
+        a.chaos.calls(Op::Publish) == 1
+    });
     let error = passes(&fleet, closing).unwrap_err();
     let left = error.left();
     assert_eq!((left.loads, left.results, left.leases), (0, 1, 0));
