@@ -246,7 +246,7 @@ mod readme {}
 #[cfg(all(loom, feature = "loom"))]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::fleet::{Batcher, Handover, Readings, WriteQueue};
+    pub use crate::fleet::{Batcher, Handover, Readings, Tasks, WriteQueue};
     pub use crate::load::admission::ask::{Ask, Queue, Refusal};
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};

@@ -32,6 +32,7 @@ mod removal;
 mod shards;
 mod slot;
 mod table;
+mod tasks;
 mod wait_graph;
 mod write_queue;
 

@@ -26,7 +26,7 @@ enum CloseCause {
 }
 
 impl CloseError {
-    /// What was left when the limit had passed. All counts are 0 if the call did not wait.
+    /// The counts of unfinished work when the limit had passed, all 0 if the call did not wait.
     pub fn left(&self) -> Left {
         match self.0 {
             CloseCause::Left(left) => left,

@@ -33,7 +33,7 @@ use crate::store::envelope::{self, Opened};
 use crate::store::head::checksum;
 use crate::store::{Acquire, Acquired, Epoch, StoreKey, Token};
 use crate::sync::future::or;
-use crate::sync::{Arc, Ordering, StrongArc, lock};
+use crate::sync::{Arc, Ordering, StrongArc};
 use crate::time::clock::{Tick, ticks};
 
 /// One job that asks the store.
@@ -278,7 +278,8 @@ where
 
     /// Whether a payload may be older than a write that was given up.
     fn distrusts(&self, epoch: Epoch) -> bool {
-        let Some(GivenUp { at, time: then }) = *lock(&self.distrusted) else {
+        let distrusted = self.distrusted.load();
+        let Some(&GivenUp { at, time: then }) = (*distrusted).as_deref() else {
             return false;
         };
         let passed = self.state.clock.exact().saturating_sub(at) / 1_000;

@@ -3,7 +3,8 @@
 
 use std::hash::Hash;
 
-use super::outbox::{Queued, closed};
+use super::outbox::Queued;
+use super::store_handle::closed;
 use super::{Fleet, FleetStats, SecondLevel};
 use crate::load::engine::RunJob;
 use crate::load::job::Job;

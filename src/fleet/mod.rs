@@ -22,6 +22,7 @@ mod restore;
 mod second_level;
 mod stats;
 mod store_handle;
+mod tasks;
 mod terms;
 mod version;
 mod version_index;
@@ -36,7 +37,9 @@ pub(crate) use self::reading::Reading;
 pub use self::second_level::SecondLevel;
 pub use self::stats::FleetStats;
 #[cfg(all(loom, feature = "loom"))]
-pub use self::{batcher::Batcher, handover::Handover, readings::Readings, write_queue::WriteQueue};
+pub use self::{
+    batcher::Batcher, handover::Handover, readings::Readings, tasks::Tasks, write_queue::WriteQueue,
+};
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
@@ -55,7 +58,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::store::{self, Codec, Format, Namespace, Origin, StoreKey};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, StrongArc, Weak};
+use crate::sync::{Arc, ArcCell, AtomicU64, AtomicUsize, Ordering, StrongArc, Weak};
 use crate::time::clock::Tick;
 
 /// The limit on keys that ask the store and results that go to it at one time. More keys are
@@ -96,11 +99,10 @@ struct Fleet<K, V> {
     queue: WriteQueue<Queued>,
     pending: AtomicUsize,
     /// When a write of this process was given up last. Payloads stored before that are not used.
-    distrusted: Mutex<Option<GivenUp>>,
+    distrusted: ArcCell<GivenUp>,
 }
 
 /// The moment at which a write was given up.
-#[derive(Clone, Copy)]
 struct GivenUp {
     /// By the clock of this process, because that of the store may not be known yet.
     at: Tick,
@@ -140,7 +142,7 @@ where
             in_flight: AtomicUsize::new(0),
             queue: WriteQueue::default(),
             pending: AtomicUsize::new(0),
-            distrusted: Mutex::new(None),
+            distrusted: ArcCell::empty(),
         });
         let listener: Weak<Self> = Arc::downgrade(&fleet);
         fleet.store.subscribe(&fleet.namespace, listener);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::flushing::Task;
 use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
+use super::store_handle::closed;
 use super::terms::{terms_from, ttl};
 use super::version::Stamp;
 use super::{Fleet, GivenUp, PendingWrite};
@@ -25,7 +26,7 @@ use crate::observe::trace;
 use crate::protocol::entry::Entry;
 use crate::store::head::checksum;
 use crate::store::{Birth, ErrorClass, StoreError, StoreKey, Stored};
-use crate::sync::{Arc, Ordering, StrongArc, lock};
+use crate::sync::{Arc, Ordering, StrongArc};
 
 /// The limit on pending writes.
 const WAITING: usize = 65_536;
@@ -35,10 +36,6 @@ pub(super) struct Queued {
     pub(super) name: StoreKey,
     /// Whether it waited for the probe; see `version_index`.
     pub(super) had_failed: bool,
-}
-
-pub(super) fn closed() -> StoreError {
-    StoreError::new(ErrorClass::Closed, "")
 }
 
 /// The end of a write.
@@ -359,12 +356,18 @@ where
     /// From now on this process uses no payload that was stored before this moment.
     fn distrust(&self) {
         let (at, time) = (self.state.clock.exact(), self.store.now());
-        let mut distrusted = lock(&self.distrusted);
-        let before = *distrusted;
-        *distrusted = Some(GivenUp {
-            at: at.max(before.map_or(0, |before| before.at)),
-            time: time.max(before.and_then(|before| before.time)),
-        });
+        loop {
+            let before = self.distrusted.load();
+            let before = (*before).as_ref();
+            let given_up = GivenUp {
+                at: at.max(before.map_or(0, |before| before.at)),
+                time: time.max(before.and_then(|before| before.time)),
+            };
+            let given_up = Some(Arc::new(given_up));
+            if self.distrusted.compare_exchange(before, given_up) {
+                return;
+            }
+        }
     }
 }
 

@@ -5,14 +5,13 @@
 //! belong to tasks that are spawned here, and these are counted; a read may belong to another task,
 //! and is counted by itself. Races that this must survive:
 //!
-//! 1. A task starts while the handle ends. It is counted before it looks, and the end is set before
-//!    the count is read, both sequentially consistent: either the task is waited for, or it is
-//!    refused.
+//! 1. A task starts while the handle ends: see `tasks`.
 //! 2. Several callers end the handle. One takes the store and drops it. The others wait for that,
 //!    so a file, for example, is free once any of them returns.
 
 use std::time::Duration;
 
+use super::tasks::Tasks;
 use crate::panics::isolated;
 use crate::store::{
     Acquire, Acquired, Birth, ChangeListener, ErrorClass, Head, Namespace, Publish, Store,
@@ -20,23 +19,21 @@ use crate::store::{
 };
 use crate::sync::event::Event;
 use crate::sync::future::or;
-use crate::sync::{Arc, ArcCell, AtomicU8, AtomicUsize, OnceLock, Ordering, Weak};
+use crate::sync::{Arc, ArcCell, AtomicU8, OnceLock, Ordering, Weak};
 use crate::time::clock::{Clock, Tick};
 
 pub(super) struct StoreHandle {
     /// In an `Arc` of its own, because a cell has no room for a trait object.
     store: ArcCell<Arc<dyn Store>>,
-    tasks: AtomicUsize,
-    /// 1 once no task starts.
-    ended: AtomicU8,
+    tasks: Tasks,
     /// 1 once a caller has begun to give the store back.
     gives_back: AtomicU8,
     /// 1 once that caller has dropped it.
     is_gone: AtomicU8,
     /// The counts of the store at the end.
     counts: OnceLock<StoreStats>,
-    /// Notified when a task has ended after the end, and when the store was given back.
-    changed: Event,
+    /// Notified when the store was given back.
+    given_back: Event,
 }
 
 /// Counts one task.
@@ -44,15 +41,11 @@ struct Counted(Arc<StoreHandle>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let handle = &self.0;
-        handle.tasks.fetch_sub(1, Ordering::SeqCst);
-        if handle.has_ended() {
-            handle.changed.notify_all();
-        }
+        self.0.tasks.leave();
     }
 }
 
-fn closed() -> StoreError {
+pub(super) fn closed() -> StoreError {
     StoreError::new(ErrorClass::Closed, "")
 }
 
@@ -62,12 +55,11 @@ impl StoreHandle {
         cell.compare_exchange(None, Some(Arc::new(store)));
         Arc::new(StoreHandle {
             store: cell,
-            tasks: AtomicUsize::new(0),
-            ended: AtomicU8::new(0),
+            tasks: Tasks::default(),
             gives_back: AtomicU8::new(0),
             is_gone: AtomicU8::new(0),
             counts: OnceLock::new(),
-            changed: Event::new(),
+            given_back: Event::new(),
         })
     }
 
@@ -81,23 +73,23 @@ impl StoreHandle {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst) != 0
+        self.tasks.have_ended()
     }
 
-    fn count(self: &Arc<Self>) -> Counted {
-        self.tasks.fetch_add(1, Ordering::SeqCst);
-        Counted(self.clone())
+    /// Counts a task; false after the end.
+    fn count(self: &Arc<Self>) -> (Counted, bool) {
+        let starts = self.tasks.enter();
+        (Counted(self.clone()), starts)
     }
 
     /// Runs a task on the store. Returns false, and drops it, after the end.
     pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> bool {
         // Dropped after the reference to the store, so that this reference is never the last one.
-        let spawning = self.count();
-        if self.has_ended() {
+        let (spawning, starts) = self.count();
+        let Some(store) = self.get().ok().filter(|_| starts) else {
             return false;
-        }
-        let Ok(store) = self.get() else { return false };
-        let task = self.count();
+        };
+        let (task, _) = self.count();
         store.spawn(Box::pin(async move {
             let _task = task;
             work.await;
@@ -113,17 +105,8 @@ impl StoreHandle {
         if let Some(counts) = self.look(|store| store.stats()) {
             let _ = self.counts.set(counts);
         }
-        self.ended.swap(1, Ordering::SeqCst);
-        let idle = async {
-            loop {
-                let changed = self.changed.listen();
-                if self.tasks.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        or(idle, clock.sleep_until(limit)).await;
+        self.tasks.end();
+        or(self.tasks.idle(), clock.sleep_until(limit)).await;
         self.give_back().await;
     }
 
@@ -133,14 +116,14 @@ impl StoreHandle {
             self.store.compare_exchange(store.as_ref(), None);
             isolated(|| drop(store));
             self.is_gone.swap(1, Ordering::AcqRel);
-            return self.changed.notify_all();
+            return self.given_back.notify_all();
         }
         loop {
-            let changed = self.changed.listen();
+            let given_back = self.given_back.listen();
             if self.is_gone.load(Ordering::Acquire) != 0 {
                 return;
             }
-            changed.await;
+            given_back.await;
         }
     }
 
@@ -236,18 +219,18 @@ impl StoreHandle {
     }
 
     pub(super) fn state(self: &Arc<Self>) -> StoreState {
-        let _looking = self.count();
-        let state = (!self.has_ended()).then(|| self.look(|store| store.state()));
+        let (_looking, starts) = self.count();
+        let state = starts.then(|| self.look(|store| store.state()));
         state
             .flatten()
             .unwrap_or_else(|| StoreState::Down(closed()))
     }
 
     pub(super) fn stats(self: &Arc<Self>) -> StoreStats {
-        let _looking = self.count();
-        let counts = match self.has_ended() {
-            true => self.counts.get().cloned(),
-            false => self.look(|store| store.stats()),
+        let (_looking, starts) = self.count();
+        let counts = match starts {
+            true => self.look(|store| store.stats()),
+            false => self.counts.get().cloned(),
         };
         counts.unwrap_or_default()
     }

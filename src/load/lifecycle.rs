@@ -73,7 +73,7 @@ pub struct Lifecycle {
     left: OnceLock<Left>,
 }
 
-/// What was lost after the close had begun.
+/// The losses after the close had begun.
 #[derive(Default)]
 pub struct Lost {
     pub results: Counter,
@@ -214,7 +214,7 @@ impl Lifecycle {
         }
     }
 
-    /// What is left now, with so many pending writes. The first call decides.
+    /// The work that is left now, with so many pending writes. The first call decides.
     pub fn outcome(&self, pending: u64) -> Left {
         let lost = |count: &Counter| count.load(Ordering::Relaxed);
         *self.left.get_or_init(|| Left {

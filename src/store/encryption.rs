@@ -15,7 +15,7 @@ const TAG: usize = 16;
 const NONCE: usize = 24;
 const ID: usize = 4;
 
-/// What is authenticated to make the number of a key. No payload begins like this.
+/// The text whose authentication makes the number of a key. No payload begins like this.
 const ID_OF: &[u8] = b"everfresh: the number of a key";
 
 /// The secret keys with which a [`Format`](crate::store::Format) encrypts values.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dev_support::until;
 use everfresh::{Cache, CloseError, Fresh, Loader, ManualClock, Request};
 use futures_lite::future::block_on;
+use tokio::sync::Semaphore;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -130,20 +131,28 @@ async fn an_async_load_cannot_close_its_cache() {
     cache.close().await.unwrap();
 }
 
-/// A cache whose loads end only after a while, on the current runtime.
-fn slow() -> Cache<u64, u64> {
-    Cache::builder()
-        .load(async |n: &u64| {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            n * n
+/// A cache whose loads run on the current runtime and wait for a permit each.
+fn held() -> (Cache<u64, u64>, Arc<Semaphore>) {
+    let permits = Arc::new(Semaphore::new(0));
+    let cache = Cache::builder()
+        .load({
+            let permits = permits.clone();
+            move |n: &u64| {
+                let (n, permits) = (*n, permits.clone());
+                async move {
+                    permits.acquire().await.unwrap().forget();
+                    n * n
+                }
+            }
         })
         .build()
-        .unwrap()
+        .unwrap();
+    (cache, permits)
 }
 
 #[tokio::test]
 async fn the_only_thread_of_a_runtime_is_not_blocked_by_a_close() {
-    let cache = slow();
+    let (cache, permits) = held();
     let load = tokio::spawn({
         let cache = cache.clone();
         async move { *cache.get(&3).await.unwrap() }
@@ -153,6 +162,7 @@ async fn the_only_thread_of_a_runtime_is_not_blocked_by_a_close() {
     assert!(error.is_would_block());
     assert!(error.to_string().contains("close().await"), "{error}");
     assert!(cache.get(&4).await.unwrap_err().is_closed(), "it has begun");
+    permits.add_permits(1);
     cache.close().await.unwrap();
     cache.close_blocking().unwrap();
     assert_eq!(load.await.unwrap(), 9);
@@ -161,7 +171,7 @@ async fn the_only_thread_of_a_runtime_is_not_blocked_by_a_close() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_task_of_a_runtime_with_many_threads_may_close_blocking() {
     let task = tokio::spawn(async {
-        let cache = slow();
+        let (cache, permits) = held();
         let load = tokio::spawn({
             let cache = cache.clone();
             async move { *cache.get(&3).await.unwrap() }
@@ -169,6 +179,8 @@ async fn a_task_of_a_runtime_with_many_threads_may_close_blocking() {
         until("the load runs", || {
             tokio::task::block_in_place(|| cache.stats().running == 1)
         });
+        // While the close blocks this task, another thread goes on with this one.
+        tokio::spawn(async move { permits.add_permits(1) });
         cache.close_blocking().unwrap();
         load.await.unwrap()
     });

@@ -57,7 +57,7 @@ pub struct Arrival {
     connection: u64,
 }
 
-/// What comes to a process on a line.
+/// A message or an answer to a process on a line.
 pub enum Delivery {
     /// The answer to this request.
     Answer(u64, Answer),

@@ -44,7 +44,7 @@ pub struct Node {
     _taps: Vec<Arc<Tap>>,
 }
 
-/// What is wrong with a process, at most one thing at a time.
+/// The fault of a process, at most one at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trouble {
     None,

@@ -55,7 +55,7 @@ impl Server {
         });
     }
 
-    /// What is stored under a key.
+    /// The record of a key.
     pub fn stored(&self, database: Database, key: &StoreKey) -> Option<Payload> {
         let keys = std::slice::from_ref(key);
         let bytes = now(self.databases[database].read(keys)).remove(0).ok()??;

@@ -89,7 +89,7 @@ impl State {
         let has_lost = self.claims.processes[process].has_lost;
         let claim = match has_lost {
             true if key == UNSTORABLE || !is_good || !is_alone => return,
-            // What is stored there by now may be stale.
+            // The value that is stored there by now may be stale.
             true if self.claims.facts(database, key).was_stored => return,
             // Nor can it know whether its value is older than a write.
             true if self.claims.facts(database, key).last_write.is_some() => return,
