@@ -22,7 +22,8 @@ header() { # PATCH FIELD
 }
 
 simulate() { # ARGUMENTS...
-    timeout 120 "$copy/target/quick/simulation" "$@"
+    # Of the processor's time, because other work may run beside this.
+    (ulimit -t 240 && exec timeout 900 "$copy/target/quick/simulation" "$@")
 }
 
 # Says why a patch is not found; nothing if it is.
