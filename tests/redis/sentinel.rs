@@ -96,7 +96,7 @@ pub fn replica_of(master: &Server) -> Server {
 
 fn through(sentinels: Vec<String>) -> RedisStore {
     RedisStore::behind_sentinels(sentinels, "main")
-        .timeout(Duration::from_millis(600))
+        .timeout(Duration::from_secs(3))
         .limit(LIMIT)
         .connect_blocking()
         .unwrap()

@@ -52,7 +52,7 @@ fn a_lease_without_an_end_is_no_lease() {
 
 #[test]
 fn a_huge_value_is_not_fetched() {
-    let world = OnServer::hurried();
+    let world = OnServer::new();
     let k = key("a");
     world
         .server
