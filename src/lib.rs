@@ -206,6 +206,7 @@ pub use fleet::{FleetStats, SecondLevel};
 pub use load::admission::breaker::Breaker;
 pub use load::admission::budget::{Budget, BudgetBuilder};
 pub use load::lifecycle::Left;
+pub use load::load_many::{ManyAnswers, OneAnswer};
 pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
 pub use load::pool_builder::{Pool, PoolBuilder};
 pub use observe::breaker_state::BreakerState;
