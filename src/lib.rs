@@ -103,6 +103,7 @@
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
+//! - [`docs::batches`]: loaders that take many keys in one call.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
@@ -222,6 +223,8 @@ pub use time::manual::ManualClock;
 
 /// Longer texts, split by question.
 pub mod docs {
+    #[doc = include_str!("docs/batches.md")]
+    pub mod batches {}
     #[doc = include_str!("docs/protocol.md")]
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]

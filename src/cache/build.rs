@@ -297,7 +297,9 @@ impl Settings {
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }
-        runner.batch.map_or(Ok(()), |batch| batch.check(self.load_timeout))?;
+        runner
+            .batch
+            .map_or(Ok(()), |batch| batch.check(self.load_timeout))?;
         self.admission.check()
     }
 

@@ -30,6 +30,7 @@ use crate::load::state::CacheState;
 use crate::load::workers::Workers;
 use crate::observe::trace;
 use crate::panics::isolated;
+use crate::protocol::publish::Answer;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, Weak};
 use crate::time::alarm::Sleeper;
@@ -104,7 +105,11 @@ where
         let now = state.clock.now();
         let mut jobs = Vec::with_capacity(1 + rest.len());
         for mut job in std::iter::once(lead).chain(rest) {
-            if job.claim.start(now) {
+            // A load without a permit was asked for by another load, which waits for this very
+            // result.
+            if !job.pass.is_free() && !job.claim.is_effective(Answer::Failed) {
+                job.abandon();
+            } else if job.claim.start(now) {
                 jobs.push(job);
             } else if job.claim.is_wanted() {
                 job.too_late(now);
@@ -137,7 +142,8 @@ where
         for (at, job) in jobs.into_iter().enumerate() {
             let lease = job.lease.as_ref().map(|lease| lease.at_deadline());
             let call = call.take_if(|_| at == at_last);
-            let (workers, pass) = call.map_or((None, None), |(workers, pass)| (workers, Some(pass)));
+            let (workers, pass) =
+                call.map_or((None, None), |(workers, pass)| (workers, Some(pass)));
             let running = Running::new(job.reason, lease, workers, pass);
             let deadline = Arc::new(Deadline::new(job.claim.expiry(), state.clone(), running));
             members.push(Member { deadline, job });
@@ -166,7 +172,10 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    let (mut keys, mut asked) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+    let (mut keys, mut asked) = (
+        Vec::with_capacity(jobs.len()),
+        Vec::with_capacity(jobs.len()),
+    );
     for mut job in jobs {
         match catch_unwind(AssertUnwindSafe(|| job.key().clone())) {
             Ok(key) => {
@@ -209,7 +218,9 @@ where
         drop((keys, last));
         if let Some(pass) = &mut pass {
             let answers = ended.iter().map(|(_, answer, _)| answer);
-            pass.ended(failed(answers), |changed| trace::breaker(&state.name, changed));
+            pass.ended(failed(answers), |changed| {
+                trace::breaker(&state.name, changed)
+            });
         }
         for (job, answer, late) in ended {
             // The value that the result replaces may panic when it is dropped, which harms no other

@@ -148,10 +148,13 @@ where
         let (Some(Leaving { keys, ticket }), Some(this)) = (leaving, self.this.upgrade()) else {
             return;
         };
-        let under_way = UnderWay(this);
+        let batch = Batch {
+            ticket,
+            _under_way: UnderWay(this),
+        };
         // A spawner that panics harms only this batch.
         isolated(|| {
-            if let Some(mut party) = Party::of(keys, Batch { ticket, under_way }) {
+            if let Some(mut party) = Party::of(keys, batch) {
                 prepare(&mut party);
                 (self.start)(party);
             }

@@ -180,7 +180,9 @@ impl<T, U> Collector<T, U> {
 
 impl<T, U> State<T, U> {
     fn collects(&self, ticket: &U) -> bool {
-        self.ticket.as_ref().is_some_and(|it| std::ptr::eq(&**it, ticket))
+        self.ticket
+            .as_ref()
+            .is_some_and(|it| std::ptr::eq(&**it, ticket))
     }
 
     /// Leaves if a caller waits and nothing else is under way.

@@ -15,13 +15,13 @@ use crate::load::pool::Task;
 use crate::load::pool_builder::Place;
 use crate::load::runtime::Home;
 use crate::load::stack::run_here;
+use crate::load::workers::Workers;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
 use crate::panics::isolated;
 use crate::protocol::flight::Help;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::future::BoxFuture;
-use crate::load::workers::Workers;
 use crate::sync::{Arc, Weak};
 
 /// How a loader runs jobs.

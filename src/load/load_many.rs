@@ -152,12 +152,15 @@ pub(super) fn assign<K: Hash + Eq, V>(
     // Most loaders answer in the order of the keys.
     let mut next = 0;
     for (key, answer) in answers {
-        let is_next = (keys.get(next).zip(places.get_mut(next)))
-            .is_some_and(|(other, place)| is_key(&key, other, place));
+        // A panic says nothing here, because the two are most likely different keys.
+        let is_next = (keys.get(next)).is_some_and(|other| is_key(&key, other).unwrap_or(false));
         let at = match is_next {
             true => Some(next),
-            false => (index.get_or_insert_with(|| Index::of(keys, &mut places)))
-                .find(keys, &mut places, &key),
+            false => (index.get_or_insert_with(|| Index::of(keys, &mut places))).find(
+                keys,
+                &mut places,
+                &key,
+            ),
         };
         if let Some(at) = at {
             next = at + 1;
@@ -174,15 +177,9 @@ pub(super) fn assign<K: Hash + Eq, V>(
     places.into_iter().map(answered).collect()
 }
 
-/// Whether an answer's key is this one, which fails if its `Eq` panics.
-fn is_key<K: Eq, V>(key: &K, other: &K, place: &mut Place<V>) -> bool {
-    match catch_unwind(AssertUnwindSafe(|| key == other)) {
-        Ok(is_key) => is_key,
-        Err(panic) => {
-            *place = Place::Panicked(panic);
-            false
-        }
-    }
+/// Whether an answer's key is this one, unless their `Eq` panics.
+fn is_key<K: Eq>(key: &K, other: &K) -> Result<bool, Panic> {
+    catch_unwind(AssertUnwindSafe(|| key == other))
 }
 
 /// The keys by their hashes, sorted. Only keys with the same hash are compared, so the `Eq` of one
@@ -210,7 +207,12 @@ impl Index {
         let hash = catch_unwind(AssertUnwindSafe(|| self.hasher.hash_one(key))).ok()?;
         let from = self.hashes.partition_point(|(other, _)| *other < hash);
         let same = (self.hashes[from..].iter()).take_while(|(other, _)| *other == hash);
-        let mut places_of = same.map(|(_, at)| *at);
-        places_of.find(|&at| is_key(key, &keys[at], &mut places[at]))
+        let mut same = same.map(|(_, at)| *at);
+        same.find(|at| {
+            is_key(key, &keys[*at]).unwrap_or_else(|panic| {
+                places[*at] = Place::Panicked(panic);
+                false
+            })
+        })
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Party<K, V> {
 /// What a party has that left as a batch.
 pub(super) struct Batch {
     pub(super) ticket: Arc<Ticket>,
-    pub(super) under_way: UnderWay,
+    pub(super) _under_way: UnderWay,
 }
 
 /// The flights of a party, for the loads that wait for it.
