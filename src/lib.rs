@@ -254,9 +254,14 @@ pub mod model {
     pub use crate::load::admission::ask::{Ask, Queue, Refusal};
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};
+    pub use crate::load::batch::end_each;
+    pub use crate::load::collector::{Collector, Leaving};
     pub use crate::load::deadline::Phase;
     pub use crate::load::lifecycle::{Lifecycle, Work};
+    pub use crate::load::load_many::assign;
+    pub use crate::load::loader::Loaded;
     pub use crate::load::pool::{Jobs, Task};
+    pub use crate::load::running::Answered;
     pub use crate::load::stack::all_on_worker;
     pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;

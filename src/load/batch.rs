@@ -222,11 +222,17 @@ where
                 trace::breaker(&state.name, changed)
             });
         }
-        for (job, answer, late) in ended {
-            // The value that the result replaces may panic when it is dropped, which harms no other
-            // key.
-            isolated(|| inside.within(|| job.finish(answer, took, late)));
-        }
+        end_each(ended, |(job, answer, late)| {
+            inside.within(|| job.finish(answer, took, late));
+        });
+    }
+}
+
+/// Ends the keys of a batch. A value that a result replaces may panic when it is dropped, which
+/// harms no other key.
+pub fn end_each<T>(keys: impl IntoIterator<Item = T>, end: impl Fn(T)) {
+    for key in keys {
+        isolated(|| end(key));
     }
 }
 

@@ -125,15 +125,16 @@ where
                 next: SetOnce::new(),
             })
         };
-        let added = (self.collector).add(job, is_wanted, clock.now(), process, ticket);
-        // A load that waits already may have found no help.
-        flight.waits_for(added.ticket);
-        self.start(added.leaving);
-        if let Some(at) = added.alarm {
+        let set_alarm = |at| {
             let sleeper: Weak<Self> = self.this.clone();
             clock.wake_at(process, at, sleeper);
-            self.start(self.collector.due(clock.now()));
-        }
+        };
+        let now = || clock.now();
+        let (ticket, leaving) =
+            (self.collector).add(job, is_wanted, process, ticket, now, set_alarm);
+        // A load that waits already may have found no help.
+        flight.waits_for(ticket);
+        self.start(leaving);
         if !state.lifecycle.is_open() {
             // The close may have looked here before the job was added.
             self.start(self.collector.leave_all());

@@ -60,15 +60,6 @@ pub struct Leaving<T, U> {
     pub ticket: Arc<U>,
 }
 
-/// The batch to which a key was added.
-#[must_use]
-pub struct Added<T, U> {
-    pub ticket: Arc<U>,
-    /// The alarm that the caller has to set. Then it asks whether the batch is [due](Collector::due).
-    pub alarm: Option<Tick>,
-    pub leaving: Option<Leaving<T, U>>,
-}
-
 impl<T, U> Collector<T, U> {
     pub fn new(max_keys: usize, longest_wait: Tick) -> Self {
         Collector {
@@ -91,47 +82,46 @@ impl<T, U> Collector<T, U> {
     }
 
     /// Adds a key, in this process. `is_wanted` says that a caller will wait for it. The first key
-    /// of a batch brings the ticket.
+    /// of a batch brings the ticket. Returns the ticket of the batch, and the batch if it leaves.
     pub fn add(
         &self,
         key: T,
         is_wanted: bool,
-        now: Tick,
         process: u32,
         ticket: impl FnOnce() -> Arc<U>,
-    ) -> Added<T, U> {
-        let mut state = lock(&self.state);
-        let is_forked = state.process != process;
-        if is_forked {
-            state.process = process;
-            (state.holds, state.under_way) = (0, 0);
-        }
-        let is_first = state.ticket.is_none();
-        if is_first {
-            state.leaves_at = now.saturating_add(self.longest_wait);
-        }
-        let ticket = state.ticket.get_or_insert_with(ticket).clone();
-        state.keys.push(key);
-        state.is_wanted |= is_wanted;
-        let leaving = match state.keys.len() >= self.max_keys {
-            true => state.leave(),
-            false => state.decide(),
+        now: impl Fn() -> Tick,
+        set_alarm: impl FnOnce(Tick),
+    ) -> (Arc<U>, Option<Leaving<T, U>>) {
+        let added_at = now();
+        let (ticket, leaving, alarm) = {
+            let mut state = lock(&self.state);
+            let is_forked = state.enter(process);
+            let is_first = state.ticket.is_none();
+            if is_first {
+                state.leaves_at = added_at.saturating_add(self.longest_wait);
+            }
+            let ticket = state.ticket.get_or_insert_with(ticket).clone();
+            state.keys.push(key);
+            state.is_wanted |= is_wanted;
+            let leaving = match state.keys.len() >= self.max_keys {
+                true => state.leave(),
+                false => state.decide(),
+            };
+            let sets_alarm = leaving.is_none() && (is_first || is_forked);
+            (ticket, leaving, sets_alarm.then_some(state.leaves_at))
         };
-        let sets_alarm = leaving.is_none() && (is_first || is_forked);
-        Added {
-            ticket,
-            alarm: sets_alarm.then_some(state.leaves_at),
-            leaving,
+        if let Some(at) = alarm {
+            set_alarm(at);
+            // Only now: an alarm that was set too late does not ring.
+            return (ticket, self.due(now()));
         }
+        (ticket, leaving)
     }
 
-    /// A caller begins to add keys. Returns the process that the hold belongs to.
+    /// A caller begins to add keys, in this process.
     pub fn hold(&self, process: u32) {
         let mut state = lock(&self.state);
-        if state.process != process {
-            state.process = process;
-            (state.holds, state.under_way) = (0, 0);
-        }
+        state.enter(process);
         state.holds += 1;
     }
 
@@ -179,6 +169,16 @@ impl<T, U> Collector<T, U> {
 }
 
 impl<T, U> State<T, U> {
+    /// Clears the counts of another process. Returns whether this is a new one.
+    fn enter(&mut self, process: u32) -> bool {
+        let is_forked = self.process != process;
+        if is_forked {
+            self.process = process;
+            (self.holds, self.under_way) = (0, 0);
+        }
+        is_forked
+    }
+
     fn collects(&self, ticket: &U) -> bool {
         self.ticket
             .as_ref()

@@ -143,10 +143,7 @@ enum Place<V> {
 /// without one is not found, and other keys are ignored.
 ///
 /// A key whose `Hash` or `Eq` panics fails alone.
-pub(super) fn assign<K: Hash + Eq, V>(
-    keys: &[K],
-    answers: Vec<(K, Returned<V>)>,
-) -> Vec<Answered<V>> {
+pub fn assign<K: Hash + Eq, V>(keys: &[K], answers: Vec<(K, Returned<V>)>) -> Vec<Answered<V>> {
     let mut places: Vec<Place<V>> = keys.iter().map(|_| Place::Empty).collect();
     let mut index = None;
     // Most loaders answer in the order of the keys.

@@ -1,7 +1,7 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
 pub mod admission;
-mod batch;
+pub mod batch;
 pub(crate) mod batches;
 pub mod collector;
 pub(crate) mod deadline;

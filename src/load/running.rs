@@ -24,7 +24,7 @@ use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
 
 /// What a load returned for one key, or that it did not.
-pub(super) enum Answered<V> {
+pub enum Answered<V> {
     Loaded(Box<Loaded<V>>),
     Failed(Error),
     Panicked(Error),

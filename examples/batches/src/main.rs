@@ -43,7 +43,10 @@ impl Shop {
     fn names(&self, ids: &[u64]) -> rusqlite::Result<Vec<(u64, String)>> {
         self.queries.fetch_add(1, Ordering::Relaxed);
         let marks = vec!["?"; ids.len()].join(", ");
-        let connection = self.connection.lock().unwrap_or_else(|panicked| panicked.into_inner());
+        let connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(|panicked| panicked.into_inner());
         let query = format!("SELECT id, name FROM product WHERE id IN ({marks})");
         let mut query = connection.prepare_cached(&query)?;
         let rows = query.query_map(params_from_iter(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -113,7 +116,10 @@ fn run() -> Result<(usize, usize), Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (cold, refreshes) = run()?;
-    assert!(cold <= 40 && refreshes <= 20, "{cold} and {refreshes} queries");
+    assert!(
+        cold <= 40 && refreshes <= 20,
+        "{cold} and {refreshes} queries"
+    );
     Ok(())
 }
 
