@@ -17,7 +17,7 @@ use crate::load::party::{Batch, Party};
 use crate::observe::reason::LoadReason;
 use crate::panics::isolated;
 use crate::protocol::flight::Help;
-use crate::sync::{Arc, OnceLock, SetOnce, Weak, thread_local};
+use crate::sync::{Arc, OnceLock, SetOnce, Weak};
 use crate::time::alarm::{self, Sleeper};
 use crate::time::clock::{Clock, Tick};
 
