@@ -103,6 +103,7 @@
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
+//! - [`docs::batches`]: loaders that take many keys in one call.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
@@ -206,6 +207,7 @@ pub use fleet::{FleetStats, SecondLevel};
 pub use load::admission::breaker::Breaker;
 pub use load::admission::budget::{Budget, BudgetBuilder};
 pub use load::lifecycle::Left;
+pub use load::load_many::{ManyAnswers, OneAnswer};
 pub use load::loader::{LoadFn, LoadOnFn, Loaded, Loader, Request};
 pub use load::pool_builder::{Pool, PoolBuilder};
 pub use observe::breaker_state::BreakerState;
@@ -221,6 +223,8 @@ pub use time::manual::ManualClock;
 
 /// Longer texts, split by question.
 pub mod docs {
+    #[doc = include_str!("docs/batches.md")]
+    pub mod batches {}
     #[doc = include_str!("docs/protocol.md")]
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]
@@ -250,9 +254,14 @@ pub mod model {
     pub use crate::load::admission::ask::{Ask, Queue, Refusal};
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};
+    pub use crate::load::batch::end_each;
+    pub use crate::load::collector::{Collector, Leaving};
     pub use crate::load::deadline::Phase;
     pub use crate::load::lifecycle::{Lifecycle, Work};
+    pub use crate::load::load_many::assign;
+    pub use crate::load::loader::Loaded;
     pub use crate::load::pool::{Jobs, Task};
+    pub use crate::load::running::Answered;
     pub use crate::load::stack::all_on_worker;
     pub use crate::load::wakes::{Deferred, Wakes};
     pub use crate::observe::reason::LoadReason;

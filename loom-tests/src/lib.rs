@@ -8,10 +8,12 @@
 mod admission;
 mod alarm;
 mod batcher;
+mod batches;
 mod cached_slot;
 mod canaries;
 mod change_queue;
 mod claim;
+mod collector;
 mod deadline;
 mod event;
 mod eviction;

@@ -6,11 +6,12 @@ use std::hash::{BuildHasher, Hash};
 use std::hint::black_box;
 use std::time::Duration;
 
-use super::builder::{Builder, Settings};
+use super::builder::{Builder, Made, Settings};
 use crate::cache::Cache;
 use crate::cache::read::Core;
 use crate::error::{BuildError, grouped};
 use crate::load::admission::AdmissionSettings;
+use crate::load::batches::Collects;
 use crate::load::lifecycle::Lifecycle;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
@@ -71,8 +72,8 @@ where
     ///
     /// [`BuildError`] names the setting, its value and the values that are allowed. Refused are: no
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
-    /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue` or `load_rate` of zero or
-    /// above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for`
+    /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue`, `load_rate` or `batch` of
+    /// zero or above its limit; a `beta`, `jitter` or `breaker` out of range; a `stale_if_error_for`
     /// shorter than `stale_for`; a `max_depth` for which the stacks of the pool are too small; a
     /// NUL character in a name; a setting that has no effect on the loader, or beside another one;
     /// a capacity for which there is not enough memory; and, without the feature `tokio`, an async
@@ -95,14 +96,18 @@ where
                 "there is no loader: give one with `compute`, `load` or their variants",
             ));
         };
-        let (start, home) = make_start(runner)?;
+        let Made {
+            start,
+            home,
+            batches,
+        } = make_start(runner)?;
         check_depth(checked.max_depth, &home)?;
         let Parts {
             limits,
             timing,
             negative_capacity,
             common,
-        } = checked.parts(home);
+        } = checked.parts(home, batches);
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
         let state = Arc::new(CacheState {
@@ -149,7 +154,7 @@ struct Parts {
 }
 
 impl Checked {
-    fn parts(self, home: Arc<Home>) -> Parts {
+    fn parts(self, home: Arc<Home>, batches: Option<Arc<dyn Collects>>) -> Parts {
         let Checked { policy, clock, .. } = self;
         let runs_on = home.runs_on();
         let places = self.admission.max_loads(runs_on).min(MOST_PLACES);
@@ -178,6 +183,7 @@ impl Checked {
                 close_for: self.close_for,
                 clock,
                 home,
+                batches,
                 cache: OnceLock::new(),
                 max_depth: self.max_depth,
             },
@@ -291,6 +297,9 @@ impl Settings {
         if let Some(threads) = runner.threads {
             check_threads(threads)?;
         }
+        runner
+            .batch
+            .map_or(Ok(()), |batch| batch.check(self.load_timeout))?;
         self.admission.check()
     }
 
@@ -351,6 +360,7 @@ impl<K, V, S> Drop for Core<K, V, S> {
         self.state.lifecycle.close();
         // Loads that wait keep the state of the cache alive, which keeps them.
         self.state.admission.close();
+        self.state.start_batches();
     }
 }
 

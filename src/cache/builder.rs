@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::error::BuildError;
 use crate::fleet::{Connect, SecondLevel};
 use crate::load::admission::AdmissionSettings;
+use crate::load::batches::Collects;
 use crate::load::engine::RunJob;
 use crate::load::runner::Runner;
 use crate::load::runtime::Home;
@@ -18,7 +19,15 @@ use crate::sync::Arc;
 use crate::time::clock::Clock;
 
 /// Makes the start of loads, and says where they run.
-type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<(RunJob<K, V>, Arc<Home>), BuildError>>;
+type MakeStart<K, V> = Box<dyn FnOnce(Runner) -> Result<Made<K, V>, BuildError>>;
+
+/// What runs the loads of a cache.
+pub(super) struct Made<K, V> {
+    pub(super) start: RunJob<K, V>,
+    pub(super) home: Arc<Home>,
+    /// With a loader that takes many keys.
+    pub(super) batches: Option<Arc<dyn Collects>>,
+}
 
 /// Configures a [`Cache`]; made by [`Cache::builder`].
 ///
@@ -78,6 +87,7 @@ impl Settings {
                 spawner: None,
                 keep_late_loads: None,
                 run_on_caller: None,
+                batch: None,
             },
             admission: AdmissionSettings::default(),
             capacity: None,

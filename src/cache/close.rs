@@ -81,10 +81,12 @@ impl<K, V, S> Core<K, V, S> {
         if let Some(level) = &self.fleet {
             level.closing();
         }
+        self.state.start_batches();
         let idle = lifecycle.until(|lifecycle| lifecycle.close_if_idle());
         or(idle, clock.sleep_until(limit)).await;
         lifecycle.close();
         self.state.admission.close();
+        self.state.start_batches();
         let mut pending = 0;
         if let Some(level) = &self.fleet {
             level.end(clock.now().saturating_add(LAST_ANSWERS)).await;

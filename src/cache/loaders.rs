@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 use std::hash::Hash;
 
-use crate::cache::builder::Builder;
+use crate::cache::builder::{Builder, Made};
 use crate::load::engine::{computing, loading};
 use crate::load::loader::{
     ByType, Load, LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed,
@@ -368,7 +368,11 @@ where
     fn loading(mut self, loader: impl Load<K, V>) -> Self {
         self.loader = Some(Box::new(|runner| {
             let home = Arc::new(runner.home()?);
-            Ok((loading(home.clone(), loader), home))
+            Ok(Made {
+                start: loading(home.clone(), loader),
+                home,
+                batches: None,
+            })
         }));
         self
     }
@@ -385,7 +389,11 @@ where
                 stack_size: place.stack_size(),
                 run_on_caller,
             });
-            Ok((computing(place, f), home))
+            Ok(Made {
+                start: computing(place, f),
+                home,
+                batches: None,
+            })
         }));
         self
     }

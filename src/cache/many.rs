@@ -149,6 +149,7 @@ where
             }
             None => (self.start)(job),
         };
+        let hold = self.state.hold();
         for (at, key) in keys.iter().enumerate() {
             let hash = self.hasher.hash_one(key);
             answers.push(match self.read(key, hash, Caller::GoesOn) {
@@ -167,6 +168,7 @@ where
                 }
             });
         }
+        drop(hold);
         waiting.reverse();
         (answers, waiting, reading.into_inner())
     }

@@ -9,6 +9,7 @@ mod finish;
 pub mod fresh;
 mod load_settings;
 mod loaders;
+mod loaders_many;
 pub mod lookup;
 mod many;
 mod read;

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Fleet;
+use super::asking::Ask;
 use super::fetch::Asking;
 use super::version::Moment;
 use crate::load::job::Job;
@@ -25,6 +26,8 @@ const IN_TURN: usize = 16;
 struct Batch<K, V> {
     keys: Vec<StoreKey>,
     asking: Vec<Asking<K, V>>,
+    /// Those that do not read, and only ask for their leases.
+    asks: Vec<Ask<K, V>>,
     /// The buffer for encoded keys.
     encoded: Vec<u8>,
 }
@@ -34,8 +37,13 @@ impl<K, V> Batch<K, V> {
         Batch {
             keys: Vec::with_capacity(jobs),
             asking: Vec::with_capacity(jobs),
+            asks: Vec::new(),
             encoded: Vec::new(),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len() + self.asks.len()
     }
 }
 
@@ -75,22 +83,20 @@ where
         for job in jobs {
             self.prepare(job.begins_elsewhere(), &mut batch);
         }
-        self.read(batch, TOGETHER).await;
+        self.read(batch, usize::MAX).await;
     }
 
     /// Takes the jobs that wait, then reads for them. The next batch does not wait for that.
     async fn batcher(self: Arc<Self>) {
         // Tasks that are ready on this thread run first, because they may push more jobs.
         yield_now().await;
-        let mut batch = Batch::of(self.asking.waiting().min(TOGETHER));
+        let most = self.together();
+        let mut batch = Batch::of(self.asking.waiting().min(most));
         let stopped = loop {
-            while let Some(job) = (batch.keys.len() < TOGETHER)
-                .then(|| self.asking.next())
-                .flatten()
-            {
+            while let Some(job) = (batch.len() < most).then(|| self.asking.next()).flatten() {
                 self.prepare(job, &mut batch);
             }
-            if batch.keys.len() == TOGETHER {
+            if batch.len() >= most {
                 break false;
             }
             if self.asking.stops() {
@@ -103,23 +109,33 @@ where
         self.read(batch, IN_TURN).await;
     }
 
-    /// Adds a job to a batch, unless it ends here or asks by itself.
+    /// The most jobs that one task takes. A batch of the loader is not split.
+    fn together(&self) -> usize {
+        let batches = self.state.batches.as_ref();
+        batches.map_or(TOGETHER, |batches| batches.max_keys().max(TOGETHER))
+    }
+
+    /// Adds a job to a batch, unless it ends here.
     fn prepare(self: &Arc<Self>, job: Job<K, V>, batch: &mut Batch<K, V>) {
         // A key's `Eq` may panic. That ends its own job and no other.
         let prepared = catch_unwind(AssertUnwindSafe(|| self.prepared(job, &mut batch.encoded)));
-        if let Some((key, asking)) = prepared.ok().flatten() {
-            batch.keys.push(key);
-            batch.asking.push(asking);
+        match prepared.ok().flatten() {
+            Some((key, asking, true)) => {
+                batch.keys.push(key);
+                batch.asking.push(asking);
+            }
+            Some((key, asking, false)) => batch.asks.push((key, asking, None)),
+            None => {}
         }
     }
 
-    /// Encodes the name of the key. The job ends here if its key cannot be encoded, or if too many
-    /// jobs are under way. A job that must not be read for in a batch asks by itself.
+    /// Encodes the name of the key, and says whether it is to be read. The job ends here if its key
+    /// cannot be encoded, or if too many jobs are under way.
     fn prepared(
         self: &Arc<Self>,
         job: Job<K, V>,
         encoded: &mut Vec<u8>,
-    ) -> Option<(StoreKey, Asking<K, V>)> {
+    ) -> Option<(StoreKey, Asking<K, V>, bool)> {
         if self.state.lifecycle.is_closed() {
             job.closed();
             return None;
@@ -137,19 +153,21 @@ where
             job,
             _underway: underway,
         };
-        if asking.job.is_cold() && flushed {
-            return Some((key, asking));
-        }
-        self.store.spawn(self.clone().ask(key, asking, None));
-        None
+        let reads = asking.job.is_cold() && flushed;
+        Some((key, asking, reads))
     }
 
-    /// Reads missing keys together. The task yields after each `in_turn` answers.
+    /// Reads missing keys together, and asks for the leases of those that the store does not have.
+    /// The task yields after each `in_turn` answers.
     async fn read(self: &Arc<Self>, batch: Batch<K, V>, in_turn: usize) {
-        let Batch { keys, asking, .. } = batch;
+        let Batch {
+            keys, asking, asks, ..
+        } = batch;
+        self.ask(asks);
         if keys.is_empty() {
             return;
         }
+        let mut asks = Vec::new();
         let timeline = self.timeline();
         let answers = self.store.read(&keys).await;
         let mut moment = self.answered_in(timeline);
@@ -165,8 +183,10 @@ where
             }
             // If user code panics here, the other jobs still get their answers.
             let answered = || self.answered(key, asking, answer, moment);
-            let _ = catch_unwind(AssertUnwindSafe(answered));
+            let ask = catch_unwind(AssertUnwindSafe(answered));
+            asks.extend(ask.ok().flatten());
         }
+        self.ask(asks);
     }
 
     fn answered(
@@ -175,11 +195,11 @@ where
         asking: Asking<K, V>,
         answer: Result<Option<Vec<u8>>, StoreError>,
         moment: Moment,
-    ) {
+    ) -> Option<Ask<K, V>> {
         let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
             Ok(Some(payload)) => match self.install(job, &key, &payload, moment) {
-                None => return,
+                None => return None,
                 Some(unusable) => unusable,
             },
             Ok(None) => {
@@ -187,9 +207,11 @@ where
                 (job, None)
             }
             // The stored data is no payload, or the store cannot be reached.
-            Err(_) => return self.unleased(job),
+            Err(_) => {
+                self.unleased(job);
+                return None;
+            }
         };
-        let asking = Asking { job, _underway };
-        self.store.spawn(self.clone().ask(key, asking, seen));
+        Some((key, Asking { job, _underway }, seen))
     }
 }

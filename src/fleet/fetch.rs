@@ -1,5 +1,5 @@
 //! The way of a job through the store: wait for the pending writes of this process, read, ask for
-//! the lease, and only then load.
+//! the lease (see `asking`), and only then load.
 //!
 //! | the job finds | it does |
 //! |---|---|
@@ -18,22 +18,18 @@
 
 use std::hash::Hash;
 
-use super::lease::{Duty, Grant, Lease};
-use super::pending_writes::WriteState;
 use super::terms::restored;
 use super::version::{Moment, Stamp};
 use super::version_index::Installed;
 use super::{Fleet, GivenUp, Underway};
-use crate::error::Error;
 use crate::load::job::Job;
 use crate::protocol::entry::Entry;
 use crate::protocol::publish::Published;
 use crate::protocol::times::Times;
 use crate::store::envelope::{self, Opened};
 use crate::store::head::checksum;
-use crate::store::{Acquire, Acquired, Epoch, StoreKey, Token};
-use crate::sync::future::or;
-use crate::sync::{Arc, Ordering, StrongArc};
+use crate::store::{Epoch, StoreKey};
+use crate::sync::StrongArc;
 use crate::time::clock::{Tick, ticks};
 
 /// One job that asks the store.
@@ -65,113 +61,10 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Asks for the lease until the job has a value, the lease, or an end. `unusable` is the epoch
-    /// of a payload that was read and cannot be used.
-    pub(super) async fn ask(
-        self: Arc<Self>,
-        key: StoreKey,
-        asking: Asking<K, V>,
-        unusable: Option<Epoch>,
-    ) {
-        let Asking { mut job, _underway } = asking;
-        let hash = key.hash();
-        let token = Token {
-            origin: self.origin,
-            serial: self.serial.fetch_add(1, Ordering::Relaxed),
-        };
-        // The epoch that this process has or cannot read; a placeholder has none.
-        let resident = (!job.is_cold()).then(|| self.versions.seen(hash)).flatten();
-        let mut seen = unusable.or(resident);
-        loop {
-            if !self.flushed(hash).await {
-                return self.unleased(job);
-            }
-            if !job.is_wanted() {
-                return;
-            }
-            if self.state.lifecycle.is_closed() {
-                return job.closed();
-            }
-            // Listen before asking, so that no change after the answer is missed.
-            let event = self.versions.event(hash);
-            let changed = event.as_ref().map(|event| event.listen());
-            let not_stored = self.versions.not_stored(hash);
-            // Before the grant, so that a change after it is told, or is in a later gap.
-            let gaps = self.store.gaps();
-            let ask = Acquire {
-                seen,
-                token,
-                lease: self.lease,
-            };
-            let timeline = self.timeline();
-            // From here on, because the answer may be a lease.
-            let duty = Duty::begin(&self.state.lifecycle);
-            match self.store.acquire(&key, ask).await {
-                Ok(Acquired::Stored(payload)) => {
-                    duty.done();
-                    match self.install(job, &key, &payload, self.answered_in(timeline)) {
-                        None => return,
-                        Some((back, None)) => return self.unleased(back),
-                        Some((back, epoch)) => {
-                            job = back;
-                            seen = epoch;
-                        }
-                    }
-                }
-                Ok(Acquired::Granted { base }) => {
-                    self.counters.leases_granted.add();
-                    let base = self.version(base);
-                    let grant = Grant { token, base, gaps };
-                    let lease = Lease::granted(&self, key, grant, job.interest(), duty);
-                    return (self.load)(job.under(Box::new(lease)));
-                }
-                Ok(Acquired::Held { left }) => {
-                    duty.done();
-                    // From the answer on.
-                    let clock = &self.state.clock;
-                    let until = clock.now().saturating_add(ticks(left).max(1_000_000));
-                    self.counters.leases_denied.add();
-                    let ends = or(clock.sleep_until(until), self.state.lifecycle.closed());
-                    match changed {
-                        Some(changed) => or(changed, ends).await,
-                        None => ends.await,
-                    }
-                    if self.versions.not_stored(hash) != not_stored {
-                        // Not one after the other, because no result of this key can be shared.
-                        return self.unleased(job);
-                    }
-                }
-                Ok(Acquired::Cooling { left }) => {
-                    duty.done();
-                    return job.cool(Error::failed(FleetCools), ticks(left));
-                }
-                Err(_) => return self.unleased(job),
-            }
-        }
-    }
-
     /// Loads without the store.
     pub(super) fn unleased(&self, job: Job<K, V>) {
         self.counters.unleased.add();
         (self.load)(job);
-    }
-
-    /// Waits until the store knows the writes of this process. Returns false if one could not be
-    /// flushed, or the last attempt for any key found no store.
-    async fn flushed(&self, hash: u128) -> bool {
-        loop {
-            let Some(event) = self.versions.event(hash) else {
-                return true;
-            };
-            let changed = event.listen();
-            match self.versions.write_state(hash) {
-                WriteState::Flushed => return true,
-                WriteState::Failed(_) => return false,
-                WriteState::InFlight if self.queue.is_down() => return false,
-                WriteState::InFlight if self.state.lifecycle.is_closed() => return false,
-                WriteState::InFlight => or(changed, self.state.lifecycle.closed()).await,
-            }
-        }
     }
 
     /// Makes a payload the value of the job's key, if it may be served; `moment` is that of the
@@ -290,15 +183,3 @@ where
         !self.store.now().is_some_and(trusted)
     }
 }
-
-/// Loads of the key failed a moment ago, in this process or in many others.
-#[derive(Debug)]
-struct FleetCools;
-
-impl std::fmt::Display for FleetCools {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("loads of this key failed a moment ago; it is tried again soon")
-    }
-}
-
-impl std::error::Error for FleetCools {}

@@ -6,6 +6,7 @@
 //! of other processes, and `version_index` knows the epochs of the keys. The cache sees all this
 //! through the trait in `level`.
 
+mod asking;
 mod batch;
 mod batcher;
 mod changes;

@@ -154,6 +154,16 @@ impl StoreHandle {
         self.get()?.acquire(key, ask).await
     }
 
+    pub(super) async fn acquire_many(
+        &self,
+        asks: &[(StoreKey, Acquire)],
+    ) -> Vec<Result<Acquired, StoreError>> {
+        match self.get() {
+            Ok(store) => store.acquire_many(asks).await,
+            Err(error) => asks.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
     pub(super) async fn publish(
         &self,
         key: &StoreKey,

@@ -73,7 +73,8 @@ pub(super) struct Running {
     /// The pool on which the load runs, if it cannot be interrupted.
     workers: Option<Weak<Workers>>,
     /// The permits of the load. A computation gives them back at its deadline, because it has a
-    /// spare worker then; an async load keeps them until its future is dropped.
+    /// spare worker then; an async load keeps them until its future is dropped. Of the keys of a
+    /// batch, the one with the last deadline has them.
     pass: Mutex<Option<Pass>>,
     /// Kept until the load is over, if it goes on after its deadline.
     counted: Mutex<Option<CountedOverdue>>,
@@ -86,14 +87,14 @@ impl Running {
         reason: LoadReason,
         lease: Option<Arc<dyn GiveBack>>,
         workers: Option<Weak<Workers>>,
-        pass: Pass,
+        pass: Option<Pass>,
     ) -> Self {
         Running {
             phase: Phase::running(),
             reason,
             lease,
             workers,
-            pass: Mutex::new(Some(pass)),
+            pass: Mutex::new(pass),
             counted: Mutex::new(None),
             replacement: Mutex::new(None),
         }
@@ -160,7 +161,8 @@ impl<K: Send + Sync, V: Send + Sync> Sleeper for Deadline<K, V> {
         if now < self.expiry.deadline() || !running.phase.pass() {
             return;
         }
-        if running.workers.is_some() || state.policy.keep_late_loads {
+        let goes_on = running.workers.is_some() || state.policy.keep_late_loads;
+        if goes_on && lock(&running.pass).is_some() {
             // If the load has ended meanwhile, this is the last reference to the deadline.
             let counted = CountedOverdue::new(state.admission.clone());
             *lock(&running.counted) = Some(counted);

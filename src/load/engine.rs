@@ -8,28 +8,30 @@ use crate::load::admission::ask::{Ask, Refusal};
 use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
 use crate::load::admission::queued::{Queued, Waiting};
 use crate::load::job::Job;
+use crate::load::load_many::{LoadMany, ReturnedMany};
 use crate::load::loader::{Load, Request, Returned};
+use crate::load::party::{Flights, Party};
 use crate::load::pool::Task;
 use crate::load::pool_builder::Place;
 use crate::load::runtime::Home;
 use crate::load::stack::run_here;
+use crate::load::workers::Workers;
 use crate::observe::breaker_state::BreakerState;
 use crate::observe::trace;
 use crate::panics::isolated;
-use crate::protocol::flight::{Flight, Help};
-use crate::protocol::publish::Answer;
+use crate::protocol::flight::Help;
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::future::BoxFuture;
-use crate::sync::{Arc, StrongArc, Weak};
+use crate::sync::{Arc, Weak};
 
 /// How a loader runs jobs.
 pub(crate) type RunJob<K, V> = Box<dyn Fn(Job<K, V>) + Send + Sync>;
 
-/// A job that was started, if a worker that waits for it can run it.
-type Started<K, V> = Option<(StrongArc<Flight<K, V>>, Arc<dyn Help>)>;
+/// A party that was started, if a worker that waits for it can run it.
+type Started<K, V> = Option<(Flights<K, V>, Arc<dyn Help>)>;
 
-/// Starts a job that was admitted.
-type Start<K, V> = dyn Fn(Job<K, V>) -> Started<K, V> + Send + Sync;
+/// Starts a party that was admitted.
+type Start<K, V> = dyn Fn(Party<K, V>) -> Started<K, V> + Send + Sync;
 
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
@@ -41,33 +43,67 @@ where
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
-    through_the_gates(move |job: Job<K, V>| {
-        if job.begins_here {
-            on_caller(job, &*f);
+    let start = through_the_gates(move |party: Party<K, V>| {
+        if party.lead.begins_here {
+            on_caller(party.lead, &*f);
             return None;
         }
-        let pool = match place.workers() {
-            Ok(pool) => pool,
-            Err(error) => {
-                job.not_started(error);
-                return None;
-            }
-        };
-        let reason = job.reason;
-        if !pool.admits(reason) {
-            job.shed();
-            return None;
-        }
-        let (f, flight) = (f.clone(), job.claim.flight().clone());
-        // Weak, because the pool holds its queued tasks.
-        let workers = Arc::downgrade(pool);
-        let task = Arc::new(Task::new(move || {
-            job.compute(|request| f(request), workers);
-        }));
-        let help = pool.help(reason, task.clone());
-        pool.queue(reason, task);
-        Some((flight, help))
+        let f = f.clone();
+        on_pool(&place, party, move |party, workers| {
+            party.lead.compute(|request| f(request), workers);
+        })
+    });
+    Box::new(move |job| start(Party::alone(job)))
+}
+
+/// The same for a loader that takes the keys of a batch.
+pub(crate) fn computing_many<K, V>(
+    place: Place,
+    f: impl Fn(&[K]) -> ReturnedMany<K, V> + Send + Sync + 'static,
+) -> impl Fn(Party<K, V>) + Send + Sync + 'static
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let f = Arc::new(f);
+    through_the_gates(move |party: Party<K, V>| {
+        let f = f.clone();
+        on_pool(&place, party, move |party, workers| {
+            party.compute(|keys| f(keys), workers);
+        })
     })
+}
+
+/// Queues a party on the pool.
+fn on_pool<K, V>(
+    place: &Place,
+    party: Party<K, V>,
+    run: impl FnOnce(Party<K, V>, Weak<Workers>) + Send + 'static,
+) -> Started<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let pool = match place.workers() {
+        Ok(pool) => pool,
+        Err(error) => {
+            let error = Error::failed(error);
+            party.end(|job| job.not_started(error.clone()));
+            return None;
+        }
+    };
+    let reason = party.lead.reason;
+    if !pool.admits(reason) {
+        party.end(Job::shed);
+        return None;
+    }
+    let flights = party.flights();
+    // Weak, because the pool holds its queued tasks.
+    let workers = Arc::downgrade(pool);
+    let task = Arc::new(Task::new(move || run(party, workers)));
+    let help = pool.help(reason, task.clone());
+    pool.queue(reason, task);
+    Some((flights, help))
 }
 
 /// Runs a job on the thread of the caller that waits for it.
@@ -97,19 +133,52 @@ where
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    through_the_gates(move |mut job: Job<K, V>| {
-        let runtime = job.runtime.take();
-        if !home.can_spawn(runtime.as_ref()) {
-            job.postpone(Error::without_runtime());
-            return None;
-        }
-        let begins_here = job.begins_here;
-        let mut load: BoxFuture = Box::pin(job.load(loader.clone()));
-        if !(begins_here && has_ended_at_once(&mut load)) {
-            home.spawn(runtime, load);
-        }
-        None
+    let start = through_the_gates(move |party: Party<K, V>| {
+        let begins_here = party.lead.begins_here;
+        let load = |party: Party<K, V>| party.lead.load(loader.clone());
+        on_runtime(&home, party, begins_here, load)
+    });
+    Box::new(move |job| start(Party::alone(job)))
+}
+
+/// The same for a loader that takes the keys of a batch.
+pub(crate) fn loading_many<K, V>(
+    home: Arc<Home>,
+    loader: impl LoadMany<K, V>,
+) -> impl Fn(Party<K, V>) + Send + Sync + 'static
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let loader = Arc::new(loader);
+    through_the_gates(move |party: Party<K, V>| {
+        let load = |party: Party<K, V>| party.load(loader.clone());
+        on_runtime(&home, party, false, load)
     })
+}
+
+/// Spawns the load of a party, unless it ends here at once.
+fn on_runtime<K, V, F>(
+    home: &Home,
+    mut party: Party<K, V>,
+    begins_here: bool,
+    load: impl FnOnce(Party<K, V>) -> F,
+) -> Started<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = party.take_runtime();
+    if !home.can_spawn(runtime.as_ref()) {
+        party.end(|job| job.postpone(Error::without_runtime()));
+        return None;
+    }
+    let mut load: BoxFuture = Box::pin(load(party));
+    if !(begins_here && has_ended_at_once(&mut load)) {
+        home.spawn(runtime, load);
+    }
+    None
 }
 
 /// Polls a load in the task of its caller; true if it has ended.
@@ -123,88 +192,92 @@ fn has_ended_at_once(load: &mut BoxFuture) -> bool {
 }
 
 fn through_the_gates<K, V>(
-    start: impl Fn(Job<K, V>) -> Started<K, V> + Send + Sync + 'static,
-) -> RunJob<K, V>
+    start: impl Fn(Party<K, V>) -> Started<K, V> + Send + Sync + 'static,
+) -> impl Fn(Party<K, V>) + Send + Sync + 'static
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let start: Arc<Start<K, V>> = Arc::new(start);
-    Box::new(move |mut job| match job.pass.arrive() {
-        true => go_on(&start, job, None),
-        false => job.shed(),
-    })
+    move |mut party| match party.lead.pass.arrive() {
+        true => go_on(&start, party, None),
+        false => party.end(Job::shed),
+    }
 }
 
-/// Takes a job through the gates that are left, and starts it. `queued` is its place at the last
+/// Takes a party through the gates that are left, and starts it. `queued` is its place at the last
 /// gate, if it waited there.
-fn go_on<K, V>(start: &Arc<Start<K, V>>, mut job: Job<K, V>, queued: Option<&Queued<AtGate<K, V>>>)
-where
+fn go_on<K, V>(
+    start: &Arc<Start<K, V>>,
+    mut party: Party<K, V>,
+    queued: Option<&Queued<AtGate<K, V>>>,
+) where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    while let Some(gate) = job.pass.next_gate() {
-        match enter(start, &gate, job, queued) {
-            Some(entered) => job = entered,
+    while let Some(gate) = party.lead.pass.next_gate() {
+        match enter(start, &gate, party, queued) {
+            Some(entered) => party = entered,
             None => return,
         }
     }
-    if let Some((flight, help)) = start(job) {
-        helped_by(&flight, help, queued);
+    if let Some((flights, help)) = start(party) {
+        helped_by(&flights, help, queued);
     }
 }
 
-/// Passes a gate that takes its lock. `None` if the job waits there or has ended.
+/// Passes a gate that takes its lock. `None` if the party waits there or has ended.
 fn enter<K, V>(
     start: &Arc<Start<K, V>>,
     gate: &Arc<Gate>,
-    job: Job<K, V>,
+    party: Party<K, V>,
     queued: Option<&Queued<AtGate<K, V>>>,
-) -> Option<Job<K, V>>
+) -> Option<Party<K, V>>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    let flight = job.claim.flight().clone();
-    let admission = job.pass.admission().clone();
-    let (reason, is_free) = (job.reason, job.pass.is_free());
+    let flights = party.flights();
+    let lead = &party.lead;
+    let admission = lead.pass.admission().clone();
+    let (reason, is_free) = (lead.reason, lead.pass.is_free());
     let ask = Ask {
         reason,
         free: is_free,
-        time_left: (flight.token().deadline()).saturating_sub(job.state.clock.now()),
+        time_left: (flights.lead().token().deadline()).saturating_sub(lead.state.clock.now()),
         queue: &admission.queue,
     };
     let at_gate = AtGate {
-        job,
+        party,
         start: start.clone(),
     };
     let waits = Queued::new(at_gate, gate, reason, is_free, admission.owner());
     let waiter: Arc<dyn Waiter> = waits.clone();
     match gate.enter(ask, &waiter) {
         Entered::Yes(permit) => {
-            let AtGate { mut job, .. } = waits.take()?;
-            job.hold(permit);
-            Some(job)
+            let AtGate { mut party, .. } = waits.take()?;
+            party.lead.hold(permit);
+            Some(party)
         }
         Entered::Refused(refusal) => {
-            let AtGate { job, .. } = waits.take()?;
-            job.refuse(refusal);
+            let AtGate { party, .. } = waits.take()?;
+            party.end(|job| job.refuse(refusal));
             None
         }
         Entered::Waits => {
             if admission.is_closed() {
                 waits.refuse(Refusal::Closed);
             }
-            helped_by(&flight, waits, queued);
+            helped_by(&flights, waits, queued);
             None
         }
     }
 }
 
-/// Sets what helps a job from here on, for loads that wait for it.
+/// Sets what helps a party from here on, for loads that wait for it.
 #[inline(never)]
 fn helped_by<K, V>(
-    flight: &Flight<K, V>,
+    flights: &Flights<K, V>,
     help: Arc<dyn Help>,
     queued: Option<&Queued<AtGate<K, V>>>,
 ) where
@@ -214,13 +287,12 @@ fn helped_by<K, V>(
     if let Some(queued) = queued {
         queued.goes_on_as(help.clone());
     }
-    // The flight keeps the first of them. In any case it wakes the loads that wait.
-    flight.waits_for(help);
+    flights.wait_for(help);
 }
 
-/// A job that waits at a gate.
+/// A party that waits at a gate.
 struct AtGate<K, V> {
-    job: Job<K, V>,
+    party: Party<K, V>,
     start: Arc<Start<K, V>>,
 }
 
@@ -230,29 +302,29 @@ where
     V: Send + Sync + 'static,
 {
     fn admitted(self, permit: Permit, queued: &Queued<Self>) {
-        let AtGate { mut job, start } = self;
-        job.begins_here = false;
-        job.pass.leave_queue();
+        let AtGate { mut party, start } = self;
+        party.begins_elsewhere();
+        party.lead.pass.leave_queue();
         // A load without a permit was asked for by another load, which waits for this very result.
-        if !job.pass.is_free() && !job.claim.is_effective(Answer::Failed) {
-            // It was invalidated, overwritten, evicted or taken over while it waited.
-            return job.abandon();
+        if !party.lead.pass.is_free() && !party.is_effective() {
+            // All were invalidated, overwritten, evicted or taken over while they waited.
+            return party.end(Job::abandon);
         }
-        job.hold(permit);
-        go_on(&start, job, Some(queued));
+        party.lead.hold(permit);
+        go_on(&start, party, Some(queued));
     }
 
     fn helped(self, queued: &Queued<Self>) {
-        let AtGate { mut job, start } = self;
-        job.begins_here = false;
-        job.pass.leave_queue();
-        job.pass.free();
-        go_on(&start, job, Some(queued));
+        let AtGate { mut party, start } = self;
+        party.begins_elsewhere();
+        party.lead.pass.leave_queue();
+        party.lead.pass.free();
+        go_on(&start, party, Some(queued));
     }
 
     fn refused(self, refusal: Refusal) {
-        self.job.pass.leave_queue();
-        self.job.refuse(refusal);
+        self.party.lead.pass.leave_queue();
+        self.party.end(|job| job.refuse(refusal));
     }
 }
 

@@ -19,6 +19,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
+use crate::protocol::wait_graph::{Edge, WaitNode};
 use crate::sync::runtime::Runtime;
 use crate::sync::{Arc, StrongArc};
 use crate::time::clock::Tick;
@@ -141,6 +142,8 @@ pub(crate) struct Job<K, V> {
     /// Whether it begins on this thread, where its caller waits for it. False once it has waited
     /// for its turn, because another thread may go on with it then.
     pub(super) begins_here: bool,
+    /// The edge to the node in which the batch of the job runs.
+    pub(super) runs_in: Option<Edge>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -171,7 +174,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             lease: None,
             caller: TraceSpan::of_caller(reason),
             begins_here,
+            runs_in: None,
         })
+    }
+
+    /// The node as a part of which user code of the job runs.
+    pub(super) fn node(&self) -> &Arc<WaitNode> {
+        let own = || self.claim.flight().wait_node();
+        self.runs_in.as_ref().map_or_else(own, Edge::to)
     }
 
     /// Another thread goes on with the job.
@@ -253,7 +263,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         times: Times,
     ) -> Result<StrongArc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
-        let _entered = self.claim.flight().wait_node().enter();
+        let _entered = self.node().enter();
         let weigh = |value| self.state.weigh(&old.key, value);
         let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
         let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;

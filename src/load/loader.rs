@@ -308,14 +308,14 @@ pub trait Loader<K, V>: Send + Sync + 'static {
             `.try_load_on(db, async |db: &Db, key: &Key| db.find(key).await)`",
     note = "or implement `Loader` for a type that has it as a field, and give it with `loader`"
 )]
-pub trait LoadFn<'a, A: 'a, R>: Fn(&'a A) -> Self::Future {
+pub trait LoadFn<'a, A: ?Sized + 'a, R>: Fn(&'a A) -> Self::Future {
     /// The future that loads.
     type Future: Future<Output = R> + 'a;
 }
 
 // Without this attribute the compiler complains about this impl's `Fn` instead, and names no cure.
 #[diagnostic::do_not_recommend]
-impl<'a, A: 'a, R, F, Fut> LoadFn<'a, A, R> for F
+impl<'a, A: ?Sized + 'a, R, F, Fut> LoadFn<'a, A, R> for F
 where
     F: Fn(&'a A) -> Fut,
     Fut: Future<Output = R> + 'a,
@@ -334,13 +334,13 @@ where
             `.try_load_on((db, config), async |(db, config): &(Db, Config), key: &Key| ..)`",
     note = "or implement `Loader` for a type that has it as a field, and give it with `loader`"
 )]
-pub trait LoadOnFn<'a, T: 'a, A: 'a, R>: Fn(&'a T, &'a A) -> Self::Future {
+pub trait LoadOnFn<'a, T: 'a, A: ?Sized + 'a, R>: Fn(&'a T, &'a A) -> Self::Future {
     /// The future that loads.
     type Future: Future<Output = R> + 'a;
 }
 
 #[diagnostic::do_not_recommend]
-impl<'a, T: 'a, A: 'a, R, F, Fut> LoadOnFn<'a, T, A, R> for F
+impl<'a, T: 'a, A: ?Sized + 'a, R, F, Fut> LoadOnFn<'a, T, A, R> for F
 where
     F: Fn(&'a T, &'a A) -> Fut,
     Fut: Future<Output = R> + 'a,

@@ -1,12 +1,17 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
 pub mod admission;
+pub mod batch;
+pub(crate) mod batches;
+pub mod collector;
 pub(crate) mod deadline;
 pub mod engine;
 pub mod job;
 pub mod lifecycle;
+pub mod load_many;
 pub mod loader;
 pub mod negative;
+pub(crate) mod party;
 pub mod policy;
 pub mod pool;
 pub mod pool_builder;

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::error::{BuildError, Error};
+use crate::error::Error;
 use crate::load::deadline::{Deadline, Running};
 use crate::load::job::{Job, Panic, panicked};
 use crate::load::loader::{Load, Loaded, Request, Returned};
@@ -18,18 +18,51 @@ use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
 use crate::protocol::publish::{Answer, Published};
+use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, StrongArc, Weak};
 use crate::time::alarm::Sleeper;
 use crate::time::clock::{Tick, ticks};
+
+/// What a load returned for one key, or that it did not.
+pub enum Answered<V> {
+    Loaded(Box<Loaded<V>>),
+    Failed(Error),
+    Panicked(Error),
+    /// Its future was dropped at its deadline.
+    TimedOut,
+}
+
+impl<V> Answered<V> {
+    pub(super) fn by(returned: Option<Result<Returned<V>, Panic>>) -> Self {
+        match returned {
+            Some(Ok(Ok(loaded))) => Answered::Loaded(loaded),
+            Some(Ok(Err(error))) => Answered::Failed(Error::failed(error)),
+            Some(Err(panic)) => Answered::Panicked(panicked(panic)),
+            None => Answered::TimedOut,
+        }
+    }
+}
 
 /// How a load ended.
 enum Ending<K, V> {
     Made(StrongArc<Entry<K, V>>),
     NotFound(Box<Loaded<V>>),
     Failed(Error),
-    Panicked(Panic),
-    /// Its future was dropped at its deadline.
+    Panicked(Error),
     TimedOut,
+}
+
+/// Where the code of a loader runs: as a part of this node, in this span.
+pub(super) struct Inside {
+    pub(super) node: Arc<WaitNode>,
+    pub(super) span: TraceSpan,
+}
+
+impl Inside {
+    pub(super) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        let _entered = self.node.enter();
+        self.span.within(run)
+    }
 }
 
 /// A job whose loader runs.
@@ -39,7 +72,7 @@ struct RunningJob<K, V> {
     deadline: Arc<Deadline<K, V>>,
     job: Job<K, V>,
     started: Tick,
-    span: TraceSpan,
+    inside: Inside,
 }
 
 impl<K, V> Job<K, V>
@@ -55,7 +88,7 @@ where
         workers: Weak<Workers>,
     ) {
         if let Some(running) = self.begin(Some(workers)) {
-            let run = || running.within(|| f(&running.request));
+            let run = || running.inside.within(|| f(&running.request));
             let returned = catch_unwind(AssertUnwindSafe(run));
             running.finish(Some(returned));
         }
@@ -71,7 +104,8 @@ where
                 // The loader is called inside an async block, so that a panic of the call is caught
                 // like one of a poll.
                 let load = async { loader.returned(&running.request).await };
-                running.until_its_deadline(pin!(Some(load))).await
+                let keeps = running.job.state.policy.keep_late_loads;
+                until_overdue(&running.inside, &running.deadline, keeps, pin!(Some(load))).await
             };
             // The value that the result replaces may panic when it is dropped.
             isolated(|| running.finish(returned));
@@ -98,7 +132,7 @@ where
         }
         self.state.counters.started(self.reason);
         let lease = self.lease.as_ref().map(|lease| lease.at_deadline());
-        let running = Running::new(self.reason, lease, workers, self.pass.take());
+        let running = Running::new(self.reason, lease, workers, Some(self.pass.take()));
         let deadline = Arc::new(Deadline::new(
             self.claim.expiry(),
             self.state.clone(),
@@ -115,19 +149,20 @@ where
             },
             deadline,
             started,
-            span: self.caller.load(&self.state.name, self.reason),
+            inside: Inside {
+                node: self.node().clone(),
+                span: self.caller.load(&self.state.name, self.reason),
+            },
             job: self,
         })
     }
 
-    fn finish(mut self, returned: Option<Result<Returned<V>, Panic>>, started: Tick, late: bool) {
-        let took = self.state.clock.exact().saturating_sub(started);
+    /// Ends the job with what the load returned after so long; `late` says that it came after the
+    /// deadline.
+    pub(super) fn finish(mut self, answered: Answered<V>, took: Tick, late: bool) {
         let now = self.state.clock.now();
         self.state.counters.took(took);
-        let ending = match returned {
-            Some(returned) => self.ending(returned, took, now),
-            None => Ending::TimedOut,
-        };
+        let ending = self.ending(answered, took, now);
         let ended = match &ending {
             Ending::Made(_) => Ended::Ok,
             Ending::NotFound(_) => Ended::NotFound,
@@ -150,18 +185,19 @@ where
             }
             Ending::NotFound(loaded) => self.not_found(&loaded, now, late),
             Ending::Failed(error) => self.fail(error, false, now),
-            Ending::Panicked(panic) => self.fail(panicked(panic), true, now),
+            Ending::Panicked(error) => self.fail(error, true, now),
             Ending::TimedOut => self.time_out(now),
         }
     }
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
-    fn ending(&self, returned: Result<Returned<V>, Panic>, took: Tick, now: Tick) -> Ending<K, V> {
-        let mut loaded = match returned {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(error)) => return Ending::Failed(Error::failed(error)),
-            Err(panic) => return Ending::Panicked(panic),
+    fn ending(&self, answered: Answered<V>, took: Tick, now: Tick) -> Ending<K, V> {
+        let mut loaded = match answered {
+            Answered::Loaded(loaded) => loaded,
+            Answered::Failed(error) => return Ending::Failed(error),
+            Answered::Panicked(error) => return Ending::Panicked(error),
+            Answered::TimedOut => return Ending::TimedOut,
         };
         if loaded.value.is_none() {
             return Ending::NotFound(loaded);
@@ -172,14 +208,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let times = policy.draw_times(loaded.given(), now, cost, Some(took));
         match self.entry(&mut loaded.value, times) {
             Ok(new) => Ending::Made(new),
-            Err(panic) => Ending::Panicked(panic),
+            Err(panic) => Ending::Panicked(panicked(panic)),
         }
     }
 
     /// Ends a load for which the system has no thread.
-    pub(super) fn not_started(mut self, error: BuildError) {
+    pub(super) fn not_started(mut self, error: Error) {
         let now = self.state.clock.now();
-        self.fail(Error::failed(error), false, now);
+        self.fail(error, false, now);
     }
 
     /// Ends a load that failed, or in which user code panicked.
@@ -236,58 +272,55 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Runs code of the loader as a part of this load.
-    fn within<R>(&self, run: impl FnOnce() -> R) -> R {
-        let _entered = self.job.claim.flight().wait_node().enter();
-        self.span.within(run)
-    }
-
-    /// Waits for what the loader returns; `None` if the future was dropped at the deadline.
-    async fn until_its_deadline(
-        &self,
-        mut load: Pin<&mut Option<impl Future<Output = Returned<V>>>>,
-    ) -> Option<Result<Returned<V>, Panic>> {
-        let keeps = self.job.state.policy.keep_late_loads;
-        let mut passed = pin!(None);
-        poll_fn(|cx| {
-            let Some(running) = load.as_mut().as_pin_mut() else {
-                return Poll::Ready(None);
-            };
-            match catch_unwind(AssertUnwindSafe(|| self.within(|| running.poll(cx)))) {
-                Ok(Poll::Ready(returned)) => return Poll::Ready(Some(Ok(returned))),
-                Err(panic) => return Poll::Ready(Some(Err(panic))),
-                Ok(Poll::Pending) if keeps => return Poll::Pending,
-                Ok(Poll::Pending) => {}
-            }
-            // Only a load that has to wait pays for this.
-            if passed.is_none() {
-                passed.set(Some(self.deadline.passed()));
-            }
-            match passed.as_mut().as_pin_mut().map(|passed| passed.poll(cx)) {
-                Some(Poll::Ready(())) => {
-                    isolated(|| self.within(|| load.set(None)));
-                    Poll::Ready(None)
-                }
-                _ => Poll::Pending,
-            }
-        })
-        .await
-    }
-
     fn finish(self, returned: Option<Result<Returned<V>, Panic>>) {
         let RunningJob {
             request,
             deadline,
             mut job,
             started,
-            span,
+            inside,
         } = self;
+        let took = job.state.clock.exact().saturating_sub(started);
         let (late, pass) = deadline.end();
         if let Some(pass) = pass {
             job.pass = pass;
         }
         // From here on only the claim keeps the entry.
         drop((request, deadline));
-        span.within(|| job.finish(returned, started, late));
+        (inside.span).within(|| job.finish(Answered::by(returned), took, late));
     }
+}
+
+/// Waits for what a loader returns; `None` if its future was dropped at the deadline, which does
+/// not happen if late loads are kept.
+pub(super) async fn until_overdue<K, V, F: Future>(
+    inside: &Inside,
+    deadline: &Deadline<K, V>,
+    keeps: bool,
+    mut load: Pin<&mut Option<F>>,
+) -> Option<Result<F::Output, Panic>> {
+    let mut passed = pin!(None);
+    poll_fn(|cx| {
+        let Some(running) = load.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| inside.within(|| running.poll(cx)))) {
+            Ok(Poll::Ready(returned)) => return Poll::Ready(Some(Ok(returned))),
+            Err(panic) => return Poll::Ready(Some(Err(panic))),
+            Ok(Poll::Pending) if keeps => return Poll::Pending,
+            Ok(Poll::Pending) => {}
+        }
+        // Only a load that has to wait pays for this.
+        if passed.is_none() {
+            passed.set(Some(deadline.passed()));
+        }
+        match passed.as_mut().as_pin_mut().map(|passed| passed.poll(cx)) {
+            Some(Poll::Ready(())) => {
+                isolated(|| inside.within(|| load.set(None)));
+                Poll::Ready(None)
+            }
+            _ => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::Admission;
+use crate::load::batches::{Collects, Hold};
 use crate::load::lifecycle::Lifecycle;
 use crate::load::negative::NegativeCache;
 use crate::load::policy::Policy;
@@ -44,6 +45,8 @@ pub(crate) struct Common {
     /// How long a close waits.
     pub(crate) close_for: Tick,
     pub(crate) home: Arc<Home>,
+    /// What collects the keys of a loader that takes many.
+    pub(crate) batches: Option<Arc<dyn Collects>>,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// The largest number of loads that wait one for another.
@@ -132,6 +135,19 @@ impl Common {
         match depth < self.max_depth as u64 {
             true => Ok(depth),
             false => Err(Error::too_deep(self.max_depth)),
+        }
+    }
+
+    /// Holds the batch that collects until dropped, so that keys which are added meanwhile leave
+    /// together.
+    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+        self.batches.as_ref().map(Hold::of)
+    }
+
+    /// Starts the batch that collects, because the cache closes.
+    pub(crate) fn start_batches(&self) {
+        if let Some(batches) = &self.batches {
+            batches.leave_all();
         }
     }
 

@@ -7,4 +7,5 @@ pub mod histogram;
 pub mod metrics;
 pub mod reason;
 pub mod stats;
+mod table;
 pub mod trace;

@@ -3,8 +3,6 @@
 //! The counts of hits live in a block per thread, which only its thread writes. The counts of loads
 //! are shared, because a load costs far more than a shared counter. A snapshot adds them up.
 
-use std::fmt;
-
 use crossbeam::utils::CachePadded;
 
 use crate::observe::breaker_state::BreakerState;
@@ -26,6 +24,7 @@ pub(crate) struct Counters {
     late: Local,
     coalesced: Counter,
     loads: Counter,
+    batches: Counter,
     refreshes_stale: Counter,
     refreshes_early: Counter,
     published: Counter,
@@ -145,6 +144,11 @@ impl Counters {
         });
     }
 
+    /// Counts a call of a loader that takes many keys.
+    pub(crate) fn batch(&self) {
+        add(&self.batches);
+    }
+
     pub(crate) fn took(&self, ticks: Tick) {
         add(self.load_time.of(ticks));
     }
@@ -228,6 +232,7 @@ impl Counters {
             not_kept: read(&self.not_kept),
             load_time: Histogram::of(&self.load_time),
             loads: read(&self.loads),
+            batches: read(&self.batches),
             refreshes_stale: read(&self.refreshes_stale),
             refreshes_early: read(&self.refreshes_early),
             shed_early: read(&self.shed_early),
@@ -357,6 +362,9 @@ stats! {
     never_started,
     /// Times a spare worker took the place of one whose load was past its deadline.
     replaced_workers,
+    /// Calls of a loader that takes [many keys](crate::Builder::load_many). The loads and refreshes
+    /// count each key.
+    batches,
     /// Stale hits that started no refresh, because one was running or had just failed.
     claims_denied,
 }
@@ -424,73 +432,5 @@ fn ratio(part: u64, whole: u64) -> f64 {
     match whole {
         0 => 0.0,
         _ => part as f64 / whole as f64,
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |part: f64| part * 100.0;
-        writeln!(
-            f,
-            "reads      {} ({:.2} % hits, {:.2} % stale)",
-            self.reads(),
-            percent(self.hit_ratio()),
-            percent(self.stale_ratio()),
-        )?;
-        writeln!(
-            f,
-            "hits       {} fresh, {} early, {} stale ({} started no refresh)",
-            self.fresh, self.early, self.stale, self.claims_denied,
-        )?;
-        writeln!(
-            f,
-            "misses     {} ({} waited for another caller's load), {} negative answers",
-            self.misses, self.coalesced, self.negative,
-        )?;
-        writeln!(
-            f,
-            "computes   {} ({} loads, {} stale, {} early), {:.4} for each read with a reason",
-            self.computes(),
-            self.loads,
-            self.refreshes_stale,
-            self.refreshes_early,
-            self.computes_per_trigger(),
-        )?;
-        writeln!(
-            f,
-            "results    {} published, {} failed, {} overtaken, {} after another load, {} not kept",
-            self.published,
-            self.failed,
-            self.discarded_overtaken,
-            self.discarded_taken_over,
-            self.not_kept,
-        )?;
-        writeln!(
-            f,
-            "time-outs  {} loads, {} late results kept, {} thrown away; {} loads dropped",
-            self.timed_out, self.late_published, self.late_discarded, self.dropped,
-        )?;
-        writeln!(
-            f,
-            "not tried  {} early, {} stale, {} loads refused, {} by the breaker, {} never started",
-            self.shed_early,
-            self.shed_stale,
-            self.rejected,
-            self.breaker_rejected,
-            self.never_started,
-        )?;
-        writeln!(
-            f,
-            "now        {} running, {} overdue, {} cold, {} stale and {} early wait, breaker {}",
-            self.running,
-            self.overdue,
-            self.waiting_cold,
-            self.waiting_stale,
-            self.waiting_early,
-            self.breaker,
-        )?;
-        writeln!(f, "replaced   {} workers", self.replaced_workers)?;
-        writeln!(f, "load time  {}", self.load_time)?;
-        write!(f, "stale age  {}", self.stale_age)
     }
 }

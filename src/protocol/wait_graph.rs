@@ -80,12 +80,25 @@ impl WaitNode {
 
     /// Records that `self` waits for `other`; `None` if `other` already waits for `self`.
     pub fn wait_for(self: &Arc<Self>, other: &Arc<WaitNode>) -> Option<Edge> {
+        let edge = self.edge(other);
+        (!other.leads_to(self)).then_some(edge)
+    }
+
+    /// Records that `self`, a key of a batch, ends with `batch`, which has not started.
+    pub fn run_in(self: &Arc<Self>, batch: &Arc<WaitNode>) -> Edge {
+        // Relaxed: as in `below`. A batch is as deep as its deepest key.
+        let depth = self.depth.load(Ordering::Relaxed);
+        batch.depth.fetch_max(depth, Ordering::Relaxed);
+        // It closes no cycle, because the batch has not waited for anything.
+        self.edge(batch)
+    }
+
+    fn edge(self: &Arc<Self>, other: &Arc<WaitNode>) -> Edge {
         lock(&self.waits_for).push(other.clone());
-        let edge = Edge {
+        Edge {
             from: self.clone(),
             to: other.clone(),
-        };
-        (!other.leads_to(self)).then_some(edge)
+        }
     }
 
     fn leads_to(self: &Arc<Self>, target: &Arc<WaitNode>) -> bool {
@@ -128,6 +141,13 @@ impl Drop for Entered {
 pub struct Edge {
     from: Arc<WaitNode>,
     to: Arc<WaitNode>,
+}
+
+impl Edge {
+    /// The node that is waited for.
+    pub(crate) fn to(&self) -> &Arc<WaitNode> {
+        &self.to
+    }
 }
 
 impl Drop for Edge {

@@ -80,6 +80,16 @@ impl Store for Instrumented {
         self.observe("acquire", self.store.acquire(key, ask), error_of)
     }
 
+    fn acquire_many<'a>(
+        &'a self,
+        asks: &'a [(StoreKey, Acquire)],
+    ) -> Reply<'a, Vec<Result<Acquired, StoreError>>> {
+        // Records only the first error, as for `read`.
+        self.observe("acquire", self.store.acquire_many(asks), |answers| {
+            answers.iter().find_map(error_of)
+        })
+    }
+
     fn publish<'a>(
         &'a self,
         key: &'a StoreKey,

@@ -137,7 +137,7 @@ pub use record::Record;
 pub use record_store::{RecordStore, Records};
 pub use stats::{StoreCounters, StoreStats};
 
-use crate::sync::future::BoxFuture;
+use crate::sync::future::{BoxFuture, all};
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Clock;
 
@@ -190,6 +190,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         key: &'a StoreKey,
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>>;
+
+    /// Asks for the leases of several keys together: one answer for each question, in their order.
+    ///
+    /// Each is the answer that [`acquire`](Self::acquire) would give, and an atomic step of its
+    /// own. Default: asks for each of them, all at the same time. A store whose server is far away
+    /// sends them together.
+    fn acquire_many<'a>(
+        &'a self,
+        asks: &'a [(StoreKey, Acquire)],
+    ) -> Reply<'a, Vec<Result<Acquired, StoreError>>> {
+        let asks = asks.iter().map(|(key, ask)| self.acquire(key, *ask));
+        Box::pin(all(asks))
+    }
 
     /// Stores a value that was loaded under a lease, unless another change came first.
     ///

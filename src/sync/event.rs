@@ -39,9 +39,19 @@ impl Event {
 
     /// Returns a future that is ready once this has happened again.
     pub fn listen(&self) -> Listener<'_> {
+        self.listen_since(self.times())
+    }
+
+    /// How many times this has happened.
+    pub(crate) fn times(&self) -> u64 {
+        self.with(|waiting| waiting.times)
+    }
+
+    /// Returns a future that is ready once this has happened more than so many times.
+    pub(crate) fn listen_since(&self, times: u64) -> Listener<'_> {
         Listener {
             event: self,
-            times: self.with(|waiting| waiting.times),
+            times,
             waker: None,
         }
     }

@@ -1,6 +1,7 @@
 //! Caches that share a store, as the processes of a fleet do, without a server.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod clocks;
 mod closing;
 mod deploys;

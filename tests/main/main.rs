@@ -11,6 +11,7 @@ mod adaptive;
 mod admission;
 mod allocations;
 mod backoff;
+mod batches;
 mod caller;
 mod capacity;
 mod churn;

@@ -1,5 +1,6 @@
 //! A store in Redis or Valkey.
 
+mod acquire;
 mod builder;
 mod classify;
 mod cluster;
@@ -28,8 +29,8 @@ pub use self::builder::RedisBuilder;
 use self::runtime::Runtime;
 use self::scripts::Script;
 use self::shared::Shared;
-use self::wire::{acquired, millis, seen, stored, token_bytes, yes};
-use super::error::{ErrorClass, StoreError};
+use self::wire::{millis, seen, stored, token_bytes, yes};
+use super::error::StoreError;
 use super::head::Head;
 use super::key::{Namespace, StoreKey};
 use super::lease::{Acquire, Acquired, Birth, Publish, Stored, Token};
@@ -37,9 +38,6 @@ use super::stats::StoreStats;
 use super::{ChangeKind, ChangeListener, Reply, Store, StoreState};
 use crate::sync::future::BoxFuture;
 use crate::sync::{Arc, Weak};
-
-/// How often a request for a lease finds a payload that is gone when it is read.
-const ATTEMPTS: u32 = 4;
 
 /// A [`Store`] in Redis (6 or later) or Valkey: standalone, behind sentinels, or a cluster.
 ///
@@ -187,28 +185,14 @@ impl Store for RedisStore {
         key: &'a StoreKey,
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>> {
-        Box::pin(async move {
-            let shared = &self.shared;
-            let (seen, token) = (seen(ask.seen), token_bytes(ask.token));
-            let (lease, limit) = (millis(ask.lease), shared.limit.to_string());
-            let arguments = [seen.as_bytes(), &token, lease.as_bytes(), limit.as_bytes()];
-            let acquire = &shared.scripts.acquire;
-            for _ in 0..ATTEMPTS {
-                if let Some(answer) = shared.run(acquire, key, &arguments, acquired).await? {
-                    return Ok(answer);
-                }
-                // Large values travel on the connection for reads only.
-                let read = shared.read(std::slice::from_ref(key)).await.pop();
-                if let Some(payload) = read.transpose()?.flatten() {
-                    return Ok(Acquired::Stored(payload));
-                }
-                // It was removed in between.
-            }
-            let text = "the key changes all the time";
-            shared
-                .counters
-                .result(Err(StoreError::new(ErrorClass::Busy, text)))
-        })
+        Box::pin(self.shared.acquire(key, ask))
+    }
+
+    fn acquire_many<'a>(
+        &'a self,
+        asks: &'a [(StoreKey, Acquire)],
+    ) -> Reply<'a, Vec<Result<Acquired, StoreError>>> {
+        Box::pin(self.shared.acquire_many(asks))
     }
 
     fn publish<'a>(

@@ -223,7 +223,7 @@ impl Script {
         keys: &Keys,
         arguments: &[&[u8]],
     ) -> Result<Value, Failure> {
-        let short = self.command("EVALSHA", &self.sha, keys, arguments);
+        let short = self.by_hash(keys, arguments);
         match link.send(&short).await? {
             Value::ServerError(error) if error.code() == "NOSCRIPT" => {
                 let full = self.command("EVAL", &self.code, keys, arguments);
@@ -235,6 +235,11 @@ impl Script {
             Value::ServerError(error) => Err(classify::server(&error)),
             value => Ok(value),
         }
+    }
+
+    /// The command that runs the script by its hash.
+    pub(super) fn by_hash(&self, keys: &Keys, arguments: &[&[u8]]) -> Cmd {
+        self.command("EVALSHA", &self.sha, keys, arguments)
     }
 
     fn command(&self, name: &str, script: &str, keys: &Keys, arguments: &[&[u8]]) -> Cmd {

@@ -20,11 +20,12 @@ use crate::store::head::HEAD;
 use crate::store::key::{Namespace, StoreKey};
 use crate::store::stats::StoreCounters;
 use crate::sync::event::Event;
+use crate::sync::future::all;
 use crate::sync::{Arc, ArcCell, AtomicU64, Mutex, Ordering, lock};
 use crate::time::clock::Clock;
 
 /// The most keys in one request.
-const MAX_KEYS: usize = 512;
+pub(super) const MAX_KEYS: usize = 512;
 
 /// The bytes that one request is expected to return at most. On a slow line each request is then
 /// answered soon, and a lost connection loses few answers.
@@ -200,7 +201,7 @@ impl Shared {
 
     /// Reacts to errors which show that a key may have moved, or that payloads above the limit
     /// exist.
-    fn note_error(&self, error: &StoreError) {
+    pub(super) fn note_error(&self, error: &StoreError) {
         match error.class() {
             ErrorClass::Busy | ErrorClass::Unavailable => self.recheck.notify_one(),
             ErrorClass::TooLarge => self.stream_limit.set_strict(),
@@ -443,31 +444,6 @@ pub(super) async fn both<E>(
     let steps: [Pin<Box<dyn Future<Output = _> + Send + '_>>; 2] =
         [Box::pin(first), Box::pin(second)];
     all(steps.into_iter()).await.into_iter().collect()
-}
-
-/// Waits for all futures at the same time; usually there is only one.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut done = true;
-        for (future, output) in &mut waiting {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(ready) => *output = Some(ready),
-                    std::task::Poll::Pending => done = false,
-                }
-            }
-        }
-        match done {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
-    waiting
-        .into_iter()
-        .filter_map(|(_, output)| output)
-        .collect()
 }
 
 #[cfg(test)]
