@@ -200,6 +200,7 @@ pub use cache::close::CloseError;
 pub use cache::fresh::Fresh;
 pub use cache::lookup::Lookup;
 pub use cache::reader::{Pinned, Reader, ValueRef};
+pub use cache::terms::ReadTerms;
 pub use cache::weak::WeakCache;
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
@@ -233,6 +234,8 @@ pub mod docs {
     pub mod performance {}
     #[doc = include_str!("docs/store.md")]
     pub mod store {}
+    #[doc = include_str!("docs/terms.md")]
+    pub mod terms {}
     #[doc = include_str!("docs/watching.md")]
     pub mod watching {}
 }
@@ -250,6 +253,7 @@ pub mod model {
     pub use crate::load::admission::ask::{Ask, Queue, Refusal};
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};
+    pub use crate::load::call::Once;
     pub use crate::load::deadline::Phase;
     pub use crate::load::lifecycle::{Lifecycle, Work};
     pub use crate::load::pool::{Jobs, Task};
@@ -260,6 +264,7 @@ pub mod model {
     pub use crate::protocol::claim::{ClaimState, ClaimToken, ClaimWord};
     pub use crate::protocol::compact::Weight;
     pub use crate::protocol::drop_later::DropLater;
+    pub use crate::protocol::entries::explicit::Forced;
     pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::load::admission::ask::{Ask, Refusal};
 use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
 use crate::load::admission::queued::{Queued, Waiting};
+use crate::load::call::{ByCall, CallFn};
 use crate::load::job::Job;
 use crate::load::loader::{Load, Request, Returned};
 use crate::load::pool::Task;
@@ -31,9 +32,45 @@ type Started<K, V> = Option<(StrongArc<Flight<K, V>>, Arc<dyn Help>)>;
 /// Starts a job that was admitted.
 type Start<K, V> = dyn Fn(Job<K, V>) -> Started<K, V> + Send + Sync;
 
+/// Where the loads of a cache run: those of its loader, and those of functions that callers bring.
+pub(crate) struct Places {
+    pub(crate) pool: Place,
+    pub(crate) home: Arc<Home>,
+}
+
+impl Places {
+    /// Starts a job that runs the function of its caller.
+    fn start_by_call<K, V>(&self, job: Job<K, V>, call: Arc<CallFn<V>>) -> Started<K, V>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        match call.waits() {
+            true => {
+                on_runtime(&self.home, job, &Arc::new(ByCall(call)));
+                None
+            }
+            false => on_pool(&self.pool, job, &Arc::new(move |_: &_| call.computed())),
+        }
+    }
+}
+
+/// No loader: every load runs the function of its caller.
+pub(crate) fn by_calls<K, V>(places: Places) -> RunJob<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    through_the_gates(places, |_, job: Job<K, V>| {
+        // The caller had no function. It joined a load that had one, and took it over.
+        job.postpone(Error::without_loader());
+        None
+    })
+}
+
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
-    place: Place,
+    places: Places,
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
@@ -41,33 +78,43 @@ where
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
-    through_the_gates(move |job: Job<K, V>| {
-        if job.begins_here {
-            on_caller(job, &*f);
-            return None;
-        }
-        let pool = match place.workers() {
-            Ok(pool) => pool,
-            Err(error) => {
-                job.not_started(error);
-                return None;
-            }
-        };
-        let reason = job.reason;
-        if !pool.admits(reason) {
-            job.shed();
-            return None;
-        }
-        let (f, flight) = (f.clone(), job.claim.flight().clone());
-        // Weak, because the pool holds its queued tasks.
-        let workers = Arc::downgrade(pool);
-        let task = Arc::new(Task::new(move || {
-            job.compute(|request| f(request), workers);
-        }));
-        let help = pool.help(reason, task.clone());
-        pool.queue(reason, task);
-        Some((flight, help))
+    through_the_gates(places, move |places, job: Job<K, V>| {
+        on_pool(&places.pool, job, &f)
     })
+}
+
+/// Queues a job on the pool, or runs it on the thread of its caller.
+fn on_pool<K, V, F>(place: &Place, job: Job<K, V>, f: &Arc<F>) -> Started<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    F: Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
+{
+    if job.begins_here {
+        on_caller(job, &**f);
+        return None;
+    }
+    let pool = match place.workers() {
+        Ok(pool) => pool,
+        Err(error) => {
+            job.not_started(error);
+            return None;
+        }
+    };
+    let reason = job.reason;
+    if !pool.admits(reason) {
+        job.shed();
+        return None;
+    }
+    let (f, flight) = (f.clone(), job.claim.flight().clone());
+    // Weak, because the pool holds its queued tasks.
+    let workers = Arc::downgrade(pool);
+    let task = Arc::new(Task::new(move || {
+        job.compute(|request| f(request), workers);
+    }));
+    let help = pool.help(reason, task.clone());
+    pool.queue(reason, task);
+    Some((flight, help))
 }
 
 /// Runs a job on the thread of the caller that waits for it.
@@ -91,25 +138,33 @@ where
 }
 
 /// A loader for I/O-bound work, on a runtime.
-pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Load<K, V>) -> RunJob<K, V>
+pub(crate) fn loading<K, V>(places: Places, loader: impl Load<K, V>) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    through_the_gates(move |mut job: Job<K, V>| {
-        let runtime = job.runtime.take();
-        if !home.can_spawn(runtime.as_ref()) {
-            job.postpone(Error::without_runtime());
-            return None;
-        }
-        let begins_here = job.begins_here;
-        let mut load: BoxFuture = Box::pin(job.load(loader.clone()));
-        if !(begins_here && has_ended_at_once(&mut load)) {
-            home.spawn(runtime, load);
-        }
+    through_the_gates(places, move |places, job: Job<K, V>| {
+        on_runtime(&places.home, job, &loader);
         None
     })
+}
+
+/// Spawns a job on its runtime; polls it first in the task of its caller, if it begins there.
+fn on_runtime<K, V>(home: &Home, mut job: Job<K, V>, loader: &Arc<impl Load<K, V>>)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let runtime = job.runtime.take();
+    if !home.can_spawn(runtime.as_ref()) {
+        return job.postpone(Error::without_runtime());
+    }
+    let begins_here = job.begins_here;
+    let mut load: BoxFuture = Box::pin(job.load(loader.clone()));
+    if !(begins_here && has_ended_at_once(&mut load)) {
+        home.spawn(runtime, load);
+    }
 }
 
 /// Polls a load in the task of its caller; true if it has ended.
@@ -122,13 +177,19 @@ fn has_ended_at_once(load: &mut BoxFuture) -> bool {
     polled.is_ready()
 }
 
+/// The function of a job's caller comes before the loader of the cache.
 fn through_the_gates<K, V>(
-    start: impl Fn(Job<K, V>) -> Started<K, V> + Send + Sync + 'static,
+    places: Places,
+    by_loader: impl Fn(&Places, Job<K, V>) -> Started<K, V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    let start = move |mut job: Job<K, V>| match job.call.take() {
+        Some(call) => places.start_by_call(job, call),
+        None => by_loader(&places, job),
+    };
     let start: Arc<Start<K, V>> = Arc::new(start);
     Box::new(move |mut job| match job.pass.arrive() {
         true => go_on(&start, job, None),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::{Pass, is_inside_a_load};
+use crate::load::call::CallFn;
 use crate::load::lifecycle::Work;
 use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
@@ -97,6 +98,7 @@ impl<K, V> Drop for Attempt<K, V> {
     fn drop(&mut self) {
         self.give_back();
         self.state.lifecycle.end(Work::Load);
+        self.state.look(false);
     }
 }
 
@@ -141,6 +143,8 @@ pub(crate) struct Job<K, V> {
     /// Whether it begins on this thread, where its caller waits for it. False once it has waited
     /// for its turn, because another thread may go on with it then.
     pub(super) begins_here: bool,
+    /// The function that the caller brought, in the place of the cache's loader.
+    pub(super) call: Option<Arc<CallFn<V>>>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -171,7 +175,21 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             lease: None,
             caller: TraceSpan::of_caller(reason),
             begins_here,
+            call: None,
         })
+    }
+
+    /// Lets the job run the function that its caller brought.
+    pub(crate) fn by_call(mut self, call: Arc<CallFn<V>>, caller: Caller) -> Self {
+        (self.runtime, self.begins_here) = self.state.home.of_call(call.waits(), caller);
+        self.call = Some(call);
+        self
+    }
+
+    /// An async load runs on this runtime.
+    pub(crate) fn on(mut self, runtime: Runtime) -> Self {
+        self.runtime = Some(runtime);
+        self
     }
 
     /// Another thread goes on with the job.

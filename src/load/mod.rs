@@ -1,6 +1,7 @@
 //! How a value is made: the loader, the job that runs it, where it runs, and when.
 
 pub mod admission;
+pub mod call;
 pub(crate) mod deadline;
 pub mod engine;
 pub mod job;
