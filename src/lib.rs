@@ -283,6 +283,7 @@ pub mod model {
         Slot, explore_slots,
     };
     pub use crate::time::alarm::{Alarms, Nap, Sleeper};
+    pub use crate::time::rearm::Rearm;
 
     /// The error of a load that takes too long.
     pub fn time_out() -> crate::Error {

@@ -33,6 +33,7 @@ mod shards;
 mod slot;
 mod table;
 mod tasks;
+mod terms;
 mod wait_graph;
 mod write_queue;
 

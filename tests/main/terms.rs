@@ -176,7 +176,7 @@ fn a_wait_without_a_value_ends_with_a_time_out() {
     assert_eq!(*ready(get(&rig.cache, 1)).unwrap(), 11);
     assert_eq!(rig.gates.calls(), 1);
     // No failure was counted for the key.
-    assert_eq!(rig.cache.stats().load_errors, 0);
+    assert_eq!(rig.cache.stats().failed, 0);
 }
 
 #[test]
