@@ -100,13 +100,15 @@
 //! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
 //! - [`store`]: a second level in Redis, in a file or in memory. [`docs::store`] says what it
 //!   guarantees, and what happens when a clock is set, a type changes or the program ends.
+//! - [`docs::terms`]: what one read accepts and brings, a limit on loads that callers force, and
+//!   values that are kept fresh without readers.
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
-//! - The folder `examples` of the crate: eight programs to copy.
+//! - The folder `examples` of the crate: nine programs to copy.
 //!
 //! # Features
 //!

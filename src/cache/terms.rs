@@ -118,7 +118,10 @@ impl<'a, K, V, S, Q: ?Sized, F> ReadTerms<'a, K, V, S, Q, F> {
     /// # use std::time::Duration;
     /// # use everfresh::{Cache, ManualClock};
     /// let clock = ManualClock::new();
-    /// let cache: Cache<u64, u64> = Cache::builder().clock(&clock).compute(|n: &u64| n * n).build()?;
+    /// let cache: Cache<u64, u64> = Cache::builder()
+    ///     .clock(&clock)
+    ///     .compute(|n: &u64| n * n)
+    ///     .build()?;
     /// cache.insert(3, 8);
     /// clock.advance(Duration::from_secs(20));
     /// assert_eq!(*cache.get_blocking(&3)?, 8); // fresh for a minute

@@ -112,8 +112,8 @@ impl Home {
     }
 
     /// Runs a function that waits for a load; does not run it if the load would wait for this
-    /// thread. `stored` says that a store takes part in the load, `by_call` that the caller brings a
-    /// function that waits.
+    /// thread. `stored` says that a store takes part in the load, `by_call` that the caller brings
+    /// a function that waits.
     pub(crate) fn wait(&self, stored: bool, by_call: bool, wait: &mut dyn FnMut()) {
         let on_pool = matches!(self, Home::Pool { .. });
         let is_free = on_pool && !stored && !by_call;
