@@ -40,7 +40,7 @@ async fn is_valid((key, signature): &Token, keys: &Fresh<Keys>) -> Result<bool, 
         return Ok(secret == signature);
     }
     // The key may be newer than ours. All callers that see this at the same time share one fetch.
-    // If strangers can send tokens, allow this only once per second.
+    // If strangers can send tokens, limit this: see the example `signing_keys`.
     Ok(keys.refresh().await?.get(key) == Some(signature))
 }
 

@@ -41,12 +41,15 @@ use crate::sync::Arc;
 #[derive(Clone)]
 pub struct Error(Arc<ErrorCause>);
 
+#[derive(Debug)]
 enum ErrorCause {
     Failed(Box<dyn StdError + Send + Sync>),
     Panicked(String),
     TimedOut(Duration),
     /// Its turn did not come within this time.
     NotStarted(Duration),
+    /// The caller waited no longer than this.
+    StillLoading(Duration),
     Overloaded,
     /// The next probe may come after so long, or sooner.
     Unavailable(Duration),
@@ -55,6 +58,7 @@ enum ErrorCause {
     Cancelled,
     NotFound,
     WithoutRuntime,
+    WithoutLoader,
     WouldBlock,
     CacheDropped,
     OtherHasher,
@@ -84,6 +88,11 @@ impl Error {
         Error(Arc::new(ErrorCause::NotStarted(after)))
     }
 
+    /// The caller waits no longer; the load goes on.
+    pub(crate) fn still_loading(after: Duration) -> Self {
+        Error(Arc::new(ErrorCause::StillLoading(after)))
+    }
+
     pub(crate) fn overloaded() -> Self {
         Error(Arc::new(ErrorCause::Overloaded))
     }
@@ -109,6 +118,10 @@ impl Error {
 
     pub(crate) fn without_runtime() -> Self {
         Error(Arc::new(ErrorCause::WithoutRuntime))
+    }
+
+    pub(crate) fn without_loader() -> Self {
+        Error(Arc::new(ErrorCause::WithoutLoader))
     }
 
     pub(crate) fn would_block() -> Self {
@@ -142,6 +155,7 @@ impl Error {
             ErrorCause::Overloaded
                 | ErrorCause::Unavailable(_)
                 | ErrorCause::WithoutRuntime
+                | ErrorCause::WithoutLoader
                 | ErrorCause::Closed
         )
     }
@@ -160,11 +174,13 @@ impl Error {
             | ErrorCause::Cancelled => Some(true),
             ErrorCause::NotFound => Some(false),
             ErrorCause::NotStarted(_)
+            | ErrorCause::StillLoading(_)
             | ErrorCause::Overloaded
             | ErrorCause::Unavailable(_)
             | ErrorCause::Recursive
             | ErrorCause::TooDeep(_)
             | ErrorCause::WithoutRuntime
+            | ErrorCause::WithoutLoader
             | ErrorCause::WouldBlock
             | ErrorCause::CacheDropped
             | ErrorCause::OtherHasher
@@ -185,12 +201,13 @@ impl Error {
     }
 
     /// The loader did not finish within the load timeout, or did not start because its turn did not
-    /// come; the text says which. After a time-out of the loader the key rests, as after a failure.
-    /// A late result of it may still be published: see
+    /// come, or the call [waits no longer](crate::ReadTerms::wait_at_most) for a load that goes on;
+    /// the text says which. After a time-out of the loader the key rests, as after a failure. A
+    /// late result of it may still be published: see
     /// [`Builder::load_timeout`](crate::Builder::load_timeout).
     pub fn is_timeout(&self) -> bool {
-        let is = |cause: &_| matches!(cause, ErrorCause::TimedOut(_) | ErrorCause::NotStarted(_));
-        self.has(is)
+        use ErrorCause::{NotStarted, StillLoading, TimedOut};
+        self.has(|cause| matches!(cause, TimedOut(_) | NotStarted(_) | StillLoading(_)))
     }
 
     /// The [`breaker`](crate::Builder::breaker) is open: too many of the last loads failed, so the
@@ -235,6 +252,13 @@ impl Error {
     /// [`spawner`](crate::Builder::spawner).
     pub fn is_without_runtime(&self) -> bool {
         self.has(|cause| matches!(cause, ErrorCause::WithoutRuntime))
+    }
+
+    /// The key had to be loaded, but the cache was built
+    /// [without a loader](crate::Builder::without_loader) and the call brought no function that has
+    /// not run yet.
+    pub fn is_without_loader(&self) -> bool {
+        self.has(|cause| matches!(cause, ErrorCause::WithoutLoader))
     }
 
     /// The call would have blocked the only thread of the runtime on which the load runs, and so
@@ -326,6 +350,11 @@ impl fmt::Display for Error {
                 "the load did not start within {after:?}; too many loads were before it, or no \
                  thread ran it"
             ),
+            ErrorCause::StillLoading(after) => write!(
+                f,
+                "there was no value within {after:?}, and this call waits no longer; the load goes \
+                 on"
+            ),
             ErrorCause::Overloaded => f.write_str(
                 "as many loads wait as `queue` allows; try again later, raise `max_loads` or make \
                  the loader faster",
@@ -354,6 +383,10 @@ impl fmt::Display for Error {
                 "an async loader needs a runtime: read or build the cache inside one, or give it a \
                  `spawner`",
             ),
+            ErrorCause::WithoutLoader => f.write_str(
+                "this cache has no loader, and this call brings no function that could run; read \
+                 with `or_load` or `or_compute`",
+            ),
             ErrorCause::WouldBlock => f.write_str(
                 "this thread runs the load that it would wait for; read with `get(..).await`, or \
                  load with `compute`",
@@ -374,23 +407,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            ErrorCause::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            ErrorCause::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
-            ErrorCause::TimedOut(after) => f.debug_tuple("TimedOut").field(after).finish(),
-            ErrorCause::NotStarted(after) => f.debug_tuple("NotStarted").field(after).finish(),
-            ErrorCause::Overloaded => f.write_str("Overloaded"),
-            ErrorCause::Unavailable(left) => f.debug_tuple("Unavailable").field(left).finish(),
-            ErrorCause::Recursive => f.write_str("Recursive"),
-            ErrorCause::Cancelled => f.write_str("Cancelled"),
-            ErrorCause::TooDeep(limit) => f.debug_tuple("TooDeep").field(limit).finish(),
-            ErrorCause::NotFound => f.write_str("NotFound"),
-            ErrorCause::WithoutRuntime => f.write_str("WithoutRuntime"),
-            ErrorCause::WouldBlock => f.write_str("WouldBlock"),
-            ErrorCause::CacheDropped => f.write_str("CacheDropped"),
-            ErrorCause::OtherHasher => f.write_str("OtherHasher"),
-            ErrorCause::Closed => f.write_str("Closed"),
-        }
+        self.0.fmt(f)
     }
 }
 

@@ -100,6 +100,8 @@
 //! - [`Loaded`] and [`Request`]: loaders that set times, answer "not found", or use the old value.
 //! - [`store`]: a second level in Redis, in a file or in memory. [`docs::store`] says what it
 //!   guarantees, and what happens when a clock is set, a type changes or the program ends.
+//! - [`docs::terms`]: what one read accepts and brings, a limit on loads that callers force, and
+//!   values that are kept fresh without readers.
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
@@ -107,7 +109,7 @@
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
-//! - The folder `examples` of the crate: eight programs to copy.
+//! - The folder `examples` of the crate: nine programs to copy.
 //!
 //! # Features
 //!
@@ -201,6 +203,7 @@ pub use cache::close::CloseError;
 pub use cache::fresh::Fresh;
 pub use cache::lookup::Lookup;
 pub use cache::reader::{Pinned, Reader, ValueRef};
+pub use cache::terms::ReadTerms;
 pub use cache::weak::WeakCache;
 pub use error::{BuildError, Error};
 pub use fleet::{FleetStats, SecondLevel};
@@ -237,6 +240,8 @@ pub mod docs {
     pub mod performance {}
     #[doc = include_str!("docs/store.md")]
     pub mod store {}
+    #[doc = include_str!("docs/terms.md")]
+    pub mod terms {}
     #[doc = include_str!("docs/watching.md")]
     pub mod watching {}
 }
@@ -255,6 +260,7 @@ pub mod model {
     pub use crate::load::admission::gate::{Entered, Gate, GateLimits, Permit, Waiter};
     pub use crate::load::admission::queued::{Queued, Waiting};
     pub use crate::load::batch::end_each;
+    pub use crate::load::call::Once;
     pub use crate::load::collector::{Collector, Leaving};
     pub use crate::load::deadline::Phase;
     pub use crate::load::lifecycle::{Lifecycle, Work};
@@ -269,6 +275,7 @@ pub mod model {
     pub use crate::protocol::claim::{ClaimState, ClaimToken, ClaimWord};
     pub use crate::protocol::compact::Weight;
     pub use crate::protocol::drop_later::DropLater;
+    pub use crate::protocol::entries::explicit::Forced;
     pub use crate::protocol::entries::{Begun, Claimed, Condition, Entries, Limits, Read, Timing};
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
@@ -287,6 +294,7 @@ pub mod model {
         Slot, explore_slots,
     };
     pub use crate::time::alarm::{Alarms, Nap, Sleeper};
+    pub use crate::time::rearm::Rearm;
 
     /// The error of a load that takes too long.
     pub fn time_out() -> crate::Error {

@@ -35,6 +35,7 @@ mod shards;
 mod slot;
 mod table;
 mod tasks;
+mod terms;
 mod wait_graph;
 mod write_queue;
 

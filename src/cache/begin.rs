@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash};
 
 use crate::cache::cached::Source;
+use crate::cache::call::CallTerms;
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Unserved};
 use crate::error::Error;
@@ -31,18 +32,18 @@ where
         &self,
         key: &Q,
         hash: u64,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Result<Option<Unserved<K, V>>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
         // A caller that goes on has no task that could read.
         let level = self.fleet.as_ref().filter(|level| level.is_idle());
-        let level = level.filter(|_| caller != Caller::GoesOn);
+        let level = level.filter(|_| terms.caller != Caller::GoesOn);
         let reading = level.cloned().map(Reading::new);
         let (started, loads) = match &reading {
-            Some(reading) => self.start_missing(&|job| reading.push(job), key, hash, caller)?,
-            None => self.start_missing(&self.start, key, hash, caller)?,
+            Some(reading) => self.start_missing(&|job| reading.push(job), key, hash, terms)?,
+            None => self.start_missing(&self.start, key, hash, terms)?,
         };
         if let (Some(reading), Some(Unserved::Wait(flight, ..))) = (reading, &started) {
             self.read_store(reading, flight).await;
@@ -66,16 +67,19 @@ where
         start: &dyn Fn(Job<K, V>),
         key: &Q,
         hash: u64,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Result<Begin<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
         let now = self.state.clock.now();
-        let failures = match self.known(key, now) {
+        let failures = match self.known_to(key, now, terms) {
             Known::NotFound(error) => return Ok((Some(Unserved::Failed(error)), Vec::new())),
             Known::Failures(failures) => failures,
         };
+        if !self.may_load(terms) && self.fleet.is_none() {
+            return Err(Error::without_loader());
+        }
         // Before the placeholder, which would end the loads of its other callers too.
         self.state.depth()?;
         if self.state.lifecycle.refuses(is_inside_a_load) {
@@ -98,14 +102,16 @@ where
         // Another load may have begun and ended between the two steps above, so the negative
         // entries are asked again. Callers that have joined this load meanwhile read again, because
         // a write that came before them may have forgotten the negative entry.
-        let started = claim.map(|claim| match self.known(&claim.entry().key, now) {
-            Known::NotFound(error) => {
-                claim.abandon();
-                Unserved::Failed(error)
-            }
-            // Before the listener and the drops below, which may read this very key.
-            Known::Failures(_) => self.lead_by(start, claim, None, caller),
-        });
+        let started = claim.map(
+            |claim| match self.known_to(&claim.entry().key, now, terms) {
+                Known::NotFound(error) => {
+                    claim.abandon();
+                    Unserved::Failed(error)
+                }
+                // Before the listener and the drops below, which may read this very key.
+                Known::Failures(_) => self.lead_by(start, claim, None, terms),
+            },
+        );
         self.entries.removals.deliver();
         drop(drop_later);
         Ok((started, loads))
@@ -122,7 +128,7 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let begun = match unserved {
-            Unserved::Missing => self.begin(key, hash, Caller::GoesOn).await?,
+            Unserved::Missing => self.begin(key, hash, &Caller::GoesOn.into()).await?,
             begun => Some(begun),
         };
         match begun {

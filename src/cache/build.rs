@@ -93,7 +93,8 @@ where
         let (runner, checked) = self.settings.checked()?;
         let Some(make_start) = self.loader else {
             return Err(BuildError::setting(
-                "there is no loader: give one with `compute`, `load` or their variants",
+                "there is no loader: give one with `compute`, `load` or their variants, or say \
+                 `without_loader` if every read brings a function",
             ));
         };
         let Made {
@@ -108,12 +109,14 @@ where
             negative_capacity,
             common,
         } = checked.parts(home, batches);
+        // As long as they may count for a caller that forces loads.
+        let keep_errors = Duration::from_nanos(common.policy.forced_every);
         let removals = Removals::new(self.listener);
         let entries = Arc::new(Entries::new(limits, timing, removals));
         let state = Arc::new(CacheState {
             common,
             weigher: self.weigher,
-            negative: NegativeCache::new(negative_capacity),
+            negative: NegativeCache::new(negative_capacity, keep_errors),
         });
         let (start, fleet) = match self.level {
             None => (start, None),
@@ -143,6 +146,7 @@ struct Checked {
     negative_capacity: u64,
     max_depth: usize,
     close_for: Tick,
+    has_loader: bool,
 }
 
 /// What the parts of a cache are made from.
@@ -181,10 +185,12 @@ impl Checked {
                 admission: Arc::new(self.admission.admission(runs_on, &clock)),
                 lifecycle: Arc::new(Lifecycle::default()),
                 close_for: self.close_for,
+                has_loader: self.has_loader,
                 clock,
                 home,
                 batches,
                 cache: OnceLock::new(),
+                keeper: OnceLock::new(),
                 max_depth: self.max_depth,
             },
         }
@@ -214,6 +220,7 @@ impl Settings {
                 .unwrap_or(max_entries.max(1_000) as u64),
             max_depth: self.max_depth,
             close_for: ticks(self.close_timeout),
+            has_loader: self.has_loader,
         };
         Ok((self.runner, checked))
     }
@@ -336,6 +343,7 @@ impl Settings {
             backoff_from: ticks(self.backoff.0),
             backoff_to: ticks(self.backoff.1),
             not_found_for: ticks(self.not_found_for),
+            forced_every: ticks(self.forced_every),
             load_timeout: self.load_timeout,
             keep_late_loads: self.runner.keep_late_loads.unwrap_or(false),
         }

@@ -41,6 +41,7 @@ pub(super) struct Made<K, V> {
 /// | waits | [`load`](Self::load), [`try_load`](Self::try_load) if it may fail |
 /// | waits, with a client | [`load_on`](Self::load_on), [`try_load_on`](Self::try_load_on) |
 /// | is a type of its own | [`loader`](Self::loader), by the trait [`Loader`](crate::Loader) |
+/// | comes with each read | [`without_loader`](Self::without_loader) |
 ///
 /// Loaders that compute run on the threads of a [`pool`](Self::pool), the others on an async
 /// runtime.
@@ -71,9 +72,11 @@ pub(super) struct Settings {
     pub(super) beta: f64,
     pub(super) jitter: f64,
     pub(super) not_found_for: Duration,
+    pub(super) forced_every: Duration,
     pub(super) max_depth: usize,
     pub(super) negative_capacity: Option<u64>,
     pub(super) clock: Option<Clock>,
+    pub(super) has_loader: bool,
 }
 
 impl Settings {
@@ -101,9 +104,11 @@ impl Settings {
             beta: 1.0,
             jitter: 0.0,
             not_found_for: Duration::from_secs(1),
+            forced_every: Duration::ZERO,
             max_depth: 128,
             negative_capacity: None,
             clock: None,
+            has_loader: true,
         }
     }
 }
@@ -352,6 +357,47 @@ impl<K, V, S> Builder<K, V, S> {
     /// [`Loaded::not_found`](crate::Loaded::not_found). Default: 1 s.
     pub fn not_found_for(mut self, duration: Duration) -> Self {
         self.settings.not_found_for = duration;
+        self
+    }
+
+    /// The least time between two loads that callers force. Default: none.
+    ///
+    /// Callers force a load by `refresh`, `refresh_if` and by a read with
+    /// [`max_age`](crate::ReadTerms::max_age). Within this time after the last value of the key was
+    /// made, or after the beginning of an attempt that failed, such a call starts none. It gets the
+    /// value at hand, also a stale one. Without a value that may be served it gets the remembered
+    /// error, and so does a read with `max_age` whose value is older than this time. A load that is
+    /// under way is joined in any case. However many callers come at once, one load runs.
+    ///
+    /// It does not limit [`refresh_from_now`](Cache::refresh_from_now), whose result must be newer
+    /// than the call, nor loads of keys that have neither a value nor an error.
+    ///
+    /// # For requests that anyone can make
+    ///
+    /// The limit is per key, so it is one for a [`Fresh`](crate::Fresh), and thus for everything
+    /// that its value holds: a request that names an unknown signing key makes a program refresh
+    /// the set of keys, and a thousand forged requests make it do so once. A `Cache` whose keys are
+    /// the ids of signing keys has no such limit, because each made-up id is a key of its own and
+    /// causes its own load. The example `signing_keys.rs` does it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// # use everfresh::Fresh;
+    /// let loads = AtomicU64::new(0);
+    /// let keys: Fresh<u64> = Fresh::builder()
+    ///     .forced_at_most_every(Duration::from_secs(10))
+    ///     .compute(move |&()| loads.fetch_add(1, Ordering::Relaxed))
+    ///     .build_fresh()?;
+    /// for _ in 0..1_000 {
+    ///     assert_eq!(*keys.refresh_blocking()?, 0);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forced_at_most_every(mut self, duration: Duration) -> Self {
+        self.settings.forced_every = duration;
         self
     }
 

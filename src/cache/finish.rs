@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
 
 use crate::cache::cached::{Kept, Source};
+use crate::cache::call::CallTerms;
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed, Unserved};
 use crate::error::Error;
@@ -34,27 +35,30 @@ where
     S: BuildHasher,
 {
     /// Finishes a read that could not be served at once, and counts it.
-    async fn finish<Q>(
+    pub(super) async fn finish<Q>(
         &self,
         key: &Q,
         hash: u64,
         mut unserved: Unserved<K, V>,
-        caller: Caller,
+        terms: CallTerms<V>,
     ) -> Result<Kept<K, V>, Error>
     where
         Q: Lookup<K> + ?Sized,
     {
         let mut joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
         let result = loop {
-            let result = self.load_or_wait(key, hash, unserved, caller).await;
-            let is_refused = |unread: &Unread| unread.error.is_overloaded();
+            let result = self.load_or_wait(key, hash, unserved, &terms).await;
+            let is_refused = |Unread { error, .. }: &Unread| {
+                // Or the load that this caller joined was taken over by one without a function.
+                error.is_overloaded() || error.is_without_loader()
+            };
             if !(joined && result.as_ref().is_err_and(is_refused)) {
                 break result;
             }
             // The value expired during its refresh, which was then put off. There may be room for a
             // load by now, so this caller tries for itself, once.
             joined = false;
-            unserved = match self.read_kept(&key.to_key(), hash, caller) {
+            unserved = match self.read_kept(&key.to_key(), hash, &terms) {
                 Ok(kept) => break Ok(kept),
                 Err(unserved) => unserved,
             };
@@ -79,16 +83,19 @@ where
         &self,
         key: &K,
         hash: u64,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Result<Kept<K, V>, Unserved<K, V>> {
         let now = self.state.clock.now();
         let found = self.entries.resident(hash, key);
-        if let Some((_, entry)) = &found {
+        let young = found
+            .as_ref()
+            .filter(|(_, entry)| !terms.is_too_old(entry, now));
+        if let Some((_, entry)) = young {
             if let Some(source) = self.take(entry, now, || self.state.counters.fresh(1)) {
                 return Ok(Kept::new(entry.arc().clone(), now, source));
             }
         }
-        self.classify(Missed { found, now }, caller)
+        self.classify(Missed { found, now }, terms)
     }
 
     /// The value of a key whose load this thread ran past its deadline, if it was published.
@@ -114,11 +121,11 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        let caller = Caller::Blocks;
-        match self.classify(missed, caller) {
+        let terms = CallTerms::from(Caller::Blocks);
+        match self.classify(missed, &terms) {
             Ok(kept) => Ok(kept),
             Err(unserved) => {
-                let mut finish = pin!(self.finish(key, hash, unserved, caller));
+                let mut finish = pin!(self.finish(key, hash, unserved, terms));
                 let finished = self.block_on(poll_fn(|cx| poll_out_of_line(finish.as_mut(), cx)));
                 finished.unwrap_or_else(|| Err(self.not_waited()))
             }
@@ -144,7 +151,7 @@ where
     {
         let mut finish = Box::pin(async move {
             for (at, hash, unserved) in waiting {
-                let kept = self.finish(&keys[at], hash, unserved, Caller::GoesOn);
+                let kept = self.finish(&keys[at], hash, unserved, Caller::GoesOn.into());
                 answer(at, kept.await);
             }
         });
@@ -163,7 +170,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        let mut finish = Box::pin(self.finish(key, hash, unserved, caller));
+        let mut finish = Box::pin(self.finish(key, hash, unserved, caller.into()));
         poll_fn(move |cx| poll_out_of_line(finish.as_mut(), cx))
     }
 }

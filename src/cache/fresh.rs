@@ -9,6 +9,7 @@ use crate::cache::builder::Builder;
 use crate::cache::cached::Cached;
 use crate::cache::close::CloseError;
 use crate::cache::reader::Pinned;
+use crate::cache::terms::ReadTerms;
 use crate::error::{BuildError, Error};
 use crate::load::loader::Loaded;
 use crate::observe::stats::Stats;
@@ -89,6 +90,65 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     /// Whether there is a value that may be served; the same as [`Cache::contains_key`].
     pub fn is_set(&self) -> bool {
         self.0.contains_key(&())
+    }
+
+    /// A read on terms of its own; the same as [`Cache::read`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use everfresh::Fresh;
+    /// let level: Fresh<u8> = Fresh::builder().compute(|&()| 1).build_fresh()?;
+    /// assert_eq!(*level.read().max_age(Duration::from_secs(10)).blocking()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn read(&self) -> ReadTerms<'_, (), V> {
+        self.0.read(&())
+    }
+
+    /// Keeps the value fresh from now on, whether or not it is read.
+    ///
+    /// A missing value is loaded at once, also after [`invalidate`](Self::invalidate). A value is
+    /// refreshed shortly before it is stale: by three times the time that its load takes, times
+    /// [`beta`](Builder::beta), and by at most half of its fresh time. After a failure the next
+    /// attempt follows the [`backoff`](Builder::backoff). So the first reader after a quiet hour
+    /// gets a fresh value, where it would get the old one otherwise.
+    ///
+    /// It ends with the last handle, and when the value is [closed](Self::close). To call it again
+    /// changes nothing, except that async loads then run on the runtime of the last call.
+    ///
+    /// # Under races
+    ///
+    /// Each load is one like any other: at most one at a time, and never one for a value that has
+    /// a successor.
+    ///
+    /// # Cost
+    ///
+    /// One load in each fresh time, and an alarm for it. It needs no thread of its own, only the
+    /// one that rings all alarms of the process. With a [`spawner`](Builder::spawner), that thread
+    /// calls the spawner, which therefore must hand the load on to another one.
+    ///
+    /// A load does not follow at once upon one whose result is not kept, or is not fresh for a
+    /// moment: the first time of the backoff lies between them. Where there is no loader, it does
+    /// nothing. In a child process made by `fork` it ends, until it is called there.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use everfresh::{Fresh, Freshness};
+    /// let flags: Fresh<Vec<String>> = Fresh::builder()
+    ///     .fresh_for(Duration::from_secs(30))
+    ///     .compute(|&()| vec!["dark-mode".to_owned()])
+    ///     .build_fresh()?;
+    /// flags.keep_fresh();
+    /// assert!(flags.get_blocking()?.freshness().is_fresh());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_fresh(&self) {
+        self.0.0.keep_fresh();
     }
 
     /// A handle for one thread or task, with the cheapest read there is.

@@ -5,12 +5,12 @@ use std::error::Error as StdError;
 use std::hash::Hash;
 
 use crate::cache::builder::{Builder, Made};
-use crate::load::engine::{computing, loading};
+use crate::load::engine::{Places, by_calls, computing, loading};
 use crate::load::loader::{
     ByType, Load, LoadFn, LoadOnFn, Loaded, Loader, OnKey, OnState, Request, Returned, boxed,
     boxed_value,
 };
-use crate::load::runtime::Home;
+use crate::load::pool_builder::Place;
 use crate::sync::Arc;
 
 /// # The loader
@@ -365,11 +365,66 @@ where
         self.loading(ByType(loader))
     }
 
+    /// No loader: each read that may have to load brings a function, with
+    /// [`or_load`](crate::ReadTerms::or_load), [`or_compute`](crate::ReadTerms::or_compute) or
+    /// their variants that may fail.
+    ///
+    /// For values that can be made only from what the caller has at hand: a connection of the
+    /// request, the rights of a user. Callers of a missing key share one load all the same, and the
+    /// first caller's function runs for all of them. A stale value is served, and the function of
+    /// the caller that found it stale refreshes it in the background.
+    ///
+    /// A read without a function serves what is there, also a stale value to its hard limit. If the
+    /// key is missing, it gets an error that
+    /// [`is_without_loader`](crate::Error::is_without_loader), unless a load of another caller is
+    /// under way or the [`store`](Self::store) has a value. `refresh` and its variants get that
+    /// error too.
+    ///
+    /// Functions that compute run on the pool. Functions that wait run on the runtime that is
+    /// current where the read begins, or on the [`spawner`](Self::spawner). With a spawner, a
+    /// blocking read on the only thread of a runtime is the caller's risk, as described at
+    /// [`get_blocking`](crate::Cache::get_blocking).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use everfresh::Cache;
+    /// let pages: Cache<u64, String> = Cache::builder().without_loader().build()?;
+    /// let title = "News".to_owned(); // of this request
+    /// let page = pages.read(&7).or_compute(move || format!("<h1>{title}</h1>")).blocking()?;
+    /// assert_eq!(*page, "<h1>News</h1>");
+    /// assert_eq!(*pages.get_blocking(&7)?, "<h1>News</h1>");
+    /// assert!(pages.get_blocking(&8).unwrap_err().is_without_loader());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn without_loader(mut self) -> Self {
+        self.settings.has_loader = false;
+        self.loader = Some(Box::new(|runner| {
+            let (pool, home) = runner.both()?;
+            let home = Arc::new(home);
+            let places = Places {
+                pool,
+                home: home.clone(),
+            };
+            Ok(Made {
+                start: by_calls(places),
+                home,
+                batches: None,
+            })
+        }));
+        self
+    }
+
     fn loading(mut self, loader: impl Load<K, V>) -> Self {
+        self.settings.has_loader = true;
         self.loader = Some(Box::new(|runner| {
             let home = Arc::new(runner.home()?);
+            let places = Places {
+                pool: Place::shared(),
+                home: home.clone(),
+            };
             Ok(Made {
-                start: loading(home.clone(), loader),
+                start: loading(places, loader),
                 home,
                 batches: None,
             })
@@ -381,16 +436,17 @@ where
         mut self,
         f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
     ) -> Self {
+        self.settings.has_loader = true;
         self.loader = Some(Box::new(|runner| {
             let run_on_caller = runner.run_on_caller.unwrap_or(false);
-            let place = runner.place()?;
-            let home = Arc::new(Home::Pool {
-                threads: place.threads(),
-                stack_size: place.stack_size(),
-                run_on_caller,
-            });
+            let pool = runner.place()?;
+            let home = Arc::new(pool.home(run_on_caller));
+            let places = Places {
+                pool,
+                home: home.clone(),
+            };
             Ok(Made {
-                start: computing(place, f),
+                start: computing(places, f),
                 home,
                 batches: None,
             })

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::cache::builder::{Builder, Made};
 use crate::load::batches::Batches;
-use crate::load::engine::{computing_many, loading_many};
+use crate::load::engine::{Places, computing_many, loading_many};
 use crate::load::load_many::{LoadMany, ManyAnswers, OnKeys, OnStateAndKeys, ReturnedMany};
 use crate::load::loader::{LoadFn, LoadOnFn};
 use crate::load::party::Party;
+use crate::load::pool_builder::Place;
 use crate::load::runner::BatchSettings;
 use crate::load::runtime::Home;
 use crate::sync::Arc;
@@ -208,24 +209,30 @@ where
         R: ManyAnswers<K, V, M>,
     {
         let f = move |keys: &[K]| -> ReturnedMany<K, V> { f(keys).into_answers() };
+        self.settings.has_loader = true;
         self.loader = Some(Box::new(|mut runner| {
             let batch = runner.batches()?;
-            let place = runner.place()?;
-            let home = Arc::new(Home::Pool {
-                threads: place.threads(),
-                stack_size: place.stack_size(),
-                run_on_caller: false,
-            });
-            Ok(in_batches(batch, home, computing_many(place, f)))
+            let pool = runner.place()?;
+            let home = Arc::new(pool.home(false));
+            let places = Places {
+                pool,
+                home: home.clone(),
+            };
+            Ok(in_batches(batch, home, computing_many(places, f)))
         }));
         self
     }
 
     fn loading_many(mut self, loader: impl LoadMany<K, V>) -> Self {
+        self.settings.has_loader = true;
         self.loader = Some(Box::new(|mut runner| {
             let batch = runner.batches()?;
             let home = Arc::new(runner.home()?);
-            Ok(in_batches(batch, home.clone(), loading_many(home, loader)))
+            let places = Places {
+                pool: Place::shared(),
+                home: home.clone(),
+            };
+            Ok(in_batches(batch, home, loading_many(places, loader)))
         }));
         self
     }

@@ -158,7 +158,7 @@ where
                     if let Unserved::Missing = unserved {
                         // Otherwise the key's turn to wait begins its load, or finds its error.
                         if let Ok((Some(begun), _)) =
-                            self.start_missing(&start, key, hash, Caller::GoesOn)
+                            self.start_missing(&start, key, hash, &Caller::GoesOn.into())
                         {
                             unserved = begun;
                         }
@@ -178,7 +178,16 @@ impl<K, V, S> Core<K, V, S> {
     /// Blocks this thread until the future is ready. `None` if the future would wait for a load
     /// that this thread keeps from running; it has been polled once then.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.block_on_by(false, future)
+    }
+
+    /// The same for a caller that may bring a function that waits.
+    pub(crate) fn block_on_by<T>(
+        &self,
+        by_call: bool,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let stored = self.fleet.is_some();
-        block_on_where(future, |wait| self.state.home.wait(stored, wait))
+        block_on_where(future, |wait| self.state.home.wait(stored, by_call, wait))
     }
 }

@@ -4,19 +4,24 @@ mod begin;
 mod build;
 pub mod builder;
 pub mod cached;
+mod call;
 pub mod close;
 mod finish;
 pub mod fresh;
+mod keeper;
 mod load_settings;
 mod loaders;
 mod loaders_many;
 pub mod lookup;
 mod many;
 mod read;
+pub mod read_fn;
 pub mod reader;
 #[cfg(feature = "metrics")]
 mod record_metrics;
 mod refresh;
+mod renew;
+pub mod terms;
 pub mod weak;
 mod write;
 

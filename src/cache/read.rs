@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash};
 
 use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::call::CallTerms;
 use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::error::Error;
@@ -108,7 +109,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        let miss = |missed| self.classify(missed, caller).map(Cached::from);
+        let miss = |missed| self.classify(missed, &caller.into()).map(Cached::from);
         self.lookup(key, hash, Ok, miss)
     }
 
@@ -227,14 +228,17 @@ where
     pub(crate) fn classify(
         &self,
         missed: Missed<K, V>,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Result<Kept<K, V>, Unserved<K, V>> {
         let Missed { found, now } = missed;
         let Some((place, entry)) = found else {
             return Err(Unserved::Missing);
         };
-        if !self.state.lifecycle.is_open() {
-            // No refresh starts.
+        if terms.is_too_old(&entry, now) {
+            return self.renew(place, entry, now, terms);
+        }
+        let refreshes = self.state.lifecycle.is_open() && terms.refreshes && self.may_load(terms);
+        if !refreshes {
             if let Some(condition) = self.peek_state(&entry, now) {
                 return Ok(self.serve(entry, now, condition));
             }
@@ -252,11 +256,11 @@ where
                         Condition::Early => LoadReason::Early,
                         _ => LoadReason::Stale,
                     };
-                    self.start(claim, reason, Caller::GoesOn);
+                    self.start_refresh(claim, reason, terms);
                 }
                 return Ok(served);
             }
-            Read::Load(claim, fallback) => self.lead(claim, fallback, caller),
+            Read::Load(claim, fallback) => self.lead(claim, fallback, terms),
             Read::Wait(flight, fallback) => Unserved::Wait(flight, fallback, Source::Coalesced),
             Read::Failed(error) => Unserved::Failed(error),
             Read::Missing => Unserved::Missing,
@@ -269,9 +273,9 @@ where
         &self,
         claim: ClaimGuard<K, V>,
         fallback: Option<Held<Entry<K, V>>>,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Unserved<K, V> {
-        self.lead_by(&self.start, claim, fallback, caller)
+        self.lead_by(&self.start, claim, fallback, terms)
     }
 
     pub(super) fn lead_by(
@@ -279,7 +283,7 @@ where
         start: &dyn Fn(Job<K, V>),
         claim: ClaimGuard<K, V>,
         fallback: Option<Held<Entry<K, V>>>,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Unserved<K, V> {
         let flight = claim.flight().clone();
         if let Err(error) = self.state.deepen(&flight) {
@@ -287,16 +291,29 @@ where
             return Unserved::Failed(error);
         }
         // If the cache was closed, the claim has ended with the error.
-        if let Some(job) = Job::new(claim, LoadReason::Cold, self.state.clone(), caller) {
-            start(job);
+        if let Some(job) = Job::new(claim, LoadReason::Cold, self.state.clone(), terms.caller) {
+            start(match &terms.call {
+                Some(call) => job.by_call(call.clone(), terms.caller),
+                None => job,
+            });
         }
         Unserved::Wait(flight, fallback, Source::Loaded)
     }
 
-    fn start(&self, claim: ClaimGuard<K, V>, reason: LoadReason, caller: Caller) {
+    /// Starts a refresh for which no caller waits: by the loader, if there is one.
+    fn start_refresh(&self, claim: ClaimGuard<K, V>, reason: LoadReason, terms: &CallTerms<V>) {
+        let caller = Caller::GoesOn;
         if let Some(job) = Job::new(claim, reason, self.state.clone(), caller) {
-            (self.start)(job);
+            (self.start)(match &terms.call {
+                Some(call) if !self.state.has_loader => job.by_call(call.clone(), caller),
+                _ => job,
+            });
         }
+    }
+
+    /// Whether there is a function that could load for this read.
+    pub(super) fn may_load(&self, terms: &CallTerms<V>) -> bool {
+        self.state.has_loader || terms.call.is_some()
     }
 
     /// Loads or waits until there is a value or an error.
@@ -305,7 +322,7 @@ where
         key: &Q,
         hash: u64,
         mut unserved: Unserved<K, V>,
-        caller: Caller,
+        terms: &CallTerms<V>,
     ) -> Result<Kept<K, V>, Unread>
     where
         Q: Lookup<K> + ?Sized,
@@ -325,8 +342,10 @@ where
                             Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
-                        if let Some(kept) = self.hand_over(entry, source) {
-                            return Ok(kept);
+                        if terms.accepts(&entry, made, self.state.clock.now()) {
+                            if let Some(kept) = self.hand_over(entry, source) {
+                                return Ok(kept);
+                            }
                         }
                         // This future was polled only after the hard limit, so it reads again, like
                         // a caller that comes now.
@@ -335,7 +354,7 @@ where
                         if error.is_timeout() && source == Source::Loaded {
                             // This thread may have run the load past its deadline, for a late
                             // result.
-                            if let Some(late) = self.late(&key.to_key(), hash, caller) {
+                            if let Some(late) = self.late(&key.to_key(), hash, terms.caller) {
                                 return Ok(late);
                             }
                         }
@@ -344,7 +363,7 @@ where
                     Outcome::Superseded => {}
                 },
                 Unserved::Missing => {
-                    if let Some(ours) = self.begin(key, hash, caller).await? {
+                    if let Some(ours) = self.begin(key, hash, terms).await? {
                         unserved = ours;
                         continue;
                     }
@@ -352,7 +371,7 @@ where
             }
             // By the key itself. A form whose `is_key` is wrong would not find an entry that
             // exists, and this loop would not end.
-            unserved = match self.read_kept(&key.to_key(), hash, caller) {
+            unserved = match self.read_kept(&key.to_key(), hash, terms) {
                 Ok(kept) => return Ok(kept),
                 Err(unserved) => unserved,
             };
@@ -393,6 +412,18 @@ where
         Q: Lookup<K> + ?Sized,
     {
         (self.state.negative).known(key, |other| key.is_key(other), now)
+    }
+
+    /// The same for a read on these terms.
+    pub(super) fn known_to<Q>(&self, key: &Q, now: Tick, terms: &CallTerms<V>) -> Known
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let every = self.state.policy.forced_every;
+        match terms.forced {
+            true => (self.state.negative).known_within(every, key, |other| key.is_key(other), now),
+            false => self.known(key, now),
+        }
     }
 
     /// Forgets the negative entry of a key.

@@ -5,6 +5,7 @@ use std::ptr;
 
 use crate::cache::Cache;
 use crate::cache::cached::{Cached, Kept, Source};
+use crate::cache::call::CallTerms;
 use crate::cache::finish::Unread;
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Unserved};
@@ -34,6 +35,9 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
+        if !self.state.has_loader {
+            return Err(Error::without_loader());
+        }
         let hash = self.hasher.hash_one(key);
         // An attempt that another caller began may end untried, because it was less urgent. Then
         // this caller tries for itself, once.
@@ -42,7 +46,7 @@ where
         // that a later look finds began after the first look: it claims another entry, or claims
         // this one after the first attempt ended.
         let mut has_looked = false;
-        let caller = Caller::GoesOn;
+        let mut terms = CallTerms::from(Caller::GoesOn);
         loop {
             let now = self.state.clock.now();
             let unserved = match self.find(key, hash) {
@@ -55,24 +59,35 @@ where
                             if let Some(condition) = newer {
                                 return Ok(Kept::new(entry.into_arc(), now, condition.into()));
                             }
+                            if let Some(at_hand) = self.too_soon(&entry, now) {
+                                return at_hand;
+                            }
                             match self.entries.claim_if_due(place, &entry, now) {
                                 Err(error) if !error.is_refusal() => return Err(error),
-                                Err(_) => self.entries.claim_now(place, &entry, now),
-                                Ok(claimed) => claimed,
+                                Err(_) => self.force(place, &entry, now),
+                                Ok(claimed) => Ok(claimed),
                             }
                         }
-                        Wanted::Any | Wanted::FromNow => self.entries.claim_now(place, &entry, now),
+                        Wanted::Any => self.force(place, &entry, now),
+                        Wanted::FromNow => Ok(self.entries.claim_now(place, &entry, now)),
+                    };
+                    let claimed = match claimed {
+                        Ok(claimed) => claimed,
+                        Err(at_hand) => return at_hand,
                     };
                     match claimed {
-                        Claimed::Ours(claim) => self.lead(claim, None, caller),
+                        Claimed::Ours(claim) => self.lead(claim, None, &terms),
                         Claimed::Theirs(flight) => Unserved::Wait(flight, None, Source::Coalesced),
                         Claimed::Changed => continue,
                     }
                 }
                 None => {
-                    // A caller that asks for a new answer does not accept a remembered one.
-                    if !matches!(wanted, Wanted::Of(_)) {
-                        self.forget(key);
+                    // A caller that asks for a new answer does not accept a remembered one, unless
+                    // that is too young to be asked for again.
+                    match wanted {
+                        Wanted::Of(_) => {}
+                        Wanted::Any if self.state.policy.forced_every > 0 => terms.forced = true,
+                        Wanted::Any | Wanted::FromNow => self.forget(key),
                     }
                     Unserved::Missing
                 }
@@ -80,7 +95,7 @@ where
             let joined = matches!(unserved, Unserved::Wait(_, _, Source::Coalesced));
             let (error, was_tried) = match wanted {
                 Wanted::Any | Wanted::Of(_) => {
-                    match self.load_or_wait(key, hash, unserved, caller).await {
+                    match self.load_or_wait(key, hash, unserved, &terms).await {
                         Ok(kept) => return Ok(kept),
                         Err(Unread { error, .. }) => {
                             let was_tried = !error.is_refusal();

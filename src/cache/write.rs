@@ -89,6 +89,7 @@ where
             WriteOp::RemoveAll => self.state.negative.forget_all(),
         }
         self.state.negative.drop_content();
+        self.state.look(true);
         Written { removed, pending }
     }
 

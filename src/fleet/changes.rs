@@ -101,6 +101,7 @@ where
                     entries.invalidate_in(set, &key, stays);
                 }
                 self.state.negative.forget(&key);
+                self.state.look(true);
             }
             ChangeKind::Refreshed => {
                 self.state.negative.forget(&key);

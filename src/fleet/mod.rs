@@ -196,6 +196,7 @@ where
             }
         }
         entries.removals.deliver();
+        self.state.look(true);
     }
 
     /// Runs work that no caller waits for, unless too much of it is under way.

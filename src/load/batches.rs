@@ -111,8 +111,11 @@ where
         })
     }
 
-    /// Adds a job to the batch that collects.
+    /// Adds a job to the batch that collects. One with a function of its caller starts alone.
     pub(crate) fn add(&self, mut job: Job<K, V>) {
+        if job.call.is_some() {
+            return (self.start)(Party::alone(job));
+        }
         job.begins_here = false;
         let (flight, state) = (job.flight().clone(), job.state.clone());
         let (clock, process) = (&state.clock, alarm::process());

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::load::admission::ask::{Ask, Refusal};
 use crate::load::admission::gate::{Entered, Gate, Permit, Waiter};
 use crate::load::admission::queued::{Queued, Waiting};
+use crate::load::call::{ByCall, CallFn};
 use crate::load::job::Job;
 use crate::load::load_many::{LoadMany, ReturnedMany};
 use crate::load::loader::{Load, Request, Returned};
@@ -33,9 +34,52 @@ type Started<K, V> = Option<(Flights<K, V>, Arc<dyn Help>)>;
 /// Starts a party that was admitted.
 type Start<K, V> = dyn Fn(Party<K, V>) -> Started<K, V> + Send + Sync;
 
+/// Where the loads of a cache run: those of its loader, and those of functions that callers bring.
+pub(crate) struct Places {
+    pub(crate) pool: Place,
+    pub(crate) home: Arc<Home>,
+}
+
+impl Places {
+    /// Starts a job, which is alone, that runs the function of its caller.
+    fn start_by_call<K, V>(&self, party: Party<K, V>, call: Arc<CallFn<V>>) -> Started<K, V>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let begins_here = party.lead.begins_here;
+        if call.waits() {
+            let load = |party: Party<K, V>| party.lead.load(Arc::new(ByCall(call)));
+            return on_runtime(&self.home, party, begins_here, load);
+        }
+        let f = move |_: &Request<K, V>| call.computed();
+        if begins_here {
+            on_caller(party.lead, &f);
+            return None;
+        }
+        on_pool(&self.pool, party, |party, workers| {
+            party.lead.compute(f, workers);
+        })
+    }
+}
+
+/// No loader: every load runs the function of its caller.
+pub(crate) fn by_calls<K, V>(places: Places) -> RunJob<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let start = through_the_gates(places, |_, party: Party<K, V>| {
+        // The caller had no function. It joined a load that had one, and took it over.
+        party.end(|job| job.postpone(Error::without_loader()));
+        None
+    });
+    Box::new(move |job| start(Party::alone(job)))
+}
+
 /// A loader for CPU-bound work, on the pool.
 pub(crate) fn computing<K, V>(
-    place: Place,
+    places: Places,
     f: impl Fn(&Request<K, V>) -> Returned<V> + Send + Sync + 'static,
 ) -> RunJob<K, V>
 where
@@ -43,13 +87,13 @@ where
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
-    let start = through_the_gates(move |party: Party<K, V>| {
+    let start = through_the_gates(places, move |places, party: Party<K, V>| {
+        let f = f.clone();
         if party.lead.begins_here {
             on_caller(party.lead, &*f);
             return None;
         }
-        let f = f.clone();
-        on_pool(&place, party, move |party, workers| {
+        on_pool(&places.pool, party, move |party, workers| {
             party.lead.compute(|request| f(request), workers);
         })
     });
@@ -58,7 +102,7 @@ where
 
 /// The same for a loader that takes the keys of a batch.
 pub(crate) fn computing_many<K, V>(
-    place: Place,
+    places: Places,
     f: impl Fn(&[K]) -> ReturnedMany<K, V> + Send + Sync + 'static,
 ) -> impl Fn(Party<K, V>) + Send + Sync + 'static
 where
@@ -66,9 +110,9 @@ where
     V: Send + Sync + 'static,
 {
     let f = Arc::new(f);
-    through_the_gates(move |party: Party<K, V>| {
+    through_the_gates(places, move |places, party: Party<K, V>| {
         let f = f.clone();
-        on_pool(&place, party, move |party, workers| {
+        on_pool(&places.pool, party, move |party, workers| {
             party.compute(|keys| f(keys), workers);
         })
     })
@@ -127,23 +171,23 @@ where
 }
 
 /// A loader for I/O-bound work, on a runtime.
-pub(crate) fn loading<K, V>(home: Arc<Home>, loader: impl Load<K, V>) -> RunJob<K, V>
+pub(crate) fn loading<K, V>(places: Places, loader: impl Load<K, V>) -> RunJob<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    let start = through_the_gates(move |party: Party<K, V>| {
+    let start = through_the_gates(places, move |places, party: Party<K, V>| {
         let begins_here = party.lead.begins_here;
         let load = |party: Party<K, V>| party.lead.load(loader.clone());
-        on_runtime(&home, party, begins_here, load)
+        on_runtime(&places.home, party, begins_here, load)
     });
     Box::new(move |job| start(Party::alone(job)))
 }
 
 /// The same for a loader that takes the keys of a batch.
 pub(crate) fn loading_many<K, V>(
-    home: Arc<Home>,
+    places: Places,
     loader: impl LoadMany<K, V>,
 ) -> impl Fn(Party<K, V>) + Send + Sync + 'static
 where
@@ -151,9 +195,9 @@ where
     V: Send + Sync + 'static,
 {
     let loader = Arc::new(loader);
-    through_the_gates(move |party: Party<K, V>| {
+    through_the_gates(places, move |places, party: Party<K, V>| {
         let load = |party: Party<K, V>| party.load(loader.clone());
-        on_runtime(&home, party, false, load)
+        on_runtime(&places.home, party, false, load)
     })
 }
 
@@ -191,13 +235,19 @@ fn has_ended_at_once(load: &mut BoxFuture) -> bool {
     polled.is_ready()
 }
 
+/// The function of a job's caller comes before the loader of the cache.
 fn through_the_gates<K, V>(
-    start: impl Fn(Party<K, V>) -> Started<K, V> + Send + Sync + 'static,
+    places: Places,
+    by_loader: impl Fn(&Places, Party<K, V>) -> Started<K, V> + Send + Sync + 'static,
 ) -> impl Fn(Party<K, V>) + Send + Sync + 'static
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    let start = move |mut party: Party<K, V>| match party.lead.call.take() {
+        Some(call) => places.start_by_call(party, call),
+        None => by_loader(&places, party),
+    };
     let start: Arc<Start<K, V>> = Arc::new(start);
     move |mut party| match party.lead.pass.arrive() {
         true => go_on(&start, party, None),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::load::admission::{Pass, is_inside_a_load};
+use crate::load::call::CallFn;
 use crate::load::lifecycle::Work;
 use crate::load::runtime::Caller;
 use crate::load::state::CacheState;
@@ -98,6 +99,7 @@ impl<K, V> Drop for Attempt<K, V> {
     fn drop(&mut self) {
         self.give_back();
         self.state.lifecycle.end(Work::Load);
+        self.state.look(false);
     }
 }
 
@@ -144,6 +146,8 @@ pub(crate) struct Job<K, V> {
     pub(super) begins_here: bool,
     /// The edge to the node in which the batch of the job runs.
     pub(super) runs_in: Option<Edge>,
+    /// The function that the caller brought, in the place of the cache's loader.
+    pub(super) call: Option<Arc<CallFn<V>>>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
@@ -175,6 +179,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             caller: TraceSpan::of_caller(reason),
             begins_here,
             runs_in: None,
+            call: None,
         })
     }
 
@@ -182,6 +187,19 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     pub(super) fn node(&self) -> &Arc<WaitNode> {
         let own = || self.claim.flight().wait_node();
         self.runs_in.as_ref().map_or_else(own, Edge::to)
+    }
+
+    /// Lets the job run the function that its caller brought.
+    pub(crate) fn by_call(mut self, call: Arc<CallFn<V>>, caller: Caller) -> Self {
+        (self.runtime, self.begins_here) = self.state.home.of_call(call.waits(), caller);
+        self.call = Some(call);
+        self
+    }
+
+    /// An async load runs on this runtime.
+    pub(crate) fn on(mut self, runtime: Runtime) -> Self {
+        self.runtime = Some(runtime);
+        self
     }
 
     /// Another thread goes on with the job.

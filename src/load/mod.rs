@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod batch;
 pub(crate) mod batches;
+pub mod call;
 pub mod collector;
 pub(crate) mod deadline;
 pub mod engine;

@@ -55,6 +55,8 @@ pub(crate) struct NegativeCache<K> {
     /// no memory and no look-up.
     entries: SetOnce<Box<dyn NegativeEntries>>,
     capacity: u64,
+    /// Entries are kept no shorter than this.
+    at_least: Duration,
     hasher: RandomState,
     /// The contents of entries that were dropped.
     dropped: Arc<SegQueue<Content>>,
@@ -69,6 +71,7 @@ struct NegativeEntry {
     /// Taken when the entry is dropped.
     content: Option<Content>,
     dropped: Arc<SegQueue<Content>>,
+    since: Tick,
     until: Tick,
     lasts: Duration,
     failures: u32,
@@ -86,10 +89,11 @@ pub(crate) enum Known {
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
-    pub(crate) fn new(capacity: u64) -> Self {
+    pub(crate) fn new(capacity: u64, at_least: Duration) -> Self {
         NegativeCache {
             entries: SetOnce::new(),
             capacity,
+            at_least,
             hasher: RandomState::default(),
             dropped: Arc::new(SegQueue::new()),
             keys: PhantomData,
@@ -103,15 +107,42 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         is_key: impl FnOnce(&K) -> bool,
         now: Tick,
     ) -> Known {
+        self.find(key, is_key)
+            .map_or(Known::Failures(0), |entry| entry.known(now))
+    }
+
+    /// The same for a caller that does not accept an answer of an attempt that ended longer ago
+    /// than `age`.
+    pub(crate) fn known_within(
+        &self,
+        age: Tick,
+        key: &(impl Hash + ?Sized),
+        is_key: impl FnOnce(&K) -> bool,
+        now: Tick,
+    ) -> Known {
+        self.find(key, is_key)
+            .map_or(Known::Failures(0), |entry| entry.known_within(age, now))
+    }
+
+    /// When the key may be loaded again, if it has a negative entry that counts.
+    pub(crate) fn rests_until(
+        &self,
+        key: &(impl Hash + ?Sized),
+        is_key: impl FnOnce(&K) -> bool,
+    ) -> Option<Tick> {
+        let entry = self.find(key, is_key)?;
+        entry.is_committed().then_some(entry.until)
+    }
+
+    fn find(
+        &self,
+        key: &(impl Hash + ?Sized),
+        is_key: impl FnOnce(&K) -> bool,
+    ) -> Option<Arc<NegativeEntry>> {
         // A reader that runs before the first entry is written sees none. That is safe: it is not
         // committed yet.
-        let Some(entries) = self.entries.get() else {
-            return Known::Failures(0);
-        };
-        match entries.find(self.hasher.hash_one(key)) {
-            Some(entry) if entry.is_of(is_key) => entry.known(now),
-            _ => Known::Failures(0),
-        }
+        let entry = self.entries.get()?.find(self.hasher.hash_one(key))?;
+        entry.is_of(is_key).then_some(entry)
     }
 
     /// Writes an entry that does not count yet.
@@ -129,8 +160,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         let entry = Arc::new(NegativeEntry {
             content: Some((Box::new(key), error)),
             dropped: self.dropped.clone(),
+            since: now,
             until,
-            lasts: (rest * REMEMBER).clamp(AT_LEAST, AT_MOST),
+            lasts: (rest * REMEMBER)
+                .max(self.at_least)
+                .clamp(AT_LEAST, AT_MOST),
             failures,
             weight,
             committed: AtomicU8::new(0),
@@ -235,14 +269,26 @@ impl NegativeEntry {
         known.is_some_and(is_key)
     }
 
-    fn known(&self, now: Tick) -> Known {
+    fn is_committed(&self) -> bool {
         // Acquire pairs with `commit`: a reader that sees the entry committed also sees that its
         // load has left the table.
-        if self.committed.load(Ordering::Acquire) == 0 {
+        self.committed.load(Ordering::Acquire) != 0
+    }
+
+    fn known(&self, now: Tick) -> Known {
+        self.known_if(now < self.until)
+    }
+
+    fn known_within(&self, age: Tick, now: Tick) -> Known {
+        self.known_if(now < self.since.saturating_add(age))
+    }
+
+    fn known_if(&self, counts: bool) -> Known {
+        if !self.is_committed() {
             return Known::Failures(0);
         }
         match &self.content {
-            Some((_, error)) if now < self.until => Known::NotFound(error.clone()),
+            Some((_, error)) if counts => Known::NotFound(error.clone()),
             _ => Known::Failures(self.failures),
         }
     }

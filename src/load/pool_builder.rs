@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZero;
 
 use crate::error::{BuildError, grouped};
+use crate::load::runtime::Home;
 use crate::load::stack::{STACK_PER_LOAD, STACK_SIZE};
 use crate::load::workers::{Threading, Workers};
 use crate::sync::plain::{Mutex, lock};
@@ -182,7 +183,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// The pool of all caches that have no other.
-    pub(super) fn shared() -> Self {
+    pub(crate) fn shared() -> Self {
         Place {
             pool: OnceLock::new(),
         }
@@ -194,15 +195,24 @@ impl Place {
         }
     }
 
+    /// The home of a cache whose loads run here.
+    pub(crate) fn home(&self, run_on_caller: bool) -> Home {
+        Home::Pool {
+            threads: self.threads(),
+            stack_size: self.stack_size(),
+            run_on_caller,
+        }
+    }
+
     /// How many loads the pool runs at once.
-    pub(crate) fn threads(&self) -> usize {
+    fn threads(&self) -> usize {
         self.pool
             .get()
             .map_or_else(cores, |Pool(workers)| workers.threads())
     }
 
     /// The size of the stacks on which loads run.
-    pub(crate) fn stack_size(&self) -> usize {
+    fn stack_size(&self) -> usize {
         self.pool
             .get()
             .map_or(STACK_SIZE, |Pool(workers)| workers.stack_size())

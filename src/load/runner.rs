@@ -130,6 +130,19 @@ impl Runner {
         Ok(Place::of(private.build()?))
     }
 
+    /// The places of functions that compute and of functions that wait.
+    pub(crate) fn both(mut self) -> Result<(Place, Home), BuildError> {
+        let (spawner, run_on_caller) = (self.spawner.take(), self.run_on_caller.unwrap_or(false));
+        // A setting of functions that wait.
+        self.keep_late_loads = None;
+        let pool = self.place()?;
+        let home = match spawner {
+            Some(spawner) => Home::Spawner(spawner),
+            None => pool.home(run_on_caller),
+        };
+        Ok((pool, home))
+    }
+
     pub(crate) fn home(self) -> Result<Home, BuildError> {
         self.has_no_batch()?;
         let given: [(&str, Option<&dyn Debug>); 4] = [

@@ -67,14 +67,21 @@ impl Home {
             Home::Pool { .. } => (None, self.runs_for(caller)),
             Home::Spawner(_) => (None, false),
             Home::Runtime(built) => match Runtime::current() {
-                // Not inside another load, because a chain of loads would grow the stack of a
-                // thread of the runtime.
-                Some(current) => {
-                    let here = caller == Caller::Awaits && WaitNode::current_depth() == 0;
-                    (Some(current), here)
-                }
+                Some(current) => (Some(current), is_task_outside_loads(caller)),
                 None => (built.clone(), false),
             },
+        }
+    }
+
+    /// The same for a load that runs the function of its caller, which waits or computes.
+    pub(crate) fn of_call(&self, waits: bool, caller: Caller) -> (Option<Runtime>, bool) {
+        match (self, waits) {
+            (Home::Pool { .. }, true) => match Runtime::current() {
+                Some(current) => (Some(current), is_task_outside_loads(caller)),
+                None => (None, false),
+            },
+            (Home::Spawner(_) | Home::Runtime(_), false) => (None, false),
+            _ => self.of_load(caller),
         }
     }
 
@@ -92,7 +99,7 @@ impl Home {
 
     /// Whether a load with this runtime has a place to run.
     pub(crate) fn can_spawn(&self, runtime: Option<&Runtime>) -> bool {
-        !matches!(self, Home::Runtime(_)) || runtime.is_some()
+        matches!(self, Home::Spawner(_)) || runtime.is_some()
     }
 
     /// Runs a load, which is dropped if its runtime has ended.
@@ -105,15 +112,23 @@ impl Home {
     }
 
     /// Runs a function that waits for a load; does not run it if the load would wait for this
-    /// thread. `stored` says that a store takes part in the load.
-    pub(crate) fn wait(&self, stored: bool, wait: &mut dyn FnMut()) {
-        let on_pool = matches!(self, Home::Pool { .. }) && !stored;
-        match if on_pool { Thread::Free } else { this_thread() } {
+    /// thread. `stored` says that a store takes part in the load, `by_call` that the caller brings
+    /// a function that waits.
+    pub(crate) fn wait(&self, stored: bool, by_call: bool, wait: &mut dyn FnMut()) {
+        let on_pool = matches!(self, Home::Pool { .. });
+        let is_free = on_pool && !stored && !by_call;
+        match if is_free { Thread::Free } else { this_thread() } {
             Thread::OneOfMany => in_place(wait),
             // A store never runs on such a runtime, and where a function of the user puts a load is
             // not known.
-            Thread::Only if matches!(self, Home::Runtime(_)) => {}
+            Thread::Only if matches!(self, Home::Runtime(_)) || (on_pool && by_call) => {}
             Thread::Only | Thread::Free => wait(),
         }
     }
+}
+
+/// Whether the first poll of a load may be made in the task of its caller: not inside another load,
+/// because a chain of loads would grow the stack of a thread of the runtime.
+fn is_task_outside_loads(caller: Caller) -> bool {
+    caller == Caller::Awaits && WaitNode::current_depth() == 0
 }

@@ -25,6 +25,15 @@ use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, OnceLock, Weak};
 use crate::time::clock::{Clock, Tick};
 
+/// Keeps a value fresh without readers.
+pub(crate) trait Keep: Send + Sync {
+    /// A caller asks for it.
+    fn begins(&self);
+    /// The value has changed, or a load of it has ended. A load may start here, unless one has just
+    /// ended.
+    fn look(&self, may_start: bool);
+}
+
 /// The part of a cache that its jobs share. It is not the cache itself, because that may be dropped
 /// while jobs run.
 pub(crate) struct CacheState<K, V> {
@@ -47,8 +56,12 @@ pub(crate) struct Common {
     pub(crate) home: Arc<Home>,
     /// What collects the keys of a loader that takes many.
     pub(crate) batches: Option<Arc<dyn Collects>>,
+    /// Without a loader, only functions that callers bring load.
+    pub(crate) has_loader: bool,
     /// The cache itself, with its hasher's type left out, for loaders that read it; set by `build`.
     pub(crate) cache: OnceLock<Weak<dyn Any + Send + Sync>>,
+    /// Looks after the value, if that is kept fresh.
+    pub(crate) keeper: OnceLock<Arc<dyn Keep>>,
     /// The largest number of loads that wait one for another.
     pub(crate) max_depth: usize,
 }
@@ -148,6 +161,14 @@ impl Common {
     pub(crate) fn start_batches(&self) {
         if let Some(batches) = &self.batches {
             batches.leave_all();
+        }
+    }
+
+    /// The table has changed, or a load has ended.
+    #[inline]
+    pub(crate) fn look(&self, may_start: bool) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.look(may_start);
         }
     }
 

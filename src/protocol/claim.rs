@@ -189,7 +189,8 @@ impl ClaimWord {
 
     /// Like [`try_claim`](Self::try_claim), for an explicit refresh. It claims a cooling entry
     /// before the rest is over. It also takes over a claim whose attempt `has_failed` before the
-    /// claimant has given it up.
+    /// claimant has given it up. Only if it `is_due`, which runs after the word was read. An attempt
+    /// that ends after `is_due` has looked changes the word, so this claim fails.
     ///
     /// That claimant has delivered the failure to its waiters and is about to give the claim up.
     /// Its exchange then fails as after a takeover, and changes nothing.
@@ -199,6 +200,7 @@ impl ClaimWord {
         timeout: Tick,
         last: impl FnOnce() -> Option<ClaimToken>,
         has_failed: impl FnOnce(ClaimToken) -> bool,
+        is_due: impl FnOnce() -> bool,
     ) -> Option<ClaimToken> {
         let word = self.0.load(Ordering::Acquire);
         let failures = match state(word) {
@@ -208,6 +210,9 @@ impl ClaimWord {
             ClaimState::Claimed { .. } if has_failed(ClaimToken(word)) => one_more(failures(word)),
             ClaimState::Claimed { .. } | ClaimState::Spent => return None,
         };
+        if !is_due() {
+            return None;
+        }
         self.exchange_for_claim(word, failures, now, timeout, last)
     }
 

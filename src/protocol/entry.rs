@@ -183,6 +183,12 @@ impl<K, V> Entry<K, V> {
         self.value().is_none()
     }
 
+    /// Whether the value was made longer ago than this; [`Tick::MAX`] is no limit.
+    #[inline(always)]
+    pub fn is_older_than(&self, age: Tick, now: Tick) -> bool {
+        age != Tick::MAX && now.saturating_sub(self.times().created()) > age
+    }
+
     /// Whether this is a value that may still be served.
     pub fn is_servable(&self, now: Tick) -> bool {
         !self.is_loading() && now < self.times().expires()

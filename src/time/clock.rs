@@ -113,6 +113,19 @@ impl Clock {
         }
     }
 
+    /// How late an alarm may ring.
+    pub(crate) fn lateness(&self) -> Tick {
+        match &self.0 {
+            // The thread that rings goes by the coarse clock, and its sleeps are not shorter than
+            // one millisecond.
+            ClockSource::Coarse | ClockSource::Precise | ClockSource::Boottime => {
+                2 * system::coarse_step() + 1_000_000
+            }
+            #[cfg(any(test, feature = "test-util"))]
+            ClockSource::Manual(_) => 0,
+        }
+    }
+
     /// The time for measuring loads, from the most exact reading of this clock, on the same scale
     /// as `now`.
     pub(crate) fn exact(&self) -> Tick {

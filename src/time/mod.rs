@@ -4,3 +4,4 @@ pub mod alarm;
 pub mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod manual;
+pub mod rearm;

@@ -35,6 +35,8 @@ pub(crate) struct Policy {
     pub(crate) backoff_from: Tick,
     pub(crate) backoff_to: Tick,
     pub(crate) not_found_for: Tick,
+    /// The least time between loads that callers force; 0 is no limit.
+    pub(crate) forced_every: Tick,
     /// As the user configured it, for the error of a load that timed out.
     pub(crate) load_timeout: Duration,
     /// Whether an async load goes on after its deadline.

@@ -229,7 +229,7 @@ impl<K: Eq, V> Entries<K, V> {
     ///
     /// The check rejects a straggler whose entry was overwritten or removed without ever having
     /// been claimed. An entry that was refreshed is `Spent` and cannot be claimed at all.
-    fn claim(
+    pub(crate) fn claim(
         self: &Arc<Self>,
         place: Place,
         entry: &Held<Entry<K, V>>,
@@ -480,7 +480,7 @@ impl<K: Eq, V> Entries<K, V> {
     }
 }
 
-mod explicit;
+pub mod explicit;
 mod find;
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests;
