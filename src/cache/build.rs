@@ -116,6 +116,8 @@ where
         let state = Arc::new(CacheState {
             common,
             weigher: self.weigher,
+            group_by: self.group_by,
+            groups: entries.groups.clone(),
             negative: NegativeCache::new(negative_capacity, keep_errors),
         });
         let (start, fleet) = match self.level {

@@ -105,13 +105,16 @@ impl<V: Send + Sync + 'static> Keeper<V> {
     fn next(&self, core: &Core<(), V, RandomState>, now: Tick, may_start: bool) -> Next {
         let later = Next::At(now.saturating_add(core.state.policy.backoff_from));
         let Some((place, entry)) = core.find(&(), core.hasher.hash_one(())) else {
-            let rests_until = core.state.negative.rests_until(&(), |()| true);
+            let rests_until = (core.state.negative).rests_until(&(), |()| true, &core.state.groups);
             return match rests_until.filter(|until| now < *until) {
                 Some(until) => Next::At(until),
                 None if may_start => self.begin(core, later),
                 None => later,
             };
         };
+        if core.remove_if_outdated(place, &entry) {
+            return Next::Again;
+        }
         let due = match entry.is_loading() {
             true => now,
             false => core.due(&entry),
@@ -148,7 +151,7 @@ impl<V: Send + Sync + 'static> Keeper<V> {
         now: Tick,
     ) -> Next {
         let entry = claim.entry();
-        let reason = match entry.is_servable(now) {
+        let reason = match core.entries.is_servable(entry, now) {
             false => LoadReason::Cold,
             true if now < entry.times().fresh_until() => LoadReason::Early,
             true => LoadReason::Stale,

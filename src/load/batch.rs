@@ -131,6 +131,8 @@ where
         let node = Arc::new(WaitNode::default());
         for job in &mut jobs {
             state.counters.started(job.reason);
+            // Before the first line of the loader.
+            job.begins();
             job.runs_in = Some(job.claim.flight().wait_node().run_in(&node));
         }
         let inside = Inside { node, span };

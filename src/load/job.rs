@@ -247,7 +247,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         times: Times,
         now: Tick,
     ) -> Option<(StrongArc<Entry<K, V>>, Published)> {
-        match self.entry(&mut Some(value), times) {
+        match self.entry(&mut Some(value), times, Vec::new()) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
                 Some((new, published))
@@ -269,9 +269,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         entry
     }
 
-    /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
-    /// can still fail here. They run as a part of the load, so a read of the same key in them is
-    /// recursive.
+    /// The next step may read an old value, from the origin or from a store.
+    pub(crate) fn begins(&self) {
+        self.flight().begins(self.state.groups.now());
+    }
+
+    /// Makes the entry of a new value of these groups and those of its key. The weigher, the group
+    /// function and the key's `Clone` run here, because the load can still fail here. They run as a
+    /// part of the load, so a read of the same key in them is recursive.
     ///
     /// The value is taken out of its place only here, because each move of a large one is a copy on
     /// the stack.
@@ -279,16 +284,23 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         &self,
         value: &mut Option<V>,
         times: Times,
+        groups: Vec<u64>,
     ) -> Result<StrongArc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
+        let flight = self.claim.flight();
         let _entered = self.node().enter();
         let weigh = |value| self.state.weigh(&old.key, value);
-        let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
-        let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
+        let ask = || {
+            let weight = value.as_ref().map_or(Weight::ZERO, weigh);
+            let stamps = self.state.stamps(&old.key, groups, flight.began());
+            (old.key.clone(), weight, stamps)
+        };
+        let (key, weight, stamps) = catch_unwind(AssertUnwindSafe(ask))?;
         Ok(StrongArc::new(Entry::made(
             key,
             value.take(),
             times,
+            stamps,
             old.eviction_state(weight),
         )))
     }

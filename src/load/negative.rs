@@ -21,6 +21,11 @@
 //! first and forget the negative entry after. So either they found the entry in the table, and its
 //! load cannot commit the negative entry; or the entry had left already, and they forget the
 //! negative entry.
+//!
+//! # Races with `invalidate_group`
+//!
+//! That call knows no keys, so a negative entry has the stamps of the groups that follow from its
+//! key, like a value (see `protocol::groups`), and counts as long as they are current.
 
 use std::any::Any;
 use std::hash::{BuildHasher, Hash};
@@ -32,6 +37,7 @@ use moka::Expiry;
 
 use crate::error::Error;
 use crate::panics::isolated;
+use crate::protocol::groups::{Groups, Stamp};
 use crate::sync::plain::SegQueue;
 use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SetOnce};
 use crate::time::clock::Tick;
@@ -75,9 +81,19 @@ struct NegativeEntry {
     until: Tick,
     lasts: Duration,
     failures: u32,
+    /// Of the groups of the key. If one is outdated, the entry counts no more.
+    stamps: Vec<Stamp>,
     /// The weight, in entries without an error.
     weight: u32,
     committed: AtomicU8,
+}
+
+/// Why a load ended without a value.
+pub(crate) struct Because {
+    pub(crate) error: Error,
+    /// How many attempts in a row have failed.
+    pub(crate) failures: u32,
+    pub(crate) stamps: Vec<Stamp>,
 }
 
 /// The content of the negative entry of a key.
@@ -105,9 +121,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         &self,
         key: &(impl Hash + ?Sized),
         is_key: impl FnOnce(&K) -> bool,
+        groups: &Groups,
         now: Tick,
     ) -> Known {
-        self.find(key, is_key)
+        self.find(key, is_key, groups)
             .map_or(Known::Failures(0), |entry| entry.known(now))
     }
 
@@ -118,9 +135,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         age: Tick,
         key: &(impl Hash + ?Sized),
         is_key: impl FnOnce(&K) -> bool,
+        groups: &Groups,
         now: Tick,
     ) -> Known {
-        self.find(key, is_key)
+        self.find(key, is_key, groups)
             .map_or(Known::Failures(0), |entry| entry.known_within(age, now))
     }
 
@@ -129,8 +147,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         &self,
         key: &(impl Hash + ?Sized),
         is_key: impl FnOnce(&K) -> bool,
+        groups: &Groups,
     ) -> Option<Tick> {
-        let entry = self.find(key, is_key)?;
+        let entry = self.find(key, is_key, groups)?;
         entry.is_committed().then_some(entry.until)
     }
 
@@ -138,22 +157,27 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         &self,
         key: &(impl Hash + ?Sized),
         is_key: impl FnOnce(&K) -> bool,
+        groups: &Groups,
     ) -> Option<Arc<NegativeEntry>> {
         // A reader that runs before the first entry is written sees none. That is safe: it is not
         // committed yet.
         let entry = self.entries.get()?.find(self.hasher.hash_one(key))?;
-        entry.is_of(is_key).then_some(entry)
+        (entry.is_of(is_key) && groups.are_current(&entry.stamps)).then_some(entry)
     }
 
     /// Writes an entry that does not count yet.
     pub(crate) fn write(
         &self,
         key: K,
-        error: Error,
+        because: Because,
         until: Tick,
         now: Tick,
-        failures: u32,
     ) -> Uncommitted<'_> {
+        let Because {
+            error,
+            failures,
+            stamps,
+        } = because;
         let hash = self.hasher.hash_one(&key);
         let (error, weight) = weighed(error, self.capacity);
         let rest = Duration::from_nanos(until.saturating_sub(now));
@@ -166,6 +190,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
                 .max(self.at_least)
                 .clamp(AT_LEAST, AT_MOST),
             failures,
+            stamps,
             weight,
             committed: AtomicU8::new(0),
         });

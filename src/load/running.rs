@@ -138,6 +138,8 @@ where
             self.state.clone(),
             running,
         ));
+        // Before the first line of the loader.
+        self.begins();
         let sleeper: Arc<dyn Sleeper> = deadline.clone();
         let flight = self.claim.flight();
         flight.watch(&sleeper, &self.state.clock);
@@ -206,7 +208,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let old = self.claim.entry();
         let cost = (!old.is_loading()).then(|| old.times().cost());
         let times = policy.draw_times(loaded.given(), now, cost, Some(took));
-        match self.entry(&mut loaded.value, times) {
+        let groups = std::mem::take(&mut loaded.groups);
+        match self.entry(&mut loaded.value, times, groups) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panicked(panic)),
         }

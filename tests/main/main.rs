@@ -27,6 +27,8 @@ mod eviction;
 mod first_poll;
 mod forced;
 mod freshness;
+mod groups;
+mod groups_in_flight;
 mod handles;
 mod hangs;
 mod invalidation;

@@ -72,7 +72,7 @@ impl<K: Eq, V> Entries<K, V> {
             }
         }
         // An expired value is none that the caller could get.
-        let has_value = entry.is_servable(now) && is_recent(entry.times().created());
+        let has_value = self.is_servable(entry, now) && is_recent(entry.times().created());
         has_value.then_some(None)
     }
 
