@@ -264,6 +264,7 @@ pub mod model {
     pub use crate::protocol::entry::{Entry, EvictionState};
     pub use crate::protocol::fifo::generation;
     pub use crate::protocol::flight::{Flight, Help, Made, Outcome};
+    pub use crate::protocol::groups::{Cell, Groups, Stamp};
     pub use crate::protocol::permits::{Limit, Need, Permit as CachePermit};
     pub use crate::protocol::publish::{Answer, ClaimGuard, Expiry, Published};
     pub use crate::protocol::removal::Removals;

@@ -15,6 +15,7 @@ pub mod eviction;
 pub mod fifo;
 pub mod flight;
 pub mod ghosts;
+pub mod groups;
 pub mod joins;
 pub mod permits;
 pub mod publish;

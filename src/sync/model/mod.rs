@@ -134,6 +134,10 @@ macro_rules! shadowed {
                 self.shadow.stored(self.value.fetch_or(value, order))
             }
 
+            pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
+                self.shadow.stored(self.value.fetch_max(value, order))
+            }
+
             pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
                 self.shadow.stored(self.value.fetch_min(value, order))
             }
