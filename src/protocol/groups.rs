@@ -34,7 +34,7 @@
 //! exactly 2^34 invalidations (of any groups), if no reader, no eviction and no limit of time met
 //! it meanwhile.
 
-use crate::sync::{AtomicU64, Ordering, SetOnce};
+use crate::sync::{AtomicU8, AtomicU64, Ordering, SetOnce};
 
 /// The cells of a cache.
 #[cfg(not(all(loom, feature = "loom")))]
@@ -71,6 +71,10 @@ pub struct Groups {
     last: AtomicU64,
     /// The last invalidation of each cell. Made for the first one: 128 KiB.
     cells: SetOnce<Box<[AtomicU64]>>,
+    /// 1 once a value had a group.
+    is_used: AtomicU8,
+    /// See [`invalidate_others`](Self::invalidate_others).
+    begin_from: AtomicU64,
 }
 
 impl Cell {
@@ -139,6 +143,35 @@ impl Groups {
         cells[cell.number()].fetch_max(number, Ordering::AcqRel);
     }
 
+    /// A new moment: loads that begin after this call begin at it or later.
+    ///
+    /// AcqRel: keeps the order of this caller's steps before and after it.
+    pub fn tick(&self) -> Moment {
+        self.last.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Invalidates all groups in cells that `is_other`, also for loads that are under way.
+    ///
+    /// A cache whose values have no groups has no cells, and gets none. Its first value with a
+    /// group may be made at the same time. The two exchanges of `is_used` have one order: either
+    /// this caller finds the cache used, or the maker of that value finds the moment here.
+    pub fn invalidate_others(&self, is_other: impl Fn(Cell) -> bool) {
+        self.begin_from.fetch_max(self.tick(), Ordering::AcqRel);
+        if self.is_used.fetch_add(0, Ordering::AcqRel) != 0 {
+            let cells = (0..CELLS).filter_map(Cell::numbered);
+            cells.filter(|cell| is_other(*cell)).for_each(|cell| self.invalidate(cell));
+        }
+    }
+
+    /// The moment from which a load must have begun, for its value not to be outdated from birth.
+    fn begin_from(&self) -> Moment {
+        // Acquire: a thread that finds this set sees what the one that set it saw.
+        if self.is_used.load(Ordering::Acquire) == 0 {
+            self.is_used.swap(1, Ordering::AcqRel);
+        }
+        self.begin_from.load(Ordering::Acquire)
+    }
+
     /// The last invalidation of a cell.
     ///
     /// Acquire: a reader that finds a value outdated sees what the invalidating caller wrote.
@@ -159,6 +192,9 @@ impl Groups {
     /// The stamp of a value that was just made by a load which began at `began`; outdated from
     /// birth if the cell was invalidated since.
     pub fn stamp(&self, cell: Cell, began: Moment) -> Stamp {
+        if began < self.begin_from() {
+            self.invalidate(cell);
+        }
         Stamp::new(cell, self.last_of(cell.number()).min(began))
     }
 

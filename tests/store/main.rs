@@ -13,6 +13,7 @@ mod envelopes;
 mod explore;
 mod golden;
 mod hostile;
+mod groups;
 mod late_writes;
 mod memory;
 mod names;
