@@ -131,7 +131,13 @@ fn weighing(key: u8, value: u64, weight: u32, created: u64, generation: u8) -> A
         generation,
         weight: Weight::new(weight),
     };
-    Arc::new(Entry::ready(key, value, times(created), eviction_state))
+    Arc::new(Entry::ready(
+        key,
+        value,
+        times(created),
+        Vec::new(),
+        eviction_state,
+    ))
 }
 
 /// A user's insert.
@@ -250,7 +256,7 @@ pub fn publish_weighing(
 ) -> Published {
     let old = claim.entry();
     let eviction_state = old.eviction_state(Weight::new(weight));
-    let new = Entry::ready(old.key, value, times(now), eviction_state);
+    let new = Entry::ready(old.key, value, times(now), Vec::new(), eviction_state);
     claim.publish(Arc::new(new), Made::Here, now)
 }
 

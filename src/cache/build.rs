@@ -108,6 +108,8 @@ where
         let state = Arc::new(CacheState {
             common,
             weigher: self.weigher,
+            group_by: self.group_by,
+            groups: entries.groups.clone(),
             negative: NegativeCache::new(negative_capacity),
         });
         let (start, fleet) = match self.level {

@@ -12,7 +12,7 @@ use crate::load::admission::AdmissionSettings;
 use crate::load::engine::RunJob;
 use crate::load::runner::Runner;
 use crate::load::runtime::Home;
-use crate::load::state::Weigher;
+use crate::load::state::{GroupBy, Weigher};
 use crate::protocol::removal::{Cause, Listener};
 use crate::sync::Arc;
 use crate::time::clock::Clock;
@@ -41,6 +41,7 @@ pub struct Builder<K, V, S = RandomState> {
     pub(super) settings: Settings,
     pub(super) hasher: S,
     pub(super) weigher: Option<Weigher<K, V>>,
+    pub(super) group_by: Option<GroupBy<K>>,
     pub(super) listener: Option<Listener<K, V>>,
     pub(super) level: Option<Connect<K, V>>,
     pub(super) loader: Option<MakeStart<K, V>>,
@@ -105,6 +106,7 @@ impl<K, V> Cache<K, V> {
             settings: Settings::new(),
             hasher: RandomState::default(),
             weigher: None,
+            group_by: None,
             listener: None,
             level: None,
             loader: None,
@@ -389,6 +391,7 @@ impl<K, V, S> Builder<K, V, S> {
             settings: self.settings,
             hasher,
             weigher: self.weigher,
+            group_by: self.group_by,
             listener: self.listener,
             level: self.level,
             loader: self.loader,

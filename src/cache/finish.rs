@@ -98,7 +98,7 @@ where
         }
         let now = self.state.clock.now();
         let (_, entry) = self.entries.resident(hash, key)?;
-        let served = entry.is_servable(now);
+        let served = self.entries.is_servable(&entry, now);
         served.then(|| Kept::new(entry.into_arc(), now, Source::Loaded))
     }
 

@@ -7,6 +7,7 @@ pub mod cached;
 pub mod close;
 mod finish;
 pub mod fresh;
+mod groups;
 mod load_settings;
 mod loaders;
 pub mod lookup;
@@ -285,7 +286,8 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let found = self.0.find(key, self.0.hasher.hash_one(key));
-        found.is_some_and(|(_, entry)| entry.is_servable(self.0.state.clock.now()))
+        let now = self.0.state.clock.now();
+        found.is_some_and(|(_, entry)| self.0.entries.is_servable(&entry, now))
     }
 
     /// A reader for one thread or task that reads many keys all the time.

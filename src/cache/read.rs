@@ -164,7 +164,14 @@ where
         count_fresh: impl FnOnce(),
         late: impl FnOnce() -> Option<Condition>,
     ) -> Option<Source> {
-        let source = match entry.early_from().is_after(now) {
+        let early_from = entry.early_from();
+        let is_fresh = early_from.is_after(now)
+            || early_from.has_groups()
+                && match self.entries.is_fresh_with_groups(entry, now) {
+                    Some(is_fresh) => is_fresh,
+                    None => return None,
+                };
+        let source = match is_fresh {
             true => {
                 count_fresh();
                 Source::Fresh
@@ -205,7 +212,7 @@ where
     /// How a value is shown by a call that never loads; `None` if it may not be served. Counts
     /// nothing.
     pub(crate) fn peek_state(&self, entry: &Entry<K, V>, now: Tick) -> Option<Condition> {
-        if !entry.is_servable(now) {
+        if !self.entries.is_servable(entry, now) {
             return None;
         }
         // Between the two stale windows `get` would wait for a refresh, and this call does not.
@@ -233,6 +240,9 @@ where
         let Some((place, entry)) = found else {
             return Err(Unserved::Missing);
         };
+        if self.remove_if_outdated(place, &entry) {
+            return Err(Unserved::Missing);
+        }
         if !self.state.lifecycle.is_open() {
             // No refresh starts.
             if let Some(condition) = self.peek_state(&entry, now) {
@@ -310,6 +320,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
+        let arrived = self.state.groups.now();
         loop {
             match unserved {
                 Unserved::Failed(error) => {
@@ -321,15 +332,21 @@ where
                 Unserved::Wait(flight, fallback, source) => match self.wait(&flight, source).await?
                 {
                     Outcome::Published(entry, made) => {
-                        let source = match made {
+                        let came = match made {
                             Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
-                        if let Some(kept) = self.hand_over(entry, source) {
-                            return Ok(kept);
+                        let began = flight.began();
+                        let is_ours =
+                            made != Made::Earlier && (source == Source::Loaded || began >= arrived);
+                        if is_ours || entry.is_current(&self.state.groups) {
+                            if let Some(kept) = self.hand_over(entry, came) {
+                                return Ok(kept);
+                            }
                         }
-                        // This future was polled only after the hard limit, so it reads again, like
-                        // a caller that comes now.
+                        // This future was polled only after the hard limit, or its caller came
+                        // after the invalidation of a group that the load does not know of. So it
+                        // reads again, like a caller that comes now.
                     }
                     Outcome::Failed(error) | Outcome::Earlier(error) => {
                         if error.is_timeout() && source == Source::Loaded {
@@ -367,7 +384,7 @@ where
     ) -> Option<Kept<K, V>> {
         let now = self.state.clock.now();
         let handed_until = entry.times().created().saturating_add(HANDING_OVER);
-        let served = entry.is_servable(now) || now < handed_until;
+        let served = entry.is_unexpired(now) || now < handed_until;
         served.then(|| Kept::new(entry, now, source))
     }
 
@@ -379,7 +396,7 @@ where
     ) -> Result<Kept<K, V>, Error> {
         let now = self.state.clock.now();
         match fallback {
-            Some(entry) if entry.is_servable(now) => {
+            Some(entry) if self.entries.is_servable(&entry, now) => {
                 self.state.counters.claimed(Condition::AfterFailure);
                 Ok(self.serve(entry, now, Condition::AfterFailure))
             }
@@ -392,7 +409,8 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        (self.state.negative).known(key, |other| key.is_key(other), now)
+        let state = &self.state;
+        (state.negative).known(key, |other| key.is_key(other), &state.groups, now)
     }
 
     /// Forgets the negative entry of a key.

@@ -46,6 +46,7 @@ where
         loop {
             let now = self.state.clock.now();
             let unserved = match self.find(key, hash) {
+                Some((place, entry)) if self.remove_if_outdated(place, &entry) => continue,
                 Some((place, entry)) => {
                     let claimed = match wanted {
                         Wanted::Of(old) => {

@@ -98,6 +98,9 @@ where
         };
         let hash = self.hasher.hash_one(&key);
         let now = self.state.clock.now();
+        let groups = std::mem::take(&mut loaded.groups);
+        // Of this moment: the value came with the call.
+        let stamps = self.state.stamps(&key, groups, self.state.groups.now());
         let eviction_state = EvictionState {
             uses: 0,
             generation: generation(hash, now),
@@ -105,7 +108,8 @@ where
         };
         let policy = &self.state.policy;
         let times = policy.draw_times(loaded.given(), now, None, None);
-        let entry = StrongArc::new(Entry::ready(key, value, times, eviction_state));
+        let entry = Entry::ready(key, value, times, stamps, eviction_state);
+        let entry = StrongArc::new(entry);
         self.write(hash, WriteOp::<_, _, K>::Insert(entry))
     }
 
@@ -142,7 +146,8 @@ where
     ///
     /// # Panics
     ///
-    /// Only if `Hash` or `Eq` of the key or the weigher does; the cache stays usable.
+    /// Only if `Hash` or `Eq` of the key, the weigher or the group function does; the cache stays
+    /// usable.
     ///
     /// # Example
     ///

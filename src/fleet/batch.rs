@@ -133,6 +133,7 @@ where
             job.shed();
             return None;
         };
+        job.begins();
         let flushed = self.track(&key, job.key(), job.set());
         let asking = Asking {
             job,

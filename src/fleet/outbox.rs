@@ -396,7 +396,7 @@ where
     }
 
     /// From now on this process uses no payload that was stored before this moment.
-    fn distrust(&self) {
+    pub(super) fn distrust(&self) {
         let (at, time) = (self.state.clock.exact(), self.store.now());
         loop {
             let before = self.distrusted.load();

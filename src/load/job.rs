@@ -17,6 +17,7 @@ use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made};
+use crate::protocol::groups::{Cell, Moment};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::sync::runtime::Runtime;
@@ -34,12 +35,17 @@ pub(super) fn panicked(panic: Panic) -> Error {
 
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
 pub(crate) trait Leased<K, V>: Send + Sync {
-    /// The loader made this entry; `published` says whether it is resident.
-    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published);
+    /// The loader began at `began` and made this entry; `published` says whether it is resident.
+    fn publish(
+        self: Box<Self>,
+        entry: StrongArc<Entry<K, V>>,
+        published: Published,
+        began: Moment,
+    );
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
-    /// The loader says that the key has no value, which counts for so long.
-    fn not_found(self: Box<Self>, lasts: Tick);
+    /// The loader began at `began` and says that the key has no value, which counts for so long.
+    fn not_found(self: Box<Self>, key: &K, lasts: Tick, began: Moment);
     /// Gives the lease back at the deadline, while the loader runs.
     fn at_deadline(&self) -> Arc<dyn GiveBack>;
 }
@@ -217,9 +223,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         mut self,
         value: V,
         times: Times,
+        cells: Vec<Cell>,
         now: Tick,
     ) -> Option<(StrongArc<Entry<K, V>>, Published)> {
-        match self.entry(&mut Some(value), times) {
+        match self.entry(&mut Some(value), times, cells) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
                 Some((new, published))
@@ -241,9 +248,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         entry
     }
 
-    /// Makes the entry of a new value. The weigher and the key's `Clone` run here, because the load
-    /// can still fail here. They run as a part of the load, so a read of the same key in them is
-    /// recursive.
+    /// The next step may read an old value, from the origin or from a store.
+    pub(crate) fn begins(&self) {
+        self.flight().begins(self.state.groups.now());
+    }
+
+    /// Makes the entry of a new value in these cells and those of its key. The weigher, the group
+    /// function and the key's `Clone` run here, because the load can still fail here. They run as a
+    /// part of the load, so a read of the same key in them is recursive.
     ///
     /// The value is taken out of its place only here, because each move of a large one is a copy on
     /// the stack.
@@ -251,16 +263,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         &self,
         value: &mut Option<V>,
         times: Times,
+        mut cells: Vec<Cell>,
     ) -> Result<StrongArc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
-        let _entered = self.claim.flight().wait_node().enter();
+        let flight = self.claim.flight();
+        let _entered = flight.wait_node().enter();
         let weigh = |value| self.state.weigh(&old.key, value);
-        let ask = || (old.key.clone(), value.as_ref().map_or(Weight::ZERO, weigh));
-        let (key, weight) = catch_unwind(AssertUnwindSafe(ask))?;
+        let ask = || {
+            let weight = value.as_ref().map_or(Weight::ZERO, weigh);
+            let groups = self.state.groups_of(&old.key, Vec::new());
+            cells.extend(groups.into_iter().map(Cell::of));
+            let stamps = self.state.groups.stamps(cells, flight.began());
+            (old.key.clone(), weight, stamps)
+        };
+        let (key, weight, stamps) = catch_unwind(AssertUnwindSafe(ask))?;
         Ok(StrongArc::new(Entry::made(
             key,
             value.take(),
             times,
+            stamps,
             old.eviction_state(weight),
         )))
     }
@@ -273,6 +294,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     ) -> Published {
         let state = &*self.state;
         let failed_before = self.claim.failures() > 0;
+        let began = self.claim.flight().began();
         let published = self.claim.take().publish(new.clone(), made, now);
         state.counters.published(published);
         trace::published(&state.name, self.reason, published);
@@ -281,7 +303,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             state.negative.forget(&new.key);
         }
         if let Some(lease) = self.lease.take() {
-            lease.publish(new, published);
+            lease.publish(new, published, began);
         }
         published
     }

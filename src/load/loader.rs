@@ -48,9 +48,10 @@ impl<K, V> Request<K, V> {
     /// The value that the result will replace, for a conditional or incremental load.
     ///
     /// `None` for a key that was missing. A value past its hard limit is shown here as well, though
-    /// no reader gets it any more.
+    /// no reader gets it any more. A value of an invalidated group is not.
     pub fn previous(&self) -> Option<&V> {
-        self.entry.value()
+        let value = self.entry.value();
+        value.filter(|_| self.entry.is_current(&self.state.groups))
     }
 }
 
@@ -87,6 +88,7 @@ pub struct Loaded<V> {
     pub(crate) fresh_for: Option<Duration>,
     pub(crate) stale_for: Option<Duration>,
     pub(crate) stale_if_error_for: Option<Duration>,
+    pub(crate) groups: Vec<u64>,
 }
 
 /// The times that a [`Loaded`] gives itself.
@@ -136,6 +138,7 @@ impl<V> Loaded<V> {
             fresh_for: None,
             stale_for: None,
             stale_if_error_for: None,
+            groups: Vec::new(),
         }
     }
 
@@ -168,6 +171,43 @@ impl<V> Loaded<V> {
         self
     }
 
+    /// The value belongs to this group as well: it leaves the cache when
+    /// [`Cache::invalidate_group`](crate::Cache::invalidate_group) is called with it.
+    ///
+    /// For groups that only the loader knows, such as the products that a page shows. Groups that
+    /// follow from the key are given with [`Builder::group_by`](crate::Builder::group_by); a value
+    /// belongs to those and to these. See [`docs::groups`](crate::docs::groups).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use everfresh::{Cache, Loaded};
+    ///
+    /// # struct Page { products: Vec<u64> }
+    /// # let render = |_: &str| Page { products: vec![9, 12] };
+    /// let pages: Cache<String, Page> = Cache::builder()
+    ///     .compute(move |path: &String| {
+    ///         let page = render(path);
+    ///         let products = page.products.clone();
+    ///         Loaded::new(page).groups(products)
+    ///     })
+    ///     .build()?;
+    /// pages.get_blocking("/sale")?;
+    /// pages.invalidate_group(9); // every page that shows product 9
+    /// assert!(!pages.contains_key("/sale"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group(mut self, group: u64) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// As [`group`](Self::group), for each of these groups.
+    pub fn groups(mut self, groups: impl IntoIterator<Item = u64>) -> Self {
+        self.groups.extend(groups);
+        self
+    }
+
     pub(crate) fn given(&self) -> Given {
         Given {
             fresh_for: self.fresh_for,
@@ -190,6 +230,7 @@ impl<V> From<V> for Loaded<V> {
             fresh_for: None,
             stale_for: None,
             stale_if_error_for: None,
+            groups: Vec::new(),
         }
     }
 }

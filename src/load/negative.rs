@@ -21,6 +21,11 @@
 //! first and forget the negative entry after. So either they found the entry in the table, and its
 //! load cannot commit the negative entry; or the entry had left already, and they forget the
 //! negative entry.
+//!
+//! # Races with `invalidate_group`
+//!
+//! That call knows no keys, so a negative entry has the stamps of the groups that follow from its
+//! key, like a value (see `protocol::groups`), and counts as long as they are current.
 
 use std::any::Any;
 use std::hash::{BuildHasher, Hash};
@@ -32,6 +37,7 @@ use moka::Expiry;
 
 use crate::error::Error;
 use crate::panics::isolated;
+use crate::protocol::groups::{Groups, Stamp};
 use crate::sync::plain::SegQueue;
 use crate::sync::{Arc, AtomicU8, BoundedCache, Ordering, SetOnce};
 use crate::time::clock::Tick;
@@ -72,9 +78,19 @@ struct NegativeEntry {
     until: Tick,
     lasts: Duration,
     failures: u32,
+    /// Of the groups of the key. If one is outdated, the entry counts no more.
+    stamps: Vec<Stamp>,
     /// The weight, in entries without an error.
     weight: u32,
     committed: AtomicU8,
+}
+
+/// Why a load ended without a value.
+pub(crate) struct Because {
+    pub(crate) error: Error,
+    /// How many attempts in a row have failed.
+    pub(crate) failures: u32,
+    pub(crate) stamps: Vec<Stamp>,
 }
 
 /// The content of the negative entry of a key.
@@ -101,6 +117,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         &self,
         key: &(impl Hash + ?Sized),
         is_key: impl FnOnce(&K) -> bool,
+        groups: &Groups,
         now: Tick,
     ) -> Known {
         // A reader that runs before the first entry is written sees none. That is safe: it is not
@@ -109,7 +126,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
             return Known::Failures(0);
         };
         match entries.find(self.hasher.hash_one(key)) {
-            Some(entry) if entry.is_of(is_key) => entry.known(now),
+            Some(entry) if entry.is_of(is_key) => entry.known(groups, now),
             _ => Known::Failures(0),
         }
     }
@@ -118,11 +135,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
     pub(crate) fn write(
         &self,
         key: K,
-        error: Error,
+        because: Because,
         until: Tick,
         now: Tick,
-        failures: u32,
     ) -> Uncommitted<'_> {
+        let Because {
+            error,
+            failures,
+            stamps,
+        } = because;
         let hash = self.hasher.hash_one(&key);
         let (error, weight) = weighed(error, self.capacity);
         let rest = Duration::from_nanos(until.saturating_sub(now));
@@ -132,6 +153,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
             until,
             lasts: (rest * REMEMBER).clamp(AT_LEAST, AT_MOST),
             failures,
+            stamps,
             weight,
             committed: AtomicU8::new(0),
         });
@@ -235,10 +257,10 @@ impl NegativeEntry {
         known.is_some_and(is_key)
     }
 
-    fn known(&self, now: Tick) -> Known {
+    fn known(&self, groups: &Groups, now: Tick) -> Known {
         // Acquire pairs with `commit`: a reader that sees the entry committed also sees that its
         // load has left the table.
-        if self.committed.load(Ordering::Acquire) == 0 {
+        if self.committed.load(Ordering::Acquire) == 0 || !groups.are_current(&self.stamps) {
             return Known::Failures(0);
         }
         match &self.content {

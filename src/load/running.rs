@@ -17,6 +17,7 @@ use crate::observe::trace::TraceSpan;
 use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
+use crate::protocol::groups::Cell;
 use crate::protocol::publish::{Answer, Published};
 use crate::sync::{Arc, StrongArc, Weak};
 use crate::time::alarm::Sleeper;
@@ -104,6 +105,8 @@ where
             self.state.clone(),
             running,
         ));
+        // Before the first line of the loader.
+        self.begins();
         let sleeper: Arc<dyn Sleeper> = deadline.clone();
         let flight = self.claim.flight();
         flight.watch(&sleeper, &self.state.clock);
@@ -170,7 +173,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let old = self.claim.entry();
         let cost = (!old.is_loading()).then(|| old.times().cost());
         let times = policy.draw_times(loaded.given(), now, cost, Some(took));
-        match self.entry(&mut loaded.value, times) {
+        let groups = std::mem::take(&mut loaded.groups);
+        let cells = groups.into_iter().map(Cell::of).collect();
+        match self.entry(&mut loaded.value, times, cells) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panic),
         }
@@ -221,12 +226,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let state = &*self.state;
         let rest = loaded.fresh_for.map_or(state.policy.not_found_for, ticks);
         let (answer, error) = (Answer::NotFound, Error::not_found());
+        let (entry, began) = (self.claim.entry().clone(), self.claim.flight().began());
         let removed = state.remember(self.claim.take(), answer, error, now, rest, 0);
         if late {
             state.counters.late(removed);
         }
         if let Some(lease) = self.lease.take() {
-            lease.not_found(rest);
+            lease.not_found(&entry.key, rest, began);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::load::admission::Admission;
 use crate::load::lifecycle::Lifecycle;
-use crate::load::negative::NegativeCache;
+use crate::load::negative::{Because, NegativeCache};
 use crate::load::policy::Policy;
 use crate::load::runtime::Home;
 use crate::load::workers::{Overdue, Workers};
@@ -19,6 +19,7 @@ use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::flight::Flight;
+use crate::protocol::groups::{Cell, Groups, Moment, Stamp};
 use crate::protocol::publish::{Answer, ClaimGuard};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, OnceLock, Weak};
@@ -29,6 +30,9 @@ use crate::time::clock::{Clock, Tick};
 pub(crate) struct CacheState<K, V> {
     pub(crate) common: Common,
     pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) group_by: Option<GroupBy<K>>,
+    /// Those of the entries.
+    pub(crate) groups: Arc<Groups>,
     pub(crate) negative: NegativeCache<K>,
 }
 
@@ -59,6 +63,9 @@ impl<K, V> Deref for CacheState<K, V> {
     }
 }
 
+/// Adds the groups of a key.
+pub(crate) type GroupBy<K> = Box<dyn Fn(&K, &mut Vec<u64>) + Send + Sync>;
+
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u32 + Send + Sync>;
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
@@ -81,8 +88,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
         let key = || claim.entry().key.clone();
         let write = || {
             effective.then(|| {
-                self.negative
-                    .write(key(), error.clone(), until, now, failures)
+                let stamps = self.stamps(&claim.entry().key, Vec::new(), claim.flight().began());
+                let because = Because {
+                    error: error.clone(),
+                    failures,
+                    stamps,
+                };
+                self.negative.write(key(), because, until, now)
             })
         };
         let entry = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
@@ -109,6 +121,21 @@ impl<K, V> CacheState<K, V> {
             flight.wait_node().below(depth);
         }
         Ok(())
+    }
+
+    /// The groups that follow from a key. Runs a function of the user.
+    pub(crate) fn groups_of(&self, key: &K, mut groups: Vec<u64>) -> Vec<u64> {
+        if let Some(group_by) = &self.group_by {
+            group_by(key, &mut groups);
+        }
+        groups
+    }
+
+    /// The stamps of a value of this key that was made with these groups by a load which began at
+    /// `began`. Runs a function of the user.
+    pub(crate) fn stamps(&self, key: &K, groups: Vec<u64>, began: Moment) -> Vec<Stamp> {
+        let groups = self.groups_of(key, groups).into_iter();
+        self.groups.stamps(groups.map(Cell::of), began)
     }
 
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {

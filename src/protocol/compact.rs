@@ -47,10 +47,62 @@ impl Span {
         Span(pack(ticks, Self::BITS).to_ne_bytes())
     }
 
+    #[inline(always)]
+    pub fn of_bytes(bytes: [u8; 4]) -> Self {
+        Span(bytes)
+    }
+
+    #[inline(always)]
+    pub fn bytes(self) -> [u8; 4] {
+        self.0
+    }
+
     #[inline]
     pub fn ticks(self) -> u64 {
         match u32::from_ne_bytes(self.0) {
             forever if forever == largest(Self::BITS) => u64::MAX,
+            packed => unpack(packed, Self::BITS),
+        }
+    }
+}
+
+/// A time limit in ticks in two or three bytes, for an entry that needs the room: rounded down, in
+/// three bytes by at most 8e-6 of itself, in two by at most 0.2 %.
+///
+/// `u64::MAX` is unlimited, and every other number is not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RoughSpan<const BYTES: usize>([u8; BYTES]);
+
+impl<const BYTES: usize> RoughSpan<BYTES> {
+    /// Six bits of exponent reach every number, so none is capped.
+    const BITS: u32 = 8 * BYTES as u32 - 6;
+
+    /// No number has this form, because no exponent is so large.
+    const UNLIMITED: u32 = (1 << (8 * BYTES)) - 1;
+
+    pub fn new(ticks: u64) -> Self {
+        let exponent = exponent(ticks, Self::BITS);
+        let packed = match ticks {
+            u64::MAX => Self::UNLIMITED,
+            _ => exponent << Self::BITS | (ticks >> exponent) as u32,
+        };
+        let bytes = packed.to_le_bytes();
+        RoughSpan(std::array::from_fn(|at| bytes[at]))
+    }
+
+    pub fn of_bytes(bytes: [u8; BYTES]) -> Self {
+        RoughSpan(bytes)
+    }
+
+    pub fn bytes(self) -> [u8; BYTES] {
+        self.0
+    }
+
+    pub fn ticks(self) -> u64 {
+        let mut bytes = [0; 4];
+        bytes[..BYTES].copy_from_slice(&self.0);
+        match u32::from_le_bytes(bytes) {
+            packed if packed == Self::UNLIMITED => u64::MAX,
             packed => unpack(packed, Self::BITS),
         }
     }
@@ -104,7 +156,7 @@ impl Weight {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cost, Span, Weight};
+    use super::{Cost, RoughSpan, Span, Weight};
 
     /// Numbers of every size below `end`.
     fn numbers(end: u64) -> impl Iterator<Item = u64> {
@@ -146,12 +198,17 @@ mod tests {
     fn times_come_back_never_longer_and_hardly_shorter() {
         check(|n| Span::new(n).ticks(), 1 << 57, 1.5e-8);
         check(|n| Cost::new(n).ticks(), 1 << 41, 1e-3);
+        check(|n| RoughSpan::<3>::new(n).ticks(), 1 << 63, 8e-6);
+        check(|n| RoughSpan::<2>::new(n).ticks(), 1 << 63, 2e-3);
         assert_eq!(Span::new(120_000_000_000).ticks(), 120_000_000_000);
     }
 
     #[test]
     fn the_longest_are_for_ever_or_capped() {
         assert_eq!(Span::new(u64::MAX).ticks(), u64::MAX);
+        assert_eq!(RoughSpan::<3>::new(u64::MAX).ticks(), u64::MAX);
+        assert_eq!(RoughSpan::<2>::new(u64::MAX).ticks(), u64::MAX);
+        assert!(RoughSpan::<2>::new(u64::MAX - 1).ticks() < u64::MAX);
         assert_eq!(Span::new(Span::LONGEST).ticks(), Span::LONGEST);
         assert!(Cost::new(u64::MAX).ticks() > 4_000_000_000_000);
     }

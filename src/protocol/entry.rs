@@ -8,6 +8,7 @@ use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
+use crate::protocol::groups::{Cell, Groups, Stamp};
 use crate::protocol::times::{EarlyFrom, OtherTimes, Times};
 use crate::protocol::uses::Uses;
 use crate::sync::{AtomicU8, CountedSlot, Ordering, StrongArc};
@@ -30,9 +31,17 @@ pub struct Entry<K, V> {
 /// The compiler puts the discriminant before the head, because both are made of single bytes.
 /// Together they take eight, so a value follows without padding.
 enum Content<V> {
+    /// A value without groups, or with one.
+    Value(Head, V),
+    /// A value with several groups.
+    Listed(Head, Box<Listed<V>>),
     /// A placeholder or a tombstone.
     Nothing(Head),
-    Value(Head, V),
+}
+
+struct Listed<V> {
+    value: V,
+    stamps: Vec<Stamp>,
 }
 
 struct Head {
@@ -64,17 +73,36 @@ pub struct EvictionState {
 }
 
 impl<K, V> Entry<K, V> {
-    pub fn ready(key: K, value: V, times: Times, eviction_state: EvictionState) -> Self {
-        Self::made(key, Some(value), times, eviction_state)
+    pub fn ready(
+        key: K,
+        value: V,
+        times: Times,
+        stamps: Vec<Stamp>,
+        eviction_state: EvictionState,
+    ) -> Self {
+        Self::made(key, Some(value), times, stamps, eviction_state)
     }
 
-    /// The entry of a value that was just made; `value` has one.
-    pub fn made(key: K, value: Option<V>, times: Times, eviction_state: EvictionState) -> Self {
-        let (early_from, others) = times.split();
+    /// The entry of a value that was just made, with the stamps of its groups; `value` has one.
+    pub fn made(
+        key: K,
+        value: Option<V>,
+        times: Times,
+        stamps: Vec<Stamp>,
+        eviction_state: EvictionState,
+    ) -> Self {
+        let (early_from, others) = match stamps.first() {
+            None => times.split(),
+            // Of several, the list holds them all.
+            Some(stamp) => times.split_with_groups(*stamp),
+        };
         let head = Head::new(eviction_state.uses, early_from);
         Entry {
             key,
             content: match value {
+                Some(value) if stamps.len() > 1 => {
+                    Content::Listed(head, Box::new(Listed { value, stamps }))
+                }
                 Some(value) => Content::Value(head, value),
                 None => Content::Nothing(head),
             },
@@ -129,7 +157,7 @@ impl<K, V> Entry<K, V> {
     #[inline(always)]
     fn head(&self) -> &Head {
         match &self.content {
-            Content::Nothing(head) | Content::Value(head, _) => head,
+            Content::Value(head, _) | Content::Listed(head, _) | Content::Nothing(head) => head,
         }
     }
 
@@ -173,8 +201,18 @@ impl<K, V> Entry<K, V> {
     #[inline]
     pub fn value(&self) -> Option<&V> {
         match &self.content {
-            Content::Nothing(_) => None,
             Content::Value(_, value) => Some(value),
+            _ => self.listed().map(|listed| &listed.value),
+        }
+    }
+
+    /// Out of line, so that the value of most entries costs one comparison.
+    #[cold]
+    #[inline(never)]
+    fn listed(&self) -> Option<&Listed<V>> {
+        match &self.content {
+            Content::Listed(_, listed) => Some(listed),
+            Content::Value(..) | Content::Nothing(_) => None,
         }
     }
 
@@ -183,9 +221,46 @@ impl<K, V> Entry<K, V> {
         self.value().is_none()
     }
 
-    /// Whether this is a value that may still be served.
-    pub fn is_servable(&self, now: Tick) -> bool {
+    /// Whether this is a value before its hard limit. It may be served if it is
+    /// [current](Self::is_current) as well.
+    pub fn is_unexpired(&self, now: Tick) -> bool {
         !self.is_loading() && now < self.times().expires()
+    }
+
+    /// Whether none of the value's groups was invalidated since its load began. True without
+    /// groups.
+    #[inline(always)]
+    pub fn is_current(&self, groups: &Groups) -> bool {
+        !self.early_from().has_groups() || self.has_current_groups(groups)
+    }
+
+    /// The same for a value that has groups.
+    #[inline(always)]
+    pub fn has_current_groups(&self, groups: &Groups) -> bool {
+        match &self.content {
+            Content::Value(..) => groups.is_current(self.others.stamp()),
+            _ => self.lists_current_groups(groups),
+        }
+    }
+
+    /// The cells of the value's groups.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let (one, listed): (_, &[Stamp]) = match &self.content {
+            Content::Value(..) if self.early_from().has_groups() => {
+                (Some(self.others.stamp()), &[])
+            }
+            Content::Listed(_, listed) => (None, &listed.stamps),
+            Content::Value(..) | Content::Nothing(_) => (None, &[]),
+        };
+        one.into_iter().chain(listed.iter().copied()).map(Stamp::cell)
+    }
+
+    #[inline(never)]
+    fn lists_current_groups(&self, groups: &Groups) -> bool {
+        match &self.content {
+            Content::Listed(_, listed) => groups.are_current(&listed.stamps),
+            Content::Value(..) | Content::Nothing(_) => true,
+        }
     }
 
     pub fn uses(&self) -> u8 {

@@ -82,7 +82,7 @@ impl<K, V> Entries<K, V> {
         drop_later: &mut DropLater<Entry<K, V>>,
     ) {
         let worth = |entry: &Entry<K, V>| match entry.is_loading() {
-            _ if is_idle(entry, now) => Some((0, 0, 0)),
+            _ if self.is_idle(entry, now) => Some((0, 0, 0)),
             // The load that began last has done the least work.
             true => Some((1, 0, Tick::MAX - deadline(entry))),
             false => Some((2, entry.uses(), entry.times().created())),
@@ -94,19 +94,22 @@ impl<K, V> Entries<K, V> {
         }
     }
 
-    /// Removes every value past its hard limit; returns how many.
+    /// Removes every value past its hard limit or outdated; returns how many.
     pub fn sweep(&self, now: Tick) -> usize {
         let mut drops = DropAll::default();
         let swept = (0..self.table.sets())
             .flat_map(|set| self.table.items(set))
-            .filter(|(_, entry)| !entry.is_loading() && !entry.is_servable(now))
+            .filter(|(_, entry)| !entry.is_loading() && !self.is_servable(entry, now))
             // A load that is under way would be discarded without its entry. A load past its
             // deadline does not count.
             .filter(|(_, entry)| {
                 let claim = entry.claim_word.current();
                 claim.is_none_or(|token| token.deadline() <= now)
             })
-            .filter_map(|(place, entry)| self.remove_entry(place, entry.arc(), Cause::Expired))
+            .filter_map(|(place, entry)| {
+                let cause = Cause::of(&entry, &self.groups, now);
+                self.remove_entry(place, entry.arc(), cause)
+            })
             .map(|removed| drops.drop_one(removed))
             .count();
         self.removals.deliver();
@@ -115,7 +118,7 @@ impl<K, V> Entries<K, V> {
 
     /// Evicts the least valuable value of a set; false if the set has none.
     fn evict_value(&self, set: usize, now: Tick, drop_later: &mut DropLater<Entry<K, V>>) -> bool {
-        self.evict_least(set, now, &|entry| worth(entry, now), drop_later)
+        self.evict_least(set, now, &|entry| self.worth(entry, now), drop_later)
     }
 
     /// Evicts the least valuable value of a set that was seen to hold nothing else, for a load,
@@ -127,7 +130,7 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) {
-        if let Some((place, entry)) = self.least(set, &|entry| worth(entry, now)) {
+        if let Some((place, entry)) = self.least(set, &|entry| self.worth(entry, now)) {
             drop(self.evict(place, entry, seen, now, drop_later));
         }
     }
@@ -163,7 +166,8 @@ impl<K, V> Entries<K, V> {
         let Some((place, victim)) = self.least(set, worth) else {
             return false;
         };
-        if let Some(removed) = self.remove_entry(place, victim.arc(), Cause::of(&victim, now)) {
+        let cause = Cause::of(&victim, &self.groups, now);
+        if let Some(removed) = self.remove_entry(place, victim.arc(), cause) {
             drop_later.add(removed);
         }
         true
@@ -178,7 +182,7 @@ impl<K, V> Entries<K, V> {
         K: Clone,
     {
         let mut items = self.table.items(set);
-        let Some((place, idle)) = items.find(|(_, entry)| is_idle(entry, now)) else {
+        let Some((place, idle)) = items.find(|(_, entry)| self.is_idle(entry, now)) else {
             return false;
         };
         if idle.is_loading() {
@@ -187,7 +191,8 @@ impl<K, V> Entries<K, V> {
             removed.into_iter().for_each(|entry| drop_later.add(entry));
         } else {
             let tombstone = StrongArc::new(Entry::tombstone(idle.key.clone(), self.closed.clone()));
-            self.remove_through_tombstone(place, idle.arc(), tombstone, Cause::Expired);
+            let cause = Cause::of(&idle, &self.groups, now);
+            self.remove_through_tombstone(place, idle.arc(), tombstone, cause);
             drop_later.add(idle.into_arc());
         }
         true
@@ -212,24 +217,6 @@ impl<K, V> Entries<K, V> {
 /// The order in which the entries of a set are evicted.
 type Worth = (u8, u8, Tick);
 
-/// The worth of a value; `None` for a load.
-fn worth<K, V>(entry: &Entry<K, V>, now: Tick) -> Option<Worth> {
-    let alive = entry.is_servable(now);
-    (!entry.is_loading()).then(|| (alive.into(), entry.uses(), entry.times().created()))
-}
-
-/// Whether an entry holds its place for nothing: it may not be served, and no attempt for it is
-/// under way. A load past its deadline is not, and neither is one that has failed and rests.
-fn is_idle<K, V>(entry: &Entry<K, V>, now: Tick) -> bool {
-    let ended = match entry.claim_word.state() {
-        ClaimState::Idle | ClaimState::Cooling { .. } => true,
-        ClaimState::Claimed { deadline } => deadline <= now,
-        // Its successor, or its removal, is a step away.
-        ClaimState::Spent => false,
-    };
-    ended && !entry.is_servable(now)
-}
-
 /// The deadline of the attempt for an entry; 0 if none is under way.
 fn deadline<K, V>(entry: &Entry<K, V>) -> Tick {
     let claim = entry.claim_word.current();
@@ -237,6 +224,24 @@ fn deadline<K, V>(entry: &Entry<K, V>) -> Tick {
 }
 
 impl<K, V> Entries<K, V> {
+    /// The worth of a value; `None` for a load.
+    fn worth(&self, entry: &Entry<K, V>, now: Tick) -> Option<Worth> {
+        let alive = self.is_servable(entry, now);
+        (!entry.is_loading()).then(|| (alive.into(), entry.uses(), entry.times().created()))
+    }
+
+    /// Whether an entry holds its place for nothing: it may not be served, and no attempt for it is
+    /// under way. A load past its deadline is not, and neither is one that has failed and rests.
+    fn is_idle(&self, entry: &Entry<K, V>, now: Tick) -> bool {
+        let ended = match entry.claim_word.state() {
+            ClaimState::Idle | ClaimState::Cooling { .. } => true,
+            ClaimState::Claimed { deadline } => deadline <= now,
+            // Its successor, or its removal, is a step away.
+            ClaimState::Spent => false,
+        };
+        ended && !self.is_servable(entry, now)
+    }
+
     /// Removes an entry and gives its permit back if it was a value.
     ///
     /// The removed entry may be the successor of `entry`; see

@@ -338,7 +338,7 @@ impl<K, V> Entries<K, V> {
     ) -> Option<Permit<'_>> {
         // Repeats only if another value of this set came, left or was promoted.
         while let Some((entry, seen)) = self.value_of(token) {
-            if entry.uses() >= setting.promote_at && entry.is_servable(now) {
+            if entry.uses() >= setting.promote_at && self.is_servable(&entry, now) {
                 let moved = match setting.promote_at {
                     0 => self.pass_on(token.place, &entry, seen),
                     _ => self.promote(token.place, &entry, seen),
@@ -395,7 +395,7 @@ impl<K, V> Entries<K, V> {
                 if entry.is_loading() || !seen.is_promoted(place) {
                     continue;
                 }
-                if entry.is_servable(now) && queue.spares(&entry) {
+                if self.is_servable(&entry, now) && queue.spares(&entry) {
                     continue;
                 }
                 if let Some(freed) = self.evict(place, entry, seen, now, drop_later) {
@@ -450,7 +450,7 @@ impl<K, V> Entries<K, V> {
         now: Tick,
         drop_later: &mut DropLater<Entry<K, V>>,
     ) -> Option<Permit<'_>> {
-        let cause = Cause::of(&entry, now);
+        let cause = Cause::of(&entry, &self.groups, now);
         // Drop the guard first, so that the remover need not count this reference when it empties
         // the way.
         drop(entry);

@@ -30,6 +30,7 @@ use std::task::Poll;
 use crate::error::Error;
 use crate::protocol::claim::{ClaimToken, TokenCell};
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::{Moment, NOT_BEGUN};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::event::Event;
 use crate::sync::{Arc, AtomicU8, AtomicU64, OnceLock, Ordering, SetOnce, StrongArc, Weak};
@@ -92,6 +93,8 @@ struct Signals {
     event: Event,
     /// The process whose alarm rings at the deadline, once it is set.
     alarmed: AtomicU64,
+    /// The beginning of the load, for the invalidation of groups.
+    began: AtomicU64,
     /// The load that runs. It is woken at the deadline before the waiters.
     load: SetOnce<Weak<dyn Sleeper>>,
     /// The clock of that alarm, which is told when the flight is dropped.
@@ -225,6 +228,21 @@ impl<K, V> Flight<K, V> {
         }
     }
 
+    /// The load begins, at this moment of the groups: its next step may read an old value. Called
+    /// again when it reads another source, whose answer replaces that of the first.
+    pub fn begins(&self, now: Moment) {
+        // An exchange, and AcqRel: see `began`.
+        self.signals.began.swap(now, Ordering::AcqRel);
+    }
+
+    /// The beginning of the load, [`NOT_BEGUN`] before it.
+    pub fn began(&self) -> Moment {
+        // This exchange and the one in `begins` have one order. If this caller is the first, the
+        // load that begins sees what this caller has seen, above all the write to the origin before
+        // an invalidation.
+        self.signals.began.fetch_add(0, Ordering::AcqRel)
+    }
+
     /// Whether the load has begun. If not, it will see what this caller has done before.
     pub fn has_begun(&self) -> bool {
         // This exchange and the one in `set_alarm`, before the loader is called, have one order: of
@@ -304,6 +322,7 @@ impl Signals {
             decided: AtomicU8::new(0),
             event: Event::new(),
             alarmed: AtomicU64::new(0),
+            began: AtomicU64::new(NOT_BEGUN),
             load: SetOnce::new(),
             clock: OnceLock::new(),
             wait_node: SetOnce::new(),

@@ -30,11 +30,17 @@
 //!    current, or if the load began at its arrival or later. So callers that come after an
 //!    invalidation never get what was loaded before it, and callers that waited already do.
 //!
-//! A stamp holds the low 34 bits of a number. A value would be taken for current again after
-//! exactly 2^34 invalidations (of any groups), if no reader, no eviction and no limit of time met
-//! it meanwhile.
+//! A stamp holds the low 32 bits of a number. An outdated value would be taken for current again if
+//! its cell were invalidated exactly 2^32 invalidations (of any groups) after its stamp, and if no
+//! reader, no eviction and no limit of time met it meanwhile. At 10 000 invalidations a second that
+//! moment comes after five days, and is gone with the next invalidation of the cell.
 
-use crate::sync::{AtomicU8, AtomicU64, Ordering, SetOnce};
+use crate::protocol::entries::Entries;
+use crate::protocol::entry::Entry;
+use crate::protocol::removal::Cause;
+use crate::protocol::table::Place;
+use crate::sync::{AtomicU8, AtomicU64, Ordering, SetOnce, StrongArc};
+use crate::time::clock::Tick;
 
 /// The cells of a cache.
 #[cfg(not(all(loom, feature = "loom")))]
@@ -46,10 +52,6 @@ pub const CELLS: usize = 2;
 #[cfg(not(all(loom, feature = "loom")))]
 const CELL_BITS: u32 = 14;
 
-/// The low bits of a number that a stamp holds.
-const NUMBER_BITS: u32 = 34;
-const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
-
 /// The number of an invalidation, and so a moment between two of them.
 pub type Moment = u64;
 
@@ -60,7 +62,8 @@ pub const NOT_BEGUN: Moment = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cell(u16);
 
-/// The cell of a group, and its number when a value was made; in few bytes without padding.
+/// The low half of the number of a cell when a value was made, and the cell; in few bytes, without
+/// padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp([u8; 6]);
 
@@ -70,7 +73,7 @@ pub struct Groups {
     /// The number of the last invalidation; 0 before the first.
     last: AtomicU64,
     /// The last invalidation of each cell. Made for the first one: 128 KiB.
-    cells: SetOnce<Box<[AtomicU64]>>,
+    cells: SetOnce<Box<[AtomicU64; CELLS]>>,
     /// 1 once a value had a group.
     is_used: AtomicU8,
     /// See [`invalidate_others`](Self::invalidate_others).
@@ -101,8 +104,8 @@ impl Cell {
 
 impl Stamp {
     fn new(cell: Cell, number: Moment) -> Self {
-        let word = u64::from(cell.0) << NUMBER_BITS | number & NUMBER_MASK;
-        let [a, b, c, d, e, f, ..] = word.to_le_bytes();
+        let [a, b, c, d] = (number as u32).to_le_bytes();
+        let [e, f] = cell.0.to_le_bytes();
         Stamp([a, b, c, d, e, f])
     }
 
@@ -116,11 +119,15 @@ impl Stamp {
         self.0
     }
 
+    pub fn cell(self) -> Cell {
+        self.parts().0
+    }
+
     #[inline(always)]
-    fn parts(self) -> (usize, u64) {
+    fn parts(self) -> (Cell, u32) {
         let [a, b, c, d, e, f] = self.0;
-        let word = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-        ((word >> NUMBER_BITS) as usize, word & NUMBER_MASK)
+        let cell = Cell(u16::from_le_bytes([e, f]));
+        (cell, u32::from_le_bytes([a, b, c, d]))
     }
 }
 
@@ -176,17 +183,17 @@ impl Groups {
     ///
     /// Acquire: a reader that finds a value outdated sees what the invalidating caller wrote.
     #[inline(always)]
-    fn last_of(&self, cell: usize) -> Moment {
+    fn last_of(&self, cell: Cell) -> Moment {
         match self.cells.get() {
             // The remainder is a mask, and no number is out of bounds.
-            Some(cells) => cells[cell % CELLS].load(Ordering::Acquire),
+            Some(cells) => cells[cell.number() % CELLS].load(Ordering::Acquire),
             None => 0,
         }
     }
 
     /// Whether something in this cell was invalidated after `moment`.
     pub fn is_invalidated(&self, cell: Cell, moment: Moment) -> bool {
-        self.last_of(cell.number()) > moment
+        self.last_of(cell) > moment
     }
 
     /// The stamp of a value that was just made by a load which began at `began`; outdated from
@@ -195,13 +202,13 @@ impl Groups {
         if began < self.begin_from() {
             self.invalidate(cell);
         }
-        Stamp::new(cell, self.last_of(cell.number()).min(began))
+        Stamp::new(cell, self.last_of(cell).min(began))
     }
 
-    /// The stamps of a value of these groups, each cell once.
-    pub fn stamps(&self, groups: impl IntoIterator<Item = u64>, began: Moment) -> Vec<Stamp> {
-        let stamp = |group| self.stamp(Cell::of(group), began);
-        let mut stamps: Vec<Stamp> = groups.into_iter().map(stamp).collect();
+    /// The stamps of a value of these cells, each cell once.
+    pub fn stamps(&self, cells: impl IntoIterator<Item = Cell>, began: Moment) -> Vec<Stamp> {
+        let stamp = |cell| self.stamp(cell, began);
+        let mut stamps: Vec<Stamp> = cells.into_iter().map(stamp).collect();
         // Two stamps of one cell, made at two moments, may differ; then the value is outdated by
         // one of them, so both are kept.
         stamps.sort_unstable();
@@ -213,31 +220,98 @@ impl Groups {
     #[inline(always)]
     pub fn is_current(&self, stamp: Stamp) -> bool {
         let (cell, number) = stamp.parts();
-        self.last_of(cell) & NUMBER_MASK == number
+        self.last_of(cell) as u32 == number
     }
 
-    #[inline]
+    /// The same for all of these stamps.
     pub fn are_current(&self, stamps: &[Stamp]) -> bool {
         stamps.iter().all(|stamp| self.is_current(*stamp))
     }
 }
 
-fn new_cells() -> Box<[AtomicU64]> {
-    std::iter::repeat_with(|| AtomicU64::new(0))
+impl<K, V> Entries<K, V> {
+    /// Whether this is a value that may be served.
+    pub fn is_servable(&self, entry: &Entry<K, V>, now: Tick) -> bool {
+        entry.is_unexpired(now) && entry.is_current(&self.groups)
+    }
+
+    /// Whether a value with groups is before its `early_from`; `None` if it is outdated.
+    #[cold]
+    #[inline(never)]
+    pub fn is_fresh_with_groups(&self, entry: &Entry<K, V>, now: Tick) -> Option<bool> {
+        match entry.has_current_groups(&self.groups) {
+            true => Some(entry.early_from().is_after_with_groups(now)),
+            false => None,
+        }
+    }
+
+    /// Whether a caller that comes now must neither be served by this entry nor wait for its load,
+    /// because a group was invalidated since the load began.
+    ///
+    /// The groups of a value are known. Those of a load are known as far as `groups_of` its key
+    /// tells; it is asked only if something was invalidated since the load began.
+    pub fn is_outdated(
+        &self,
+        entry: &Entry<K, V>,
+        groups_of: Option<impl FnOnce(&K) -> Vec<u64>>,
+    ) -> bool {
+        if !entry.is_loading() {
+            return !entry.is_current(&self.groups);
+        }
+        let (Some(groups_of), Some(flight)) = (groups_of, self.last_flight(entry)) else {
+            return false;
+        };
+        let began = flight.began();
+        let is_invalidated = |group| self.groups.is_invalidated(Cell::of(group), began);
+        self.groups.now() > began && groups_of(&entry.key).into_iter().any(is_invalidated)
+    }
+
+    /// Removes exactly this entry, a value or a load under way, as [`remove`](Self::remove) of its
+    /// key would; does nothing if it was no longer resident.
+    ///
+    /// Through a tombstone, because an `insert` may put a successor there at that moment, and the
+    /// successor came later than the invalidation that this call carries out.
+    pub fn remove_outdated(&self, place: Place, entry: &StrongArc<Entry<K, V>>)
+    where
+        K: Clone,
+    {
+        let tombstone = StrongArc::new(Entry::tombstone(entry.key.clone(), self.closed.clone()));
+        match entry.is_loading() {
+            true => {
+                // A load has no permit.
+                if self.table.replace(place, entry, &tombstone) {
+                    self.table.remove(place, &tombstone);
+                }
+            }
+            false => {
+                self.remove_through_tombstone(place, entry, tombstone, Cause::Invalidated);
+            }
+        }
+        self.removals.deliver();
+    }
+}
+
+/// On the heap from the beginning, because the stack may be small.
+fn new_cells() -> Box<[AtomicU64; CELLS]> {
+    let cells: Box<[AtomicU64]> = std::iter::repeat_with(|| AtomicU64::new(0))
         .take(CELLS)
-        .collect()
+        .collect();
+    match cells.try_into() {
+        Ok(cells) => cells,
+        Err(_) => unreachable!("there are as many as were taken"),
+    }
 }
 
 #[cfg(all(test, not(all(loom, feature = "loom"))))]
 mod tests {
-    use super::{CELLS, Cell, Groups, NOT_BEGUN, NUMBER_MASK, Stamp};
+    use super::{CELLS, Cell, Groups, NOT_BEGUN, Stamp};
 
     #[test]
     fn a_stamp_holds_its_cell_and_its_number() {
         for cell in [0, 1, CELLS - 1] {
-            for number in [0, 1, NUMBER_MASK, NUMBER_MASK + 3] {
+            for number in [0, 1, u32::MAX.into(), u64::MAX] {
                 let stamp = Stamp::new(Cell(cell as u16), number);
-                assert_eq!(stamp.parts(), (cell, number & NUMBER_MASK));
+                assert_eq!(stamp.parts(), (Cell(cell as u16), number as u32));
                 assert_eq!(Stamp::from_bytes(stamp.to_bytes()), stamp);
             }
         }

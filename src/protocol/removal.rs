@@ -21,6 +21,7 @@ use std::mem::ManuallyDrop;
 
 use crate::panics::isolated;
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::Groups;
 use crate::sync::{SegQueue, StrongArc, thread_local};
 use crate::time::clock::Tick;
 
@@ -38,14 +39,16 @@ pub enum Cause {
     /// heavy to be kept: the key has no value then.
     Replaced,
     /// `invalidate`, `invalidate_all` or an inserted `Loaded::not_found()` removed it, or a refresh
-    /// found that the key has no value.
+    /// found that the key has no value. Or `invalidate_group` outdated it: then it leaves when it is
+    /// next read, or its place is needed.
     Invalidated,
 }
 
 impl Cause {
-    /// The cause of an eviction: for space, unless the value had expired.
-    pub(crate) fn of<K, V>(entry: &Entry<K, V>, now: Tick) -> Self {
-        match entry.is_servable(now) {
+    /// The cause of an eviction: for space, unless the value may not be served any more.
+    pub(crate) fn of<K, V>(entry: &Entry<K, V>, groups: &Groups, now: Tick) -> Self {
+        match entry.is_unexpired(now) {
+            _ if !entry.is_current(groups) => Cause::Invalidated,
             true => Cause::Size,
             false => Cause::Expired,
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::protocol::compact::{Cost, Span};
+use crate::protocol::compact::{Cost, RoughSpan, Span};
+use crate::protocol::groups::Stamp;
 use crate::time::clock::Tick;
 
 /// When an entry is fresh, stale and expired.
@@ -21,25 +22,56 @@ pub struct Times {
 /// The upper bytes of `early_from`: what a hit compares with the clock.
 ///
 /// A hit in the last 66 µs (2^16 ns) before `early_from` cannot tell by them, and reads the rest.
+///
+/// The highest bit is set for a value with groups. As a signed number it is then before every time,
+/// so that a hit of a value without groups makes one comparison, and one of a value with groups
+/// needs more.
 #[derive(Clone, Copy)]
 pub struct EarlyFrom([u8; 6]);
+
+/// The bit of a value with groups in the highest byte of `early_from`. No time is so late: clocks
+/// end before it.
+const HAS_GROUPS: u8 = 0x80;
+
+/// The latest `early_from`, without that bit.
+const LATEST: Tick = Tick::MAX >> 1;
 
 /// All other bytes of the times.
 #[derive(Clone, Copy)]
 pub struct OtherTimes {
-    since_created: Span,
-    until_stale: Span,
-    stale_for: Span,
-    error_for: Span,
+    /// Four spans of four bytes. Of a value with groups, two of three bytes, two of two bytes, and
+    /// the stamp.
+    spans: [u8; 16],
     cost: Cost,
     early_from: [u8; 2],
 }
 
 impl EarlyFrom {
-    /// Whether `now` is before `early_from`; false also if these bytes are too few to tell.
+    /// Whether `now` is before `early_from`; false also if these bytes are too few to tell, and for
+    /// a value with groups.
     #[inline(always)]
     pub fn is_after(self, now: Tick) -> bool {
-        now < join([0; 2], self.0)
+        (now as i64) < join([0; 2], self.0) as i64
+    }
+
+    /// The same for a value with groups, which are current.
+    #[inline(always)]
+    pub fn is_after_with_groups(self, now: Tick) -> bool {
+        now < join([0; 2], self.0) & LATEST
+    }
+
+    #[inline(always)]
+    pub fn has_groups(self) -> bool {
+        self.0[5] & HAS_GROUPS != 0
+    }
+}
+
+impl OtherTimes {
+    /// The stamp of a value with one group.
+    #[inline(always)]
+    pub fn stamp(&self) -> Stamp {
+        let [.., a, b, c, d, e, f] = self.spans;
+        Stamp::from_bytes([a, b, c, d, e, f])
     }
 }
 
@@ -66,12 +98,38 @@ pub struct Lifetime {
 impl Times {
     /// The two parts that an entry holds.
     pub fn split(self) -> (EarlyFrom, OtherTimes) {
-        let [a, b, rest @ ..] = self.early_from.to_le_bytes();
+        let [a, b, c, d] = self.since_created.bytes();
+        let [e, f, g, h] = self.until_stale.bytes();
+        let [i, j, k, l] = self.stale_for.bytes();
+        let [m, n, o, p] = self.error_for.bytes();
+        let spans = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+        self.with_spans(self.early_from, spans)
+    }
+
+    /// The two parts of an entry with groups, which holds the spans in fewer bytes, rounded down.
+    pub fn split_with_groups(self, stamp: Stamp) -> (EarlyFrom, OtherTimes) {
+        // From the rounded distance, so that `created` stays exact.
+        let since_created = RoughSpan::new(self.since_created.ticks());
+        let early_from = self.created().saturating_add(since_created.ticks());
+        let until_stale = match self.until_stale.ticks() {
+            u64::MAX => u64::MAX,
+            ticks => ticks.saturating_add(self.early_from - early_from),
+        };
+        let [a, b, c] = since_created.bytes();
+        let [d, e, f] = RoughSpan::new(until_stale).bytes();
+        let [g, h] = RoughSpan::new(self.stale_for.ticks()).bytes();
+        let [i, j] = RoughSpan::new(self.error_for.ticks()).bytes();
+        let [k, l, m, n, o, p] = stamp.to_bytes();
+        let spans = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+        let (mut early_from, others) = self.with_spans(early_from, spans);
+        early_from.0[5] |= HAS_GROUPS;
+        (early_from, others)
+    }
+
+    fn with_spans(&self, early_from: Tick, spans: [u8; 16]) -> (EarlyFrom, OtherTimes) {
+        let [a, b, rest @ ..] = early_from.to_le_bytes();
         let others = OtherTimes {
-            since_created: self.since_created,
-            until_stale: self.until_stale,
-            stale_for: self.stale_for,
-            error_for: self.error_for,
+            spans,
             cost: self.cost,
             early_from: [a, b],
         };
@@ -80,12 +138,29 @@ impl Times {
 
     #[inline(always)]
     pub fn of_parts(early_from: EarlyFrom, others: OtherTimes) -> Self {
+        if early_from.has_groups() {
+            return Self::of_parts_with_groups(early_from, others);
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = others.spans;
         Times {
             early_from: join(others.early_from, early_from.0),
-            since_created: others.since_created,
-            until_stale: others.until_stale,
-            stale_for: others.stale_for,
-            error_for: others.error_for,
+            since_created: Span::of_bytes([a, b, c, d]),
+            until_stale: Span::of_bytes([e, f, g, h]),
+            stale_for: Span::of_bytes([i, j, k, l]),
+            error_for: Span::of_bytes([m, n, o, p]),
+            cost: others.cost,
+        }
+    }
+
+    fn of_parts_with_groups(early_from: EarlyFrom, others: OtherTimes) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, ..] = others.spans;
+        // What two or three bytes hold, four hold exactly, up to nine years.
+        Times {
+            early_from: join(others.early_from, early_from.0) & LATEST,
+            since_created: Span::new(RoughSpan::of_bytes([a, b, c]).ticks()),
+            until_stale: Span::new(RoughSpan::of_bytes([d, e, f]).ticks()),
+            stale_for: Span::new(RoughSpan::of_bytes([g, h]).ticks()),
+            error_for: Span::new(RoughSpan::of_bytes([i, j]).ticks()),
             cost: others.cost,
         }
     }
@@ -96,7 +171,7 @@ impl Times {
         let since_created = Span::new(lead.min(Span::LONGEST));
         Times {
             // From the rounded distance, so that `created` is exact.
-            early_from: life.created.saturating_add(since_created.ticks()),
+            early_from: (life.created.saturating_add(since_created.ticks())).min(LATEST),
             since_created,
             until_stale: Span::new(life.fresh_for - since_created.ticks()),
             stale_for: Span::new(life.stale_for),
@@ -168,6 +243,7 @@ impl Times {
 #[cfg(test)]
 mod tests {
     use super::{Lifetime, Times};
+    use crate::protocol::groups::{Cell, Groups};
 
     fn times(created: u64, fresh_for: u64, early_for: u64) -> Times {
         Times::new(Lifetime {
@@ -190,6 +266,34 @@ mod tests {
             assert_eq!(again.created(), whole.created());
             assert_eq!(again.expires(), whole.expires());
         }
+    }
+
+    #[test]
+    fn the_times_of_a_value_with_groups_are_hardly_shorter() {
+        let stamp = Groups::default().stamp(Cell::of(7), 0);
+        for created in [1, 5_000_000_000, 1 << 52] {
+            for fresh_for in [1 << 30, 60_000_000_000, u64::MAX] {
+                let whole = times(created, fresh_for, 1 << 20);
+                let (early_from, others) = whole.split_with_groups(stamp);
+                assert!(early_from.has_groups() && !early_from.is_after(0));
+                assert!(early_from.is_after_with_groups(created));
+                assert_eq!(others.stamp(), stamp);
+                let again = Times::of_parts(early_from, others);
+                assert_eq!(again.created(), whole.created());
+                assert!(!early_from.is_after_with_groups(again.early_from()));
+                for (ours, theirs) in [
+                    (again.early_from(), whole.early_from()),
+                    (again.fresh_until(), whole.fresh_until()),
+                    (again.expires(), whole.expires()),
+                ] {
+                    let lost = theirs - ours;
+                    assert!(lost as f64 <= (theirs - created) as f64 * 1e-5, "{lost}");
+                }
+                assert_eq!(again.fresh_until() == u64::MAX, fresh_for == u64::MAX);
+            }
+        }
+        assert!(!times(0, 1 << 30, 0).split().0.has_groups());
+        assert!(!Times::placeholder().split().0.has_groups());
     }
 
     #[test]

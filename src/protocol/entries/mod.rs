@@ -9,6 +9,7 @@ use crate::protocol::drop_later::{DropAll, DropLater};
 use crate::protocol::entry::Entry;
 use crate::protocol::fifo::{Queues, generation};
 use crate::protocol::flight::{Flight, Outcome};
+use crate::protocol::groups::Groups;
 use crate::protocol::permits::{Limit, Need};
 use crate::protocol::publish::ClaimGuard;
 use crate::protocol::removal::{Cause, Removals};
@@ -23,6 +24,7 @@ pub struct Entries<K, V> {
     pub limit: Limit,
     pub queues: Queues,
     pub removals: Removals<K, V>,
+    pub groups: Arc<Groups>,
     pub timing: Timing,
     /// The closed flight, which an entry gets when it has its successor; shared by all entries.
     pub closed: StrongArc<Flight<K, V>>,
@@ -145,6 +147,7 @@ impl<K: Eq, V> Entries<K, V> {
             limit: Limit::new(limits.entries, limits.weight, shards),
             queues: Queues::new(limits.entries, shards),
             removals,
+            groups: Arc::default(),
             timing,
             closed: StrongArc::new(Flight::closed()),
             flights: CountedLanes::default(),
@@ -184,7 +187,7 @@ impl<K: Eq, V> Entries<K, V> {
         now: Tick,
     ) -> Read<K, V> {
         let Some(condition) = condition(&entry.times(), entry.claim_word.state(), now) else {
-            let fallback = entry.is_servable(now);
+            let fallback = self.is_servable(&entry, now);
             return self.load_or_join(place, entry, now, fallback);
         };
         let claim = self.claim(place, &entry, now);
@@ -375,7 +378,7 @@ impl<K: Eq, V> Entries<K, V> {
 
     /// The flights of a set for which a caller without a value would wait.
     fn loads_in(&self, set: usize, now: Tick) -> Loads<K, V> {
-        let waited_for = |entry: &Entry<K, V>| match entry.is_servable(now) {
+        let waited_for = |entry: &Entry<K, V>| match self.is_servable(entry, now) {
             true => None,
             false => self.join(entry),
         };

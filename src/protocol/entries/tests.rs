@@ -34,7 +34,7 @@ fn an_early_hit_draws_only_while_the_claim_can_be_had() {
         generation: 0,
         weight: Weight::ZERO,
     };
-    let entry = StrongArc::new(Entry::ready(1, 2, times, eviction_state));
+    let entry = StrongArc::new(Entry::ready(1, 2, times, Vec::new(), eviction_state));
     let fast_state = |now, draw: fn(&Times) -> bool| entries.fast_state(&entry, now, draw);
     assert_eq!(fast_state(60_000, |_| false), Some(Condition::Fresh));
     assert_eq!(fast_state(60_000, |_| true), None, "this reader may claim");
@@ -89,7 +89,7 @@ fn a_write_looks_at_the_lanes_once_for_each_value_that_leaves() {
             generation: 0,
             weight: Weight::ZERO,
         };
-        StrongArc::new(Entry::ready(key, key, times, eviction_state))
+        StrongArc::new(Entry::ready(key, key, times, Vec::new(), eviction_state))
     };
     let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let insert = |key| assert!(entries.insert(hash(key), &value(key, 0), 0));
