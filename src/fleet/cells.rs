@@ -18,6 +18,7 @@
 //! 3. The answer to a comparison overtakes a message, or a message the answer. A message whose
 //!    version is later than the last one that reached the values of this process reaches them,
 //!    whatever was compared meanwhile.
+//!    So does the first comparison of a cell after a gap, unless such a message came before.
 //! 4. The message of this process's own invalidation comes. It does not invalidate again, because
 //!    the call did so. It counts only while every change is told, because then the messages of
 //!    others that the store made before have come before.
@@ -223,6 +224,7 @@ impl Cells {
                 // Otherwise the next comparison finds it, and takes it for another process's.
                 if told_in.is_some() && known.gap == told_in {
                     known.version = known.version.max(Some(version));
+                    known.reached = known.reached.max(Some(version));
                 }
                 return false;
             }
@@ -251,9 +253,18 @@ impl Cells {
         let is_same = |version: &Version| found.is_some_and(|found| found.epoch == version.epoch);
         let later = match (known.version, found) {
             (Some(version), _) if is_same(&version) => {
-                // The same invalidation, perhaps in a later timeline.
+                // The same invalidation, perhaps in a later timeline. If it was found by the first
+                // comparison, its message may have been missed since.
                 known.version = known.version.max(found);
-                Compared::Done
+                let is_same_gap = matches!(basis, Basis::Told { gap } if known.gap == Some(gap));
+                match is_same_gap || known.reached >= Some(version) {
+                    true => Compared::Done,
+                    false => {
+                        known.reached = known.version;
+                        known.since = tick();
+                        Compared::Later
+                    }
+                }
             }
             (version, Some(found)) if version < Some(found) => {
                 let is_first = version.is_none();

@@ -34,6 +34,8 @@ enum Rules {
     SentBeforeItIsMade,
     /// The message of an own invalidation counts also if others may have been missed.
     EchoCountsAfterAGap,
+    /// After a gap, a cell that was compared once before counts as told.
+    FirstComparisonIsTrusted,
     /// A message is ignored if a comparison has found its version.
     ComparedMessageIsIgnored,
     /// A store that has lost the cell counts as one whose cell was not invalidated.
@@ -50,6 +52,7 @@ struct Fleet {
     gaps: u8,
     loses_cell: bool,
     sets_clock_back: bool,
+    restarts: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +62,9 @@ struct Payload {
     /// The number of invalidations that were called before the load began.
     loaded: u8,
 }
+
+/// The limit on comparisons of both processes.
+const COMPARISONS: u8 = 3;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct World {
@@ -74,6 +80,8 @@ struct World {
     loads: u8,
     reads: u8,
     gaps: u8,
+    comparisons: u8,
+    has_restarted: bool,
     processes: [Process; 2],
     /// Publications on their way.
     network: BTreeSet<(Payload, u8)>,
@@ -142,6 +150,7 @@ enum Action {
     Publish((Payload, u8)),
     LoseCell,
     SetClockBack,
+    Restart,
 }
 
 impl Process {
@@ -236,17 +245,19 @@ impl Model for Fleet {
             let asks = !process.is_in_sync()
                 || matches!(&process.reading, Some((read, None)) if is_later(read));
             match process.comparing {
-                None if asks && process.is_connected => actions.push(Action::Ask(at)),
+                None if asks && process.is_connected && world.comparisons < COMPARISONS => {
+                    actions.push(Action::Ask(at));
+                }
                 None => {}
                 Some(_) => actions.push(Action::Compare(at)),
             }
             match process.loading {
-                None if world.loads < self.loads => actions.push(Action::Load(at)),
+                None if at == 0 && world.loads < self.loads => actions.push(Action::Load(at)),
                 None => {}
                 Some(_) => actions.push(Action::Finish(at)),
             }
             match process.reading {
-                None if world.reads < self.reads && world.data.is_some() => {
+                None if at == 1 && world.reads < self.reads && world.data.is_some() => {
                     actions.push(Action::Read(at));
                 }
                 None => {}
@@ -260,6 +271,9 @@ impl Model for Fleet {
         }
         if self.sets_clock_back && world.timeline == 0 {
             actions.push(Action::SetClockBack);
+        }
+        if self.restarts && !world.has_restarted && !world.processes[1].is_pending() {
+            actions.push(Action::Restart);
         }
     }
 
@@ -303,6 +317,7 @@ impl Model for Fleet {
             }
             Action::Tell(at) => self.tell(at, &mut world.processes[at]),
             Action::Ask(at) => {
+                world.comparisons += 1;
                 let (cell, calls) = (world.cell, world.last_call());
                 let process = &mut world.processes[at];
                 process.comparing = Some((process.gap, process.known, cell, calls));
@@ -367,6 +382,14 @@ impl Model for Fleet {
                     world.base += 1;
                     world.data = Some(payload);
                 }
+            }
+            Action::Restart => {
+                world.has_restarted = true;
+                world.processes[1] = Process {
+                    is_connected: true,
+                    knows: world.last_call(),
+                    ..Process::default()
+                };
             }
             Action::LoseCell => {
                 world.has_lost = true;
@@ -447,6 +470,7 @@ impl Fleet {
                 || self.rules == Rules::EchoCountsAfterAGap;
             if counts {
                 process.known = process.known.max(Some(version));
+                process.reached = process.reached.max(Some(version));
             }
             return;
         }
@@ -472,6 +496,12 @@ impl Fleet {
         match (process.known, found) {
             (Some(known), Some(found)) if known.1 == found.1 => {
                 process.known = Some(known.max(found));
+                let is_reached = process.reached >= Some(known) || process.compared == Some(gap);
+                if !is_reached && self.rules != Rules::FirstComparisonIsTrusted {
+                    // Its message may have been missed after the first comparison.
+                    process.reached = process.known;
+                    process.bump();
+                }
             }
             (known, Some(found)) if known < Some(found) => {
                 process.known = Some(found);
@@ -524,18 +554,19 @@ fn plain(rules: Rules) -> Fleet {
     Fleet {
         rules,
         invalidations: 2,
-        loads: 2,
+        loads: 1,
         reads: 1,
         gaps: 0,
         loses_cell: false,
         sets_clock_back: false,
+        restarts: false,
     }
 }
 
 fn with_a_gap(rules: Rules) -> Fleet {
     Fleet {
         gaps: 1,
-        loads: 1,
+        reads: 0,
         ..plain(rules)
     }
 }
@@ -543,6 +574,7 @@ fn with_a_gap(rules: Rules) -> Fleet {
 fn with_a_loss(rules: Rules) -> Fleet {
     Fleet {
         loses_cell: true,
+        restarts: true,
         invalidations: 1,
         ..plain(rules)
     }
@@ -627,6 +659,11 @@ fn an_own_message_counts_only_if_every_change_is_told() {
 #[test]
 fn a_message_counts_although_a_comparison_came_first() {
     fails(plain(Rules::ComparedMessageIsIgnored));
+}
+
+#[test]
+fn a_first_comparison_is_no_message() {
+    fails(with_a_gap(Rules::FirstComparisonIsTrusted));
 }
 
 #[test]
