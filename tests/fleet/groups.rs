@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Op, Postcard, Store};
+use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Op, Store};
 use everfresh::{Cache, Loaded, SecondLevel};
 use futures_lite::future::block_on;
 
@@ -393,7 +393,6 @@ fn the_cell_of_a_group_is_written_once_by_a_fleet() {
             builder.compute(|n: &u64| n * n).build().unwrap()
         })
         .collect();
-    let _ = Postcard;
     thread::scope(|scope| {
         for (number, cache) in caches.iter().enumerate() {
             scope.spawn(move || cache.get_blocking(&(number as u64)).unwrap());
