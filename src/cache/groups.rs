@@ -6,11 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::cache::Cache;
 use crate::cache::builder::Builder;
 use crate::cache::read::Core;
+use crate::fleet::PendingWrite;
 use crate::panics::discard;
 use crate::protocol::entry::Entry;
 use crate::protocol::groups::Cell;
 use crate::protocol::table::Place;
+use crate::store::StoreError;
 use crate::sync::Held;
+use crate::sync::runtime::block_on;
 
 impl<K, V, S> Builder<K, V, S> {
     /// The groups of a key, such as its tenant: [`Cache::invalidate_group`] outdates all of a group
@@ -63,7 +66,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Invalidates every value of a group, resident or being loaded, in this process.
+    /// Invalidates every value of a group, resident or being loaded.
     ///
     /// What was loaded before this call is never served after it. It wins against every load and
     /// refresh that began before it, as [`invalidate`](Self::invalidate) of each key would: their
@@ -74,6 +77,10 @@ where
     /// Values do not leave at once: the next read of its key removes a value, or eviction when it
     /// needs the room, or [`sweep`](Self::sweep). Until then they count in [`len`](Self::len). The
     /// listener is told then, with [`Cause::Invalidated`](crate::Cause::Invalidated).
+    ///
+    /// A store learns of it in the background, with repetitions until it knows;
+    /// [`invalidate_group_everywhere`](Self::invalidate_group_everywhere) waits for that. See [groups
+    /// in a fleet](crate::docs::groups#in-a-fleet).
     ///
     /// Groups share 16 384 cells by a hash. Two groups in one cell are invalidated together, which
     /// costs a load and is never wrong.
@@ -96,8 +103,61 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn invalidate_group(&self, group: u64) {
-        self.0.state.groups.invalidate(Cell::of(group));
-        self.0.state.look(true);
+        self.0.invalidate_group(group);
+    }
+
+    /// [`invalidate_group`](Self::invalidate_group), and waits until the store knows it.
+    ///
+    /// Other processes stop serving the values of the group when they are told: within milliseconds
+    /// while they are connected. They take no value from the store that was loaded before either.
+    /// Without a store it is ready at once.
+    ///
+    /// # Errors
+    ///
+    /// The store does not know of the invalidation yet. In this process the values are outdated. The
+    /// store is told as soon as it can be reached; until then this process takes no value of the
+    /// group from it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The first poll makes the invalidation. Dropping the future after it undoes nothing: the store
+    /// is still told.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "postcard")]
+    /// # futures_lite::future::block_on(async {
+    /// # use std::sync::Arc;
+    /// # use everfresh::{Cache, SecondLevel, store::MemoryStore};
+    /// let store = Arc::new(MemoryStore::new());
+    /// let invoices: Cache<(u64, u64), String> = Cache::builder()
+    ///     .group_by(|&(tenant, _)| [tenant])
+    ///     .store(SecondLevel::new(store, "invoices:v1")?)
+    ///     .compute(|(tenant, number): &(u64, u64)| format!("invoice {number} of {tenant}"))
+    ///     .build()?;
+    /// invoices.get(&(7, 1)).await?;
+    /// invoices.invalidate_group_everywhere(7).await?;
+    /// assert!(!invoices.contains_key(&(7, 1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn invalidate_group_everywhere(&self, group: u64) -> Result<(), StoreError> {
+        match self.0.invalidate_group(group) {
+            Some(pending) => pending.await,
+            None => Ok(()),
+        }
+    }
+
+    /// [`invalidate_group_everywhere`](Self::invalidate_group_everywhere), for threads.
+    ///
+    /// Not for tasks: it blocks the runtime's thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_group_everywhere`](Self::invalidate_group_everywhere).
+    pub fn invalidate_group_everywhere_blocking(&self, group: u64) -> Result<(), StoreError> {
+        block_on(self.invalidate_group_everywhere(group))
     }
 }
 
@@ -107,6 +167,22 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
+    /// Invalidates a group. The fleet first: from then on no load takes an older value from the
+    /// store, and none sends one there (see `fleet::cells`).
+    fn invalidate_group(&self, group: u64) -> Option<PendingWrite> {
+        let cell = Cell::of(group);
+        let mut here = || self.state.groups.invalidate(cell);
+        let pending = match &self.fleet {
+            Some(fleet) => Some(fleet.invalidate_cell(cell, &mut here)),
+            None => {
+                here();
+                None
+            }
+        };
+        self.state.look(true);
+        pending
+    }
+
     /// Removes an entry that is [outdated](crate::protocol::entries::Entries::is_outdated) for a
     /// caller that comes now; true if it was, and the key is missing then.
     #[inline(never)]

@@ -10,9 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::fetch::Asking;
 use super::lease::{Duty, Grant, Lease};
 use super::pending_writes::WriteState;
+use super::version::Moment;
 use super::{Fleet, Underway};
 use crate::error::Error;
 use crate::load::job::Job;
+use crate::protocol::groups::Cell;
 use crate::store::{Acquire, Acquired, Epoch, StoreError, StoreKey, Token};
 use crate::sync::event::Event;
 use crate::sync::future::or;
@@ -30,6 +32,8 @@ struct Turn<K, V> {
     token: Token,
     /// The epoch that this process has or cannot read; a placeholder has none.
     seen: Option<Epoch>,
+    /// The cells of the groups that follow from the key.
+    cells: Vec<Cell>,
     _underway: Underway<K, V>,
 }
 
@@ -38,7 +42,6 @@ struct Before {
     changes: Option<Changes>,
     not_stored: u64,
     gaps: u64,
-    timeline: u64,
     duty: Duty,
 }
 
@@ -87,6 +90,7 @@ where
                 serial: self.serial.fetch_add(1, Ordering::Relaxed),
             },
             seen: unusable.or(resident.flatten()),
+            cells: self.cells_of_key(job.key()),
             key,
             job,
             _underway,
@@ -107,35 +111,53 @@ where
                     None => return,
                 },
             };
-            if !self.flushed(turn.key.hash()).await {
+            if !(self.flushed(turn.key.hash()).await && self.cells_flushed(&turn.cells).await) {
                 return self.unleased(turn.job);
             }
+            self.prepare_cells(&turn.cells).await;
             let Some((turn, before)) = self.before(turn) else {
                 return;
             };
+            let timeline = self.timeline();
             let answer = self.store.acquire(&turn.key, self.question(&turn)).await;
-            next = self.acquired(turn, before, answer);
+            let payload = stored(&answer).into_iter();
+            let moment = self.answered_with(timeline, payload).await;
+            next = self.acquired(turn, before, answer, moment);
         }
     }
 
     /// Asks for all leases in one round trip. What has to wait goes on in a task of its own.
     async fn ask_together(self: Arc<Self>, asks: Vec<Ask<K, V>>) {
-        let (mut turns, mut questions) = (Vec::new(), Vec::new());
+        let (mut flushed, mut cells) = (Vec::new(), Vec::new());
         for ask in asks {
             let turn = self.turn(ask);
-            if !self.is_flushed(turn.key.hash()) {
-                self.keep_asking(turn);
-            } else if let Some((turn, before)) = self.before(turn) {
+            match self.is_flushed(&turn) {
+                true => {
+                    cells.extend_from_slice(&turn.cells);
+                    flushed.push(turn);
+                }
+                false => self.keep_asking(turn),
+            }
+        }
+        cells.sort_unstable();
+        cells.dedup();
+        self.prepare_cells(&cells).await;
+        let (mut turns, mut questions) = (Vec::new(), Vec::new());
+        for turn in flushed {
+            if let Some((turn, before)) = self.before(turn) {
                 questions.push((turn.key.clone(), self.question(&turn)));
                 turns.push((turn, before));
             }
         }
+        let timeline = self.timeline();
         let answers = self.store.acquire_many(&questions).await;
+        let payloads = answers.iter().filter_map(stored);
+        let moment = self.answered_with(timeline, payloads).await;
         // So that what is granted together loads together.
         let hold = self.state.hold();
         for ((turn, before), answer) in turns.into_iter().zip(answers) {
             // If user code panics here, the other jobs still get their answers.
-            let acquired = || match self.acquired(turn, before, answer) {
+            let acquired = || match self.acquired(turn, before, answer, moment) {
                 Next::Done => {}
                 next => {
                     self.store.spawn(self.clone().asks(next));
@@ -165,7 +187,6 @@ where
             not_stored: self.versions.not_stored(hash),
             // Before the grant, so that a change after it is told, or is in a later gap.
             gaps: self.store.gaps(),
-            timeline: self.timeline(),
             // From here on, because the answer may be a lease.
             duty: Duty::begin(&self.state.lifecycle),
         };
@@ -186,12 +207,12 @@ where
         mut turn: Turn<K, V>,
         before: Before,
         answer: Result<Acquired, StoreError>,
+        moment: Moment,
     ) -> Next<K, V> {
         let Before { duty, .. } = before;
         match answer {
             Ok(Acquired::Stored(payload)) => {
                 duty.done();
-                let moment = self.answered_in(before.timeline);
                 match self.install(turn.job, &turn.key, &payload, moment) {
                     None => return Next::Done,
                     Some((back, None)) => self.unleased(back),
@@ -258,8 +279,10 @@ where
         Some(turn)
     }
 
-    fn is_flushed(&self, hash: u128) -> bool {
-        matches!(self.versions.write_state(hash), WriteState::Flushed)
+    fn is_flushed(&self, turn: &Turn<K, V>) -> bool {
+        let is_flushed = |state: WriteState| matches!(state, WriteState::Flushed);
+        is_flushed(self.versions.write_state(turn.key.hash()))
+            && is_flushed(self.cells.last_state(&turn.cells))
     }
 
     /// Waits until the store knows the writes of this process. Returns false if one could not be
@@ -278,6 +301,14 @@ where
                 WriteState::InFlight => or(changed, self.state.lifecycle.closed()).await,
             }
         }
+    }
+}
+
+/// The payload of an answer, if it is one.
+fn stored(answer: &Result<Acquired, StoreError>) -> Option<&[u8]> {
+    match answer {
+        Ok(Acquired::Stored(payload)) => Some(payload),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Fleet;
 use super::asking::Ask;
+use super::changes::payloads;
 use super::fetch::Asking;
 use super::version::Moment;
 use crate::load::job::Job;
@@ -171,7 +172,7 @@ where
         let mut asks = Vec::new();
         let timeline = self.timeline();
         let answers = self.store.read(&keys).await;
-        let mut moment = self.answered_in(timeline);
+        let mut moment = self.answered_with(timeline, payloads(&answers)).await;
         let answered = keys.into_iter().zip(asking).zip(answers);
         for (at, ((key, asking), answer)) in answered.enumerate() {
             // Readers that have their answers can ask for their next keys now, instead of after all
@@ -180,7 +181,7 @@ where
                 yield_now().await;
                 // Read the clock again: the yield may have been long, and ages must not be
                 // underestimated.
-                moment = self.answered_in(timeline);
+                moment = self.later(moment);
             }
             // If user code panics here, the other jobs still get their answers.
             let answered = || self.answered(key, asking, answer, moment);

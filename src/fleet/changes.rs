@@ -23,6 +23,7 @@ use crate::protocol::claim::ClaimState;
 use crate::protocol::entries::{Claimed, Entries};
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Flight;
+use crate::protocol::groups::Cell;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::store::{Change, ChangeKind, ChangeListener, ErrorClass, Head, StoreError, StoreKey};
@@ -31,7 +32,7 @@ use crate::sync::{Arc, Held, StrongArc};
 use crate::time::clock::Tick;
 
 /// After a gap, this many keys are compared with the store in one request, and refreshed at once.
-const COMPARED: usize = 64;
+pub(super) const COMPARED: usize = 64;
 
 /// The longest pause before keys are compared that were being loaded or written.
 const LOOK_AGAIN: Tick = 400_000_000;
@@ -42,6 +43,10 @@ where
     V: Send + Sync + 'static,
 {
     fn changed(&self, change: &Change) {
+        let cell = StoreKey::cell_of(change.hash).map(usize::from);
+        if let Some(cell) = cell.and_then(Cell::numbered) {
+            return self.cell_changed(cell, change);
+        }
         let ours = change.origin == self.origin;
         // The version index first, then the table: see `version_index`.
         let removes = matches!(change.kind, ChangeKind::Invalidated | ChangeKind::Set);
@@ -65,8 +70,9 @@ where
         self.versions.notify(change.hash);
     }
 
-    fn reconnected(&self, _: u64) {
+    fn reconnected(&self, gaps: u64) {
         let Some(fleet) = self.me() else { return };
+        fleet.cells_after_gap(gaps);
         let is_new = self.versions.begin_history(self.store.history());
         fleet.wake_probe();
         if fleet.versions.len() > 0 {
@@ -141,7 +147,7 @@ where
         let names: Vec<_> = keys.iter().map(|(name, ..)| name.clone()).collect();
         let timeline = self.timeline();
         let answers = self.store.read(&names).await;
-        let moment = self.answered_in(timeline);
+        let moment = self.answered_with(timeline, payloads(&answers)).await;
         for ((name, key, set), answer) in keys.iter().zip(answers) {
             // Without an answer the value at hand stays until it is stale.
             if let Ok(Some(payload)) = answer {
@@ -172,7 +178,7 @@ where
         moment: Moment,
     ) -> bool {
         // A payload that cannot be read here is no better than the value at hand.
-        let Ok(found) = self.open(name, payload, moment) else {
+        let Ok(found) = self.open(name, key, payload, moment) else {
             return true;
         };
         let fresh_until = || {
@@ -249,7 +255,7 @@ where
     }
 
     /// Waits for a pause. The next one is longer.
-    async fn rest(&self, pause: &mut Tick, longest: Tick) {
+    pub(super) async fn rest(&self, pause: &mut Tick, longest: Tick) {
         let clock = &self.state.clock;
         let ends = clock.sleep_until(clock.now().saturating_add(*pause));
         or(ends, self.state.lifecycle.closed()).await;
@@ -322,7 +328,7 @@ where
             true => Vec::new(),
             false => self.store.read(&names).await,
         };
-        let moment = self.answered_in(timeline);
+        let moment = self.answered_with(timeline, payloads(&answers)).await;
         for (at, answer) in outdated.into_iter().zip(answers) {
             let (name, key, set) = &keys[at];
             let is_done = match usable(answer, &mut answered) {
@@ -348,6 +354,14 @@ where
         matches!(entry.claim_word.state(), ClaimState::Claimed { deadline }
             if self.state.clock.now() < deadline)
     }
+}
+
+/// The payloads of an answer.
+pub(super) fn payloads(
+    answers: &[Result<Option<Vec<u8>>, StoreError>],
+) -> impl Iterator<Item = &[u8]> {
+    let found = answers.iter().filter_map(|answer| answer.as_ref().ok());
+    found.filter_map(|payload| payload.as_deref())
 }
 
 /// What the store has of a key; `None` if that says nothing about the value at hand. Data that no

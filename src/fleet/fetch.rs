@@ -4,6 +4,7 @@
 //! | the job finds | it does |
 //! |---|---|
 //! | a pending write of this process | waits for it; if that fails, loads without the store (P4) |
+//! | a payload of a group that was invalidated since its load began | as if it were unreadable |
 //! | a payload that may be served | installs it and loads nothing |
 //! | a stale payload, and the key is resident | asks for the lease, to refresh it |
 //! | no payload, or one that cannot be read | asks for the lease |
@@ -24,9 +25,11 @@ use super::version_index::Installed;
 use super::{Fleet, GivenUp, Underway};
 use crate::load::job::Job;
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::{self, Cell};
 use crate::protocol::publish::Published;
 use crate::protocol::times::Times;
-use crate::store::envelope::{self, Opened};
+use crate::store::envelope::{self, CellEpoch};
+use crate::store::format::Answer;
 use crate::store::head::checksum;
 use crate::store::{Epoch, StoreKey};
 use crate::sync::StrongArc;
@@ -48,6 +51,9 @@ pub(super) struct Found<V> {
     stamp: Stamp,
     times: Times,
     now: Tick,
+    cells: Vec<CellEpoch>,
+    /// Before its cells were compared.
+    began: groups::Moment,
 }
 
 impl<V> Found<V> {
@@ -76,7 +82,7 @@ where
         payload: &[u8],
         moment: Moment,
     ) -> Option<Unusable<K, V>> {
-        match self.open(key, payload, moment) {
+        match self.open(key, job.key(), payload, moment) {
             // A stale value does not replace the one that the job refreshes.
             Ok(found) if found.is_fresh() || job.is_cold() => {
                 self.make_resident(job, key.hash(), found);
@@ -87,16 +93,19 @@ where
         }
     }
 
-    /// Opens a payload; `moment` is that of the answer. The error is the epoch of a payload that
-    /// may not be served, if it has one.
+    /// Opens the payload of a key with this name; `moment` is that of the answer. The error is the
+    /// epoch of a payload that may not be served, if it has one.
     pub(super) fn open(
         &self,
-        key: &StoreKey,
+        name: &StoreKey,
+        key: &K,
         payload: &[u8],
         moment: Moment,
     ) -> Result<Found<V>, Option<Epoch>> {
-        let hash = key.hash();
-        let opened = match self.format.open_answer(key, payload) {
+        let hash = name.hash();
+        // Before the cells are looked at: see `cells`.
+        let began = self.state.groups.now();
+        let opened = match self.format.open_answer(name, payload) {
             Ok(opened) => opened,
             Err(reason) => {
                 self.counters.payload_errors(reason);
@@ -107,13 +116,17 @@ where
                 return Err(epoch);
             }
         };
-        let Opened {
+        let Answer {
             value,
             epoch,
             terms,
+            cells,
         } = opened;
         let version = moment.version(epoch);
-        if !self.versions.accepts(hash, version) || self.distrusts(epoch) {
+        let is_valid = self.versions.accepts(hash, version)
+            && !self.distrusts(epoch)
+            && self.are_valid(key, &cells, moment);
+        if !is_valid {
             self.counters.outdated.add();
             return Err(Some(epoch));
         }
@@ -133,6 +146,8 @@ where
             stamp: Stamp { version, checksum },
             times,
             now,
+            cells,
+            began,
         })
     }
 
@@ -142,10 +157,15 @@ where
             true => self.counters.hits.add(),
             false => self.counters.stale.add(),
         }
+        job.flight().begins(found.began);
         let Some(value) = found.value else {
             return self.found_nothing(job, hash, found.stamp, &found.times, found.now);
         };
-        if let Some((entry, Published::Yes)) = job.found(value, found.times, found.now) {
+        let cells = found.cells.iter();
+        let cells = cells.filter_map(|epoch| Cell::numbered(epoch.cell.into()));
+        if let Some((entry, Published::Yes)) =
+            job.found(value, found.times, cells.collect(), found.now)
+        {
             self.installed(hash, found.stamp, &entry);
         }
     }

@@ -4,8 +4,9 @@ use std::hash::Hash;
 
 use super::outbox::{Flushed, Queued};
 use super::{Fleet, PAUSES};
+use crate::protocol::groups::Cell;
 use crate::rng::with_rng;
-use crate::store::{ErrorClass, StoreError, StoreKey};
+use crate::store::{Birth, ErrorClass, StoreError};
 use crate::sync::Arc;
 use crate::sync::future::or;
 
@@ -18,8 +19,8 @@ where
 {
     fleet: Arc<Fleet<K, V>>,
     is_probe: bool,
-    /// The key of the attempt that is under way.
-    at: Option<StoreKey>,
+    /// What the attempt that is under way flushes.
+    at: Option<Queued>,
     has_ended: bool,
 }
 
@@ -83,29 +84,68 @@ where
         }
     }
 
-    /// Flushes the writes of one key until none is left. Returns false if one failed.
-    async fn flush(&mut self, Queued { name, had_failed }: Queued) -> bool {
+    /// Flushes the writes of one key, or the invalidations of one cell, until none is left. Returns
+    /// false if one failed.
+    async fn flush(&mut self, queued: Queued) -> bool {
+        self.fleet.is_taken(&queued);
+        match queued.cell {
+            Some(cell) => self.flush_cell(cell, queued).await,
+            None => self.flush_key(queued).await,
+        }
+    }
+
+    async fn flush_cell(&mut self, cell: Cell, queued: Queued) -> bool {
         let fleet = self.fleet.clone();
-        let hash = name.hash();
-        fleet.versions.is_taken(hash, had_failed);
+        while let Some(call) = fleet.cells.attempt(cell) {
+            self.at = Some(queued.clone());
+            // No clock of a process takes part: it is later than whatever is stored.
+            let birth = Birth::latest(fleet.origin);
+            let stored = fleet.store_cell(&queued.name, birth).await;
+            self.at = None;
+            match stored {
+                Ok(epoch) => {
+                    self.succeeded();
+                    fleet.cell_sent(cell, call, epoch);
+                }
+                Err(error) => {
+                    fleet.counters.retried.add();
+                    if !fleet.state.lifecycle.is_closed() {
+                        fleet.wait_for_probe(queued, &error);
+                        return false;
+                    }
+                    fleet.give_up_cell(cell, call, error);
+                }
+            }
+        }
+        true
+    }
+
+    /// The store is back, so all writes may be tried.
+    fn succeeded(&self) {
+        for _ in 0..self.fleet.queue.succeeded() {
+            self.fleet.start_task();
+        }
+    }
+
+    async fn flush_key(&mut self, queued: Queued) -> bool {
+        let fleet = self.fleet.clone();
+        let hash = queued.name.hash();
         while let Some(mut attempt) = fleet.attempt(hash) {
-            self.at = Some(name.clone());
+            self.at = Some(queued.clone());
             fleet.find_value(hash, &mut attempt);
-            let flushed = fleet.flush_one(&name, &attempt).await;
+            let flushed = fleet.flush_one(&queued.name, &attempt).await;
             self.at = None;
             if let Err(error) = flushed {
                 fleet.counters.retried.add();
                 if fleet.is_full() || fleet.state.lifecycle.is_closed() {
                     fleet.give_up(hash, &attempt, error);
                 } else if fleet.versions.failed(hash, &attempt) {
-                    fleet.wait_for_probe(name, &error);
+                    fleet.wait_for_probe(queued, &error);
                     return false;
                 }
                 continue;
             }
-            for _ in 0..fleet.queue.succeeded() {
-                fleet.start_task();
-            }
+            self.succeeded();
             match flushed {
                 Ok(Flushed::Superseded) => fleet.superseded(hash, &attempt),
                 Ok(Flushed::Stored { stamp, has_value }) => {
@@ -125,9 +165,9 @@ where
 {
     fn drop(&mut self) {
         let fleet = &self.fleet;
-        if let Some(name) = self.at.take() {
+        if let Some(queued) = self.at.take() {
             let error = StoreError::new(ErrorClass::Unavailable, "the attempt was interrupted");
-            fleet.wait_for_probe(name, &error);
+            fleet.wait_for_probe(queued, &error);
         }
         match (self.has_ended, self.is_probe) {
             (true, _) => {}

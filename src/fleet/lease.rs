@@ -12,7 +12,9 @@ use crate::load::job::{GiveBack, Leased};
 use crate::load::lifecycle::{Lifecycle, Lost, Work};
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::Moment;
 use crate::protocol::publish::{Interest, Published};
+use crate::store::format::Sealed;
 use crate::store::head::checksum;
 use crate::store::{Publish, StoreKey, Stored, Terms, Token};
 use crate::sync::future::or;
@@ -306,13 +308,27 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published) {
+    fn publish(
+        self: Box<Self>,
+        entry: StrongArc<Entry<K, V>>,
+        published: Published,
+        began: Moment,
+    ) {
         if published == Published::TakenOver {
             return;
         }
         let Some(value) = entry.value() else { return };
+        let Some(cells) = self.fleet.epochs(&entry, began) else {
+            self.fleet.prepare_cells_soon(entry.cells().collect());
+            self.fleet.counters.not_stored.add();
+            return self.held.release(NOT_STORED);
+        };
         let terms = terms(&entry.times());
-        match self.fleet.format.seal(&self.held.key, value, &terms) {
+        let sealed = Sealed {
+            cells: &cells,
+            ..Sealed::loaded(value, &terms)
+        };
+        match self.fleet.format.seal_answer(&self.held.key, sealed) {
             Ok(payload) => self.store(payload, ttl(&terms), Answered::Value(entry)),
             Err(reason) => {
                 trace::not_stored(&self.fleet.state.name, &reason);
@@ -333,7 +349,7 @@ where
 
     /// Stored like a value, so that other processes need not ask the origin, and a later write is
     /// not undone.
-    fn not_found(self: Box<Self>, lasts: Tick) {
+    fn not_found(self: Box<Self>, key: &K, lasts: Tick, began: Moment) {
         // A late answer counts in this process only.
         if self.held.has_ended() {
             return;
@@ -345,7 +361,16 @@ where
             stale_if_error_for: Duration::ZERO,
             cost: Duration::ZERO,
         };
-        match self.fleet.format.seal_not_found(&self.held.key, &terms) {
+        let Some(cells) = self.fleet.epochs_of_key(key, began) else {
+            return self.held.release(NOT_STORED);
+        };
+        let sealed = Sealed {
+            value: None,
+            terms: &terms,
+            born: None,
+            cells: &cells,
+        };
+        match self.fleet.format.seal_answer(&self.held.key, sealed) {
             Ok(payload) => self.store(payload, ttl(&terms), Answered::NotFound),
             Err(_) => self.held.release(NOT_STORED),
         }

@@ -3,7 +3,6 @@
 
 use std::hash::Hash;
 
-use super::outbox::Queued;
 use super::store_handle::closed;
 use super::{Fleet, FleetStats, SecondLevel};
 use crate::load::engine::RunJob;
@@ -12,6 +11,7 @@ use crate::load::state::CacheState;
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Help;
+use crate::protocol::groups::Cell;
 use crate::store::{Reply, StoreError};
 use crate::sync::future::{BoxFuture, or};
 use crate::sync::{Arc, Ordering, StrongArc, Weak};
@@ -28,6 +28,10 @@ pub(crate) trait Level<K, V>: Send + Sync {
 
     /// Enqueues that a key is invalidated; to be called before it leaves the table.
     fn invalidate(&self, key: &K, set: usize) -> Option<PendingWrite>;
+
+    /// Enqueues that the groups of a cell are invalidated, and has `here` invalidate them in this
+    /// process, after the first step and before the store may learn of it.
+    fn invalidate_cell(&self, cell: Cell, here: &mut dyn FnMut()) -> PendingWrite;
 
     /// Invalidates every key that this process knows.
     fn invalidate_all(&self);
@@ -98,6 +102,10 @@ where
         Fleet::invalidate(self, key, set)
     }
 
+    fn invalidate_cell(&self, cell: Cell, here: &mut dyn FnMut()) -> PendingWrite {
+        Fleet::invalidate_cell(self, cell, here)
+    }
+
     fn invalidate_all(&self) {
         Fleet::invalidate_all(self);
     }
@@ -154,9 +162,15 @@ where
 {
     /// Gives up the writes that wait, because the cache was closed.
     pub(super) fn give_up_all(&self) {
-        for Queued { name, had_failed } in self.queue.take_all() {
-            let hash = name.hash();
-            self.versions.is_taken(hash, had_failed);
+        for queued in self.queue.take_all() {
+            self.is_taken(&queued);
+            if let Some(cell) = queued.cell {
+                if let Some(call) = self.cells.attempt(cell) {
+                    self.give_up_cell(cell, call, closed());
+                }
+                continue;
+            }
+            let hash = queued.name.hash();
             if let Some(attempt) = self.attempt(hash) {
                 self.give_up(hash, &attempt, closed());
             }

@@ -3,15 +3,18 @@
 //!
 //! No hit comes here. A job that would run the loader passes through `fetch` first. `lease` is the
 //! lease under which it loads, `outbox` holds the writes of this process, `changes` handles those
-//! of other processes, and `version_index` knows the epochs of the keys. The cache sees all this
+//! of other processes, and `version_index` knows the epochs of the keys. `groups` and `cells` do for
+//! groups of keys what the others do for keys. The cache sees all this
 //! through the trait in `level`.
 
 mod asking;
 mod batch;
 mod batcher;
+mod cells;
 mod changes;
 mod fetch;
 mod flushing;
+mod groups;
 mod handover;
 mod lease;
 mod level;
@@ -44,6 +47,7 @@ pub use self::{
 
 #[cfg(not(all(loom, feature = "loom")))]
 use self::batcher::Batcher;
+use self::cells::Cells;
 use self::outbox::Queued;
 #[cfg(not(all(loom, feature = "loom")))]
 use self::readings::Readings;
@@ -82,6 +86,7 @@ struct Fleet<K, V> {
     origin: Origin,
     serial: AtomicU64,
     versions: VersionIndex<K, V>,
+    cells: Cells,
     counters: FleetCounters,
     /// For work that outlives a call.
     this: Weak<Self>,
@@ -133,6 +138,7 @@ where
             origin: Origin::random(),
             serial: AtomicU64::new(0),
             versions: VersionIndex::new(capacity),
+            cells: Cells::default(),
             counters: FleetCounters::default(),
             entries: Arc::downgrade(entries),
             state,

@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::flushing::Task;
-use super::pending_writes::{Attempt, Ended, Write, WriteState, address};
+use super::pending_writes::{Attempt, Ended, Made, Write, WriteState, address};
 use super::store_handle::closed;
 use super::terms::{terms_from, ttl};
 use super::version::Stamp;
@@ -24,6 +24,8 @@ use crate::load::admission::is_inside_a_load;
 use crate::load::lifecycle::Work;
 use crate::observe::trace;
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::Cell;
+use crate::store::format::Sealed;
 use crate::store::head::checksum;
 use crate::store::{Birth, ErrorClass, StoreError, StoreKey, Stored};
 use crate::sync::{Arc, Ordering, StrongArc};
@@ -31,9 +33,12 @@ use crate::sync::{Arc, Ordering, StrongArc};
 /// The limit on pending writes.
 const WAITING: usize = 65_536;
 
-/// A key in the queue of writes.
+/// A key, or a cell of groups, in the queue of writes.
+#[derive(Clone)]
 pub(super) struct Queued {
     pub(super) name: StoreKey,
+    /// The cell, if this is one.
+    pub(super) cell: Option<Cell>,
     /// Whether it waited for the probe; see `version_index`.
     pub(super) had_failed: bool,
 }
@@ -94,7 +99,10 @@ where
         if !lifecycle.start(Work::Duty, is_inside_a_load) {
             return Some(Box::pin(async { Err(closed()) }));
         }
-        let made = self.state.clock.exact();
+        let made = Made {
+            at: self.state.clock.exact(),
+            began: self.state.groups.now(),
+        };
         // Counted first, because a task may flush the write at once.
         self.pending.fetch_add(1, Ordering::Relaxed);
         let recorded = loop {
@@ -108,8 +116,12 @@ where
             self.pending.fetch_sub(1, Ordering::Relaxed);
             lifecycle.end(Work::Duty);
         }
-        let had_failed = false;
-        if recorded.is_ready && self.queue.push(Queued { name, had_failed }) {
+        let queued = Queued {
+            name,
+            cell: None,
+            had_failed: false,
+        };
+        if recorded.is_ready && self.queue.push(queued) {
             self.start_task();
         }
         if lifecycle.is_closed() {
@@ -170,24 +182,25 @@ where
     }
 
     /// The attempt of a task failed, so its write waits for the probe.
-    pub(super) fn wait_for_probe(self: &Arc<Self>, name: StoreKey, error: &StoreError) {
+    pub(super) fn wait_for_probe(self: &Arc<Self>, queued: Queued, error: &StoreError) {
         let is_down = matches!(
             error.class(),
             ErrorClass::Unavailable | ErrorClass::TimedOut | ErrorClass::Busy | ErrorClass::Denied
         );
-        let queued = self.put_off(name, error, true);
+        let queued = self.put_off(queued, error, true);
         let after = self.queue.failed(queued, is_down);
         let mut start_probe = after.start_probe;
-        for Queued { name, had_failed } in after.put_off {
-            self.versions.is_taken(name.hash(), had_failed);
-            if self.is_full() {
-                if let Some(attempt) = self.attempt(name.hash()) {
-                    if self.give_up(name.hash(), &attempt, error.clone()) {
+        for queued in after.put_off {
+            self.is_taken(&queued);
+            if self.is_full() && queued.cell.is_none() {
+                let hash = queued.name.hash();
+                if let Some(attempt) = self.attempt(hash) {
+                    if self.give_up(hash, &attempt, error.clone()) {
                         continue;
                     }
                 }
             }
-            let queued = self.put_off(name, error, false);
+            let queued = self.put_off(queued, error, false);
             start_probe |= self.queue.failed(queued, false).start_probe;
         }
         if start_probe {
@@ -200,10 +213,24 @@ where
         self.pending.load(Ordering::Relaxed) > WAITING
     }
 
-    fn put_off(&self, name: StoreKey, error: &StoreError, was_flushing: bool) -> Option<Queued> {
-        let must_queue = self.versions.put_off(name.hash(), error, was_flushing);
+    /// A task takes this from the queue.
+    pub(super) fn is_taken(&self, queued: &Queued) {
+        match queued.cell {
+            Some(cell) => self.cells.is_taken(cell, queued.had_failed),
+            None => (self.versions).is_taken(queued.name.hash(), queued.had_failed),
+        }
+    }
+
+    fn put_off(&self, queued: Queued, error: &StoreError, was_flushing: bool) -> Option<Queued> {
+        let must_queue = match queued.cell {
+            Some(cell) => self.cells.put_off(cell, error, was_flushing),
+            None => (self.versions).put_off(queued.name.hash(), error, was_flushing),
+        };
         let had_failed = true;
-        must_queue.then_some(Queued { name, had_failed })
+        must_queue.then_some(Queued {
+            had_failed,
+            ..queued
+        })
     }
 
     /// The next attempt to flush a write of a key.
@@ -219,7 +246,7 @@ where
     pub(super) fn find_value(&self, hash: u128, attempt: &mut Attempt<K, V>) {
         if let Write::SetResident(at) = attempt.write {
             let is_it = |entry: &StrongArc<Entry<K, V>>| {
-                address(entry) == at && entry.times().created() <= attempt.made
+                address(entry) == at && entry.times().created() <= attempt.made.at
             };
             let resident = self.resident(hash).filter(is_it);
             attempt.write = resident.map_or(Write::Invalidate, Write::Set);
@@ -227,7 +254,7 @@ where
     }
 
     pub(super) async fn flush_one(
-        &self,
+        self: &Arc<Self>,
         name: &StoreKey,
         attempt: &Attempt<K, V>,
     ) -> Result<Flushed, StoreError> {
@@ -242,7 +269,7 @@ where
             micros,
             seen: attempt.seen.map(|seen| seen.epoch),
         };
-        let sealed = self.seal(name, &attempt.write, micros);
+        let sealed = self.seal(name, attempt, micros);
         let checksum = sealed.as_ref().map_or(0, |sealed| checksum(&sealed.0));
         let mut has_value = sealed.is_some();
         let flushed = match sealed {
@@ -277,14 +304,29 @@ where
     /// The payload of a set, with the time that is left to it. `None` if the write is an
     /// invalidation, or has become one: the value has expired, or cannot be stored. If the store
     /// cannot hold this value, it must not hold an older one either.
-    fn seal(&self, name: &StoreKey, write: &Write<K, V>, born: u64) -> Option<(Vec<u8>, Duration)> {
-        let Write::Set(entry) = write else {
+    fn seal(
+        self: &Arc<Self>,
+        name: &StoreKey,
+        attempt: &Attempt<K, V>,
+        born: u64,
+    ) -> Option<(Vec<u8>, Duration)> {
+        let Write::Set(entry) = &attempt.write else {
             return None;
         };
         let now = self.state.clock.now();
         let value = entry.value().filter(|_| now < entry.times().expires())?;
         let terms = terms_from(&entry.times(), now);
-        match self.format.seal_written(name, value, &terms, born) {
+        let Some(cells) = self.epochs(entry, attempt.made.began) else {
+            self.counters.not_stored.add();
+            self.prepare_cells_soon(entry.cells().collect());
+            return None;
+        };
+        let sealed = Sealed {
+            born: Some(born),
+            cells: &cells,
+            ..Sealed::loaded(value, &terms)
+        };
+        match self.format.seal_answer(name, sealed) {
             Ok(payload) => Some((payload, ttl(&terms))),
             Err(reason) => {
                 trace::not_stored(&self.state.name, &reason);
@@ -354,7 +396,7 @@ where
     }
 
     /// From now on this process uses no payload that was stored before this moment.
-    fn distrust(&self) {
+    pub(super) fn distrust(&self) {
         let (at, time) = (self.state.clock.exact(), self.store.now());
         loop {
             let before = self.distrusted.load();

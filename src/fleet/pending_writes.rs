@@ -7,6 +7,7 @@
 use super::version::{Stamp, Version};
 use super::version_index::VersionIndex;
 use crate::protocol::entry::Entry;
+use crate::protocol::groups::Moment;
 use crate::store::StoreError;
 use crate::store::lease::CLOCK_ERROR;
 use crate::sync::StrongArc;
@@ -33,6 +34,13 @@ impl<K, V> Write<K, V> {
             _ => None,
         }
     }
+}
+
+/// When a write was made, by the clock of this process and as the groups count.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    pub(super) at: Tick,
+    pub(super) began: Moment,
 }
 
 /// Where a value lies.
@@ -83,7 +91,7 @@ pub(super) struct Attempt<K, V> {
     /// connection.
     pub(super) born: Option<u64>,
     /// The same by the clock of this process.
-    pub(super) made: Tick,
+    pub(super) made: Made,
     /// The latest version that the write replaces, whatever the clocks say.
     pub(super) seen: Option<Version>,
 }
@@ -96,8 +104,7 @@ impl<K, V> Attempt<K, V> {
 
 pub(super) struct UnflushedWrite<K, V> {
     write: Write<K, V>,
-    /// When it was made.
-    made: Tick,
+    made: Made,
     /// The same by the store's clock, once it is known. Each attempt gives the same moment, so that
     /// the store knows a repeated write, unless that clock was set since.
     born: Option<u64>,
@@ -120,7 +127,7 @@ pub(super) enum WriteState {
 
 impl<K: Clone, V> VersionIndex<K, V> {
     /// Records a write over a pending one.
-    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Tick) -> Option<Recorded> {
+    pub(super) fn write(&self, hash: u128, write: Write<K, V>, made: Made) -> Option<Recorded> {
         let (number, is_ready, before) = self.with(hash, |known| {
             known.writes += 1;
             let before = known.pending.replace(Box::new(UnflushedWrite {
@@ -152,7 +159,7 @@ impl<K: Clone, V> VersionIndex<K, V> {
         self.with(hash, |known| {
             let pending = known.pending.as_mut().filter(|_| !known.is_flushing)?;
             known.is_flushing = true;
-            let present = born(pending.made);
+            let present = born(pending.made.at);
             let holds = |known: &u64| present.is_none_or(|now| now.abs_diff(*known) <= CLOCK_ERROR);
             pending.born = pending.born.filter(holds).or(present);
             Some(Attempt {

@@ -6,6 +6,7 @@
 //! - A write before the grant, of which this process was told, has taken the value out of the
 //!   table.
 //! - A write after the grant ends the lease, and the store refuses the value.
+//! - A value with groups is not stored again.
 //!
 //! A set that this process missed is found in the store. An invalidation leaves no trace there. So
 //! one that came between the return of the store and that of this process is undone. Therefore
@@ -61,7 +62,8 @@ where
         match self.store.acquire(name, ask).await {
             Ok(Acquired::Granted { base }) => self.publish_again(name, &entry, token, base).await,
             Ok(Acquired::Stored(payload)) => {
-                let moment = self.answered_in(timeline);
+                let payloads = std::iter::once(&*payload);
+                let moment = self.answered_with(timeline, payloads).await;
                 self.take_over(name, key, set, &payload, moment);
                 true
             }
@@ -126,6 +128,11 @@ where
     /// The resident value of a key, if it is fresh.
     fn fresh(&self, key: &K, set: usize) -> Option<StrongArc<Entry<K, V>>> {
         let (_, entry) = self.entries.upgrade()?.find_in(set, key)?;
+        // The epochs of its cells at its beginning are not known any more. The store has lost those
+        // as well, so the value is invalid.
+        if entry.cells().next().is_some() {
+            return None;
+        }
         let is_fresh = self.state.clock.now() < entry.times().fresh_until();
         (is_fresh && !entry.is_loading()).then(|| entry.into_arc())
     }

@@ -6,6 +6,7 @@
 //! the present timeline, whenever it is seen.
 
 use super::Fleet;
+use super::cells::Basis;
 use crate::store::Epoch;
 use crate::time::clock::Tick;
 
@@ -26,6 +27,8 @@ pub(super) struct Stamp {
 /// The time of the store when it answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
+    /// Why the cells of the answer were in sync with the store; `None` if it had none.
+    pub(super) basis: Option<Basis>,
     /// The timeline in which the request was sent. A change after that has the same timeline or a
     /// later one, so an answer that a change overtakes does not count as later than the change.
     timeline: u64,
@@ -41,6 +44,10 @@ impl Moment {
             timeline: self.timeline - u64::from(is_old),
             epoch,
         }
+    }
+
+    pub(super) fn with(self, basis: Option<Basis>) -> Self {
+        Moment { basis, ..self }
     }
 
     /// The age of a payload; `None` if it is unknown. By the clock of the store, not by that of
@@ -61,8 +68,17 @@ impl<K, V> Fleet<K, V> {
     /// The moment of an answer that has just come, to a request that was sent in this timeline.
     pub(super) fn answered_in(&self, timeline: u64) -> Moment {
         Moment {
+            basis: None,
             timeline,
             time: self.store.now(),
+        }
+    }
+
+    /// The same answer, seen later.
+    pub(super) fn later(&self, moment: Moment) -> Moment {
+        Moment {
+            time: self.store.now(),
+            ..moment
         }
     }
 
@@ -80,6 +96,7 @@ mod tests {
     #[test]
     fn an_epoch_ahead_of_the_store_is_old_and_of_unknown_age() {
         let moment = Moment {
+            basis: None,
             timeline: 1,
             time: Some(9_000_000),
         };

@@ -18,6 +18,7 @@ use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made};
+use crate::protocol::groups::{Cell, Moment};
 use crate::protocol::publish::{Answer, ClaimGuard, Interest, Published};
 use crate::protocol::times::Times;
 use crate::protocol::wait_graph::{Edge, WaitNode};
@@ -36,12 +37,12 @@ pub(super) fn panicked(panic: Panic) -> Error {
 
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
 pub(crate) trait Leased<K, V>: Send + Sync {
-    /// The loader made this entry; `published` says whether it is resident.
-    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published);
+    /// The loader began at `began` and made this entry; `published` says whether it is resident.
+    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published, began: Moment);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
-    /// The loader says that the key has no value, which counts for so long.
-    fn not_found(self: Box<Self>, lasts: Tick);
+    /// The loader began at `began` and says that the key has no value, which counts for so long.
+    fn not_found(self: Box<Self>, key: &K, lasts: Tick, began: Moment);
     /// Gives the lease back at the deadline, while the loader runs.
     fn at_deadline(&self) -> Arc<dyn GiveBack>;
 }
@@ -245,9 +246,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         mut self,
         value: V,
         times: Times,
+        cells: Vec<Cell>,
         now: Tick,
     ) -> Option<(StrongArc<Entry<K, V>>, Published)> {
-        match self.entry(&mut Some(value), times, Vec::new()) {
+        match self.entry(&mut Some(value), times, cells) {
             Ok(new) => {
                 let published = self.publish(new.clone(), Made::Elsewhere, now);
                 Some((new, published))
@@ -274,7 +276,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         self.flight().begins(self.state.groups.now());
     }
 
-    /// Makes the entry of a new value of these groups and those of its key. The weigher, the group
+    /// Makes the entry of a new value in these cells and those of its key. The weigher, the group
     /// function and the key's `Clone` run here, because the load can still fail here. They run as a
     /// part of the load, so a read of the same key in them is recursive.
     ///
@@ -284,7 +286,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         &self,
         value: &mut Option<V>,
         times: Times,
-        groups: Vec<u64>,
+        mut cells: Vec<Cell>,
     ) -> Result<StrongArc<Entry<K, V>>, Panic> {
         let old = self.claim.entry();
         let flight = self.claim.flight();
@@ -292,7 +294,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let weigh = |value| self.state.weigh(&old.key, value);
         let ask = || {
             let weight = value.as_ref().map_or(Weight::ZERO, weigh);
-            let stamps = self.state.stamps(&old.key, groups, flight.began());
+            let groups = self.state.groups_of(&old.key, Vec::new());
+            cells.extend(groups.into_iter().map(Cell::of));
+            let stamps = self.state.groups.stamps(cells, flight.began());
             (old.key.clone(), weight, stamps)
         };
         let (key, weight, stamps) = catch_unwind(AssertUnwindSafe(ask))?;
@@ -313,6 +317,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     ) -> Published {
         let state = &*self.state;
         let failed_before = self.claim.failures() > 0;
+        let began = self.claim.flight().began();
         let published = self.claim.take().publish(new.clone(), made, now);
         state.counters.published(published);
         trace::published(&state.name, self.reason, published);
@@ -321,7 +326,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             state.negative.forget(&new.key);
         }
         if let Some(lease) = self.lease.take() {
-            lease.publish(new, published);
+            lease.publish(new, published, began);
         }
         published
     }

@@ -17,6 +17,7 @@ use crate::observe::trace::TraceSpan;
 use crate::panics::isolated;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
+use crate::protocol::groups::Cell;
 use crate::protocol::publish::{Answer, Published};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, StrongArc, Weak};
@@ -209,7 +210,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let cost = (!old.is_loading()).then(|| old.times().cost());
         let times = policy.draw_times(loaded.given(), now, cost, Some(took));
         let groups = std::mem::take(&mut loaded.groups);
-        match self.entry(&mut loaded.value, times, groups) {
+        let cells = groups.into_iter().map(Cell::of).collect();
+        match self.entry(&mut loaded.value, times, cells) {
             Ok(new) => Ending::Made(new),
             Err(panic) => Ending::Panicked(panicked(panic)),
         }
@@ -260,12 +262,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let state = &*self.state;
         let rest = loaded.fresh_for.map_or(state.policy.not_found_for, ticks);
         let (answer, error) = (Answer::NotFound, Error::not_found());
+        let (entry, began) = (self.claim.entry().clone(), self.claim.flight().began());
         let removed = state.remember(self.claim.take(), answer, error, now, rest, 0);
         if late {
             state.counters.late(removed);
         }
         if let Some(lease) = self.lease.take() {
-            lease.not_found(rest);
+            lease.not_found(&entry.key, rest, began);
         }
     }
 }

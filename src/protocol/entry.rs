@@ -8,7 +8,7 @@ use crate::protocol::claim::{ClaimToken, ClaimWord};
 use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
-use crate::protocol::groups::{Groups, Stamp};
+use crate::protocol::groups::{Cell, Groups, Stamp};
 use crate::protocol::times::{EarlyFrom, OtherTimes, Times};
 use crate::protocol::uses::Uses;
 use crate::sync::{AtomicU8, CountedSlot, Ordering, StrongArc};
@@ -247,6 +247,20 @@ impl<K, V> Entry<K, V> {
             Content::Value(..) => groups.is_current(self.others.stamp()),
             _ => self.lists_current_groups(groups),
         }
+    }
+
+    /// The cells of the value's groups.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let (one, listed): (_, &[Stamp]) = match &self.content {
+            Content::Value(..) if self.early_from().has_groups() => {
+                (Some(self.others.stamp()), &[])
+            }
+            Content::Listed(_, listed) => (None, &listed.stamps),
+            Content::Value(..) | Content::Nothing(_) => (None, &[]),
+        };
+        one.into_iter()
+            .chain(listed.iter().copied())
+            .map(Stamp::cell)
     }
 
     #[inline(never)]

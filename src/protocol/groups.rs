@@ -39,7 +39,7 @@ use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
-use crate::sync::{AtomicU64, Ordering, SetOnce, StrongArc};
+use crate::sync::{AtomicU8, AtomicU64, Ordering, SetOnce, StrongArc};
 use crate::time::clock::Tick;
 
 /// The cells of a cache.
@@ -74,6 +74,10 @@ pub struct Groups {
     last: AtomicU64,
     /// The last invalidation of each cell. Made for the first one: 128 KiB.
     cells: SetOnce<Box<[AtomicU64; CELLS]>>,
+    /// 1 once a value had a group.
+    is_used: AtomicU8,
+    /// See [`invalidate_others`](Self::invalidate_others).
+    begin_from: AtomicU64,
 }
 
 impl Cell {
@@ -86,6 +90,11 @@ impl Cell {
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         let mixed = mixed ^ mixed >> 31;
         Cell((mixed % CELLS as u64) as u16)
+    }
+
+    /// The cell with this number; `None` if there are not so many.
+    pub fn numbered(number: usize) -> Option<Self> {
+        (number < CELLS).then_some(Cell(number as u16))
     }
 
     pub fn number(self) -> usize {
@@ -108,6 +117,10 @@ impl Stamp {
     #[inline(always)]
     pub fn to_bytes(self) -> [u8; 6] {
         self.0
+    }
+
+    pub fn cell(self) -> Cell {
+        self.parts().0
     }
 
     #[inline(always)]
@@ -137,6 +150,37 @@ impl Groups {
         cells[cell.number()].fetch_max(number, Ordering::AcqRel);
     }
 
+    /// A new moment: loads that begin after this call begin at it or later.
+    ///
+    /// AcqRel: keeps the order of this caller's steps before and after it.
+    pub fn tick(&self) -> Moment {
+        self.last.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Invalidates all groups in cells that `is_other`, also for loads that are under way.
+    ///
+    /// A cache whose values have no groups has no cells, and gets none. Its first value with a
+    /// group may be made at the same time. The two exchanges of `is_used` have one order: either
+    /// this caller finds the cache used, or the maker of that value finds the moment here.
+    pub fn invalidate_others(&self, is_other: impl Fn(Cell) -> bool) {
+        self.begin_from.fetch_max(self.tick(), Ordering::AcqRel);
+        if self.is_used.fetch_add(0, Ordering::AcqRel) != 0 {
+            let cells = (0..CELLS).filter_map(Cell::numbered);
+            cells
+                .filter(|cell| is_other(*cell))
+                .for_each(|cell| self.invalidate(cell));
+        }
+    }
+
+    /// The moment from which a load must have begun, for its value not to be outdated from birth.
+    fn begin_from(&self) -> Moment {
+        // Acquire: a thread that finds this set sees what the one that set it saw.
+        if self.is_used.load(Ordering::Acquire) == 0 {
+            self.is_used.swap(1, Ordering::AcqRel);
+        }
+        self.begin_from.load(Ordering::Acquire)
+    }
+
     /// The last invalidation of a cell.
     ///
     /// Acquire: a reader that finds a value outdated sees what the invalidating caller wrote.
@@ -157,13 +201,16 @@ impl Groups {
     /// The stamp of a value that was just made by a load which began at `began`; outdated from
     /// birth if the cell was invalidated since.
     pub fn stamp(&self, cell: Cell, began: Moment) -> Stamp {
+        if began < self.begin_from() {
+            self.invalidate(cell);
+        }
         Stamp::new(cell, self.last_of(cell).min(began))
     }
 
-    /// The stamps of a value of these groups, each cell once.
-    pub fn stamps(&self, groups: impl IntoIterator<Item = u64>, began: Moment) -> Vec<Stamp> {
-        let stamp = |group| self.stamp(Cell::of(group), began);
-        let mut stamps: Vec<Stamp> = groups.into_iter().map(stamp).collect();
+    /// The stamps of a value of these cells, each cell once.
+    pub fn stamps(&self, cells: impl IntoIterator<Item = Cell>, began: Moment) -> Vec<Stamp> {
+        let stamp = |cell| self.stamp(cell, began);
+        let mut stamps: Vec<Stamp> = cells.into_iter().map(stamp).collect();
         // Two stamps of one cell, made at two moments, may differ; then the value is outdated by
         // one of them, so both are kept.
         stamps.sort_unstable();

@@ -16,8 +16,10 @@
 //! 72    4   length of the encoded value, before compression
 //! 76    1   codec
 //! 77    1   flags: 1 is lz4, 2 is written by a caller, 4 is "not found": there is no value, 8 is
-//!           zstd, 16 is encrypted
+//!           zstd, 16 is encrypted, 32 has groups
 //! 78    8   only if written by a caller: the moment of the write, microseconds
+//!           only if it has groups: their number, 2 bytes; for each group 2 bytes cell and 8 bytes
+//!           epoch, that of the last invalidation of the cell before the load began
 //!           the encoded value, after compression and encryption
 //!           only if encrypted: 16 bytes tag, 24 bytes nonce, 4 bytes number of the secret key
 //! ```
@@ -55,6 +57,10 @@ pub(super) const CHECKED_FROM: usize = 28;
 pub(super) const WRITTEN: u8 = 2;
 pub(super) const NOT_FOUND: u8 = 4;
 pub(super) const ENCRYPTED: u8 = 16;
+pub(super) const GROUPS: u8 = 32;
+
+/// A value in more cells than this is not stored.
+pub(crate) const MOST_CELLS: usize = 1_000;
 
 /// The offset of the flags and of the moment of a write, which follows them.
 pub(crate) const FLAGS_AT: usize = HEADER - 1;
@@ -67,8 +73,19 @@ pub(super) const DEFAULT_LIMIT: u32 = 8 << 20;
 
 /// Compression makes no value larger, the moment of a write takes 8 bytes, and encryption 44.
 pub(super) const fn longest(limit: u32) -> usize {
-    HEADER + limit as usize + limit as usize / 128 + 64
+    HEADER + limit as usize + limit as usize / 128 + 64 + cells_size(MOST_CELLS)
 }
+
+/// The size of the part that tells the cells of a value.
+pub(super) const fn cells_size(cells: usize) -> usize {
+    match cells {
+        0 => 0,
+        _ => 2 + CELL * cells,
+    }
+}
+
+/// The size of a cell and its epoch.
+const CELL: usize = 10;
 
 /// The times of a value, which travel with it: how long it may be used, and what it cost.
 ///
@@ -91,6 +108,13 @@ impl Terms {
         let longest = self.stale_for.max(self.stale_if_error_for);
         self.fresh_for.saturating_add(longest)
     }
+}
+
+/// A cell of groups to which a value belongs, and its epoch when the load of the value began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CellEpoch {
+    pub(crate) cell: u16,
+    pub(crate) epoch: Epoch,
 }
 
 /// A payload that was read.
@@ -128,6 +152,18 @@ pub fn born(payload: &[u8]) -> Option<u64> {
     let (flags, rest) = payload.get(FLAGS_AT..)?.split_first()?;
     let born = rest.first_chunk().map(|born| u64::from_be_bytes(*born))?;
     (is_ours && flags & WRITTEN != 0).then_some(born)
+}
+
+/// Reads the cells of a payload, before its checksum is compared. Empty if they cannot be read.
+pub(crate) fn cells(payload: &[u8]) -> Vec<CellEpoch> {
+    let is_ours = payload.starts_with(MAGIC) && payload.get(MAGIC.len()) == Some(&VERSION);
+    let flags = payload.get(FLAGS_AT).copied().unwrap_or_default();
+    if !is_ours || flags & GROUPS == 0 {
+        return Vec::new();
+    }
+    let born = usize::from(flags & WRITTEN != 0) * 8;
+    let rest = payload.get(HEADER + born..).unwrap_or_default();
+    ByteReader(rest).cells().unwrap_or_default()
 }
 
 /// Writes an epoch into a payload: what a [`Store`](crate::store::Store) does with each payload
@@ -194,6 +230,25 @@ impl ByteReader<'_> {
     pub(super) fn u32(&mut self) -> Result<u32, PayloadError> {
         self.take().map(u32::from_be_bytes)
     }
+
+    fn u16(&mut self) -> Result<u16, PayloadError> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    /// The cells of a value. Memory is allocated only for those that are there.
+    pub(super) fn cells(&mut self) -> Result<Vec<CellEpoch>, PayloadError> {
+        let number = usize::from(self.u16()?);
+        if number > MOST_CELLS || self.0.len() < number * CELL {
+            return Err(PayloadError::Length);
+        }
+        (0..number).map(|_| self.cell()).collect()
+    }
+
+    fn cell(&mut self) -> Result<CellEpoch, PayloadError> {
+        let cell = self.u16()?;
+        let epoch = Epoch::from_micros(self.u64()?).ok_or(PayloadError::Epoch)?;
+        Ok(CellEpoch { cell, epoch })
+    }
 }
 
 /// Writes fields into a header whose room is there.
@@ -203,5 +258,15 @@ impl Writer<'_> {
     pub(super) fn put(&mut self, field: &[u8]) {
         self.0[self.1..][..field.len()].copy_from_slice(field);
         self.1 += field.len();
+    }
+
+    pub(super) fn put_cells(&mut self, cells: &[CellEpoch]) {
+        if !cells.is_empty() {
+            self.put(&(cells.len() as u16).to_be_bytes());
+        }
+        for CellEpoch { cell, epoch } in cells {
+            self.put(&cell.to_be_bytes());
+            self.put(&epoch.micros().to_be_bytes());
+        }
     }
 }

@@ -2,17 +2,46 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::codec::{Codec, Rejected};
 use super::compression::{Compression, decompress};
 #[cfg(feature = "encryption")]
 use super::encryption::EncryptionKeys;
 use super::envelope::{
-    ByteReader, CHECKED_FROM, DEFAULT_LIMIT, ENCRYPTED, EPOCH_AT, HEADER, MAGIC, NOT_FOUND, Opened,
-    PREFIX, Terms, VERSION, WRITTEN, Writer, checksum, duration, epoch, longest, micros,
+    ByteReader, CHECKED_FROM, CellEpoch, DEFAULT_LIMIT, ENCRYPTED, EPOCH_AT, GROUPS, HEADER, MAGIC,
+    MOST_CELLS, NOT_FOUND, Opened, PREFIX, Terms, VERSION, WRITTEN, Writer, cells_size, checksum,
+    duration, epoch, longest, micros,
 };
 use super::key::StoreKey;
+use super::lease::Epoch;
 use super::payload_error::PayloadError;
+
+/// The longest time that a store can keep a payload: the epochs of cells have no limit of their
+/// own. One that is lost makes every value of its cell invalid.
+const FOR_EVER: Terms = Terms {
+    fresh_for: Duration::MAX,
+    stale_for: Duration::ZERO,
+    stale_if_error_for: Duration::ZERO,
+    cost: Duration::ZERO,
+};
+
+/// A value to be written, or the answer that there is none.
+pub(crate) struct Sealed<'a, V> {
+    pub(crate) value: Option<&'a V>,
+    pub(crate) terms: &'a Terms,
+    /// The moment of the write, if a caller wrote it.
+    pub(crate) born: Option<u64>,
+    pub(crate) cells: &'a [CellEpoch],
+}
+
+/// A payload that was read. It has no value if the origin has none for its key.
+pub(crate) struct Answer<V> {
+    pub(crate) value: Option<V>,
+    pub(crate) epoch: Epoch,
+    pub(crate) terms: Terms,
+    pub(crate) cells: Vec<CellEpoch>,
+}
 
 /// The way in which the values of one cache are written and read.
 ///
@@ -44,6 +73,18 @@ pub struct Format<V> {
     compression: Option<Compression>,
     #[cfg(feature = "encryption")]
     keys: Option<EncryptionKeys>,
+}
+
+impl<'a, V> Sealed<'a, V> {
+    /// A value that was loaded, without groups.
+    pub(crate) fn loaded(value: &'a V, terms: &'a Terms) -> Self {
+        Sealed {
+            value: Some(value),
+            terms,
+            born: None,
+            cells: &[],
+        }
+    }
 }
 
 impl<V: 'static> Format<V> {
@@ -141,16 +182,19 @@ impl<V: 'static> Format<V> {
     ///
     /// If the codec fails or panics, or the encoded value is too large.
     pub fn seal(&self, key: &StoreKey, value: &V, terms: &Terms) -> Result<Vec<u8>, PayloadError> {
-        self.sealed(key, Some(value), terms, None)
+        self.seal_answer(key, Sealed::loaded(value, terms))
     }
 
-    /// Makes a payload without an epoch and without a value: the origin has none for this key.
-    pub(crate) fn seal_not_found(
-        &self,
-        key: &StoreKey,
-        terms: &Terms,
-    ) -> Result<Vec<u8>, PayloadError> {
-        self.sealed(key, None, terms, None)
+    /// Makes the payload that keeps the epoch of a group cell. Everything that is stored later
+    /// counts as a later write: see `fleet::groups`.
+    pub(crate) fn seal_cell(&self, key: &StoreKey) -> Result<Vec<u8>, PayloadError> {
+        let sealed = Sealed {
+            value: None,
+            terms: &FOR_EVER,
+            born: Some(Epoch::MAX),
+            cells: &[],
+        };
+        self.seal_answer(key, sealed)
     }
 
     /// Makes the payload of a value that a caller wrote at this moment, in microseconds by the
@@ -166,17 +210,26 @@ impl<V: 'static> Format<V> {
         terms: &Terms,
         born: u64,
     ) -> Result<Vec<u8>, PayloadError> {
-        self.sealed(key, Some(value), terms, Some(born))
+        let loaded = Sealed::loaded(value, terms);
+        let born = Some(born);
+        self.seal_answer(key, Sealed { born, ..loaded })
     }
 
-    fn sealed(
+    pub(crate) fn seal_answer(
         &self,
         key: &StoreKey,
-        value: Option<&V>,
-        terms: &Terms,
-        born: Option<u64>,
+        sealed: Sealed<'_, V>,
     ) -> Result<Vec<u8>, PayloadError> {
-        let body = HEADER + born.map_or(0, |_| 8);
+        let Sealed {
+            value,
+            terms,
+            born,
+            cells,
+        } = sealed;
+        if cells.len() > MOST_CELLS {
+            return Err(PayloadError::TooLarge);
+        }
+        let body = HEADER + born.map_or(0, |_| 8) + cells_size(cells.len());
         let mut payload = vec![0; body];
         let encode = |value| self.codec.encode(value, &mut payload);
         let encoded = catch_unwind(AssertUnwindSafe(|| value.map_or(Ok(()), encode)));
@@ -192,7 +245,8 @@ impl<V: 'static> Format<V> {
             (Some(_), None) => 0,
             (None, _) => NOT_FOUND,
         };
-        let flags = kind | born.map_or(0, |_| WRITTEN) | self.encrypted();
+        let groups = if cells.is_empty() { 0 } else { GROUPS };
+        let flags = kind | born.map_or(0, |_| WRITTEN) | groups | self.encrypted();
         let mut header = Writer(&mut payload, 0);
         header.put(MAGIC);
         header.put(&[VERSION]);
@@ -212,6 +266,7 @@ impl<V: 'static> Format<V> {
         if let Some(born) = born {
             header.put(&born.to_be_bytes());
         }
+        header.put_cells(cells);
         self.encrypt(&mut payload, body, key)?;
         let sum = checksum(&payload);
         Writer(&mut payload, PREFIX).put(&sum.to_be_bytes());
@@ -240,7 +295,7 @@ impl<V: 'static> Format<V> {
         &self,
         key: &StoreKey,
         payload: &[u8],
-    ) -> Result<Opened<Option<V>>, PayloadError> {
+    ) -> Result<Answer<V>, PayloadError> {
         if payload.len() > longest(self.limit) {
             return Err(PayloadError::TooLarge);
         }
@@ -285,8 +340,12 @@ impl<V: 'static> Format<V> {
         if length > self.limit {
             return Err(PayloadError::TooLarge);
         }
+        let cells = match flags & GROUPS {
+            0 => Vec::new(),
+            _ => header.cells()?,
+        };
         let body = self.decrypt(payload, header.0, flags, key)?;
-        let value = match flags & !(WRITTEN | ENCRYPTED) {
+        let value = match flags & !(WRITTEN | ENCRYPTED | GROUPS) {
             NOT_FOUND if body.is_empty() && flags & WRITTEN == 0 => None,
             kind => {
                 let decode = || self.decode(&body, length as usize, kind);
@@ -294,10 +353,11 @@ impl<V: 'static> Format<V> {
                 Some(value.unwrap_or(Err(PayloadError::Panicked))?)
             }
         };
-        Ok(Opened {
+        Ok(Answer {
             value,
             epoch,
             terms,
+            cells,
         })
     }
 

@@ -11,6 +11,10 @@ use crate::sync::Arc;
 /// The seed of the second hash, which every payload carries.
 const CHECK_SEED: u64 = 0x6576_6572_6672_6573;
 
+/// The first 14 bytes of the hash of a group cell, whose number is in the last two. So a change
+/// message tells the cell, and needs no table of names.
+const CELL_PREFIX: [u8; 16] = *b"everfresh/cell\0\0";
+
 /// The part of a store that holds one kind of values.
 ///
 /// Its name stands for the schema: give values of another type, or of another version of the type,
@@ -78,6 +82,26 @@ impl StoreKey {
             hash: xxh3_128(encoded),
             check: xxh3_64_with_seed(encoded, CHECK_SEED),
         }
+    }
+
+    /// The key under which a namespace keeps the epoch of a group cell: of the last invalidation of
+    /// a group in this cell. No encoded key has its hash, except by a collision of 112 bits, which
+    /// would invalidate more than was asked for.
+    pub(crate) fn of_cell(namespace: &Namespace, cell: u16) -> Self {
+        let mut hash = CELL_PREFIX;
+        hash[14..].copy_from_slice(&cell.to_be_bytes());
+        StoreKey {
+            namespace: namespace.clone(),
+            hash: u128::from_be_bytes(hash),
+            check: xxh3_64_with_seed(&hash, CHECK_SEED),
+        }
+    }
+
+    /// The cell whose key has this hash.
+    pub(crate) fn cell_of(hash: u128) -> Option<u16> {
+        let bytes = hash.to_be_bytes();
+        let (prefix, cell) = bytes.split_last_chunk()?;
+        (*prefix == CELL_PREFIX[..14]).then(|| u16::from_be_bytes(*cell))
     }
 
     /// The namespace of the key.

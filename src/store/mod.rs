@@ -88,7 +88,7 @@ pub mod envelope;
 mod error;
 #[cfg(feature = "file")]
 mod file;
-mod format;
+pub(crate) mod format;
 pub(crate) mod head;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod instrumented;

@@ -7,6 +7,7 @@ mod closing;
 mod deploys;
 mod encrypted;
 mod gaps;
+mod groups;
 mod loads;
 mod lost;
 mod messages;

@@ -8,7 +8,7 @@ pub use dev_support::until;
 use everfresh::store::{
     ChaosStore, Codec, Format, MemoryStore, Namespace, Postcard, Store, StoreKey,
 };
-use everfresh::{Cache, ManualClock};
+use everfresh::{Builder, Cache, ManualClock};
 use everfresh::{FleetStats, SecondLevel};
 
 /// The namespace of all processes.
@@ -94,6 +94,9 @@ pub struct Fleet {
     pub fresh: Duration,
 }
 
+/// A call of the origin.
+pub type Load = Box<dyn Fn() -> Result<Option<u64>, &'static str> + Send + Sync>;
+
 /// One process: its cache, and its connection to the store.
 pub struct Process {
     pub cache: Cache<u64, u64>,
@@ -167,7 +170,26 @@ impl Fleet {
 
     fn process_at(&self, chaos: Arc<ChaosStore>, level: SecondLevel<u64, u64>) -> Process {
         let origin = self.origin.clone();
-        let cache = Cache::builder()
+        let builder = self.builder(level);
+        let builder = builder.try_compute(move |_: &u64| origin.load());
+        let cache = builder.build().unwrap();
+        Process { cache, chaos }
+    }
+
+    /// A process that this function builds, from a builder and a call of the origin.
+    pub fn process_where(
+        &self,
+        with: impl FnOnce(Builder<u64, u64>, Load) -> Builder<u64, u64>,
+    ) -> Process {
+        let (chaos, origin) = (self.chaos(), self.origin.clone());
+        let level = SecondLevel::new(chaos.clone(), NAMESPACE).unwrap();
+        let load: Load = Box::new(move || origin.load());
+        let cache = with(self.builder(level), load).build().unwrap();
+        Process { cache, chaos }
+    }
+
+    fn builder(&self, level: SecondLevel<u64, u64>) -> Builder<u64, u64> {
+        Cache::builder()
             .capacity(1_000)
             .clock(&self.clock)
             .fresh_for(self.fresh)
@@ -175,10 +197,6 @@ impl Fleet {
             .beta(0.0)
             .threads(2)
             .store(level)
-            .try_compute(move |_: &u64| origin.load())
-            .build()
-            .unwrap();
-        Process { cache, chaos }
     }
 }
 

@@ -2,12 +2,17 @@
 //! stores must stay readable.
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dev_support::until;
 use everfresh::store::{
-    EncryptionKeys, Format, Json, MessagePack, Postcard, StoreKey, Terms, envelope,
+    EncryptionKeys, Format, Json, MemoryStore, MessagePack, Postcard, Store, StoreKey, Terms,
+    envelope,
 };
 use everfresh::testing::store_contract::{Raw, namespace};
+use everfresh::{Cache, ManualClock, SecondLevel};
+use futures_lite::future::block_on;
 use serde::{Deserialize, Serialize};
 
 use crate::envelopes::stamped;
@@ -111,6 +116,35 @@ fn version_1_written() {
     assert_eq!(envelope::born(&written), Some(born));
     assert_eq!(envelope::born(&golden("v1-raw.hex")), None);
     reads_unchanged("v1-written.hex", format, value);
+}
+
+#[test]
+fn version_1_with_groups() {
+    let clock = ManualClock::new();
+    let store = Arc::new(MemoryStore::with_clock(&clock));
+    let level = SecondLevel::with(store.clone(), namespace(), Format::new(Raw), Raw);
+    let cache: Cache<Vec<u8>, Vec<u8>> = Cache::builder()
+        .clock(&clock)
+        .fresh_for(terms().fresh_for)
+        .stale_for(Duration::from_secs(115))
+        .group_by(|_| [7, 8])
+        .store(level)
+        .compute(|_: &Vec<u8>| b"the value".to_vec())
+        .build()
+        .unwrap();
+    cache.get_blocking(&b"ManCity-Liverpool".to_vec()).unwrap();
+    let stored = || {
+        let read = block_on(store.read(&[key()])).into_iter().next();
+        read.unwrap().unwrap()
+    };
+    until("the value is stored", || stored().is_some());
+    let written = stored().unwrap();
+    let file = golden("v1-groups.hex");
+    assert_eq!(written, file, "{}", hex(&written));
+    // It is read by a program whose values have no groups as well.
+    let opened = Format::new(Raw).open(&key(), &file).unwrap();
+    assert_eq!(opened.value, b"the value");
+    assert_eq!(opened.terms.fresh_for, terms().fresh_for);
 }
 
 #[test]

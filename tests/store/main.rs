@@ -12,6 +12,7 @@ mod encryption;
 mod envelopes;
 mod explore;
 mod golden;
+mod groups;
 mod hostile;
 mod late_writes;
 mod memory;

@@ -231,6 +231,7 @@ macro_rules! store_contract_tests {
                 a_set_that_waited_is_not_stored_over_a_loaded_value
                 an_invalidation_that_waited_removes_a_loaded_value
                 a_birth_in_the_future_blocks_no_write
+                the_record_of_a_group_is_made_once_and_kept
             ]
             changes [
                 every_change_reaches_the_listeners

@@ -1,9 +1,12 @@
 //! The order of writes: the later of two writes wins, whenever each of them arrives.
 
-use crate::store::{Acquired, Stored};
+use std::time::Duration;
+
+use crate::store::{Acquired, Birth, Origin, StoreKey, Stored};
+use crate::sync::future::block_on;
 
 use super::StoreUnderTest;
-use super::harness::{caller, key};
+use super::harness::{HOUR, caller, key, namespace, raw};
 
 /// One minute in microseconds: more than a set may be late and still replace a loaded value.
 const LONG: u64 = 60_000_000;
@@ -95,4 +98,37 @@ pub(super) fn a_birth_in_the_future_blocks_no_write(subject: &dyn StoreUnderTest
         .unwrap();
     let later = b.set_born(&k, b"later", set.micros() + 1, None).epoch();
     assert!(later > Some(set));
+}
+
+/// A group has a record that lasts for ever. A process that finds none makes it, and only the first
+/// of several makes it; an invalidation makes it anew.
+pub(super) fn the_record_of_a_group_is_made_once_and_kept(subject: &dyn StoreUnderTest) {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * HOUR.as_secs());
+    let store = subject.store();
+    let k = StoreKey::of_cell(&namespace(), 7);
+    let set = |micros| {
+        let birth = Birth {
+            origin: Origin(1),
+            micros,
+            seen: None,
+        };
+        let payload = raw().seal_cell(&k).expect("the codec is not asked");
+        block_on(store.set(&k, payload, Duration::MAX, birth)).unwrap()
+    };
+    let head = || {
+        let heads = block_on(store.heads(std::slice::from_ref(&k)));
+        let head = heads.into_iter().next().expect("one answer for each key");
+        head.unwrap().map(|head| head.epoch)
+    };
+    assert_eq!(head(), None);
+    let made = set(1).epoch();
+    assert!(made.is_some());
+    assert_eq!((set(1), head()), (Stored::Refused, made));
+    let latest = Birth::latest(Origin(1)).micros;
+    let invalidated = set(latest).epoch();
+    assert!(invalidated > made);
+    assert!(set(latest).epoch() > invalidated);
+    let last = head().expect("it is stored");
+    assert_eq!(set(last.micros() - 1), Stored::Refused);
+    assert!(subject.data_left(&k) > Some(10 * YEAR));
 }

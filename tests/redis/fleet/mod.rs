@@ -1,6 +1,7 @@
 //! Caches on a real server. Each cache has its own store, so it stands for a process of a fleet.
 
 mod clocks;
+mod groups;
 mod together;
 mod trouble;
 use std::sync::atomic::{AtomicU64, Ordering};
