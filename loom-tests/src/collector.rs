@@ -120,7 +120,9 @@ fn two_holds_end() {
         add(&batches);
         other.join().unwrap();
         // The second batch leaves when the first one has ended.
-        batches.start(batches.collector.ended());
+        if batches.calls.load(Relaxed) > 0 {
+            batches.start(batches.collector.ended());
+        }
         batches.assert_left(4);
         assert!(batches.calls.load(Relaxed) <= 2, "a call was split");
     });

@@ -84,7 +84,7 @@ where
         for job in jobs {
             self.prepare(job.begins_elsewhere(), &mut batch);
         }
-        self.read(batch, usize::MAX).await;
+        self.read(batch, TOGETHER).await;
     }
 
     /// Takes the jobs that wait, then reads for them. The next batch does not wait for that.

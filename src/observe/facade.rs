@@ -159,6 +159,13 @@ impl<'a> Report<'a> {
         );
         self.count(
             metric(
+                "everfresh_load_batches_total",
+                "Calls of a loader that takes many keys.",
+            ),
+            stats.batches,
+        );
+        self.count(
+            metric(
                 "everfresh_load_failures_total",
                 "Times the loader failed or panicked.",
             ),

@@ -112,6 +112,18 @@ impl Caller<'_> {
         block_on(self.store().acquire(key, ask)).unwrap()
     }
 
+    /// Asks for many leases together.
+    pub fn acquire_many(&self, keys: &[StoreKey]) -> Vec<Acquired> {
+        let ask = Acquire {
+            seen: None,
+            token: self.token,
+            lease: MINUTE,
+        };
+        let asks: Vec<_> = keys.iter().map(|key| (key.clone(), ask)).collect();
+        let answers = block_on(self.store().acquire_many(&asks)).into_iter();
+        answers.map(Result::unwrap).collect()
+    }
+
     /// The base of a lease that must be granted.
     pub fn granted(&self, key: &StoreKey, seen: Option<Epoch>) -> Epoch {
         match self.acquire(key, seen) {

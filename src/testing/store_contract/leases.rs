@@ -22,6 +22,25 @@ pub(super) fn one_lease_at_a_time(subject: &dyn StoreUnderTest) {
     b.granted(&key("another"), None);
 }
 
+pub(super) fn many_leases_are_asked_for_together(subject: &dyn StoreUnderTest) {
+    let (a, b) = (caller(subject, 1), caller(subject, 2));
+    let names: Vec<String> = (0..20).map(|number| format!("{number}")).collect();
+    let keys: Vec<StoreKey> = names.iter().map(|name| key(name)).collect();
+    let stored = a.published(&keys[3], a.granted(&keys[3], None), b"stored");
+    b.granted(&keys[5], None);
+    // In the order of the questions: each is answered as if it were alone.
+    for (place, answer) in a.acquire_many(&keys).into_iter().enumerate() {
+        match (place, answer) {
+            (3, Acquired::Stored(payload)) => assert_eq!(value(&keys[3], &payload), b"stored"),
+            (5, Acquired::Held { .. }) | (_, Acquired::Granted { .. }) => {}
+            (place, other) => panic!("{place}: {other:?}"),
+        }
+    }
+    assert!(b.is_held(&keys[0], None) && b.is_held(&keys[19], None));
+    assert_eq!(b.granted(&keys[3], Some(stored)), stored);
+    assert!(a.acquire_many(&[]).is_empty());
+}
+
 pub(super) fn a_lease_is_granted_again_to_its_holder(subject: &dyn StoreUnderTest) {
     let (k, a) = (key("a"), caller(subject, 1));
     let base = a.granted(&k, None);

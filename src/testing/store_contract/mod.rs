@@ -180,6 +180,7 @@ macro_rules! store_contract_tests {
             leases [
                 nothing_is_stored_at_first
                 one_lease_at_a_time
+                many_leases_are_asked_for_together
                 a_lease_is_granted_again_to_its_holder
                 a_published_payload_is_read
                 a_payload_of_another_caller_is_returned
