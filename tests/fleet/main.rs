@@ -14,6 +14,7 @@ mod outbox;
 mod race;
 mod refusals;
 mod support;
+mod terms;
 mod together;
 mod trouble;
 mod writes;
