@@ -1,12 +1,11 @@
 //! What a read accepts and what it brings, and the wait of a read that is limited in time.
 
 use std::hash::{BuildHasher, Hash};
-use std::pin::Pin;
 use std::time::Duration;
 
-use crate::cache::cached::Kept;
+use crate::cache::cached::{Cached, Kept};
 use crate::cache::lookup::Lookup;
-use crate::cache::read::{Core, Unserved};
+use crate::cache::read::{Core, Missed, Unserved};
 use crate::error::Error;
 use crate::load::call::CallFn;
 use crate::load::runtime::Caller;
@@ -59,42 +58,38 @@ impl<V> CallTerms<V> {
     }
 }
 
-/// A read that waits.
-pub(super) struct Slow<'a, K, V, S, Q: ?Sized> {
-    pub(super) core: &'a Core<K, V, S>,
-    pub(super) key: &'a Q,
-    pub(super) hash: u64,
-    pub(super) max_age: Tick,
-    pub(super) wait: Option<Duration>,
-    pub(super) by_call: bool,
-    pub(super) finish: Pin<Box<dyn Future<Output = Result<Kept<K, V>, Error>> + Send + 'a>>,
-}
-
-impl<K, V, S, Q> Slow<'_, K, V, S, Q>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: BuildHasher,
-    Q: Lookup<K> + ?Sized,
-{
-    #[inline(never)]
-    pub(super) fn block(self) -> Result<Kept<K, V>, Error> {
-        let core = self.core;
-        if let Some(finished) = core.block_on_by(self.by_call, self.finish) {
-            return finished;
-        }
-        // This thread must not wait.
-        let present = (self.wait).and_then(|_| core.present(self.key, self.hash, self.max_age));
-        present.ok_or_else(|| core.not_waited())
-    }
-}
-
 impl<K, V, S> Core<K, V, S>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
+    /// [`lookup`](Self::lookup) that takes no value older than this.
+    #[inline(always)]
+    pub(super) fn lookup_within<Q, R>(
+        &self,
+        key: &Q,
+        hash: u64,
+        max_age: Tick,
+        hit: impl FnOnce(Cached<K, V>) -> R,
+        miss: impl FnOnce(Missed<K, V>) -> R,
+    ) -> R
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let now = self.state.clock.now();
+        let Some((place, entry)) = self.find(key, hash) else {
+            return miss(Missed { found: None, now });
+        };
+        if !entry.is_older_than(max_age, now) {
+            if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
+                return hit(Cached::new(entry, now, source));
+            }
+        }
+        let found = Some((place, entry));
+        miss(Missed { found, now })
+    }
+
     /// [`finish`](Self::finish), at most until the read has waited for so long.
     pub(super) async fn finish_in_time<Q>(
         &self,
@@ -133,7 +128,7 @@ where
     }
 
     /// The value that may be served without a wait, if it is not older than this.
-    fn present<Q>(&self, key: &Q, hash: u64, max_age: Tick) -> Option<Kept<K, V>>
+    pub(super) fn present<Q>(&self, key: &Q, hash: u64, max_age: Tick) -> Option<Kept<K, V>>
     where
         Q: Lookup<K> + ?Sized,
     {

@@ -253,6 +253,10 @@ where
                 return Ok(self.serve(entry, now, condition));
             }
         }
+        if !self.may_load(terms) && !entry.is_loading() && self.fleet.is_none() {
+            // As for a missing key, the next step returns the error.
+            return Err(Unserved::Missing);
+        }
         let unserved = match self.entries.classify(place, entry, now) {
             Read::Serve {
                 entry,

@@ -153,6 +153,10 @@ where
     /// the backoff after a failure, if the breaker is closed. It waits for a permit as other loads
     /// do.
     ///
+    /// With [`forced_at_most_every`](crate::Builder::forced_at_most_every) a call that comes too
+    /// soon after the last load or attempt starts none. It gets the value at hand, or the
+    /// remembered error.
+    ///
     /// Two other forms ask for less or for more:
     ///
     /// - [`refresh_if`](Self::refresh_if) replaces a value that the caller has seen, and does
@@ -232,6 +236,9 @@ where
     /// - The key is gone: it is loaded, as by [`get`](Self::get). So are a newer value past its
     ///   hard limit, and a value that was never resident because there was no room for it.
     ///
+    /// With [`forced_at_most_every`](crate::Builder::forced_at_most_every) callers that come too
+    /// soon after the last load get the value at hand, also the one that they have read.
+    ///
     /// After a refresh that failed, callers get its error until the
     /// [`backoff`](crate::Builder::backoff) is over, and the old value stays. Other callers read
     /// the old value all the time. To stop that, use [`invalidate`](Self::invalidate).
@@ -296,6 +303,8 @@ where
     /// it reads the origin later. Other callers read the old value meanwhile, and may see
     /// the result of the earlier load for a moment. To stop both, use
     /// [`invalidate`](Self::invalidate), because no load from before it outlives it.
+    ///
+    /// [`forced_at_most_every`](crate::Builder::forced_at_most_every) does not limit it.
     ///
     /// It starts at once if no load runs, even if the last refresh failed. With a store, a value
     /// that another process has put there is not enough: this process loads.

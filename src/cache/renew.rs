@@ -35,17 +35,17 @@ where
             return Err(Unserved::Failed(Error::without_loader()));
         }
         let every = self.state.policy.forced_every;
-        match self.entries.too_soon(&entry, now, every) {
-            Some(Some(error)) if entry.is_older_than(every, now) => {
-                return Err(Unserved::Failed(error));
-            }
-            // The last load is so recent that the caller gets its value, whatever its age.
-            Some(_) => {
-                if let Some(condition) = self.peek_state(&entry, now) {
-                    return Ok(self.serve(entry, now, condition));
+        if let Some(error) = self.entries.too_soon(&entry, now, every) {
+            // The caller gets the value of the last load, if that is so recent, whatever its age.
+            let condition = self.peek_state(&entry, now);
+            match condition.filter(|_| !entry.is_older_than(every, now)) {
+                Some(condition) => return Ok(self.serve(entry, now, condition)),
+                None => {
+                    if let Some(error) = error {
+                        return Err(Unserved::Failed(error));
+                    }
                 }
             }
-            None => {}
         }
         let claimed = match self.entries.claim_if_due(place, &entry, now) {
             Ok(claimed) => claimed,

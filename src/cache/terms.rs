@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 
 use crate::cache::Cache;
 use crate::cache::cached::{Cached, Kept};
-use crate::cache::call::{CallTerms, Slow};
+use crate::cache::call::CallTerms;
 use crate::cache::lookup::Lookup;
 use crate::cache::read::{Core, Missed};
 use crate::cache::read_fn::{Boxed, Function, NoFunction, ReadFn};
@@ -108,9 +108,9 @@ impl<'a, K, V, S, Q: ?Sized, F> ReadTerms<'a, K, V, S, Q, F> {
     /// With [`forced_at_most_every`](crate::Builder::forced_at_most_every) a value that was loaded
     /// within that time is young enough, whatever this limit says.
     ///
-    /// With zero, every value is too old, and only a load that ends after the read begins is
-    /// young enough. A load that began before may be joined; to exclude that use
-    /// [`refresh_from_now`](Cache::refresh_from_now).
+    /// With zero, every value is too old that was made in an earlier step of the
+    /// [`Clock`](crate::Clock). A load that began before the read may be joined; to exclude that
+    /// use [`refresh_from_now`](Cache::refresh_from_now).
     ///
     /// # Example
     ///
@@ -143,7 +143,8 @@ impl<'a, K, V, S, Q: ?Sized, F> ReadTerms<'a, K, V, S, Q, F> {
     /// its result is kept.
     ///
     /// The time goes by the [`Clock`](crate::Clock) of the cache. It never ends early, and late by
-    /// at most two of its steps. With zero the read never waits.
+    /// at most two of its steps. With zero the read never waits. A computation that reads inside a
+    /// load is an exception: its worker runs the load itself, to the end.
     ///
     /// # Example
     ///
@@ -316,47 +317,40 @@ where
     /// As [`Cache::get_blocking`]. With [`or_load`](Self::or_load) it is an error on the only
     /// thread of a runtime, also in a cache whose own loader computes, because the function would
     /// run there.
-    #[inline]
-    pub fn blocking(self) -> Result<Cached<K, V>, Error> {
-        match self.begin(Caller::Blocks) {
-            Ok(cached) => Ok(cached),
-            Err(slow) => slow.block().map(Cached::from),
-        }
-    }
-
-    /// The value, or the wait for it, whose load has begun.
+    // Not a call: it would pass the terms in memory, and copy the hit.
     #[inline(always)]
-    fn begin(self, caller: Caller) -> Result<Cached<K, V>, Slow<'a, K, V, S, Q>> {
-        let core = self.core;
-        let hash = core.hasher.hash_one(self.key);
-        let now = core.state.clock.now();
-        let found = match core.find(self.key, hash) {
-            None => None,
-            Some((place, entry)) => {
-                let young = !entry.is_older_than(self.max_age, now);
-                let source = match young {
-                    true => core.take(&entry, now, || core.state.counters.fresh(1)),
-                    false => None,
-                };
-                match source {
-                    Some(source) => return Ok(Cached::new(entry, now, source)),
-                    None => Some((place, entry)),
-                }
-            }
-        };
-        self.slow(hash, Missed { found, now }, caller)
-            .map(Cached::from)
+    pub fn blocking(self) -> Result<Cached<K, V>, Error> {
+        let (core, key, max_age) = (self.core, self.key, self.max_age);
+        let hash = core.hasher.hash_one(key);
+        let miss = |missed| self.block(hash, missed).map(Cached::from);
+        core.lookup_within(key, hash, max_age, Ok, miss)
     }
 
     #[inline(never)]
-    fn slow(
+    fn block(self, hash: u64, missed: Missed<K, V>) -> Result<Kept<K, V>, Error> {
+        let (core, key, max_age, wait) = (self.core, self.key, self.max_age, self.wait);
+        let by_call = self.function.waits();
+        let finish = match self.start(hash, missed, Caller::Blocks) {
+            Ok(kept) => return Ok(kept),
+            Err(finish) => finish,
+        };
+        if let Some(finished) = core.block_on_by(by_call, finish) {
+            return finished;
+        }
+        // This thread must not wait.
+        let present = wait.and_then(|_| core.present(key, hash, max_age));
+        present.ok_or_else(|| core.not_waited())
+    }
+
+    /// A read that could not just take a value: begins the load or refresh.
+    #[inline(never)]
+    fn start(
         self,
         hash: u64,
         missed: Missed<K, V>,
         caller: Caller,
-    ) -> Result<Kept<K, V>, Slow<'a, K, V, S, Q>> {
+    ) -> Result<Kept<K, V>, Finish<'a, K, V>> {
         let (core, key, now) = (self.core, self.key, missed.now);
-        let by_call = self.function.waits();
         let terms = CallTerms {
             // A load that begins here could keep the caller for longer than it waits.
             caller: match self.wait {
@@ -369,17 +363,18 @@ where
             refreshes: self.refreshes,
             forced: false,
         };
-        core.classify(missed, &terms).map_err(|unserved| Slow {
-            core,
-            key,
-            hash,
-            max_age: self.max_age,
-            wait: self.wait,
-            by_call,
-            finish: Box::pin(core.finish_in_time(key, hash, unserved, terms, self.wait, now)),
-        })
+        match core.classify(missed, &terms) {
+            Ok(kept) => Ok(kept),
+            Err(unserved) => {
+                let finish = core.finish_in_time(key, hash, unserved, terms, self.wait, now);
+                Err(Box::pin(finish))
+            }
+        }
     }
 }
+
+/// The end of a read that waits.
+type Finish<'a, K, V> = Pin<Box<dyn Future<Output = Result<Kept<K, V>, Error>> + Send + 'a>>;
 
 impl<'a, K, V, S, Q, F> IntoFuture for ReadTerms<'a, K, V, S, Q, F>
 where
@@ -392,19 +387,20 @@ where
     type Output = Result<Cached<K, V>, Error>;
     type IntoFuture = ReadFuture<'a, K, V, S, Q, F>;
 
-    #[inline]
+    #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
         ReadFuture {
             terms: Some(self),
-            slow: None,
+            finish: None,
         }
     }
 }
 
 /// The future of a read on terms of its own.
 pub struct ReadFuture<'a, K, V, S, Q: ?Sized, F> {
+    /// Until the read has to wait.
     terms: Option<ReadTerms<'a, K, V, S, Q, F>>,
-    slow: Option<Slow<'a, K, V, S, Q>>,
+    finish: Option<Finish<'a, K, V>>,
 }
 
 /// No part of it is pinned in its place.
@@ -420,17 +416,54 @@ where
 {
     type Output = Result<Cached<K, V>, Error>;
 
-    #[inline]
+    // As for `blocking`.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.get_mut();
-        if let Some(terms) = future.terms.take() {
-            match terms.begin(Caller::Awaits) {
-                Ok(cached) => return Poll::Ready(Ok(cached)),
-                Err(slow) => future.slow = Some(slow),
+        // By reference: a hit does not move the terms once more.
+        let Some(ReadTerms {
+            core, key, max_age, ..
+        }) = &future.terms
+        else {
+            return future.poll_finish(cx);
+        };
+        let (core, key, max_age) = (*core, *key, *max_age);
+        let hash = core.hasher.hash_one(key);
+        let hit = |cached| Poll::Ready(Ok(cached));
+        core.lookup_within(key, hash, max_age, hit, |missed| {
+            future.begin(hash, missed, cx)
+        })
+    }
+}
+
+impl<K, V, S, Q, F> ReadFuture<'_, K, V, S, Q, F>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync,
+    Q: Lookup<K> + Sync + ?Sized,
+    F: ReadFn<V>,
+{
+    #[inline(never)]
+    fn begin(
+        &mut self,
+        hash: u64,
+        missed: Missed<K, V>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Cached<K, V>, Error>> {
+        if let Some(terms) = self.terms.take() {
+            match terms.start(hash, missed, Caller::Awaits) {
+                Ok(kept) => return Poll::Ready(Ok(Cached::from(kept))),
+                Err(finish) => self.finish = Some(finish),
             }
         }
-        match &mut future.slow {
-            Some(slow) => (slow.finish.as_mut().poll(cx)).map(|kept| kept.map(Cached::from)),
+        self.poll_finish(cx)
+    }
+
+    #[inline(never)]
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Cached<K, V>, Error>> {
+        match &mut self.finish {
+            Some(finish) => (finish.as_mut().poll(cx)).map(|kept| kept.map(Cached::from)),
             None => unreachable!("a future that is ready is polled no more"),
         }
     }
@@ -438,8 +471,10 @@ where
 
 impl<K, V, S, Q: ?Sized, F> fmt::Debug for ReadTerms<'_, K, V, S, Q, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limited = self.max_age != Tick::MAX;
+        let max_age = limited.then(|| Duration::from_nanos(self.max_age));
         f.debug_struct("ReadTerms")
-            .field("max_age", &Duration::from_nanos(self.max_age))
+            .field("max_age", &max_age)
             .field("wait_at_most", &self.wait)
             .field("refreshes", &self.refreshes)
             .finish_non_exhaustive()

@@ -189,8 +189,8 @@ impl ClaimWord {
 
     /// Like [`try_claim`](Self::try_claim), for an explicit refresh. It claims a cooling entry
     /// before the rest is over. It also takes over a claim whose attempt `has_failed` before the
-    /// claimant has given it up. Only if it `is_due`, which runs after the word was read. An attempt
-    /// that ends after `is_due` has looked changes the word, so this claim fails.
+    /// claimant has given it up. Only if it `is_due`, which runs after the word was read: an
+    /// attempt that ends after `is_due` has looked changes the word, so this claim fails.
     ///
     /// That claimant has delivered the failure to its waiters and is about to give the claim up.
     /// Its exchange then fails as after a takeover, and changes nothing.

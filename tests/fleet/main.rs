@@ -16,6 +16,7 @@ mod outbox;
 mod race;
 mod refusals;
 mod support;
+mod terms;
 mod together;
 mod trouble;
 mod writes;

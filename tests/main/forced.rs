@@ -256,3 +256,27 @@ fn refreshes_of_readers_are_not_limited() {
     end(&tasks, &gates, 0, End::Value(11));
     assert_eq!(*ready(get(&cache, 1)).unwrap(), 11);
 }
+
+#[test]
+fn an_expired_value_is_none_at_hand() {
+    let clock = ManualClock::new();
+    let builder = builder(&clock)
+        .backoff(millis(10), millis(10))
+        .forced_at_most_every(secs(100));
+    let (cache, tasks, gates) = by_hand(builder);
+    let read = || -> Reading<u64> {
+        let cache = cache.clone();
+        Box::pin(async move { cache.read(&1).max_age(secs(1)).await })
+    };
+    cache.insert(1, 10);
+    // Past its hard limit, and younger than the limit on forced loads.
+    clock.advance(secs(31));
+    let mut first = read();
+    assert!(is_pending(&mut first));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(first).unwrap_err().is_load_failure());
+    clock.advance(secs(1));
+    assert!(ready(read()).unwrap_err().is_load_failure());
+    assert!(ready(refresh(&cache, 1)).unwrap_err().is_load_failure());
+    assert_eq!(gates.calls(), 1);
+}
