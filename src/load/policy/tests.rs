@@ -25,6 +25,7 @@ fn policy(beta: f64) -> Policy {
         not_found_for: SECOND,
         load_timeout: std::time::Duration::from_secs(30),
         keep_late_loads: false,
+        forced_every: 0,
     }
 }
 
