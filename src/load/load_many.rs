@@ -13,8 +13,11 @@ use crate::load::running::Answered;
 
 type Boxed = Box<dyn StdError + Send + Sync>;
 
+/// Keys and their answers.
+type Pairs<K, V> = Vec<(K, Result<Box<Loaded<V>>, Boxed>)>;
+
 /// The one shape to which all loaders of many keys are reduced.
-pub(crate) type ReturnedMany<K, V> = Result<Vec<(K, Returned<V>)>, Boxed>;
+pub(crate) type ReturnedMany<K, V> = Result<Pairs<K, V>, Boxed>;
 
 /// What a loader of many keys returns: an iterator of keys and answers, plain or in a [`Result`].
 ///
@@ -27,7 +30,7 @@ pub(crate) type ReturnedMany<K, V> = Result<Vec<(K, Returned<V>)>, Boxed>;
 )]
 pub trait ManyAnswers<K, V, M>: Sized {
     #[doc(hidden)]
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed>;
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed>;
 }
 
 /// The answer of a loader of many keys for one of them: a value, an `Option` of one or a [`Loaded`],
@@ -72,7 +75,7 @@ where
     I: IntoIterator<Item = (K, X)>,
     X: OneAnswer<V, M>,
 {
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed> {
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed> {
         let answer = |(key, answer): (K, X)| (key, answer.into_answer());
         Ok(self.into_iter().map(answer).collect())
     }
@@ -84,7 +87,7 @@ where
     X: OneAnswer<V, M>,
     E: Into<Boxed>,
 {
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed> {
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed> {
         self.map_err(E::into)?.into_answers()
     }
 }
