@@ -21,8 +21,8 @@ pub(crate) type ReturnedMany<K, V> = Result<Pairs<K, V>, Boxed>;
 
 /// What a loader of many keys returns: an iterator of keys and answers, plain or in a [`Result`].
 ///
-/// Never implemented by hand: a `Vec`, a map or any other `IntoIterator` of pairs implements it. See
-/// [`Builder::load_many`](crate::Builder::load_many). `M` only tells its forms apart.
+/// Never implemented by hand: a `Vec`, a map or any other `IntoIterator` of pairs implements it.
+/// See [`Builder::load_many`](crate::Builder::load_many). `M` only tells its forms apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no answer for many keys `{K}` with values `{V}`",
     label = "not an iterator of pairs `({K}, {V})`, nor a `Result` with one",
@@ -33,8 +33,8 @@ pub trait ManyAnswers<K, V, M>: Sized {
     fn into_answers(self) -> Result<Pairs<K, V>, Boxed>;
 }
 
-/// The answer of a loader of many keys for one of them: a value, an `Option` of one or a [`Loaded`],
-/// plain or in a [`Result`].
+/// The answer of a loader of many keys for one of them: a value, an `Option` of one or a
+/// [`Loaded`], plain or in a [`Result`].
 ///
 /// Never implemented by hand. `M` only tells its forms apart.
 #[diagnostic::on_unimplemented(
