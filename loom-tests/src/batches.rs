@@ -29,8 +29,8 @@ fn end(claims: Vec<Claim>, number: u64, now: u64) {
     });
 }
 
-/// P1, P5: a batch passes its deadline, and another one takes one of its keys over. One result of the
-/// shared key is published, and each other key has its own.
+/// P1, P5: a batch passes its deadline, and another one takes one of its keys over. One result of
+/// the shared key is published, and each other key has its own.
 #[test]
 fn two_batches_that_share_a_key() {
     run_model(TwoBusy, || {
@@ -54,8 +54,8 @@ fn two_batches_that_share_a_key() {
     });
 }
 
-/// P4: a key is invalidated while its batch ends. Its result is never served afterwards, and that of
-/// the other key is.
+/// P4: a key is invalidated while its batch ends. Its result is never served afterwards, and that
+/// of the other key is.
 #[test]
 fn invalidate_against_the_end_of_a_batch() {
     run_model(TwoBusy, || {

@@ -152,8 +152,8 @@ fn a_hold_against_the_end_and_a_key() {
     });
 }
 
-/// P5: a refresh, for which no caller waits, leaves when the time has come, even if the alarm is set
-/// at that very moment.
+/// P5: a refresh, for which no caller waits, leaves when the time has come, even if the alarm is
+/// set at that very moment.
 #[test]
 fn a_refresh_against_its_alarm() {
     run_model(Two, || {

@@ -21,8 +21,8 @@ use crate::sync::future::or;
 use crate::sync::{Arc, Ordering};
 use crate::time::clock::{Tick, ticks};
 
-/// A job that asks for the lease of its key. The epoch is that of a payload that was read and cannot
-/// be used.
+/// A job that asks for the lease of its key. The epoch is that of a payload that was read and
+/// cannot be used.
 pub(super) type Ask<K, V> = (StoreKey, Asking<K, V>, Option<Epoch>);
 
 /// A job on its way to the lease of its key.

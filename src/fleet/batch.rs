@@ -200,10 +200,7 @@ where
     ) -> Option<Ask<K, V>> {
         let Asking { job, _underway } = asking;
         let (job, seen) = match answer {
-            Ok(Some(payload)) => match self.install(job, &key, &payload, moment) {
-                None => return None,
-                Some(unusable) => unusable,
-            },
+            Ok(Some(payload)) => self.install(job, &key, &payload, moment)?,
             Ok(None) => {
                 self.counters.misses.add();
                 (job, None)

@@ -13,13 +13,16 @@ use crate::load::running::Answered;
 
 type Boxed = Box<dyn StdError + Send + Sync>;
 
+/// Keys and their answers.
+type Pairs<K, V> = Vec<(K, Result<Box<Loaded<V>>, Boxed>)>;
+
 /// The one shape to which all loaders of many keys are reduced.
-pub(crate) type ReturnedMany<K, V> = Result<Vec<(K, Returned<V>)>, Boxed>;
+pub(crate) type ReturnedMany<K, V> = Result<Pairs<K, V>, Boxed>;
 
 /// What a loader of many keys returns: an iterator of keys and answers, plain or in a [`Result`].
 ///
-/// Never implemented by hand: a `Vec`, a map or any other `IntoIterator` of pairs implements it. See
-/// [`Builder::load_many`](crate::Builder::load_many). `M` only tells its forms apart.
+/// Never implemented by hand: a `Vec`, a map or any other `IntoIterator` of pairs implements it.
+/// See [`Builder::load_many`](crate::Builder::load_many). `M` only tells its forms apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no answer for many keys `{K}` with values `{V}`",
     label = "not an iterator of pairs `({K}, {V})`, nor a `Result` with one",
@@ -27,11 +30,11 @@ pub(crate) type ReturnedMany<K, V> = Result<Vec<(K, Returned<V>)>, Boxed>;
 )]
 pub trait ManyAnswers<K, V, M>: Sized {
     #[doc(hidden)]
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed>;
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed>;
 }
 
-/// The answer of a loader of many keys for one of them: a value, an `Option` of one or a [`Loaded`],
-/// plain or in a [`Result`].
+/// The answer of a loader of many keys for one of them: a value, an `Option` of one or a
+/// [`Loaded`], plain or in a [`Result`].
 ///
 /// Never implemented by hand. `M` only tells its forms apart.
 #[diagnostic::on_unimplemented(
@@ -72,7 +75,7 @@ where
     I: IntoIterator<Item = (K, X)>,
     X: OneAnswer<V, M>,
 {
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed> {
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed> {
         let answer = |(key, answer): (K, X)| (key, answer.into_answer());
         Ok(self.into_iter().map(answer).collect())
     }
@@ -84,7 +87,7 @@ where
     X: OneAnswer<V, M>,
     E: Into<Boxed>,
 {
-    fn into_answers(self) -> Result<Vec<(K, Result<Box<Loaded<V>>, Boxed>)>, Boxed> {
+    fn into_answers(self) -> Result<Pairs<K, V>, Boxed> {
         self.map_err(E::into)?.into_answers()
     }
 }

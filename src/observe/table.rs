@@ -26,15 +26,20 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "computes   {} ({} loads, {} stale, {} early), {:.4} for each read with a reason; \
-             {} batches",
+            "computes   {} ({} loads, {} stale, {} early), {:.4} for each read with a reason",
             self.computes(),
             self.loads,
             self.refreshes_stale,
             self.refreshes_early,
             self.computes_per_trigger(),
-            self.batches,
         )?;
+        if self.batches > 0 {
+            writeln!(
+                f,
+                "batches    {} calls of the loader for them",
+                self.batches
+            )?;
+        }
         writeln!(
             f,
             "results    {} published, {} failed, {} overtaken, {} after another load, {} not kept",
