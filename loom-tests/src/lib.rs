@@ -18,6 +18,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod groups;
 mod handover;
 mod late;
 mod lifecycle;
@@ -34,6 +35,7 @@ mod slot;
 mod table;
 mod tasks;
 mod wait_graph;
+mod whole;
 mod write_queue;
 
 use std::sync::Arc;
