@@ -106,6 +106,7 @@
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
 //! - [`docs::batches`]: loaders that take many keys in one call.
+//! - [`docs::groups`]: values that are invalidated together.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
@@ -232,6 +233,8 @@ pub mod docs {
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]
     pub mod choosing {}
+    #[doc = include_str!("docs/groups.md")]
+    pub mod groups {}
     #[doc = include_str!("docs/loads.md")]
     pub mod loads {}
     #[doc = include_str!("docs/migrating.md")]

@@ -20,6 +20,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod groups;
 mod handover;
 mod late;
 mod lifecycle;
@@ -37,6 +38,7 @@ mod table;
 mod tasks;
 mod terms;
 mod wait_graph;
+mod whole;
 mod write_queue;
 
 use std::sync::Arc;

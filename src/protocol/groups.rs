@@ -68,7 +68,6 @@ pub struct Cell(u16);
 pub struct Stamp([u8; 6]);
 
 /// The invalidations of all groups of a cache.
-#[derive(Default)]
 pub struct Groups {
     /// The number of the last invalidation; 0 before the first.
     last: AtomicU64,
@@ -128,6 +127,15 @@ impl Stamp {
         let [a, b, c, d, e, f] = self.0;
         let cell = Cell(u16::from_le_bytes([e, f]));
         (cell, u32::from_le_bytes([a, b, c, d]))
+    }
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Groups {
+            last: AtomicU64::new(0),
+            cells: SetOnce::new(),
+        }
     }
 }
 
