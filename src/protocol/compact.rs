@@ -47,6 +47,12 @@ impl Span {
         Span(pack(ticks, Self::BITS).to_ne_bytes())
     }
 
+    /// [`ticks`](Self::ticks) of a span that is not unlimited.
+    #[inline(always)]
+    pub fn limited_ticks(self) -> u64 {
+        unpack(u32::from_ne_bytes(self.0), Self::BITS)
+    }
+
     #[inline]
     pub fn ticks(self) -> u64 {
         match u32::from_ne_bytes(self.0) {

@@ -63,6 +63,20 @@ pub struct Lifetime {
     pub cost: Tick,
 }
 
+impl OtherTimes {
+    /// Whether the value was surely made no longer ago than this. False in the last 66 µs.
+    ///
+    /// No sum overflows: no clock comes to 2^61, no lead is unlimited, and no age is above
+    /// [`OLDEST`].
+    #[inline(always)]
+    pub fn is_young(&self, early_from: EarlyFrom, age: Tick, now: Tick) -> bool {
+        now + self.since_created.limited_ticks() <= join([0; 2], early_from.0) + age
+    }
+}
+
+/// A limit on the age of values that none of them reaches.
+pub const OLDEST: Tick = 1 << 62;
+
 impl Times {
     /// The two parts that an entry holds.
     pub fn split(self) -> (EarlyFrom, OtherTimes) {
