@@ -409,6 +409,21 @@ enum State<'a, K, V, S, Q: ?Sized, F> {
     Ended,
 }
 
+impl<'a, K, V, S, Q: ?Sized, F> State<'a, K, V, S, Q, F> {
+    #[inline]
+    fn wait(
+        &mut self,
+        mut finish: Finish<'a, K, V>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Cached<K, V>, Error>> {
+        let polled = finish.as_mut().poll(cx);
+        if polled.is_pending() {
+            *self = State::Waits(finish);
+        }
+        polled.map(|kept| kept.map(Cached::from))
+    }
+}
+
 /// No part of it is pinned in its place.
 impl<K, V, S, Q: ?Sized, F> Unpin for ReadFuture<'_, K, V, S, Q, F> {}
 
@@ -425,49 +440,22 @@ where
     // As for `blocking`.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.get_mut();
-        // By reference: a hit does not move the terms once more.
-        let State::Begins(terms) = &future.0 else {
-            return future.poll_finish(cx);
-        };
-        let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
-        let hash = core.hasher.hash_one(key);
-        let hit = |cached| Poll::Ready(Ok(cached));
-        core.lookup_within(key, hash, max_age, hit, |missed| {
-            future.begin(hash, missed, cx)
-        })
-    }
-}
-
-impl<K, V, S, Q, F> ReadFuture<'_, K, V, S, Q, F>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: BuildHasher + Send + Sync,
-    Q: Lookup<K> + Sync + ?Sized,
-    F: ReadFn<V>,
-{
-    #[inline(never)]
-    fn begin(
-        &mut self,
-        hash: u64,
-        missed: Missed<K, V>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Cached<K, V>, Error>> {
-        if let State::Begins(terms) = mem::replace(&mut self.0, State::Ended) {
-            match terms.start(hash, missed, Caller::Awaits) {
-                Ok(kept) => return Poll::Ready(Ok(Cached::from(kept))),
-                Err(finish) => self.0 = State::Waits(finish),
+        let state = &mut self.get_mut().0;
+        // The address of the state goes to no call, so a hit need not keep the state in memory.
+        match mem::replace(state, State::Ended) {
+            State::Begins(terms) => {
+                let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
+                let hash = core.hasher.hash_one(key);
+                let hit = |cached| Poll::Ready(Ok(cached));
+                core.lookup_within(key, hash, max_age, hit, |missed| {
+                    match terms.start(hash, missed, Caller::Awaits) {
+                        Ok(kept) => Poll::Ready(Ok(Cached::from(kept))),
+                        Err(finish) => state.wait(finish, cx),
+                    }
+                })
             }
-        }
-        self.poll_finish(cx)
-    }
-
-    #[inline(never)]
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Cached<K, V>, Error>> {
-        match &mut self.0 {
-            State::Waits(finish) => (finish.as_mut().poll(cx)).map(|kept| kept.map(Cached::from)),
-            _ => unreachable!("a future that is ready is polled no more"),
+            State::Waits(finish) => state.wait(finish, cx),
+            State::Ended => unreachable!("a future that is ready is polled no more"),
         }
     }
 }
