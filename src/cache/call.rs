@@ -11,16 +11,17 @@ use crate::load::call::CallFn;
 use crate::load::runtime::Caller;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Made;
+use crate::protocol::times::OLDEST;
 use crate::sync::Arc;
 use crate::sync::future::or;
-use crate::time::clock::{Tick, ticks};
+use crate::time::clock::Tick;
 
 /// The terms of one read that found no value which it could just take.
 pub(crate) struct CallTerms<V> {
     pub(super) caller: Caller,
     /// A function that loads in the place of the cache's loader.
     pub(super) call: Option<Arc<CallFn<V>>>,
-    /// A value older than this is loaded again. [`Tick::MAX`] is no limit.
+    /// A value older than this is loaded again. [`OLDEST`] is no limit.
     pub(super) max_age: Tick,
     /// When the read began; only with `max_age`.
     pub(super) since: Tick,
@@ -35,7 +36,7 @@ impl<V> From<Caller> for CallTerms<V> {
         CallTerms {
             caller,
             call: None,
-            max_age: Tick::MAX,
+            max_age: OLDEST,
             since: 0,
             refreshes: true,
             forced: false,
@@ -46,7 +47,7 @@ impl<V> From<Caller> for CallTerms<V> {
 impl<V> CallTerms<V> {
     /// Whether a value is older than this read accepts.
     pub(super) fn is_too_old<K>(&self, entry: &Entry<K, V>, now: Tick) -> bool {
-        entry.is_older_than(self.max_age, now) && !entry.is_loading()
+        self.max_age != OLDEST && !entry.is_loading() && entry.is_older_than(self.max_age, now)
     }
 
     /// Whether this read accepts the value for which it waited. The store may hold one that is
@@ -81,7 +82,7 @@ where
         let Some((place, entry)) = self.find(key, hash) else {
             return miss(Missed { found: None, now });
         };
-        if !entry.is_older_than(max_age, now) {
+        if entry.is_young(max_age, now) {
             if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
                 return hit(Cached::new(entry, now, source));
             }
@@ -97,7 +98,7 @@ where
         hash: u64,
         unserved: Unserved<K, V>,
         terms: CallTerms<V>,
-        wait: Option<Duration>,
+        wait: Tick,
         began: Tick,
     ) -> Result<Kept<K, V>, Error>
     where
@@ -105,15 +106,15 @@ where
     {
         let max_age = terms.max_age;
         let finished = self.finish(key, hash, unserved, terms);
-        let Some(wait) = wait.filter(|wait| ticks(*wait) != Tick::MAX) else {
+        if wait == Tick::MAX {
             return finished.await;
-        };
+        }
         let clock = &self.state.clock;
         let over = async {
-            if !wait.is_zero() {
+            if wait > 0 {
                 // The beginning may lag by one step, and the wait must not end early.
                 let step = clock.step();
-                let until = began.saturating_add(ticks(wait)).saturating_add(step);
+                let until = began.saturating_add(wait).saturating_add(step);
                 clock.sleep_until(until).await;
             }
             None
@@ -123,7 +124,7 @@ where
         }
         self.present(key, hash, max_age).ok_or_else(|| {
             self.state.counters.missed();
-            Error::still_loading(wait)
+            Error::still_loading(Duration::from_nanos(wait))
         })
     }
 

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::load::call::CallFn;
 use crate::load::loader::{Loaded, boxed, boxed_value};
 use crate::load::runtime::Caller;
+use crate::protocol::times::OLDEST;
 use crate::time::clock::{Tick, ticks};
 
 impl<K, V, S> Cache<K, V, S>
@@ -62,8 +64,8 @@ where
         ReadTerms {
             core: &self.0,
             key,
-            max_age: Tick::MAX,
-            wait: None,
+            max_age: OLDEST,
+            wait: Tick::MAX,
             refreshes: true,
             function: NoFunction,
         }
@@ -91,7 +93,8 @@ pub struct ReadTerms<'a, K, V, S = RandomState, Q: ?Sized = K, F = NoFunction> {
     core: &'a Core<K, V, S>,
     key: &'a Q,
     max_age: Tick,
-    wait: Option<Duration>,
+    /// `Tick::MAX` is no limit.
+    wait: Tick,
     refreshes: bool,
     function: F,
 }
@@ -130,7 +133,7 @@ impl<'a, K, V, S, Q: ?Sized, F> ReadTerms<'a, K, V, S, Q, F> {
     /// ```
     #[inline]
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = ticks(age);
+        self.max_age = ticks(age).min(OLDEST);
         self
     }
 
@@ -160,7 +163,7 @@ impl<'a, K, V, S, Q: ?Sized, F> ReadTerms<'a, K, V, S, Q, F> {
     /// ```
     #[inline]
     pub fn wait_at_most(mut self, wait: Duration) -> Self {
-        self.wait = Some(wait);
+        self.wait = ticks(wait);
         self
     }
 
@@ -338,7 +341,10 @@ where
             return finished;
         }
         // This thread must not wait.
-        let present = wait.and_then(|_| core.present(key, hash, max_age));
+        let present = match wait {
+            Tick::MAX => None,
+            _ => core.present(key, hash, max_age),
+        };
         present.ok_or_else(|| core.not_waited())
     }
 
@@ -354,8 +360,8 @@ where
         let terms = CallTerms {
             // A load that begins here could keep the caller for longer than it waits.
             caller: match self.wait {
-                Some(_) => Caller::GoesOn,
-                None => caller,
+                Tick::MAX => caller,
+                _ => Caller::GoesOn,
             },
             call: self.function.boxed().0,
             max_age: self.max_age,
@@ -389,18 +395,33 @@ where
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
-        ReadFuture {
-            terms: Some(self),
-            finish: None,
-        }
+        ReadFuture(State::Begins(self))
     }
 }
 
 /// The future of a read on terms of its own.
-pub struct ReadFuture<'a, K, V, S, Q: ?Sized, F> {
+pub struct ReadFuture<'a, K, V, S, Q: ?Sized, F>(State<'a, K, V, S, Q, F>);
+
+enum State<'a, K, V, S, Q: ?Sized, F> {
     /// Until the read has to wait.
-    terms: Option<ReadTerms<'a, K, V, S, Q, F>>,
-    finish: Option<Finish<'a, K, V>>,
+    Begins(ReadTerms<'a, K, V, S, Q, F>),
+    Waits(Finish<'a, K, V>),
+    Ended,
+}
+
+impl<'a, K, V, S, Q: ?Sized, F> State<'a, K, V, S, Q, F> {
+    #[inline]
+    fn wait(
+        &mut self,
+        mut finish: Finish<'a, K, V>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Cached<K, V>, Error>> {
+        let polled = finish.as_mut().poll(cx);
+        if polled.is_pending() {
+            *self = State::Waits(finish);
+        }
+        polled.map(|kept| kept.map(Cached::from))
+    }
 }
 
 /// No part of it is pinned in its place.
@@ -419,63 +440,32 @@ where
     // As for `blocking`.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.get_mut();
-        // By reference: a hit does not move the terms once more.
-        let Some(ReadTerms {
-            core, key, max_age, ..
-        }) = &future.terms
-        else {
-            return future.poll_finish(cx);
-        };
-        let (core, key, max_age) = (*core, *key, *max_age);
-        let hash = core.hasher.hash_one(key);
-        let hit = |cached| Poll::Ready(Ok(cached));
-        core.lookup_within(key, hash, max_age, hit, |missed| {
-            future.begin(hash, missed, cx)
-        })
-    }
-}
-
-impl<K, V, S, Q, F> ReadFuture<'_, K, V, S, Q, F>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: BuildHasher + Send + Sync,
-    Q: Lookup<K> + Sync + ?Sized,
-    F: ReadFn<V>,
-{
-    #[inline(never)]
-    fn begin(
-        &mut self,
-        hash: u64,
-        missed: Missed<K, V>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Cached<K, V>, Error>> {
-        if let Some(terms) = self.terms.take() {
-            match terms.start(hash, missed, Caller::Awaits) {
-                Ok(kept) => return Poll::Ready(Ok(Cached::from(kept))),
-                Err(finish) => self.finish = Some(finish),
+        let state = &mut self.get_mut().0;
+        // The address of the state goes to no call, so a hit need not keep the state in memory.
+        match mem::replace(state, State::Ended) {
+            State::Begins(terms) => {
+                let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
+                let hash = core.hasher.hash_one(key);
+                let hit = |cached| Poll::Ready(Ok(cached));
+                core.lookup_within(key, hash, max_age, hit, |missed| {
+                    match terms.start(hash, missed, Caller::Awaits) {
+                        Ok(kept) => Poll::Ready(Ok(Cached::from(kept))),
+                        Err(finish) => state.wait(finish, cx),
+                    }
+                })
             }
-        }
-        self.poll_finish(cx)
-    }
-
-    #[inline(never)]
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Cached<K, V>, Error>> {
-        match &mut self.finish {
-            Some(finish) => (finish.as_mut().poll(cx)).map(|kept| kept.map(Cached::from)),
-            None => unreachable!("a future that is ready is polled no more"),
+            State::Waits(finish) => state.wait(finish, cx),
+            State::Ended => unreachable!("a future that is ready is polled no more"),
         }
     }
 }
 
 impl<K, V, S, Q: ?Sized, F> fmt::Debug for ReadTerms<'_, K, V, S, Q, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limited = self.max_age != Tick::MAX;
-        let max_age = limited.then(|| Duration::from_nanos(self.max_age));
+        let limited = |ticks, none| (ticks != none).then(|| Duration::from_nanos(ticks));
         f.debug_struct("ReadTerms")
-            .field("max_age", &max_age)
-            .field("wait_at_most", &self.wait)
+            .field("max_age", &limited(self.max_age, OLDEST))
+            .field("wait_at_most", &limited(self.wait, Tick::MAX))
             .field("refreshes", &self.refreshes)
             .finish_non_exhaustive()
     }

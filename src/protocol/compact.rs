@@ -57,6 +57,12 @@ impl Span {
         self.0
     }
 
+    /// [`ticks`](Self::ticks) of a span that is not unlimited.
+    #[inline(always)]
+    pub fn limited_ticks(self) -> u64 {
+        unpack(u32::from_ne_bytes(self.0), Self::BITS)
+    }
+
     #[inline]
     pub fn ticks(self) -> u64 {
         match u32::from_ne_bytes(self.0) {

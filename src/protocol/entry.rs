@@ -235,10 +235,17 @@ impl<K, V> Entry<K, V> {
         self.value().is_none()
     }
 
-    /// Whether the value was made longer ago than this; [`Tick::MAX`] is no limit.
-    #[inline(always)]
+    /// Whether the value was made longer ago than this.
+    #[inline(never)]
     pub fn is_older_than(&self, age: Tick, now: Tick) -> bool {
-        age != Tick::MAX && now.saturating_sub(self.times().created()) > age
+        now.saturating_sub(self.times().created()) > age
+    }
+
+    /// The same for hits. Exact only near the limit, which costs more.
+    #[inline(always)]
+    pub fn is_young(&self, age: Tick, now: Tick) -> bool {
+        let surely = self.others.is_young(self.early_from(), age, now);
+        surely || !self.is_older_than(age, now)
     }
 
     /// Whether this is a value before its hard limit. It may be served if it is

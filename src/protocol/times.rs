@@ -95,6 +95,24 @@ pub struct Lifetime {
     pub cost: Tick,
 }
 
+impl OtherTimes {
+    /// Whether the value was surely made no longer ago than this. False in the last 66 µs, and for
+    /// a value with groups.
+    ///
+    /// No sum overflows: no clock comes to 2^61, no lead is unlimited, and no age is above
+    /// [`OLDEST`].
+    #[inline(always)]
+    pub fn is_young(&self, early_from: EarlyFrom, age: Tick, now: Tick) -> bool {
+        let [a, b, c, d, ..] = self.spans;
+        let since_created = Span::of_bytes([a, b, c, d]).limited_ticks();
+        // Signed, as in `EarlyFrom`.
+        (now + since_created) as i64 <= join([0; 2], early_from.0) as i64 + age as i64
+    }
+}
+
+/// A limit on the age of values that none of them reaches.
+pub const OLDEST: Tick = 1 << 62;
+
 impl Times {
     /// The two parts that an entry holds.
     pub fn split(self) -> (EarlyFrom, OtherTimes) {
@@ -276,6 +294,7 @@ mod tests {
                 let whole = times(created, fresh_for, 1 << 20);
                 let (early_from, others) = whole.split_with_groups(stamp);
                 assert!(early_from.has_groups() && !early_from.is_after(0));
+                assert!(!others.is_young(early_from, u64::MAX / 4, created));
                 assert!(early_from.is_after_with_groups(created));
                 assert_eq!(others.stamp(), stamp);
                 let again = Times::of_parts(early_from, others);
