@@ -80,7 +80,7 @@ where
     ///
     /// A store learns of it in the background, with repetitions until it knows;
     /// [`invalidate_group_everywhere`](Self::invalidate_group_everywhere) waits for that. See [groups
-    /// in a fleet](crate::docs::groups#in-a-fleet).
+    /// in a fleet](crate::docs::store#groups).
     ///
     /// Groups share 16 384 cells by a hash. Two groups in one cell are invalidated together, which
     /// costs a load and is never wrong.
