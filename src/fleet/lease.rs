@@ -308,7 +308,12 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published, began: Moment) {
+    fn publish(
+        self: Box<Self>,
+        entry: StrongArc<Entry<K, V>>,
+        published: Published,
+        began: Moment,
+    ) {
         if published == Published::TakenOver {
             return;
         }

@@ -36,12 +36,7 @@ pub(super) fn panicked(panic: Panic) -> Error {
 /// The lease of a job that loads for a fleet. It ends with the job; dropping it gives it back.
 pub(crate) trait Leased<K, V>: Send + Sync {
     /// The loader began at `began` and made this entry; `published` says whether it is resident.
-    fn publish(
-        self: Box<Self>,
-        entry: StrongArc<Entry<K, V>>,
-        published: Published,
-        began: Moment,
-    );
+    fn publish(self: Box<Self>, entry: StrongArc<Entry<K, V>>, published: Published, began: Moment);
     /// The loader failed; the next attempt comes after `rest`.
     fn failed(self: Box<Self>, rest: Duration);
     /// The loader began at `began` and says that the key has no value, which counts for so long.

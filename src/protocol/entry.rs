@@ -252,7 +252,9 @@ impl<K, V> Entry<K, V> {
             Content::Listed(_, listed) => (None, &listed.stamps),
             Content::Value(..) | Content::Nothing(_) => (None, &[]),
         };
-        one.into_iter().chain(listed.iter().copied()).map(Stamp::cell)
+        one.into_iter()
+            .chain(listed.iter().copied())
+            .map(Stamp::cell)
     }
 
     #[inline(never)]

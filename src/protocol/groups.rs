@@ -166,7 +166,9 @@ impl Groups {
         self.begin_from.fetch_max(self.tick(), Ordering::AcqRel);
         if self.is_used.fetch_add(0, Ordering::AcqRel) != 0 {
             let cells = (0..CELLS).filter_map(Cell::numbered);
-            cells.filter(|cell| is_other(*cell)).for_each(|cell| self.invalidate(cell));
+            cells
+                .filter(|cell| is_other(*cell))
+                .for_each(|cell| self.invalidate(cell));
         }
     }
 

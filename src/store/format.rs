@@ -1,8 +1,8 @@
 //! The format of values: codec, compression, encryption, and the envelope around them.
 
 use std::borrow::Cow;
-use std::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::codec::{Codec, Rejected};
 use super::compression::{Compression, decompress};

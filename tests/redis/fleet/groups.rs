@@ -42,9 +42,7 @@ fn a_group_leaves_every_process() {
     assert_eq!(b.get(1), 2);
     for other in [a, c] {
         // It may have read the result of the other already.
-        until("it is told", || {
-            other.cache.peek(&1).as_deref() != Some(&0)
-        });
+        until("it is told", || other.cache.peek(&1).as_deref() != Some(&0));
         until("the result is shared", || other.get(1) == 2);
     }
     assert_eq!((a.get(11), b.get(11)), (1, 1));
