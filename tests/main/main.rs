@@ -25,6 +25,8 @@ mod errors;
 mod eviction;
 mod first_poll;
 mod freshness;
+mod groups;
+mod groups_in_flight;
 mod handles;
 mod hangs;
 mod invalidation;

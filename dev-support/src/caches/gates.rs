@@ -9,6 +9,8 @@ use everfresh::{Builder, Cache, CountingLoader, InjectedFailure, Loaded, Loader,
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End<V> {
     Value(V),
+    /// A value, and a group of it that only the loader knows.
+    Grouped(V, u64),
     NotFound,
     Fail,
     Panic,
@@ -72,6 +74,7 @@ impl<V: Copy + Send + Sync + 'static> Loader<u64, V> for Gates<V> {
         });
         match end.await {
             End::Value(value) => Ok(Loaded::new(value)),
+            End::Grouped(value, group) => Ok(Loaded::new(value).group(group)),
             End::NotFound => Ok(Loaded::not_found()),
             End::Fail => Err(InjectedFailure),
             End::Panic => panic!("the gate was set to panic"),
