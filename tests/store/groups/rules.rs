@@ -1,6 +1,6 @@
 //! What the rules decide in a step.
 
-use super::model::{Fleet, Payload, Process, Rules, Version, World};
+use super::model::{Call, Fleet, Payload, Process, Rules, Version, World};
 
 impl World {
     /// The store makes an invalidation, and tells it to all.
