@@ -79,8 +79,8 @@ where
     /// listener is told then, with [`Cause::Invalidated`](crate::Cause::Invalidated).
     ///
     /// A store learns of it in the background, with repetitions until it knows;
-    /// [`invalidate_group_everywhere`](Self::invalidate_group_everywhere) waits for that. See [groups
-    /// in a fleet](crate::docs::groups#in-a-fleet).
+    /// [`invalidate_group_everywhere`](Self::invalidate_group_everywhere) waits for that. See
+    /// [groups in a fleet](crate::docs::store#groups).
     ///
     /// Groups share 16 384 cells by a hash. Two groups in one cell are invalidated together, which
     /// costs a load and is never wrong.
@@ -114,14 +114,14 @@ where
     ///
     /// # Errors
     ///
-    /// The store does not know of the invalidation yet. In this process the values are outdated. The
-    /// store is told as soon as it can be reached; until then this process takes no value of the
-    /// group from it.
+    /// The store does not know of the invalidation yet. In this process the values are outdated.
+    /// The store is told as soon as it can be reached; until then this process takes no value of
+    /// the group from it.
     ///
     /// # Cancel safety
     ///
-    /// The first poll makes the invalidation. Dropping the future after it undoes nothing: the store
-    /// is still told.
+    /// The first poll makes the invalidation. Dropping the future after it undoes nothing: the
+    /// store is still told.
     ///
     /// # Example
     ///

@@ -190,8 +190,8 @@ impl Cells {
         })
     }
 
-    /// The epochs of these cells when a load began; `None` if one of them is not known. The value is
-    /// current, as far as this process knows.
+    /// The epochs of these cells when a load began; `None` if one of them is not known. The value
+    /// is current, as far as this process knows.
     pub(super) fn epochs(
         &self,
         cells: impl Iterator<Item = Cell>,
@@ -353,8 +353,8 @@ impl Cells {
         .flatten()
     }
 
-    /// The store knows all calls up to this one, and made them this version. Returns whether no call
-    /// is pending now.
+    /// The store knows all calls up to this one, and made them this version. Returns whether no
+    /// call is pending now.
     pub(super) fn sent(&self, cell: Cell, call: u64, version: Option<Version>) -> bool {
         let is_last = self.with(cell, |known| {
             known.is_flushing = false;

@@ -289,8 +289,8 @@ where
         answered
     }
 
-    /// The moment of an answer with these payloads, whose cells have been compared with the store if
-    /// that is needed to judge them.
+    /// The moment of an answer with these payloads, whose cells have been compared with the store
+    /// if that is needed to judge them.
     pub(super) async fn answered_with<'a>(
         &self,
         timeline: u64,
@@ -345,8 +345,8 @@ where
         cells
     }
 
-    /// The epochs of the cells of a value when its load or its write began. `None` if the value must
-    /// not be shared: an epoch is not known, or the value is outdated here.
+    /// The epochs of the cells of a value when its load or its write began. `None` if the value
+    /// must not be shared: an epoch is not known, or the value is outdated here.
     pub(super) fn epochs(
         &self,
         entry: &Entry<K, V>,

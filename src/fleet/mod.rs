@@ -3,9 +3,9 @@
 //!
 //! No hit comes here. A job that would run the loader passes through `fetch` first. `lease` is the
 //! lease under which it loads, `outbox` holds the writes of this process, `changes` handles those
-//! of other processes, and `version_index` knows the epochs of the keys. `groups` and `cells` do for
-//! groups of keys what the others do for keys. The cache sees all this
-//! through the trait in `level`.
+//! of other processes, and `version_index` knows the epochs of the keys. `groups` and `cells` do
+//! for groups of keys what the others do for keys. The cache sees all this through the trait in
+//! `level`.
 
 mod asking;
 mod batch;

@@ -135,6 +135,8 @@ impl Default for Groups {
         Groups {
             last: AtomicU64::new(0),
             cells: SetOnce::new(),
+            is_used: AtomicU8::new(0),
+            begin_from: AtomicU64::new(0),
         }
     }
 }

@@ -41,7 +41,8 @@ fn a_group_leaves_every_process() {
     b.cache.invalidate_group_everywhere_blocking(0).unwrap();
     assert_eq!(b.get(1), 2);
     for other in [a, c] {
-        until("it is told", || other.cache.peek(&1).is_none());
+        // It may have read the result of the other already.
+        until("it is told", || other.cache.peek(&1).as_deref() != Some(&0));
         until("the result is shared", || other.get(1) == 2);
     }
     assert_eq!((a.get(11), b.get(11)), (1, 1));
@@ -65,8 +66,8 @@ fn a_server_that_comes_back_empty_has_lost_the_groups_too() {
     }
     a.cache.invalidate_group_everywhere_blocking(0).unwrap();
     let loads = origin.loads();
-    until("it is told", || b.cache.peek(&1).is_none());
-    assert!(b.get(1) >= loads && a.get(1) >= loads);
+    until("it is told", || b.get(1) >= loads);
+    assert!(a.get(1) >= loads);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub enum What {
     ReadBegan(Process, Key, usize),
     ReadEnded(Process, Key, usize, Found),
     WriteMade(Process, Key, usize, Option<u64>),
+    GroupInvalidated(Process, u64),
+    GroupTold(Process, u64, bool),
     WriteEnded(Process, Key, usize, Option<ErrorClass>),
     LoadBegan(Process, Key, usize),
     LoadEnded(Process, Key, usize, Outcome, Option<u64>),
@@ -158,6 +160,16 @@ impl fmt::Display for What {
                 "process {process} learns that write {write} of key {key} is not stored: {}",
                 class.name()
             ),
+            What::GroupInvalidated(process, step) => {
+                write!(f, "process {process} invalidates the group, step {step}")
+            }
+            What::GroupTold(process, step, is_made) => {
+                let not = if *is_made { "" } else { " not" };
+                write!(
+                    f,
+                    "process {process} learns that step {step} is{not} stored"
+                )
+            }
             What::LoadBegan(process, key, load) => {
                 write!(f, "process {process} loads key {key}, load {load}")
             }

@@ -61,7 +61,12 @@ pub struct Settings {
     pub fault: Option<Fault>,
     /// Whether it starts without a connection.
     pub is_cut_off: bool,
+    /// Whether all keys are in one group.
+    pub has_groups: bool,
 }
+
+/// The group of all keys.
+const GROUP: u64 = 7;
 
 fn duration(nanos: Nanos) -> Duration {
     Duration::from_nanos(nanos)
@@ -79,6 +84,7 @@ impl Node {
             schema,
             fault,
             is_cut_off,
+            has_groups,
         } = *settings;
         let clock = ManualClock::new();
         clock.advance(Duration::from_millis(random.below(100_000)));
@@ -120,7 +126,7 @@ impl Node {
             world.with(|state| state.break_connection(process));
         }
         Node {
-            cache: Self::cache(world, process, &chaos, schema, &clock),
+            cache: Self::cache(world, process, &chaos, schema, &clock, has_groups),
             world: world.clone(),
             process,
             database,
@@ -141,11 +147,16 @@ impl Node {
         chaos: &Arc<ChaosStore>,
         schema: u32,
         clock: &ManualClock,
+        has_groups: bool,
     ) -> SimulatedCache {
         let format = Format::new(EightBytes).schema(schema);
         let level = SecondLevel::with(chaos.clone(), namespace(), format, EightBytes);
         let (spawns, hears) = (world.clone(), world.clone());
-        let built = Cache::builder()
+        let builder = match has_groups {
+            true => Cache::builder().group_by(|_| [GROUP]),
+            false => Cache::builder(),
+        };
+        let built = builder
             .capacity(CAPACITY)
             .clock(clock)
             .hasher(Fixed::default())
@@ -203,6 +214,16 @@ impl Node {
             };
             let failed = ended.err().map(|error| error.class());
             world.with(|state| state.log(What::WriteEnded(process, key, write, failed)));
+        });
+    }
+
+    /// Invalidates the group of all keys, and learns in the end whether the store knows it.
+    pub fn invalidate_group(&self) {
+        let (world, process, cache) = (self.world.clone(), self.process, self.cache.clone());
+        self.run(async move {
+            let step = world.with(|state| state.group_invalidated(process));
+            let ended = cache.invalidate_group_everywhere(GROUP).await;
+            world.with(|state| state.group_told(process, step, ended.is_ok()));
         });
     }
 

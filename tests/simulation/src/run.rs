@@ -24,6 +24,9 @@ const STEP: Nanos = 8 * MS;
 /// Of so many seeds, one floods the outbox of a process.
 const FLOODS: u64 = 200;
 
+/// Of so many seeds, one has all keys in a group, which callers invalidate.
+const GROUPS: u64 = 10;
+
 /// Runs the fleet of one seed.
 pub fn run(seed: u64, fault: Option<Fault>) -> Report {
     seed_random(seed);
@@ -45,17 +48,23 @@ pub struct Run {
     order: Random,
     pub script: Script,
     fault: Option<Fault>,
+    has_groups: bool,
 }
 
 impl Run {
     fn new(seed: u64, fault: Option<Fault>) -> Self {
         let mut random = Random::new(seed);
         let [network, order] = [(); 2].map(|()| Random::new(random.next()));
-        let script = Script::new(&mut random);
+        let mut script = Script::new(&mut random);
+        let has_groups = seed % GROUPS == 3;
+        if has_groups {
+            script.writes = script.writes.max(10);
+        }
         let world = World::new(network);
         world.with(|state| {
             let names = (0..=UNSTORABLE).map(|key| (name(key).hash(), key));
             state.claims.names = names.collect();
+            state.claims.has_groups = has_groups;
         });
         Run {
             server: Server::new(script.databases, fault),
@@ -66,6 +75,7 @@ impl Run {
             order,
             script,
             fault,
+            has_groups,
         }
     }
 
@@ -75,6 +85,7 @@ impl Run {
             schema,
             fault: self.fault,
             is_cut_off,
+            has_groups: self.has_groups,
         };
         let node = Node::start(&self.world, &self.server, &settings, &mut self.random);
         let process = node.process;
@@ -162,6 +173,7 @@ impl Run {
         let writes = may_write && self.random.percent(self.script.writes);
         let is_set = self.random.percent(55);
         match writes {
+            true if self.has_groups && !is_set => self.nodes[&process].invalidate_group(),
             true => self.nodes[&process].write(key, is_set),
             false => self.nodes[&process].read(key),
         }
@@ -472,6 +484,7 @@ impl Run {
                 self.world.with(|state| {
                     if !is_excused {
                         state.final_value(process, *key, value);
+                        state.final_of_group(process, *key, value);
                     }
                 });
             }

@@ -4,6 +4,7 @@
 //! was made, and which of two came first. Each claim compares what a process or the server did with
 //! that truth. The first claim that fails ends the run.
 
+mod groups;
 mod loads;
 mod reads;
 mod stored;
@@ -49,6 +50,7 @@ pub enum Claim {
     LostValuesAreStored,
     GoodValuesStay,
     EverythingEnds,
+    NothingFromBeforeAGroup,
 }
 
 impl Claim {
@@ -77,6 +79,9 @@ impl Claim {
             Claim::LostValuesAreStored => "values that the server has lost are stored again",
             Claim::GoodValuesStay => "a good fresh value stays",
             Claim::EverythingEnds => "every read and every write ends",
+            Claim::NothingFromBeforeAGroup => {
+                "nothing is served that was loaded before an invalidation of its group"
+            }
         }
     }
 }
@@ -123,6 +128,10 @@ pub struct Claims {
     pub violation: Option<Violation>,
     pub names: BTreeMap<u128, Key>,
     pub processes: Vec<ProcessFacts>,
+    /// Whether all keys are in one group. Only the claims about that are checked then.
+    pub has_groups: bool,
+    /// The steps of the last invalidation of the group that the server of a database made.
+    groups: BTreeMap<Database, u64>,
     pub loads: Vec<Load>,
     pub writes: Vec<Write>,
     values: Vec<Made>,
@@ -148,6 +157,8 @@ pub struct Trouble {
 pub struct ProcessFacts {
     pub database: Database,
     pub is_dead: bool,
+    /// The step of the last invalidation of the group that the process knows.
+    group: u64,
     /// Faults of its connection, and pauses.
     trouble: Trouble,
     paused: Trouble,
@@ -203,6 +214,8 @@ struct Read {
     key: Key,
     began: Nanos,
     floor: Option<usize>,
+    /// The step of the last invalidation of the group that the process knew.
+    group: u64,
     emptied: u64,
     ended: Option<Nanos>,
 }
@@ -335,6 +348,13 @@ impl Claims {
 /// Faults, as the run tells the checker of them.
 impl State {
     pub fn fail(&mut self, claim: Claim, database: Database, key: Option<Key>, text: String) {
+        let of_groups = matches!(
+            claim,
+            Claim::NothingFromBeforeAGroup | Claim::EverythingEnds
+        );
+        if self.claims.has_groups && !of_groups {
+            return;
+        }
         self.claims.violation.get_or_insert(Violation {
             claim,
             database,
@@ -431,9 +451,11 @@ impl State {
     }
 
     pub fn process_starts(&mut self, database: Database) {
+        let group = self.claims.groups.get(&database).copied();
         self.claims.processes.push(ProcessFacts {
             database,
             is_dead: false,
+            group: group.unwrap_or(0),
             trouble: Trouble::default(),
             paused: Trouble::default(),
             failing: Trouble::default(),

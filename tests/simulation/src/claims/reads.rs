@@ -15,12 +15,14 @@ impl State {
         let view = self.claims.view(process, key);
         view.open_reads += 1;
         let floor = view.floor;
+        let group = self.claims.processes[process].group;
         let read = self.claims.reads.len();
         self.claims.reads.push(Read {
             process,
             key,
             began: now,
             floor,
+            group,
             emptied,
             ended: None,
         });
@@ -36,6 +38,7 @@ impl State {
             began,
             floor,
             emptied,
+            group,
             ..
         } = self.claims.reads[read];
         self.log(What::ReadEnded(process, key, read, found));
@@ -52,6 +55,7 @@ impl State {
             Found::Fresh(value) | Found::Stale(value) => {
                 let is_fresh = matches!(found, Found::Fresh(_));
                 self.age_is_right(process, key, value, is_fresh);
+                self.is_of_group(process, key, value, group);
                 if let Some(floor) = floor.filter(|_| emptied == self.claims.emptied) {
                     self.value_lives(database, key, value, floor, process);
                 }

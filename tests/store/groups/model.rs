@@ -1,23 +1,15 @@
-//! All interleavings of a group in a fleet: two processes, one cell, one key, a network that delays
-//! and loses messages, and a store that loses the cell or whose clock is set back.
-//!
-//! The model follows the rules of `fleet::cells`, not its source. The claim is P4 for groups: once a
-//! process was told of an invalidation, it serves nothing that was loaded before that, neither from
-//! its table nor from the store. The protocols that look right and are wrong are models that must
-//! fail.
+//! The states and the steps.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use stateright::{Model, Property};
 
-use crate::explore::explore;
-
 /// A timeline and an epoch of it, by which versions are ordered.
-type Version = (u8, u8);
+pub type Version = (u8, u8);
 
 /// A deviation from the rules.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Rules {
+pub enum Rules {
     /// None.
     AsSpecified,
     /// A result gets the epoch that is known when it is published.
@@ -44,81 +36,83 @@ enum Rules {
     BeginsAtTheInstallation,
 }
 
-struct Fleet {
-    rules: Rules,
+pub struct Fleet {
+    pub rules: Rules,
     /// By each process.
-    invalidations: [u8; 2],
-    comparisons: u8,
-    loads: u8,
-    reads: u8,
-    gaps: u8,
-    loses_cell: bool,
-    sets_clock_back: bool,
-    restarts: bool,
+    pub invalidations: [u8; 2],
+    pub comparisons: u8,
+    pub loads: u8,
+    pub reads: u8,
+    pub gaps: u8,
+    pub loses_cell: bool,
+    pub sets_clock_back: bool,
+    pub restarts: bool,
+    /// Whether the processes know the cell, and the key is stored.
+    pub begins_known: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Payload {
+pub struct Payload {
     /// The version of the cell when the load began; the comparison is by its epoch only.
-    cell: Version,
+    pub cell: Version,
     /// The number of invalidations that were called before the load began.
-    loaded: u8,
+    pub loaded: u8,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct World {
-    cell: Option<Version>,
-    data: Option<Payload>,
+pub struct World {
+    pub cell: Option<Version>,
+    pub data: Option<Payload>,
     /// How often the key was published: the base of a publication.
-    base: u8,
-    timeline: u8,
-    clock: u8,
+    pub base: u8,
+    pub timeline: u8,
+    pub clock: u8,
     /// Calls so far.
-    calls: u8,
-    has_lost: bool,
-    loads: u8,
-    reads: u8,
-    gaps: u8,
-    comparisons: u8,
-    has_restarted: bool,
-    processes: [Process; 2],
+    pub calls: u8,
+    pub has_lost: bool,
+    pub loads: u8,
+    pub reads: u8,
+    pub gaps: u8,
+    pub comparisons: u8,
+    pub has_restarted: bool,
+    pub processes: [Process; 2],
     /// Publications on their way.
-    network: BTreeSet<(Payload, u8)>,
-    served_from_store: bool,
+    pub network: BTreeSet<(Payload, u8)>,
+    pub served_from_store: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Process {
+pub struct Process {
     /// The moments of the groups, and the last one of the cell.
-    now: u8,
-    last: u8,
-    known: Option<Version>,
-    reached: Option<Version>,
-    ours: Option<Version>,
-    since: u8,
-    gap: u8,
-    told_gap: u8,
+    pub now: u8,
+    pub last: u8,
+    pub known: Option<Version>,
+    pub reached: Option<Version>,
+    pub ours: Option<Version>,
+    pub since: u8,
+    pub gap: u8,
+    pub told_gap: u8,
     /// The gap in which the cell was compared.
-    compared: Option<u8>,
-    is_connected: bool,
+    pub compared: Option<u8>,
+    pub is_connected: bool,
     /// What the store has told, in its order: whose invalidation, and its number and version.
-    told: VecDeque<(usize, u8, Version)>,
-    calls: u8,
-    call: Call,
+    pub told: VecDeque<(usize, u8, Version)>,
+    pub calls: u8,
+    pub call: Call,
     /// A comparison under way: the gap, what was known, and the answer.
-    comparing: Option<(u8, Option<Version>, Option<Version>)>,
+    pub comparing: Option<(u8, Option<Version>, Option<Version>)>,
     /// A load: its beginning, the calls before it, and the base.
-    loading: Option<(u8, u8, u8)>,
+    pub loading: Option<(u8, u8, u8)>,
     /// A payload that was read, and the beginning once it was checked.
-    reading: Option<(Payload, Option<u8>)>,
+    pub reading: Option<(Payload, Option<u8>)>,
     /// The resident value: the calls before its load, and its stamp.
-    resident: Option<(u8, u8)>,
+    pub resident: Option<(u8, u8)>,
     /// The number of the last invalidation of which this process was told.
-    knows: u8,
+    pub knows: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Call {
+pub enum Call {
     #[default]
     None,
     /// Recorded, with this number.
@@ -132,7 +126,7 @@ enum Call {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Action {
+pub enum Action {
     Invalidate(usize),
     Make(usize),
     Send(usize),
@@ -154,30 +148,30 @@ enum Action {
 }
 
 impl Process {
-    fn is_pending(&self) -> bool {
+    pub fn is_pending(&self) -> bool {
         !matches!(self.call, Call::None)
     }
 
-    fn tick(&mut self) -> u8 {
+    pub fn tick(&mut self) -> u8 {
         self.now += 1;
         self.now
     }
 
-    fn bump(&mut self) {
+    pub fn bump(&mut self) {
         self.last = self.tick();
     }
 
-    fn is_in_sync(&self) -> bool {
+    pub fn is_in_sync(&self) -> bool {
         self.known.is_some() && self.compared == Some(self.gap) && self.known >= self.ours
     }
 
     /// The value that a reader of the table gets.
-    fn serves(&self) -> Option<u8> {
+    pub fn serves(&self) -> Option<u8> {
         let (loaded, stamp) = self.resident?;
         (stamp == self.last).then_some(loaded)
     }
 
-    fn install(&mut self, loaded: u8, began: u8) {
+    pub fn install(&mut self, loaded: u8, began: u8) {
         self.resident = Some((loaded, self.last.min(began)));
     }
 }
@@ -212,7 +206,10 @@ impl Model for Fleet {
             processes: [knowing.clone(), knowing],
             ..unknown.clone()
         };
-        vec![unknown, known]
+        match self.begins_known {
+            true => vec![known],
+            false => vec![unknown],
+        }
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -348,9 +345,8 @@ impl Model for Fleet {
                     process.is_pending() && self.rules != Rules::PendingInvalidationIsIgnored;
                 let is_current =
                     process.last <= began || self.rules == Rules::EpochOfThePublication;
-                if let (Some(cell), true, false, true) =
-                    (process.known, at_beginning, is_pending, is_current)
-                {
+                let is_shared = at_beginning && !is_pending && is_current && self.reads > 0;
+                if let Some(cell) = process.known.filter(|_| is_shared) {
                     world.network.insert((Payload { cell, loaded }, base));
                 }
             }
@@ -434,269 +430,4 @@ impl Model for Fleet {
             }),
         ]
     }
-}
-
-impl World {
-    /// The store makes an invalidation, and tells it to all.
-    fn invalidate(&mut self, by: usize, number: u8) -> Version {
-        self.clock += 1;
-        let version = (self.timeline, self.clock);
-        self.cell = Some(version);
-        for process in &mut self.processes {
-            if process.is_connected {
-                process.told.push_back((by, number, version));
-            }
-        }
-        version
-    }
-
-    /// The number of the last call that the store knows.
-    fn last_call(&self) -> u8 {
-        let waits = |process: &Process| match process.call {
-            Call::Begun(number) | Call::Made(number) => Some(number),
-            _ => None,
-        };
-        let waiting = self.processes.iter().filter_map(waits).min();
-        waiting.map_or(self.calls, |number| number - 1)
-    }
-}
-
-impl Fleet {
-    fn gap(&self, process: &mut Process) {
-        process.gap += 1;
-        process.told_gap = process.gap;
-        if process.known.is_none() {
-            process.bump();
-        }
-        if self.rules == Rules::GapIsNotCompared && process.compared.is_some() {
-            process.compared = Some(process.gap);
-        }
-    }
-
-    fn tell(&self, at: usize, process: &mut Process) {
-        let Some((by, number, version)) = process.told.pop_front() else {
-            return;
-        };
-        process.knows = process.knows.max(number);
-        if by == at {
-            let counts =
-                process.compared == Some(process.gap) || self.rules == Rules::EchoCountsAfterAGap;
-            if counts {
-                process.known = process.known.max(Some(version));
-                process.reached = process.reached.max(Some(version));
-            }
-            return;
-        }
-        let heard = match self.rules {
-            Rules::ComparedMessageIsIgnored => process.known,
-            _ => process.reached,
-        };
-        if heard < Some(version) {
-            process.reached = Some(version);
-            process.known = process.known.max(Some(version));
-            process.since = process.tick();
-            process.bump();
-        }
-    }
-
-    fn compare(&self, at: usize, world: &mut World) -> Option<()> {
-        let process = &mut world.processes[at];
-        let (gap, before, found) = process.comparing.take()?;
-        let found = match self.rules {
-            Rules::LostCellIsUnchanged => found.or(before).or(Some((0, 1))),
-            _ => found,
-        };
-        match (process.known, found) {
-            (Some(known), Some(found)) if known.1 == found.1 => {
-                process.known = Some(known.max(found));
-                let is_reached = process.reached >= Some(known) || process.compared == Some(gap);
-                if !is_reached && self.rules != Rules::FirstComparisonIsTrusted {
-                    // Its message may have been missed after the first comparison.
-                    process.reached = process.known;
-                    process.bump();
-                }
-            }
-            (known, Some(found)) if known < Some(found) => {
-                process.known = Some(found);
-                process.since = process.tick();
-                if known.is_none() && gap == process.told_gap {
-                    // The message of an invalidation comes, or has come.
-                    process.compared = Some(gap);
-                    return Some(());
-                }
-                process.reached = process.reached.max(Some(found));
-                process.bump();
-            }
-            (known, _) if known != before => return Some(()),
-            (known, _) => {
-                // It is lost. A new invalidation is stored, unless the store has a later one.
-                if world.cell < known || world.cell.is_none() {
-                    let calls = world.last_call();
-                    world.invalidate(at, calls);
-                }
-                return Some(());
-            }
-        }
-        process.compared = Some(gap);
-        Some(())
-    }
-
-    fn is_valid(&self, process: &Process, payload: Payload) -> bool {
-        let is_pending = process.is_pending() && self.rules != Rules::PendingInvalidationIsIgnored;
-        let is_known = process.known.is_some_and(|known| match self.rules {
-            Rules::LaterEpochsAreValid => payload.cell.1 >= known.1,
-            _ => payload.cell.1 == known.1,
-        });
-        self.rules == Rules::ReaderWithoutCheck || process.is_in_sync() && is_known && !is_pending
-    }
-}
-
-const OCCUR: &[&str] = &[
-    "a payload is installed",
-    "a result is shared",
-    "after an invalidation",
-];
-
-/// Without faults of the store.
-fn plain(rules: Rules) -> Fleet {
-    Fleet {
-        rules,
-        invalidations: [1, 1],
-        comparisons: 1,
-        loads: 1,
-        reads: 1,
-        gaps: 0,
-        loses_cell: false,
-        sets_clock_back: false,
-        restarts: false,
-    }
-}
-
-fn with_a_gap(rules: Rules) -> Fleet {
-    Fleet {
-        gaps: 1,
-        comparisons: 2,
-        reads: 0,
-        invalidations: [0, 1],
-        ..plain(rules)
-    }
-}
-
-fn with_a_loss(rules: Rules) -> Fleet {
-    Fleet {
-        loses_cell: true,
-        restarts: true,
-        comparisons: 2,
-        invalidations: [0, 1],
-        ..plain(rules)
-    }
-}
-
-fn with_a_clock_set_back(rules: Rules) -> Fleet {
-    Fleet {
-        sets_clock_back: true,
-        comparisons: 2,
-        invalidations: [1, 0],
-        ..plain(rules)
-    }
-}
-
-fn explored(fleet: Fleet) -> (usize, Vec<&'static str>) {
-    let occur = match fleet.reads {
-        0 => &OCCUR[1..],
-        _ => OCCUR,
-    };
-    explore(fleet, occur)
-}
-
-fn holds(fleet: Fleet) {
-    let (states, failed) = explored(fleet);
-    assert!(failed.is_empty(), "{failed:?}");
-    assert!(states > 10_000, "only {states} states");
-}
-
-fn fails(fleet: Fleet) {
-    let rules = fleet.rules;
-    let (states, failed) = explored(fleet);
-    println!("{rules:?}: {failed:?} after {states} states");
-    assert!(!failed.is_empty(), "no claim fails with {rules:?}");
-}
-
-#[test]
-fn an_invalidation_of_a_group_wins() {
-    holds(plain(Rules::AsSpecified));
-}
-
-#[test]
-fn an_invalidation_of_a_group_wins_although_messages_are_missed() {
-    holds(with_a_gap(Rules::AsSpecified));
-}
-
-#[test]
-fn an_invalidation_of_a_group_wins_although_the_store_loses_it() {
-    holds(with_a_loss(Rules::AsSpecified));
-}
-
-#[test]
-fn an_invalidation_of_a_group_wins_although_the_clock_is_set_back() {
-    holds(with_a_clock_set_back(Rules::AsSpecified));
-}
-
-#[test]
-fn a_result_has_the_epoch_of_its_beginning() {
-    fails(plain(Rules::EpochOfThePublication));
-}
-
-#[test]
-fn a_payload_is_compared_with_its_cell() {
-    fails(plain(Rules::ReaderWithoutCheck));
-}
-
-#[test]
-fn a_payload_with_a_later_epoch_may_be_older() {
-    fails(with_a_clock_set_back(Rules::LaterEpochsAreValid));
-}
-
-#[test]
-fn a_payload_is_not_read_while_an_invalidation_waits() {
-    fails(plain(Rules::PendingInvalidationIsIgnored));
-}
-
-#[test]
-fn a_cell_is_compared_after_a_gap() {
-    fails(with_a_gap(Rules::GapIsNotCompared));
-}
-
-#[test]
-fn the_store_learns_of_an_invalidation_after_this_process() {
-    fails(plain(Rules::SentBeforeItIsMade));
-}
-
-#[test]
-fn an_own_message_counts_only_if_every_change_is_told() {
-    fails(Fleet {
-        invalidations: [1, 1],
-        comparisons: 1,
-        ..with_a_gap(Rules::EchoCountsAfterAGap)
-    });
-}
-
-#[test]
-fn a_message_counts_although_a_comparison_came_first() {
-    fails(plain(Rules::ComparedMessageIsIgnored));
-}
-
-#[test]
-fn a_first_comparison_is_no_message() {
-    fails(with_a_gap(Rules::FirstComparisonIsTrusted));
-}
-
-#[test]
-fn a_lost_cell_makes_its_values_invalid() {
-    fails(with_a_loss(Rules::LostCellIsUnchanged));
-}
-
-#[test]
-fn a_payload_begins_at_its_check() {
-    fails(plain(Rules::BeginsAtTheInstallation));
 }
