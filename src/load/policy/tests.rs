@@ -23,7 +23,6 @@ fn policy(beta: f64) -> Policy {
         backoff_from: SECOND,
         backoff_to: 8 * SECOND,
         not_found_for: SECOND,
-        forced_every: 0,
         load_timeout: std::time::Duration::from_secs(30),
         keep_late_loads: false,
         forced_every: 0,
