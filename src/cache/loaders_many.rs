@@ -143,7 +143,7 @@ where
     /// # struct Pool;
     /// # impl Pool {
     /// #     async fn rows(&self, ids: &[u64]) -> Result<Vec<Row>, std::io::Error> {
-    /// #         let json = |id| if id == 2 { "?".to_owned() } else { id.to_string() };
+    /// #         let json = |id: u64| if id == 2 { "?".to_owned() } else { id.to_string() };
     /// #         Ok(ids.iter().map(|id| Row { id: *id, json: json(*id) }).collect())
     /// #     }
     /// # }
