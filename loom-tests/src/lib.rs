@@ -35,7 +35,6 @@ mod slot;
 mod table;
 mod tasks;
 mod wait_graph;
-mod whole;
 mod write_queue;
 
 use std::sync::Arc;

@@ -37,6 +37,7 @@
 
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
+use crate::protocol::flight::{Flight, Made};
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::sync::{AtomicU64, Ordering, SetOnce, StrongArc};
@@ -227,6 +228,23 @@ impl<K, V> Entries<K, V> {
         let began = flight.began();
         let is_invalidated = |group| self.groups.is_invalidated(Cell::of(group), began);
         self.groups.now() > began && groups_of(&entry.key).into_iter().any(is_invalidated)
+    }
+
+    /// Whether a caller that arrived at `arrived` takes this result of a flight for which it waited.
+    ///
+    /// Without an invalidation since its load began, always. Else only if the load began for this
+    /// caller, or at its arrival or later. Not if an earlier attempt made it, because its load began
+    /// before the flight.
+    pub fn is_answer(
+        &self,
+        entry: &Entry<K, V>,
+        made: Made,
+        flight: &Flight<K, V>,
+        is_own: bool,
+        arrived: Moment,
+    ) -> bool {
+        let is_late = made == Made::Earlier;
+        entry.is_current(&self.groups) || !is_late && (is_own || flight.began() >= arrived)
     }
 
     /// Removes exactly this entry, a value or a load under way, as [`remove`](Self::remove) of its
