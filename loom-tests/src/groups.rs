@@ -186,25 +186,33 @@ fn beginning_against_a_caller() {
     });
 }
 
-/// P1: of two callers that find an outdated value, one begins the load.
+/// P1: a caller that removes an outdated value as well does not remove the load that another one
+/// has begun.
 #[test]
-fn callers_of_an_outdated_value() {
+fn removal_against_a_load() {
     run_model(TwoBusy, || {
         let cache = filled_with_group();
         cache.groups.invalidate(Cell::of(GROUP));
-        let call = |cache: &Arc<Cache>| match look(cache, true) {
-            Found::Missing => ours(begun(cache, KEY, CREATED)),
-            Found::Waits(_) => None,
-            Found::Value(_) => panic!("an old value is served"),
-        };
         let other = spawn({
             let cache = cache.clone();
-            move || call(&cache)
+            move || {
+                let found = look(&cache, true);
+                assert!(!matches!(found, Found::Value(_)), "an old value is served");
+            }
         });
-        let (first, second) = (call(&cache), other.join().unwrap());
-        let loads = first.is_some() as u8 + second.is_some() as u8;
-        assert_eq!(loads, 1, "not one load");
-        drop((first, second));
+        assert!(
+            matches!(look(&cache, true), Found::Missing),
+            "an old value is served"
+        );
+        let claim = ours(begun(&cache, KEY, CREATED)).expect("no other thread loads");
+        other.join().unwrap();
+        assert!(claim.is_wanted());
+        let (_, entry) = find(&cache, KEY).expect("the load is removed");
+        assert!(
+            Arc::ptr_eq(entry.arc(), claim.entry()),
+            "the load is removed"
+        );
+        drop((entry, claim));
         assert_exact(&cache);
     });
 }
