@@ -1,217 +1,222 @@
-//! Models of groups: whole calls of the cache against the invalidation of a group.
+//! Models of groups: what a load read before its group was invalidated is not served afterwards.
 //!
 //! The origin is one number. A writer changes it, without any order of its own, and then
-//! invalidates the group; from then on no call shows what the origin was before.
+//! invalidates the group.
 
-use std::future::Future;
-use std::hash::BuildHasherDefault;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
-use everfresh::model::{Cell, Groups};
-use everfresh::{BoxFuture, Cache, Cached, Error, Loaded, ManualClock};
+use everfresh::model::{
+    Cell, ClaimGuard, Entry, EvictionState, Flight, Groups, Lifetime, Made, Outcome, Published,
+    Times, Weight, generation,
+};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread::spawn;
 
 use crate::Threads::{Two, TwoBusy};
-use crate::fixture::KEY;
+use crate::fixture::*;
 use crate::run_model;
-use crate::whole::{Fixed, Loads, on_a_large_stack, poll, run};
-
-type Whole = Cache<u8, u64, BuildHasherDefault<Fixed>>;
 
 const GROUP: u64 = 7;
 /// The origin before and after the write.
 const BEFORE: u64 = 1;
 const AFTER: u64 = 2;
-/// An origin that has no value.
-const NOTHING: u64 = 0;
 
-/// How the cache learns the group of a value.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
-    ByKey,
-    /// Only when it is loaded.
-    ByLoader,
+fn made(value: u64, created: u64, began: u64, groups: &Groups) -> Arc<Item> {
+    let times = Times::new(Lifetime {
+        created,
+        fresh_for: 10_000_000_000,
+        stale_for: 10_000_000_000,
+        error_for: 10_000_000_000,
+        early_for: 0,
+        cost: 0,
+    });
+    let eviction_state = EvictionState {
+        uses: 0,
+        generation: generation(hash(KEY), created),
+        weight: Weight::new(0),
+    };
+    let stamps = groups.stamps([GROUP], began);
+    Arc::new(Entry::ready(KEY, value, times, stamps, eviction_state))
 }
 
-struct Scene {
-    cache: Whole,
-    loads: Loads,
-    clock: ManualClock,
-    origin: Arc<AtomicU64>,
+/// A user's insert of a value with the group.
+fn insert(cache: &Cache, value: u64, now: u64) {
+    let new = made(value, now, cache.groups.now(), &cache.groups);
+    assert!(cache.insert(hash(KEY), &new, now));
 }
 
-impl Scene {
-    fn new(known: Known, origin: u64) -> Self {
-        on_a_large_stack(move || Self::build(known, origin))
-    }
+fn filled_with_group() -> Arc<Cache> {
+    let cache = empty();
+    insert(&cache, BEFORE, CREATED);
+    cache
+}
 
-    fn build(known: Known, origin: u64) -> Self {
-        let origin = Arc::new(AtomicU64::new(origin));
-        let (loads, clock) = (Loads::default(), ManualClock::new());
-        let builder = Cache::builder()
-            .capacity(1)
-            .hasher(BuildHasherDefault::default())
-            .clock(&clock)
-            .fresh_for(Duration::from_secs(10))
-            .stale_for(Duration::from_secs(10))
-            .not_found_for(Duration::from_secs(1_000))
-            .beta(0.0)
-            .spawner(loads.spawner());
-        let builder = match known {
-            Known::ByKey => builder.group_by(|_| [GROUP]),
-            Known::ByLoader => builder,
-        };
-        let read = async |origin: &Arc<AtomicU64>, _: &u8| match origin.load(Ordering::Relaxed) {
-            NOTHING => Loaded::not_found(),
-            value => Loaded::new(value).group(GROUP),
-        };
-        let cache = builder.load_on(origin.clone(), read).build().unwrap();
-        // The first invalidation makes the cells.
-        cache.invalidate_group(GROUP);
-        Scene {
-            cache,
-            loads,
-            clock,
-            origin,
-        }
-    }
+/// A load, from its beginning to its end.
+fn load(cache: &Cache, claim: ClaimGuard<u8, u64>, origin: &AtomicU64, now: u64) -> Published {
+    claim.flight().begins(cache.groups.now());
+    let value = origin.load(Ordering::Relaxed);
+    let new = made(value, now, claim.flight().began(), &cache.groups);
+    claim.publish(new, Made::Here, now)
+}
 
-    /// Puts the value of the origin in, with its group.
-    fn filled(known: Known) -> Self {
-        let scene = Self::new(known, BEFORE);
-        scene.cache.insert(KEY, Loaded::new(BEFORE).group(GROUP));
-        scene
-    }
+fn write(cache: &Cache, origin: &AtomicU64) {
+    origin.store(AFTER, Ordering::Relaxed);
+    cache.groups.invalidate(Cell::of(GROUP));
+}
 
-    /// A load that has not begun.
-    fn begun(&self) -> BoxFuture {
-        assert!(poll(get(&self.cache).as_mut()).is_pending());
-        self.loads.take()
-    }
+/// Tells the groups of a key, if they follow from the key.
+fn groups_of(by_key: bool) -> Option<impl FnOnce(&u8) -> Vec<u64>> {
+    by_key.then_some(|_: &u8| vec![GROUP])
+}
 
-    /// The write of the origin, and the invalidation.
-    fn write(&self) {
-        self.origin.store(AFTER, Ordering::Relaxed);
-        self.cache.invalidate_group(GROUP);
-    }
+/// What a caller found.
+enum Found {
+    Value(u64),
+    Waits(Arc<Flight<u8, u64>>),
+    Missing,
+}
 
-    /// What a caller gets that comes now, once all loads have ended.
-    fn finish(&self, mut caller: Reading<'_>, mut told: Poll<Option<u64>>) -> Option<u64> {
-        while told.is_pending() {
-            if self.loads.is_any() {
-                run(self.loads.take());
-            }
-            told = answer(&mut caller);
-        }
-        match told {
-            Poll::Ready(told) => told,
-            Poll::Pending => unreachable!("it was ready"),
-        }
+/// The first step of a `get`, as the public API makes it.
+fn look(cache: &Cache, by_key: bool) -> Found {
+    let Some((place, entry)) = find(cache, KEY) else {
+        return Found::Missing;
+    };
+    if cache.is_outdated(&entry, groups_of(by_key)) {
+        cache.remove_outdated(place, entry.arc());
+        return Found::Missing;
+    }
+    match (entry.value(), cache.last_flight(&entry)) {
+        (Some(value), _) => Found::Value(*value),
+        (None, Some(flight)) if !flight.is_closed() => Found::Waits(flight),
+        _ => Found::Missing,
     }
 }
 
-type Reading<'a> = Pin<Box<dyn Future<Output = Result<Cached<u8, u64>, Error>> + 'a>>;
-
-fn get(cache: &Whole) -> Reading<'_> {
-    Box::pin(cache.get(&KEY))
-}
-
-/// The answer of a caller: the value, or none.
-fn answer(reading: &mut Reading<'_>) -> Poll<Option<u64>> {
-    poll(reading.as_mut()).map(|read| match read {
-        Ok(cached) => Some(*cached),
-        Err(error) => {
-            assert!(error.is_not_found());
-            None
-        }
-    })
+/// What a caller that arrived then gets of the flight for which it waited, after its end.
+fn landed(cache: &Cache, flight: &Flight<u8, u64>, arrived: u64) -> Option<u64> {
+    match flight.outcome() {
+        Some(Outcome::Published(entry, made)) => cache
+            .is_answer(&entry, made, flight, false, arrived)
+            .then(|| *entry.value().expect("a load makes a value")),
+        _ => None,
+    }
 }
 
 /// P4: a load that runs while its group is invalidated is not served to a caller that comes after.
-fn a_load_against_an_invalidation(known: Known) {
+fn a_load_against_an_invalidation(by_key: bool) {
     run_model(TwoBusy, move || {
-        let scene = Scene::new(known, BEFORE);
-        let load = scene.begun();
-        let loader = spawn(move || run(load));
-        scene.write();
-        let mut caller = get(&scene.cache);
-        let told = answer(&mut caller);
+        let (cache, origin) = (empty(), Arc::new(AtomicU64::new(BEFORE)));
+        let claim = begin(&cache, KEY, CREATED);
+        let loader = spawn({
+            let (cache, origin) = (cache.clone(), origin.clone());
+            move || load(&cache, claim, &origin, CREATED)
+        });
+        write(&cache, &origin);
+        let arrived = cache.groups.now();
+        let found = look(&cache, by_key);
         loader.join().unwrap();
-        let told = scene.finish(caller, told);
-        assert_eq!(told, Some(AFTER), "an old value is served");
-        let again = scene.cache.get_if_present(&KEY);
+        let told = match found {
+            Found::Value(value) => Some(value),
+            Found::Waits(flight) => landed(&cache, &flight, arrived),
+            Found::Missing => None,
+        };
         assert!(
-            again.is_none_or(|value| *value == AFTER),
-            "an old value stays"
+            told.is_none_or(|value| value == AFTER),
+            "an old value is served"
         );
+        let kept = look(&cache, by_key);
+        assert!(!matches!(kept, Found::Value(BEFORE)), "an old value stays");
+        assert_exact(&cache);
     });
 }
 
 #[test]
 fn load_against_an_invalidation_by_key() {
-    a_load_against_an_invalidation(Known::ByKey);
+    a_load_against_an_invalidation(true);
 }
 
 #[test]
 fn load_against_an_invalidation_by_loader() {
-    a_load_against_an_invalidation(Known::ByLoader);
+    a_load_against_an_invalidation(false);
 }
 
-/// P4: so is an answer that there is no value, of a key whose groups are known.
-#[test]
-fn answer_against_an_invalidation() {
-    run_model(TwoBusy, || {
-        let scene = Scene::new(Known::ByKey, NOTHING);
-        let load = scene.begun();
-        let loader = spawn(move || run(load));
-        scene.write();
-        let mut caller = get(&scene.cache);
-        let told = answer(&mut caller);
-        loader.join().unwrap();
-        let told = scene.finish(caller, told);
-        assert_eq!(told, Some(AFTER), "an old answer counts");
-    });
-}
-
-/// P4: a refresh that runs while the group is invalidated is discarded.
+/// P4: a refresh that runs while the group is invalidated is discarded, and the old value goes.
 #[test]
 fn refresh_against_an_invalidation() {
     run_model(TwoBusy, || {
-        let scene = Scene::filled(Known::ByLoader);
-        scene.clock.advance(Duration::from_secs(11));
-        assert_eq!(answer(&mut get(&scene.cache)), Poll::Ready(Some(BEFORE)));
-        let refresh = scene.loads.take();
-        let refresher = spawn(move || run(refresh));
-        scene.write();
-        let mut caller = get(&scene.cache);
-        let told = answer(&mut caller);
+        let (cache, origin) = (filled_with_group(), Arc::new(AtomicU64::new(BEFORE)));
+        let claim = claim(&cache, STALE);
+        let refresher = spawn({
+            let (cache, origin) = (cache.clone(), origin.clone());
+            move || load(&cache, claim, &origin, STALE)
+        });
+        write(&cache, &origin);
+        let found = look(&cache, false);
+        assert!(
+            !matches!(found, Found::Value(BEFORE)),
+            "an old value is served"
+        );
         refresher.join().unwrap();
-        let told = scene.finish(caller, told);
-        assert_eq!(told, Some(AFTER), "an old value is served");
+        let kept = look(&cache, false);
+        assert!(!matches!(kept, Found::Value(BEFORE)), "an old value stays");
+        assert_exact(&cache);
     });
 }
 
-/// P4, P1: of two callers that find an outdated value, one begins the load, and none is served the
-/// old value after the invalidation.
+/// A caller that finds no load of its key which began before an invalidation joins one that sees
+/// what was written before the invalidation.
 #[test]
-fn callers_of_an_outdated_value() {
-    run_model(TwoBusy, || {
-        let scene = Arc::new(Scene::filled(Known::ByKey));
-        scene.write();
-        let other = spawn({
-            let scene = scene.clone();
-            move || answer(&mut get(&scene.cache)).is_pending()
+fn beginning_against_a_caller() {
+    run_model(Two, || {
+        let (cache, origin) = (empty(), Arc::new(AtomicU64::new(BEFORE)));
+        let claim = begin(&cache, KEY, CREATED);
+        let (_, entry) = find(&cache, KEY).expect("it is being loaded");
+        let loader = spawn({
+            let (cache, origin) = (cache.clone(), origin.clone());
+            move || {
+                claim.flight().begins(cache.groups.now());
+                (origin.load(Ordering::Relaxed), claim)
+            }
         });
-        let mut caller = get(&scene.cache);
-        assert!(answer(&mut caller).is_pending(), "an old value is served");
-        assert!(other.join().unwrap(), "an old value is served");
-        assert_eq!(scene.loads.started(), 1, "two loads");
-        assert_eq!(scene.finish(caller, Poll::Pending), Some(AFTER));
-        assert_eq!(scene.cache.len(), 1);
+        write(&cache, &origin);
+        let joins = !cache.is_outdated(&entry, groups_of(true));
+        let (read, claim) = loader.join().unwrap();
+        assert!(!joins || read == AFTER, "it joined an old load");
+        drop(claim);
+    });
+}
+
+/// P1: a caller that removes an outdated value as well does not remove the load that another one
+/// has begun.
+#[test]
+fn removal_against_a_load() {
+    run_model(TwoBusy, || {
+        let cache = filled_with_group();
+        cache.groups.invalidate(Cell::of(GROUP));
+        let other = spawn({
+            let cache = cache.clone();
+            move || {
+                let found = look(&cache, true);
+                assert!(!matches!(found, Found::Value(_)), "an old value is served");
+            }
+        });
+        // A tombstone of the other thread may be in the way for a moment.
+        let claim = loop {
+            let found = look(&cache, true);
+            assert!(matches!(found, Found::Missing), "an old value is served");
+            if let Some(claim) = ours(begun(&cache, KEY, CREATED)) {
+                break claim;
+            }
+        };
+        other.join().unwrap();
+        assert!(claim.is_wanted());
+        let (_, entry) = find(&cache, KEY).expect("the load is removed");
+        assert!(
+            Arc::ptr_eq(entry.arc(), claim.entry()),
+            "the load is removed"
+        );
+        drop((entry, claim));
+        assert_exact(&cache);
     });
 }
 
@@ -219,27 +224,22 @@ fn callers_of_an_outdated_value() {
 #[test]
 fn removal_against_insert() {
     run_model(TwoBusy, || {
-        let scene = Arc::new(Scene::filled(Known::ByKey));
-        scene.cache.invalidate_group(GROUP);
+        let cache = filled_with_group();
+        cache.groups.invalidate(Cell::of(GROUP));
         let reader = spawn({
-            let scene = scene.clone();
+            let cache = cache.clone();
             move || {
-                let told = answer(&mut get(&scene.cache));
-                assert_ne!(told, Poll::Ready(Some(BEFORE)), "an old value is served");
+                let found = look(&cache, true);
+                assert!(
+                    !matches!(found, Found::Value(BEFORE)),
+                    "an old value is served"
+                );
             }
         });
-        scene.cache.insert(KEY, 9);
-        assert_eq!(
-            scene.cache.get_if_present(&KEY).as_deref(),
-            Some(&9),
-            "an insert is undone"
-        );
+        insert(&cache, AFTER, CREATED);
         reader.join().unwrap();
-        assert_eq!(
-            scene.cache.get_if_present(&KEY).as_deref(),
-            Some(&9),
-            "an insert is undone"
-        );
+        assert_eq!(peek(&cache, KEY), Some(AFTER), "an insert is undone");
+        assert_exact(&cache);
     });
 }
 

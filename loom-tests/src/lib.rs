@@ -38,7 +38,6 @@ mod table;
 mod tasks;
 mod terms;
 mod wait_graph;
-mod whole;
 mod write_queue;
 
 use std::sync::Arc;

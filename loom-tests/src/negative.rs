@@ -3,27 +3,71 @@
 //! The origin never has a value, so every load ends with "not found".
 
 use std::future::Future;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use everfresh::{BoxFuture, Cache, Cached, Error, ManualClock};
-use loom::thread::spawn;
+use loom::thread::{Builder, spawn};
 
 use crate::Threads::{Two, TwoBusy};
 use crate::fixture::KEY;
 use crate::run_model;
-use crate::whole::{Fixed, Loads, on_a_large_stack, poll, run};
+
+/// The same hash in every execution, and never the tag of an empty way.
+#[derive(Clone, Copy, Default)]
+struct Fixed(u64);
+
+impl Hasher for Fixed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().map(|byte| u64::from(*byte) + 1).sum();
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Four times as many as a model's thread has.
+const WORDS_OF_STACK: usize = 1 << 14;
 
 type Whole = Cache<u8, u64, BuildHasherDefault<Fixed>>;
 
+/// Loads that were started and wait for the model to run them.
+#[derive(Clone, Default)]
+struct Loads(Arc<Mutex<(usize, Vec<BoxFuture>)>>);
+
+impl Loads {
+    fn started(&self) -> usize {
+        self.0.lock().unwrap().0
+    }
+
+    fn take(&self) -> BoxFuture {
+        self.0.lock().unwrap().1.pop().expect("a load was started")
+    }
+}
+
+/// Runs a load to its end. The load never waits.
+fn run(mut load: BoxFuture) {
+    assert!(poll(load.as_mut()).is_ready());
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Builds the cache on a larger stack than that of a model's thread: without optimizations, as
+/// seeded faults are built, the settings are copied again and again.
 fn cache() -> (Whole, Loads, ManualClock) {
-    on_a_large_stack(build)
+    let builder = Builder::new().stack_size(WORDS_OF_STACK);
+    builder.spawn(build).unwrap().join().unwrap()
 }
 
 fn build() -> (Whole, Loads, ManualClock) {
     let (loads, clock) = (Loads::default(), ManualClock::new());
+    let spawned = loads.clone();
     let cache = Cache::builder()
         .capacity(1)
         .hasher(BuildHasherDefault::default())
@@ -32,7 +76,11 @@ fn build() -> (Whole, Loads, ManualClock) {
         .stale_for(Duration::from_secs(10))
         .not_found_for(Duration::from_secs(1_000))
         .beta(0.0)
-        .spawner(loads.spawner())
+        .spawner(move |load| {
+            let mut spawned = spawned.0.lock().unwrap();
+            spawned.0 += 1;
+            spawned.1.push(load);
+        })
         .load(async |_: &u8| None)
         .build()
         .unwrap();

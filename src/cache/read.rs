@@ -357,11 +357,10 @@ where
                             Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
-                        let began = flight.began();
-                        let is_ours =
-                            made != Made::Earlier && (source == Source::Loaded || began >= arrived);
-                        let is_accepted = terms.accepts(&entry, made, self.state.clock.now());
-                        if is_accepted && (is_ours || entry.is_current(&self.state.groups)) {
+                        let is_own = source == Source::Loaded;
+                        let is_accepted = terms.accepts(&entry, made, self.state.clock.now())
+                            && (self.entries).is_answer(&entry, made, &flight, is_own, arrived);
+                        if is_accepted {
                             if let Some(kept) = self.hand_over(entry, came) {
                                 return Ok(kept);
                             }

@@ -29,6 +29,7 @@ mod forced;
 mod freshness;
 mod groups;
 mod groups_in_flight;
+mod groups_random;
 mod handles;
 mod hangs;
 mod invalidation;
