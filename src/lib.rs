@@ -103,6 +103,7 @@
 //! - [`docs::loads`]: where, when and how loads run, and what happens if a loader hangs, fails or
 //!   reads the cache.
 //! - [`docs::protocol`]: how it works. [`docs::performance`]: all measurements.
+//! - [`docs::groups`]: values that are invalidated together.
 //! - [`docs::watching`]: metrics, traces and alerts.
 //! - With the feature `test-util`, for tests: `ManualClock`, `CountingLoader`, `store::ChaosStore`,
 //!   and `testing::store_contract` for a store of your own.
@@ -225,6 +226,8 @@ pub mod docs {
     pub mod protocol {}
     #[doc = include_str!("docs/choosing.md")]
     pub mod choosing {}
+    #[doc = include_str!("docs/groups.md")]
+    pub mod groups {}
     #[doc = include_str!("docs/loads.md")]
     pub mod loads {}
     #[doc = include_str!("docs/migrating.md")]

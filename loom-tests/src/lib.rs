@@ -18,6 +18,7 @@ mod eviction;
 mod fifo;
 mod fixture;
 mod flight;
+mod groups;
 mod handover;
 mod late;
 mod lifecycle;

@@ -336,10 +336,8 @@ where
                             Made::Here | Made::Earlier => source,
                             Made::Elsewhere => Source::Store,
                         };
-                        let began = flight.began();
-                        let is_ours =
-                            made != Made::Earlier && (source == Source::Loaded || began >= arrived);
-                        if is_ours || entry.is_current(&self.state.groups) {
+                        let is_own = source == Source::Loaded;
+                        if (self.entries).is_answer(&entry, made, &flight, is_own, arrived) {
                             if let Some(kept) = self.hand_over(entry, came) {
                                 return Ok(kept);
                             }

@@ -251,9 +251,6 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
     /// Makes the entry of a new value in these cells and those of its key. The weigher, the group
     /// function and the key's `Clone` run here, because the load can still fail here. They run as a
     /// part of the load, so a read of the same key in them is recursive.
-    ///
-    /// The value is taken out of its place only here, because each move of a large one is a copy on
-    /// the stack.
     pub(super) fn entry(
         &self,
         value: &mut Option<V>,
@@ -274,7 +271,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         let (key, weight, stamps) = catch_unwind(AssertUnwindSafe(ask))?;
         Ok(StrongArc::new(Entry::made(
             key,
-            value.take(),
+            value,
             times,
             stamps,
             old.eviction_state(weight),

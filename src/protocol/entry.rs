@@ -44,6 +44,17 @@ struct Listed<V> {
     stamps: Vec<Stamp>,
 }
 
+impl<V> Content<V> {
+    /// Out of line, so that only values with several groups are copied in its frame.
+    #[inline(never)]
+    fn listed(head: Head, value: &mut Option<V>, stamps: Vec<Stamp>) -> Self {
+        match value.take() {
+            Some(value) => Content::Listed(head, Box::new(Listed { value, stamps })),
+            None => Content::Nothing(head),
+        }
+    }
+}
+
 struct Head {
     uses: AtomicU8,
     early_from: EarlyFrom,
@@ -80,13 +91,16 @@ impl<K, V> Entry<K, V> {
         stamps: Vec<Stamp>,
         eviction_state: EvictionState,
     ) -> Self {
-        Self::made(key, Some(value), times, stamps, eviction_state)
+        Self::made(key, &mut Some(value), times, stamps, eviction_state)
     }
 
     /// The entry of a value that was just made, with the stamps of its groups; `value` has one.
+    ///
+    /// It takes the value out of its place only here, because each move of a large one is a copy on
+    /// the stack.
     pub fn made(
         key: K,
-        value: Option<V>,
+        value: &mut Option<V>,
         times: Times,
         stamps: Vec<Stamp>,
         eviction_state: EvictionState,
@@ -99,12 +113,12 @@ impl<K, V> Entry<K, V> {
         let head = Head::new(eviction_state.uses, early_from);
         Entry {
             key,
-            content: match value {
-                Some(value) if stamps.len() > 1 => {
-                    Content::Listed(head, Box::new(Listed { value, stamps }))
-                }
-                Some(value) => Content::Value(head, value),
-                None => Content::Nothing(head),
+            content: match stamps.len() {
+                0 | 1 => match value.take() {
+                    Some(value) => Content::Value(head, value),
+                    None => Content::Nothing(head),
+                },
+                _ => Content::listed(head, value, stamps),
             },
             others,
             weight: eviction_state.weight,

@@ -4,12 +4,12 @@
 //! every process and every version. Two groups in one cell are invalidated together: too many
 //! values leave, never too few.
 //!
-//! One count, `last`, numbers all invalidations. A cell holds the number of the last invalidation of
-//! its groups. An entry has a *stamp* for each of its groups: the cell, and the number that the cell
-//! held when the value was made. As long as the two numbers are the same, the value is *current*. So
-//! an invalidation touches no entry; it costs the same for one member and for a million. The next
-//! reader of an outdated value removes it, as `invalidate` of its key would have done, and goes on
-//! as if the key were missing.
+//! One count, `last`, numbers all invalidations. A cell holds the number of the last invalidation
+//! of its groups. An entry has a *stamp* for each of its groups: the cell, and the number that the
+//! cell held when the value was made. As long as the two numbers are the same, the value is
+//! *current*. So an invalidation touches no entry; it costs the same for one member and for a
+//! million. The next reader of an outdated value removes it, as `invalidate` of its key would have
+//! done, and goes on as if the key were missing.
 //!
 //! Invariants (P4), and the races that they survive:
 //!
@@ -21,8 +21,8 @@
 //!    needs no check.
 //! 2. An invalidation raises `last` before the cell. A load that begins between the two steps is
 //!    not born outdated by mistake: it notes the new number, which is not lower than the cell's.
-//! 3. A cell only ever grows. Two invalidations of one cell may write in either order, and the later
-//!    number stays.
+//! 3. A cell only ever grows. Two invalidations of one cell may write in either order, and the
+//!    later number stays.
 //! 4. A caller that comes after an invalidation sees the cell's new number, because its arrival
 //!    happens after the call returned. Whether it finds the entry in the table, in a slot that it
 //!    remembers, or in its own hands, it asks the cell.
@@ -37,6 +37,7 @@
 
 use crate::protocol::entries::Entries;
 use crate::protocol::entry::Entry;
+use crate::protocol::flight::{Flight, Made};
 use crate::protocol::removal::Cause;
 use crate::protocol::table::Place;
 use crate::sync::{AtomicU8, AtomicU64, Ordering, SetOnce, StrongArc};
@@ -68,7 +69,6 @@ pub struct Cell(u16);
 pub struct Stamp([u8; 6]);
 
 /// The invalidations of all groups of a cache.
-#[derive(Default)]
 pub struct Groups {
     /// The number of the last invalidation; 0 before the first.
     last: AtomicU64,
@@ -128,6 +128,15 @@ impl Stamp {
         let [a, b, c, d, e, f] = self.0;
         let cell = Cell(u16::from_le_bytes([e, f]));
         (cell, u32::from_le_bytes([a, b, c, d]))
+    }
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Groups {
+            last: AtomicU64::new(0),
+            cells: SetOnce::new(),
+        }
     }
 }
 
@@ -266,6 +275,24 @@ impl<K, V> Entries<K, V> {
         let began = flight.began();
         let is_invalidated = |group| self.groups.is_invalidated(Cell::of(group), began);
         self.groups.now() > began && groups_of(&entry.key).into_iter().any(is_invalidated)
+    }
+
+    /// Whether a caller that arrived at `arrived` takes this result of a flight for which it
+    /// waited.
+    ///
+    /// Without an invalidation since its load began, always. Else only if the load began for this
+    /// caller, or at its arrival or later. Not if an earlier attempt made it, because its load
+    /// began before the flight.
+    pub fn is_answer(
+        &self,
+        entry: &Entry<K, V>,
+        made: Made,
+        flight: &Flight<K, V>,
+        is_own: bool,
+        arrived: Moment,
+    ) -> bool {
+        let is_late = made == Made::Earlier;
+        entry.is_current(&self.groups) || !is_late && (is_own || flight.began() >= arrived)
     }
 
     /// Removes exactly this entry, a value or a load under way, as [`remove`](Self::remove) of its

@@ -39,8 +39,8 @@ pub enum Cause {
     /// heavy to be kept: the key has no value then.
     Replaced,
     /// `invalidate`, `invalidate_all` or an inserted `Loaded::not_found()` removed it, or a refresh
-    /// found that the key has no value. Or `invalidate_group` outdated it: then it leaves when it is
-    /// next read, or its place is needed.
+    /// found that the key has no value. Or `invalidate_group` outdated it: then it leaves when it
+    /// is next read, or its place is needed.
     Invalidated,
 }
 

@@ -228,7 +228,7 @@ fn outdated_values_leave_like_expired_ones() {
         (0..3).for_each(|_| drop(cache.get_blocking(&key)));
     }
     let mut left = told.lock().unwrap().clone();
-    left.retain(|(key, _)| *key < 10);
+    left.retain(|(key, _)| *key < 10 && key % 2 == 0);
     left.sort_by_key(|(key, _)| *key);
     let outdated = [0, 2, 4, 6, 8].map(|key| (key, Cause::Invalidated));
     assert_eq!(left, outdated);
