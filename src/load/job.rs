@@ -293,7 +293,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
             let weight = value.as_ref().map_or(Weight::ZERO, weigh);
             let groups = self.state.groups_of(&old.key, Vec::new());
             cells.extend(groups.into_iter().map(Cell::of));
-            let stamps = self.state.groups.stamps(cells, flight.began());
+            let stamps = self
+                .state
+                .groups
+                .stamps_in(cells.into_iter(), flight.began());
             (old.key.clone(), weight, stamps)
         };
         let (key, weight, stamps) = catch_unwind(AssertUnwindSafe(ask))?;

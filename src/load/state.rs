@@ -20,7 +20,7 @@ use crate::observe::trace;
 use crate::panics::discard;
 use crate::protocol::compact::Weight;
 use crate::protocol::flight::Flight;
-use crate::protocol::groups::{Cell, Groups, Moment, Stamp};
+use crate::protocol::groups::{Groups, Moment, Stamp};
 use crate::protocol::publish::{Answer, ClaimGuard};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, OnceLock, Weak};
@@ -150,8 +150,7 @@ impl<K, V> CacheState<K, V> {
     /// The stamps of a value of this key that was made with these groups by a load which began at
     /// `began`. Runs a function of the user.
     pub(crate) fn stamps(&self, key: &K, groups: Vec<u64>, began: Moment) -> Vec<Stamp> {
-        let groups = self.groups_of(key, groups).into_iter();
-        self.groups.stamps(groups.map(Cell::of), began)
+        self.groups.stamps(self.groups_of(key, groups), began)
     }
 
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {

@@ -161,6 +161,65 @@ impl Groups {
         cells[cell.number()].fetch_max(number, Ordering::AcqRel);
     }
 
+    /// The last invalidation of a cell.
+    ///
+    /// Acquire: a reader that finds a value outdated sees what the invalidating caller wrote.
+    #[inline(always)]
+    fn last_of(&self, cell: Cell) -> Moment {
+        match self.cells.get() {
+            // The remainder is a mask, and no number is out of bounds.
+            Some(cells) => cells[cell.number() % CELLS].load(Ordering::Acquire),
+            None => 0,
+        }
+    }
+
+    /// Whether something in this cell was invalidated after `moment`.
+    pub fn is_invalidated(&self, cell: Cell, moment: Moment) -> bool {
+        self.last_of(cell) > moment
+    }
+
+    /// The stamp of a value that was just made by a load which began at `began`; outdated from
+    /// birth if the cell was invalidated since.
+    pub fn stamp(&self, cell: Cell, began: Moment) -> Stamp {
+        Stamp::new(cell, self.last_of(cell).min(began))
+    }
+
+    /// The stamps of a value of these groups, each cell once.
+    pub fn stamps(&self, groups: impl IntoIterator<Item = u64>, began: Moment) -> Vec<Stamp> {
+        self.stamps_in(groups.into_iter().map(Cell::of), began)
+    }
+
+    /// The stamps of a value in these cells, each cell once.
+    pub fn stamps_in(&self, cells: impl Iterator<Item = Cell>, began: Moment) -> Vec<Stamp> {
+        let stamp = |cell| {
+            if began < self.begin_from() {
+                self.invalidate(cell);
+            }
+            self.stamp(cell, began)
+        };
+        let mut stamps: Vec<Stamp> = cells.map(stamp).collect();
+        // Two stamps of one cell, made at two moments, may differ; then the value is outdated by
+        // one of them, so both are kept.
+        stamps.sort_unstable();
+        stamps.dedup();
+        stamps
+    }
+
+    /// Whether the cell of a stamp was not invalidated since the beginning of its load.
+    #[inline(always)]
+    pub fn is_current(&self, stamp: Stamp) -> bool {
+        let (cell, number) = stamp.parts();
+        self.last_of(cell) as u32 == number
+    }
+
+    /// The same for all of these stamps.
+    pub fn are_current(&self, stamps: &[Stamp]) -> bool {
+        stamps.iter().all(|stamp| self.is_current(*stamp))
+    }
+}
+
+/// Invalidations of which a fleet may not have told.
+impl Groups {
     /// A new moment: loads that begin after this call begin at it or later.
     ///
     /// AcqRel: keeps the order of this caller's steps before and after it.
@@ -190,55 +249,6 @@ impl Groups {
             self.is_used.swap(1, Ordering::AcqRel);
         }
         self.begin_from.load(Ordering::Acquire)
-    }
-
-    /// The last invalidation of a cell.
-    ///
-    /// Acquire: a reader that finds a value outdated sees what the invalidating caller wrote.
-    #[inline(always)]
-    fn last_of(&self, cell: Cell) -> Moment {
-        match self.cells.get() {
-            // The remainder is a mask, and no number is out of bounds.
-            Some(cells) => cells[cell.number() % CELLS].load(Ordering::Acquire),
-            None => 0,
-        }
-    }
-
-    /// Whether something in this cell was invalidated after `moment`.
-    pub fn is_invalidated(&self, cell: Cell, moment: Moment) -> bool {
-        self.last_of(cell) > moment
-    }
-
-    /// The stamp of a value that was just made by a load which began at `began`; outdated from
-    /// birth if the cell was invalidated since.
-    pub fn stamp(&self, cell: Cell, began: Moment) -> Stamp {
-        if began < self.begin_from() {
-            self.invalidate(cell);
-        }
-        Stamp::new(cell, self.last_of(cell).min(began))
-    }
-
-    /// The stamps of a value of these cells, each cell once.
-    pub fn stamps(&self, cells: impl IntoIterator<Item = Cell>, began: Moment) -> Vec<Stamp> {
-        let stamp = |cell| self.stamp(cell, began);
-        let mut stamps: Vec<Stamp> = cells.into_iter().map(stamp).collect();
-        // Two stamps of one cell, made at two moments, may differ; then the value is outdated by
-        // one of them, so both are kept.
-        stamps.sort_unstable();
-        stamps.dedup();
-        stamps
-    }
-
-    /// Whether the cell of a stamp was not invalidated since the beginning of its load.
-    #[inline(always)]
-    pub fn is_current(&self, stamp: Stamp) -> bool {
-        let (cell, number) = stamp.parts();
-        self.last_of(cell) as u32 == number
-    }
-
-    /// The same for all of these stamps.
-    pub fn are_current(&self, stamps: &[Stamp]) -> bool {
-        stamps.iter().all(|stamp| self.is_current(*stamp))
     }
 }
 
