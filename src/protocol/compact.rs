@@ -166,7 +166,7 @@ mod tests {
 
     /// Numbers of every size below `end`.
     fn numbers(end: u64) -> impl Iterator<Item = u64> {
-        let sizes = std::iter::successors(Some(1u64), |size| Some(size * 2));
+        let sizes = std::iter::successors(Some(1u64), |size| size.checked_mul(2));
         sizes
             .take_while(move |size| *size < end)
             .flat_map(|size| [size - 1, size, size + size / 3, size + (size - 1)])
