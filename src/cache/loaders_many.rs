@@ -22,8 +22,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// waited so long, or when a caller waits for one of its keys and no other batch of the cache
     /// is under way. So a single read that misses waits for nothing, and reads that miss while a
     /// batch runs share the next one. The keys of one [`get_many`](crate::Cache::get_many) leave
-    /// together, unless adding them takes longer than that. A refresh, for which no caller waits, waits
-    /// for company.
+    /// together, unless adding them takes longer than that. A refresh, for which no caller waits,
+    /// waits for company.
     ///
     /// `build` refuses a longest wait of zero or of [`load_timeout`](Self::load_timeout) and above,
     /// and this setting with a loader of one key, where it has no effect.
