@@ -78,7 +78,7 @@ fn run() -> Result<(usize, usize), Box<dyn Error>> {
         .fresh_for(FRESH)
         .stale_for(Duration::from_secs(600))
         .beta(0.0)
-        .batch(100, Duration::from_millis(100))
+        .batch(100, Duration::from_millis(500))
         .compute_many(move |ids: &[u64]| origin.names(ids))
         .build()?;
     let pages = pages();
