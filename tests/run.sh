@@ -41,8 +41,8 @@ step() { # NAME COMMAND...
     esac
 }
 
-# Steps with target folders of their own run beside the others, at a low priority: they use the time
-# in which the others leave a core idle, and hardly slow them down. What they print comes at the end.
+# Steps with target folders of their own run beside the others, at a low priority. They use the time
+# in which the others leave a core idle, and hardly slow them down. Their output comes at the end.
 start_lane() { # FUNCTION
     rm -rf "$lane" && mkdir -p "$lane" || exit 1
     set -m
