@@ -74,9 +74,9 @@ where
     /// loader; a `capacity`, `max_weight`, `fresh_for`, `load_timeout`, `backoff`,
     /// `negative_capacity`, `max_depth`, `threads`, `max_loads`, `queue`, `load_rate` or `batch` of
     /// zero or above its limit; a `beta`, `jitter` or `breaker` out of range; a
-    /// `stale_if_error_for` shorter than `stale_for`; a `max_depth` for which the stacks of the pool
-    /// are too small; a NUL character in a name; a setting that has no effect on the loader, or
-    /// beside another one; a capacity for which there is not enough memory; and, without the
+    /// `stale_if_error_for` shorter than `stale_for`; a `max_depth` for which the stacks of the
+    /// pool are too small; a NUL character in a name; a setting that has no effect on the loader,
+    /// or beside another one; a capacity for which there is not enough memory; and, without the
     /// feature `tokio`, an async loader without a `spawner`.
     ///
     /// # Example
