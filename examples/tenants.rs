@@ -3,16 +3,22 @@
 //!
 //! `cargo run --example tenants`; in your `Cargo.toml`: `everfresh = "0.1"`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use everfresh::{Cache, Loaded, Source};
 
 /// A page of a shop: the tenant that it belongs to, and its path.
 type Path = (u64, &'static str);
 
-/// Stands for a database: the price of each product.
-type Prices = Arc<Mutex<HashMap<u64, u64>>>;
+/// Stands for a database: the price of product 9.
+static PRICE_OF_9: AtomicU64 = AtomicU64::new(100);
+
+fn price(product: u64) -> u64 {
+    match product {
+        9 => PRICE_OF_9.load(Relaxed),
+        _ => 20,
+    }
+}
 
 /// Tenants and products are numbered separately, so each kind gets group numbers of its own.
 fn tenant_group(tenant: u64) -> u64 {
@@ -33,24 +39,19 @@ fn products_of(path: &str) -> &'static [u64] {
 }
 
 /// Renders a page, and says which products it shows.
-fn render(prices: &Prices, (tenant, path): &Path) -> Loaded<String> {
+fn render((tenant, path): &Path) -> Loaded<String> {
     let products = products_of(path);
-    let prices = prices
-        .lock()
-        .expect("no load panics while it holds the lock");
     let lines: Vec<_> = (products.iter())
-        .map(|product| format!("{product}: {}", prices[product]))
+        .map(|product| format!("{product}: {}", price(*product)))
         .collect();
     let page = format!("shop {tenant}{path} {}", lines.join(", "));
     Loaded::new(page).groups(products.iter().copied().map(product_group))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let prices: Prices = Arc::new(Mutex::new(HashMap::from([(9, 100), (12, 20)])));
-    let origin = prices.clone();
     let pages: Cache<Path, String> = Cache::builder()
         .group_by(|(tenant, _)| [tenant_group(*tenant)])
-        .compute(move |path: &Path| render(&origin, path))
+        .compute(render)
         .build()?;
     let all: [Path; 4] = [(7, "/sale"), (7, "/books"), (8, "/sale"), (8, "/books")];
     let sources = || -> Result<Vec<Source>, everfresh::Error> {
@@ -62,10 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(sources()?, [Fresh; 4]);
 
     // Product 9 has a new price: first the origin, then every page that shows it.
-    prices
-        .lock()
-        .expect("no load panics while it holds the lock")
-        .insert(9, 110);
+    PRICE_OF_9.store(110, Relaxed);
     pages.invalidate_group(product_group(9));
     assert_eq!(sources()?, [Loaded, Fresh, Loaded, Fresh]);
     assert_eq!(

@@ -166,11 +166,7 @@ where
     ) -> Option<Source> {
         let early_from = entry.early_from();
         let is_fresh = early_from.is_after(now)
-            || early_from.has_groups()
-                && match self.entries.is_fresh_with_groups(entry, now) {
-                    Some(is_fresh) => is_fresh,
-                    None => return None,
-                };
+            || early_from.has_groups() && self.entries.is_fresh_with_groups(entry, now)?;
         let source = match is_fresh {
             true => {
                 count_fresh();

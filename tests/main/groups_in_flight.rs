@@ -40,7 +40,7 @@ fn a_cold_load_is_discarded_and_earlier_callers_get_its_answer() {
         let earlier = [waiting(&cache, &tasks), waiting(&cache, &tasks)];
         cache.invalidate_group(GROUP);
         end(&tasks, &gates, 0, 10);
-        let [first, second] = earlier.map(|read| ready(read));
+        let [first, second] = earlier.map(ready);
         assert_eq!(*first.unwrap(), 10, "the caller that began the load");
         assert_eq!(*second.unwrap(), 10, "a caller that joined it");
         assert!(!cache.contains_key(&1));

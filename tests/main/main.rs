@@ -27,6 +27,7 @@ mod first_poll;
 mod freshness;
 mod groups;
 mod groups_in_flight;
+mod groups_random;
 mod handles;
 mod hangs;
 mod invalidation;
