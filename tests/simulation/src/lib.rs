@@ -17,6 +17,7 @@
 //! ```
 
 pub mod claims;
+mod ending;
 pub mod faults;
 mod flood;
 mod link;
