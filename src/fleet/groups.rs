@@ -194,8 +194,14 @@ where
             .told(cell, version, is_ours, told_in, || groups.tick());
         if told {
             self.counters.followed_changes.add();
-            groups.invalidate(cell);
+            self.outdate(cell);
         }
+    }
+
+    /// Invalidates a cell in this process.
+    fn outdate(&self, cell: Cell) {
+        self.state.groups.invalidate(cell);
+        self.state.look(true);
     }
 
     /// The present gap, if every change is told now.
@@ -209,6 +215,7 @@ where
     pub(super) fn cells_after_gap(self: &Arc<Self>, gap: u64) {
         let (known, is_unknown) = self.cells.begin_gap(gap);
         self.state.groups.invalidate_others(is_unknown);
+        self.state.look(true);
         if !known.is_empty() {
             self.store.spawn(self.clone().recheck_cells(known));
         }
@@ -274,7 +281,7 @@ where
             let tick = || groups.tick();
             match self.cells.compared(*cell, *before, found, basis, tick) {
                 Compared::Done => {}
-                Compared::Later => groups.invalidate(*cell),
+                Compared::Later => self.outdate(*cell),
                 Compared::Lost(micros) => lost.push((name, micros)),
             }
         }
