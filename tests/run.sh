@@ -320,7 +320,7 @@ step "tests" watched cargo test --all-targets --features "$all"
 step "a hung test" hung_test
 step "tests in release" release_tests
 step "examples" examples
-step "programs" watched cargo test -p dev-support -p certify -p fleet
+step "programs" watched cargo test -p dev-support -p certify -p fleet -p batches
 step "a fleet under faults" cargo run --quiet -p fleet -- --soak 30
 step "a simulated fleet" watched cargo test -p simulation
 step "the reference application" watched cargo test -p predictions
