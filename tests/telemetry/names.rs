@@ -49,7 +49,7 @@ fn exported(name: &str) -> BTreeMap<String, Labels> {
 fn each_metric_has_a_description_and_none_has_a_key() {
     let exported = exported("described");
     let described = RECORDED.described();
-    assert_eq!(exported.len(), 41, "{:?}", exported.keys());
+    assert_eq!(exported.len(), 42, "{:?}", exported.keys());
     for (name, labels) in &exported {
         let about = &described[name];
         assert!(about.text.ends_with('.'), "{about:?}");
