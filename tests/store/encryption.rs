@@ -125,6 +125,8 @@ fn every_changed_bit_is_found_even_if_the_checksum_is_made_anew() {
                 68..72 => PayloadError::Schema,
                 76 => PayloadError::Codec,
                 77 if bit == 4 => PayloadError::NotEncrypted,
+                // The first bytes of the value are taken for the number of its groups.
+                77 if bit == 5 && error == PayloadError::Length => PayloadError::Length,
                 _ if at >= payload.len() - 4 => PayloadError::UnknownKey,
                 // A length above the limit is refused before anything is decrypted.
                 72 => PayloadError::TooLarge, // 16 MiB and more

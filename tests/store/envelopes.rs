@@ -145,7 +145,7 @@ fn sizes_are_limited_both_ways() {
     let smaller = raw().limit(99).open(&key("a"), &exact);
     assert_eq!(smaller.unwrap_err(), PayloadError::TooLarge);
     // The size is checked before the contents.
-    let error = format.open(&key("a"), &vec![0; 1_000]).unwrap_err();
+    let error = format.open(&key("a"), &vec![0; 100_000]).unwrap_err();
     assert_eq!(error, PayloadError::TooLarge);
 }
 

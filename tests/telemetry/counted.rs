@@ -252,7 +252,7 @@ fn a_cache_without_store_and_weigher_records_no_metrics_of_them() {
     // All counters are recorded from the start, at zero, so that a rate includes the first event.
     assert!(recorded_series.contains_key("everfresh_results_total taken_over"));
     // The counters and the gauges of the first table in `docs::watching`.
-    assert_eq!(recorded_series.len(), 25 + 9);
+    assert_eq!(recorded_series.len(), 26 + 9);
 }
 
 #[test]
