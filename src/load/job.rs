@@ -316,13 +316,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> Job<K, V> {
         now: Tick,
     ) -> Published {
         let state = &*self.state;
-        let failed_before = self.claim.failures() > 0;
+        // A forced load may run while an earlier answer "not found" still counts.
+        let was_known = self.claim.failures() > 0
+            || state.policy.forced_every > 0 && self.claim.entry().is_loading();
         let began = self.claim.flight().began();
         let published = self.claim.take().publish(new.clone(), made, now);
         state.counters.published(published);
         trace::published(&state.name, self.reason, published);
-        if failed_before && published == Published::Yes {
-            // The next failure of this key counts as the first.
+        if was_known && published == Published::Yes {
+            // The next failure of this key counts as the first, and no answer outlives the value.
             state.negative.forget(&new.key);
         }
         if let Some(lease) = self.lease.take() {

@@ -280,3 +280,26 @@ fn an_expired_value_is_none_at_hand() {
     assert!(ready(refresh(&cache, 1)).unwrap_err().is_load_failure());
     assert_eq!(gates.calls(), 1);
 }
+
+#[test]
+fn a_value_that_was_forced_ends_the_earlier_answer_not_found() {
+    let clock = ManualClock::new();
+    let builder = builder(&clock)
+        .not_found_for(secs(100))
+        .forced_at_most_every(secs(10));
+    let (cache, tasks, gates) = by_hand(builder);
+    let mut first = get(&cache, 1);
+    assert!(is_pending(&mut first));
+    end(&tasks, &gates, 0, End::NotFound);
+    assert!(ready(first).unwrap_err().is_not_found());
+    clock.advance(secs(10));
+    let mut forced = refresh(&cache, 1);
+    assert!(is_pending(&mut forced));
+    end(&tasks, &gates, 1, End::Grouped(10, 7));
+    assert_eq!(*ready(forced).unwrap(), 10);
+    cache.invalidate_group(7);
+    let mut next = get(&cache, 1);
+    assert!(is_pending(&mut next));
+    end(&tasks, &gates, 2, End::Value(11));
+    assert_eq!(*ready(next).unwrap(), 11);
+}
