@@ -51,6 +51,9 @@ enum Threads {
     /// Both threads do many steps, such as making room repeatedly. Explored up to three
     /// preemptions.
     TwoBusy,
+    /// Whole calls of a cache, whose steps are hundreds. Explored up to two preemptions: three took
+    /// minutes and gigabytes.
+    TwoLong,
     /// Explored up to three preemptions, because a complete exploration takes too long.
     Three,
 }
@@ -61,6 +64,7 @@ fn run_model(threads: Threads, model: impl Fn() + Sync + Send + 'static) {
     let bound = match threads {
         Threads::Two => None,
         Threads::TwoBusy | Threads::Three => Some(3),
+        Threads::TwoLong => Some(2),
     };
     let executions = Arc::new(AtomicUsize::new(0));
     let mut checker = loom::model::Builder::new();

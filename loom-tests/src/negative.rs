@@ -12,7 +12,7 @@ use std::time::Duration;
 use everfresh::{BoxFuture, Cache, Cached, Error, ManualClock};
 use loom::thread::{Builder, spawn};
 
-use crate::Threads::{Two, TwoBusy};
+use crate::Threads::{Two, TwoBusy, TwoLong};
 use crate::fixture::KEY;
 use crate::run_model;
 
@@ -114,7 +114,7 @@ fn begun(cache: &Whole, loads: &Loads) -> BoxFuture {
 /// P4: the answer of a load does not count after an invalidation.
 #[test]
 fn answer_against_invalidate() {
-    run_model(TwoBusy, || {
+    run_model(TwoLong, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
@@ -129,7 +129,7 @@ fn answer_against_invalidate() {
 /// P4: nor does it count after an invalidation of all keys.
 #[test]
 fn answer_against_invalidate_all() {
-    run_model(TwoBusy, || {
+    run_model(TwoLong, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
@@ -160,7 +160,7 @@ fn answer_against_insert() {
 /// P3: a caller that comes while a load ends gets its answer, or the answer of one more load.
 #[test]
 fn answer_against_a_caller() {
-    run_model(Two, || {
+    run_model(TwoLong, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
         let loader = spawn(move || run(load));
