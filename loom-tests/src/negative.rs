@@ -117,10 +117,15 @@ fn answer_against_invalidate() {
     run_model(TwoLong, || {
         let (cache, loads, _clock) = cache();
         let load = begun(&cache, &loads);
-        let loader = spawn(move || run(load));
-        cache.invalidate(&KEY);
-        assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
-        loader.join().unwrap();
+        let writes = cache.clone();
+        // In a thread of its own, so that two preemptions stop the load between two of its steps
+        // for the whole call.
+        let writer = Builder::new().stack_size(WORDS_OF_STACK).spawn(move || {
+            writes.invalidate(&KEY);
+            assert_eq!(answer(&mut get(&writes)), None, "an old answer still counts");
+        });
+        run(load);
+        writer.unwrap().join().unwrap();
         assert_eq!(answer(&mut get(&cache)), None, "an old answer still counts");
         assert_eq!(loads.started(), 2, "one load after the invalidation");
     });
