@@ -122,7 +122,11 @@ fn answer_against_invalidate() {
         // for the whole call.
         let writer = Builder::new().stack_size(WORDS_OF_STACK).spawn(move || {
             writes.invalidate(&KEY);
-            assert_eq!(answer(&mut get(&writes)), None, "an old answer still counts");
+            assert_eq!(
+                answer(&mut get(&writes)),
+                None,
+                "an old answer still counts"
+            );
         });
         run(load);
         writer.unwrap().join().unwrap();
