@@ -14,7 +14,6 @@ passed=0
 failed=()
 skipped=()
 readonly SKIP=77
-readonly lane=target/lane
 
 # Nothing here is built twice with a small change, apart from the seeded faults.
 export CARGO_INCREMENTAL=0
@@ -39,40 +38,6 @@ step() { # NAME COMMAND...
             printf -- '-- %s: FAILED\n' "$name"
             ;;
     esac
-}
-
-# Steps with target folders of their own run beside the others, at a low priority. They use the time
-# in which the others leave a core idle, and hardly slow them down. Their output comes at the end.
-start_lane() { # FUNCTION
-    rm -rf "$lane" && mkdir -p "$lane" || exit 1
-    set -m
-    (
-        renice -n 10 "$BASHPID" >/dev/null
-        passed=0 failed=() skipped=()
-        "$1"
-        echo "$passed" >"$lane/passed"
-        printf '%s\n' "${failed[@]}" >"$lane/failed"
-        printf '%s\n' "${skipped[@]}" >"$lane/skipped"
-    ) >"$lane/log" 2>&1 &
-    lane_process=$!
-    set +m
-    trap 'kill -- "-$lane_process" 2>/dev/null' EXIT
-}
-
-end_lane() {
-    printf '\nwaiting for the steps that run beside these\n'
-    wait "$lane_process"
-    cat "$lane/log"
-    local names
-    if ! [ -f "$lane/skipped" ]; then
-        failed+=("the steps beside the others")
-        return
-    fi
-    passed=$((passed + $(<"$lane/passed")))
-    mapfile -t names < <(grep . "$lane/failed")
-    failed+=("${names[@]}")
-    mapfile -t names < <(grep . "$lane/skipped")
-    skipped+=("${names[@]}")
 }
 
 # Builds tests, then runs them. A hung test is ended: see tests/watched.sh.
@@ -298,27 +263,22 @@ lints() {
             --target-dir target-loom -- -D warnings
 }
 
-beside_the_others() {
-    step "minimum Rust version $minimum" minimum_version
-    step "lower bounds of the dependencies" lower_bounds
-    for target in i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf wasm32-wasip1; do
-        step "32 bits: $target" compiles_for "$target"
-    done
-    step "models" bash loom-tests/run.sh
-    step "mutations" bash loom-tests/mutations/run.sh
-    step "mutations of the fleet" bash tests/simulation/mutations/run.sh
-    step "AddressSanitizer" address_sanitizer 50000
-}
-
 step "tools" install_tools
-start_lane beside_the_others
 step "formatting" cargo fmt --all --check
 step "lints" lints
 step "documentation" documentation
 step "package" cargo package --allow-dirty --quiet
+step "minimum Rust version $minimum" minimum_version
+step "lower bounds of the dependencies" lower_bounds
+
+for target in i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf wasm32-wasip1; do
+    step "32 bits: $target" compiles_for "$target"
+done
+
 step "tests" watched cargo test --all-targets --features "$all"
 step "a hung test" hung_test
 step "tests in release" release_tests
+step "AddressSanitizer" address_sanitizer 50000
 step "examples" examples
 step "programs" watched cargo test -p dev-support -p certify -p fleet -p batches
 step "a fleet under faults" cargo run --quiet -p fleet -- --soak 30
@@ -326,7 +286,9 @@ step "a simulated fleet" watched cargo test -p simulation
 step "the reference application" watched cargo test -p predictions
 step "compile errors" compile_errors
 step "documentation tests" bash tests/watched.sh cargo test --doc --features "$all"
-end_lane
+step "models" bash loom-tests/run.sh
+step "mutations" bash loom-tests/mutations/run.sh
+step "mutations of the fleet" bash tests/simulation/mutations/run.sh
 
 printf '\n'
 for name in "${skipped[@]}"; do

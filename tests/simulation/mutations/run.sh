@@ -22,8 +22,7 @@ header() { # PATCH FIELD
 }
 
 simulate() { # ARGUMENTS...
-    # Of the processor's time, because other work may run beside this.
-    (ulimit -t 240 && exec timeout 900 "$copy/target/quick/simulation" "$@")
+    timeout 120 "$copy/target/quick/simulation" "$@"
 }
 
 # Says why a patch is not found; nothing if it is.
