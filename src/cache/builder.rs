@@ -366,11 +366,11 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// Callers force a load by `refresh`, `refresh_if` and by a read with
     /// [`max_age`](crate::ReadTerms::max_age). Within this time after the last value of the key was
-    /// made, or after the beginning of an attempt that failed (its end, if the key has no value),
-    /// such a call starts none. It gets the value at hand, also a stale one. Without a value that
-    /// may be served it gets the remembered error, and so does a read with `max_age` whose value is
-    /// older than this time. A load that is under way is joined in any case. However many callers
-    /// come at once, one load runs.
+    /// made, or after the beginning of an attempt that made none, such a call starts none. It gets
+    /// the value at hand, also a stale one. Without a value that may be served it gets the
+    /// remembered error, and so does a read with `max_age` whose value is older than this time. A
+    /// load that is under way is joined in any case. However many callers come at once, one load
+    /// runs.
     ///
     /// It does not limit [`refresh_from_now`](Cache::refresh_from_now), whose result must be newer
     /// than the call, nor loads of keys that have neither a value nor an error.

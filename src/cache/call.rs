@@ -3,9 +3,9 @@
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use crate::cache::cached::{Cached, Kept};
+use crate::cache::cached::Kept;
 use crate::cache::lookup::Lookup;
-use crate::cache::read::{Core, Missed, Unserved};
+use crate::cache::read::{Core, Unserved};
 use crate::error::Error;
 use crate::load::call::CallFn;
 use crate::load::runtime::Caller;
@@ -65,32 +65,6 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// [`lookup`](Self::lookup) that takes no value older than this.
-    #[inline(always)]
-    pub(super) fn lookup_within<Q, R>(
-        &self,
-        key: &Q,
-        hash: u64,
-        max_age: Tick,
-        hit: impl FnOnce(Cached<K, V>) -> R,
-        miss: impl FnOnce(Missed<K, V>) -> R,
-    ) -> R
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let now = self.state.clock.now();
-        let Some((place, entry)) = self.find(key, hash) else {
-            return miss(Missed { found: None, now });
-        };
-        if entry.is_young(max_age, now) {
-            if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
-                return hit(Cached::new(entry, now, source));
-            }
-        }
-        let found = Some((place, entry));
-        miss(Missed { found, now })
-    }
-
     /// [`finish`](Self::finish), at most until the read has waited for so long.
     pub(super) async fn finish_in_time<Q>(
         &self,

@@ -69,7 +69,8 @@ where
         self.entries.find(hash, |other| key.is_key(other))
     }
 
-    /// Reads a key: continues with `hit`, or with `miss` if no value could just be taken.
+    /// Reads a key: continues with `hit`, or with `miss` if no value that is accepted could just be
+    /// taken.
     ///
     /// Inlined, with continuations in place of a result, so that a hit is built where it is wanted.
     /// To copy what was just written part by part would stall the processor for as long as the
@@ -79,6 +80,7 @@ where
         &self,
         key: &Q,
         hash: u64,
+        is_accepted: impl FnOnce(&Entry<K, V>, Tick) -> bool,
         hit: impl FnOnce(Cached<K, V>) -> R,
         miss: impl FnOnce(Missed<K, V>) -> R,
     ) -> R
@@ -89,13 +91,13 @@ where
         let Some((place, entry)) = self.find(key, hash) else {
             return miss(Missed { found: None, now });
         };
-        match self.take(&entry, now, || self.state.counters.fresh(1)) {
-            Some(source) => hit(Cached::new(entry, now, source)),
-            None => {
-                let found = Some((place, entry));
-                miss(Missed { found, now })
+        if is_accepted(&entry, now) {
+            if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
+                return hit(Cached::new(entry, now, source));
             }
         }
+        let found = Some((place, entry));
+        miss(Missed { found, now })
     }
 
     /// Reads a key, and begins its refresh or load; the error says what the caller has to wait for.
@@ -110,7 +112,7 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let miss = |missed| self.classify(missed, &caller.into()).map(Cached::from);
-        self.lookup(key, hash, Ok, miss)
+        self.lookup(key, hash, |_, _| true, Ok, miss)
     }
 
     /// [`Cache::get`](crate::Cache::get) of a key whose hash is known.
@@ -135,7 +137,7 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let miss = |missed| self.finish_blocking(key, hash, missed).map(Cached::from);
-        self.lookup(key, hash, Ok, miss)
+        self.lookup(key, hash, |_, _| true, Ok, miss)
     }
 
     /// The source of a value that a read can just take, which is counted as a use; `None` if

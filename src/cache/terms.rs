@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::load::call::CallFn;
 use crate::load::loader::{Loaded, boxed, boxed_value};
 use crate::load::runtime::Caller;
+use crate::protocol::entry::Entry;
 use crate::protocol::times::OLDEST;
 use crate::time::clock::{Tick, ticks};
 
@@ -327,7 +328,8 @@ where
         let (core, key, max_age) = (self.core, self.key, self.max_age);
         let hash = core.hasher.hash_one(key);
         let miss = |missed| self.block(hash, missed).map(Cached::from);
-        core.lookup_within(key, hash, max_age, Ok, miss)
+        let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
+        core.lookup(key, hash, is_young, Ok, miss)
     }
 
     #[inline(never)]
@@ -447,8 +449,9 @@ where
             State::Begins(terms) => {
                 let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
                 let hash = core.hasher.hash_one(key);
+                let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
                 let hit = |cached| Poll::Ready(Ok(cached));
-                core.lookup_within(key, hash, max_age, hit, |missed| {
+                core.lookup(key, hash, is_young, hit, |missed| {
                     match terms.start(hash, missed, Caller::Awaits) {
                         Ok(kept) => Poll::Ready(Ok(Cached::from(kept))),
                         Err(finish) => state.wait(finish, cx),

@@ -119,7 +119,7 @@ where
         job.begins_here = false;
         let (flight, state) = (job.flight().clone(), job.state.clone());
         let (clock, process) = (&state.clock, alarm::process());
-        let _ = self.clock.set(clock.clone());
+        self.clock.get_or_init(|| clock.clone());
         let is_wanted = job.reason == LoadReason::Cold;
         let this: Weak<dyn Collects> = self.this.clone();
         let ticket = || {

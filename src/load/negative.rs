@@ -94,6 +94,8 @@ pub(crate) struct Because {
     /// How many attempts in a row have failed.
     pub(crate) failures: u32,
     pub(crate) stamps: Vec<Stamp>,
+    /// When the attempt began.
+    pub(crate) since: Tick,
 }
 
 /// The content of the negative entry of a key.
@@ -177,6 +179,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
             error,
             failures,
             stamps,
+            since,
         } = because;
         let hash = self.hasher.hash_one(&key);
         let (error, weight) = weighed(error, self.capacity);
@@ -184,7 +187,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> NegativeCache<K> {
         let entry = Arc::new(NegativeEntry {
             content: Some((Box::new(key), error)),
             dropped: self.dropped.clone(),
-            since: now,
+            since,
             until,
             lasts: (rest * REMEMBER)
                 .max(self.at_least)

@@ -109,6 +109,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V> CacheState<K, V> {
                     error: error.clone(),
                     failures,
                     stamps,
+                    since: claim.began().unwrap_or(now),
                 };
                 self.negative.write(key(), because, until, now)
             })

@@ -220,6 +220,15 @@ impl<K, V> ClaimGuard<K, V> {
         held
     }
 
+    /// When the attempt began; `None` without the cache.
+    pub fn began(&self) -> Option<Tick>
+    where
+        K: Eq,
+    {
+        let entries = self.entries.upgrade()?;
+        Some(entries.claimed_at(self.token))
+    }
+
     /// Consecutive failures before this attempt.
     pub fn failures(&self) -> u32 {
         failures_before(self.token)

@@ -303,3 +303,19 @@ fn a_value_that_was_forced_ends_the_earlier_answer_not_found() {
     end(&tasks, &gates, 2, End::Value(11));
     assert_eq!(*ready(next).unwrap(), 11);
 }
+
+#[test]
+fn the_limit_counts_from_the_beginning_of_an_attempt_without_a_value() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = limited(&clock);
+    let mut first = get(&cache, 1);
+    assert!(is_pending(&mut first));
+    tasks.poll_all();
+    clock.advance(secs(4));
+    end(&tasks, &gates, 0, End::Fail);
+    assert!(ready(first).unwrap_err().is_load_failure());
+    clock.advance(secs(5));
+    assert!(ready(refresh(&cache, 1)).unwrap_err().is_load_failure());
+    clock.advance(secs(1));
+    assert!(is_pending(&mut refresh(&cache, 1)));
+}

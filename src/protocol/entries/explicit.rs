@@ -7,6 +7,7 @@
 
 use super::{Claimed, Entries};
 use crate::error::Error;
+use crate::protocol::claim::ClaimToken;
 use crate::protocol::entry::Entry;
 use crate::protocol::flight::Outcome;
 use crate::protocol::table::Place;
@@ -63,8 +64,7 @@ impl<K: Eq, V> Entries<K, V> {
             match flight.outcome() {
                 None => return None,
                 Some(Outcome::Failed(error) | Outcome::Earlier(error)) if !error.is_refusal() => {
-                    let began = (flight.token().deadline()).saturating_sub(self.timing.claim_for);
-                    if is_recent(began) {
+                    if is_recent(self.claimed_at(flight.token())) {
                         return Some(Some(error));
                     }
                 }
@@ -74,6 +74,11 @@ impl<K: Eq, V> Entries<K, V> {
         // An expired value is none that the caller could get.
         let has_value = self.is_servable(entry, now) && is_recent(entry.times().created());
         has_value.then_some(None)
+    }
+
+    /// When this claim was made, or renewed because its load waited long for its turn.
+    pub fn claimed_at(&self, token: ClaimToken) -> Tick {
+        token.deadline().saturating_sub(self.timing.claim_for)
     }
 
     fn claim_if(
