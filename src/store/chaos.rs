@@ -21,7 +21,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
 pub enum Op {
     /// [`Store::read`]
     Read,
-    /// [`Store::acquire`]
+    /// [`Store::acquire`], and [`Store::acquire_many`] as one operation.
     Acquire,
     /// [`Store::publish`]
     Publish,
@@ -275,6 +275,13 @@ impl ChaosStore {
     }
 }
 
+fn with_damage(acquired: Acquired) -> Acquired {
+    match acquired {
+        Acquired::Stored(payload) => Acquired::Stored(damaged(payload)),
+        other => other,
+    }
+}
+
 fn damaged(mut payload: Vec<u8>) -> Vec<u8> {
     if let Some(last) = payload.last_mut() {
         *last ^= 1;
@@ -309,11 +316,28 @@ impl Store for ChaosStore {
         key: &'a StoreKey,
         ask: Acquire,
     ) -> Reply<'a, Result<Acquired, StoreError>> {
-        let corrupt = |acquired| match acquired {
-            Acquired::Stored(payload) => Acquired::Stored(damaged(payload)),
-            other => other,
+        let run = self.0.inner.acquire(key, ask);
+        Box::pin(self.one(Op::Acquire, run, with_damage))
+    }
+
+    fn acquire_many<'a>(
+        &'a self,
+        asks: &'a [(StoreKey, Acquire)],
+    ) -> Reply<'a, Vec<Result<Acquired, StoreError>>> {
+        type Answers = Vec<Result<Acquired, StoreError>>;
+        let corrupt = |answers: Answers| {
+            let answers = answers.into_iter();
+            answers.map(|answer| answer.map(with_damage)).collect()
         };
-        Box::pin(self.one(Op::Acquire, self.0.inner.acquire(key, ask), corrupt))
+        let fail = |error: StoreError| asks.iter().map(|_| Err(error.clone())).collect();
+        Box::pin(async move {
+            let run = self.0.inner.acquire_many(asks);
+            let answers: Answers = self.run(Op::Acquire, run, corrupt, fail).await;
+            let answers = answers.into_iter();
+            answers
+                .map(|answer| self.0.counters.result(answer))
+                .collect()
+        })
     }
 
     fn publish<'a>(

@@ -1,119 +1,13 @@
 //! Caches with a store whose loader takes many keys.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use everfresh::store::{
-    Acquire, Acquired, Birth, ChangeListener, Fault, MemoryStore, Namespace, Op, Publish, Reply,
-    Store, StoreError, StoreKey, StoreState, StoreStats, Stored, Token,
-};
+use everfresh::store::{ChaosStore, ErrorClass, Fault, MemoryStore, Op, Store};
 use everfresh::{Cache, ManualClock, SecondLevel, Source};
 use futures_lite::future::block_on;
 
 use crate::support::{Fleet, until};
-
-/// A store that counts round trips.
-#[derive(Debug)]
-struct Counting {
-    store: Arc<MemoryStore>,
-    reads: AtomicUsize,
-    asks: AtomicUsize,
-}
-
-type Payloads = Vec<Result<Option<Vec<u8>>, StoreError>>;
-
-impl Store for Counting {
-    fn read<'a>(&'a self, keys: &'a [StoreKey]) -> Reply<'a, Payloads> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.read(keys)
-    }
-
-    fn acquire<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        ask: Acquire,
-    ) -> Reply<'a, Result<Acquired, StoreError>> {
-        self.asks.fetch_add(1, Ordering::SeqCst);
-        self.store.acquire(key, ask)
-    }
-
-    fn acquire_many<'a>(
-        &'a self,
-        asks: &'a [(StoreKey, Acquire)],
-    ) -> Reply<'a, Vec<Result<Acquired, StoreError>>> {
-        self.asks.fetch_add(1, Ordering::SeqCst);
-        self.store.acquire_many(asks)
-    }
-
-    fn publish<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        publish: Publish,
-    ) -> Reply<'a, Result<Stored, StoreError>> {
-        self.store.publish(key, publish)
-    }
-
-    fn renew<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        token: Token,
-        lease: Duration,
-    ) -> Reply<'a, Result<bool, StoreError>> {
-        self.store.renew(key, token, lease)
-    }
-
-    fn release<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        token: Token,
-        cool_down: Option<Duration>,
-    ) -> Reply<'a, Result<bool, StoreError>> {
-        self.store.release(key, token, cool_down)
-    }
-
-    fn set<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        payload: Vec<u8>,
-        ttl: Duration,
-        birth: Birth,
-    ) -> Reply<'a, Result<Stored, StoreError>> {
-        self.store.set(key, payload, ttl, birth)
-    }
-
-    fn invalidate<'a>(
-        &'a self,
-        key: &'a StoreKey,
-        birth: Birth,
-    ) -> Reply<'a, Result<Stored, StoreError>> {
-        self.store.invalidate(key, birth)
-    }
-
-    fn now(&self) -> Option<u64> {
-        self.store.now()
-    }
-
-    fn gaps(&self) -> u64 {
-        self.store.gaps()
-    }
-
-    fn state(&self) -> StoreState {
-        self.store.state()
-    }
-
-    fn stats(&self) -> StoreStats {
-        self.store.stats()
-    }
-
-    fn subscribe(&self, namespace: &Namespace, listener: std::sync::Weak<dyn ChangeListener>) {
-        self.store.subscribe(namespace, listener);
-    }
-
-    fn spawn(&self, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.store.spawn(work);
-    }
-}
 
 type Batches = Arc<Mutex<Vec<Vec<u64>>>>;
 
@@ -146,11 +40,8 @@ fn hundred() -> Vec<u64> {
 #[test]
 fn a_batch_reads_once_asks_once_and_loads_once() {
     let clock = ManualClock::new();
-    let store = Arc::new(Counting {
-        store: Arc::new(MemoryStore::with_clock(&clock)),
-        reads: AtomicUsize::new(0),
-        asks: AtomicUsize::new(0),
-    });
+    let memory = Arc::new(MemoryStore::with_clock(&clock));
+    let store = Arc::new(ChaosStore::new(memory));
     let (a, batches) = cache(&clock, store.clone());
     let answers = block_on(a.get_many(&hundred()));
     assert!(
@@ -159,8 +50,8 @@ fn a_batch_reads_once_asks_once_and_loads_once() {
             .all(|answer| answer.as_ref().is_ok_and(|value| **value == 1))
     );
     assert_eq!(*batches.lock().unwrap(), [hundred()]);
-    assert_eq!(store.reads.load(Ordering::SeqCst), 1);
-    assert_eq!(store.asks.load(Ordering::SeqCst), 1);
+    assert_eq!(store.calls(Op::Read), 1);
+    assert_eq!(store.calls(Op::Acquire), 1);
     until("all results are stored", || {
         a.store_stats().unwrap().published == 100
     });
@@ -174,8 +65,8 @@ fn a_batch_reads_once_asks_once_and_loads_once() {
             .all(|answer| answer.as_ref().is_ok_and(|value| **value == 1))
     );
     assert!(batches.lock().unwrap().is_empty());
-    assert_eq!(store.reads.load(Ordering::SeqCst), 2);
-    assert_eq!(store.asks.load(Ordering::SeqCst), 1);
+    assert_eq!(store.calls(Op::Read), 2);
+    assert_eq!(store.calls(Op::Acquire), 1);
 }
 
 #[test]
@@ -249,10 +140,9 @@ fn a_job_that_waits_for_another_process_holds_up_no_other() {
 fn a_store_that_fails_costs_only_the_leases() {
     let fleet = Fleet::new();
     let process = fleet.process();
-    process.chaos.always(
-        Op::Acquire,
-        Some(Fault::Fail(everfresh::store::ErrorClass::TimedOut)),
-    );
+    process
+        .chaos
+        .always(Op::Acquire, Some(Fault::Fail(ErrorClass::TimedOut)));
     let answers = process.cache.get_many_blocking(&[1, 2, 3]);
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!((fleet.origin.loads(), process.stats().unleased), (3, 3));

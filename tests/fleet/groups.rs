@@ -406,3 +406,29 @@ fn the_cell_of_a_group_is_written_once_by_a_fleet() {
     // The four values and the cell.
     until("all are stored", || memory.len() == 5);
 }
+
+/// A value that is kept fresh hears of the invalidation by itself.
+#[test]
+fn a_value_that_is_kept_fresh_is_loaded_again_without_readers() {
+    let clock = everfresh::ManualClock::new();
+    let store = Arc::new(MemoryStore::with_clock(&clock));
+    let [a, b] = [(); 2].map(|()| {
+        let loads = std::sync::atomic::AtomicU64::new(0);
+        everfresh::Fresh::builder()
+            .clock(&clock)
+            .fresh_for(Duration::MAX)
+            .group_by(|()| [7])
+            .store(SecondLevel::new(store.clone(), "test:kept").unwrap())
+            .compute(move |()| loads.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            .build_fresh()
+            .unwrap()
+    });
+    a.keep_fresh();
+    until("it is loaded", || a.peek().is_some());
+    let first = *a.peek().unwrap();
+    b.cache().invalidate_group_everywhere_blocking(7).unwrap();
+    until("it is loaded again", || {
+        clock.advance(TICK);
+        a.peek().is_some_and(|value| *value > first)
+    });
+}

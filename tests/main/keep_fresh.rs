@@ -293,3 +293,15 @@ fn without_a_loader_it_does_nothing() {
     clock.advance(millis(100));
     assert!(fresh.get_blocking().unwrap().freshness().is_stale());
 }
+
+#[test]
+fn a_value_whose_group_is_invalidated_is_loaded_at_once() {
+    let rig = rig(|builder| builder.group_by(|()| [7]));
+    rig.keeps();
+    assert_eq!(*rig.fresh.peek().unwrap(), 1);
+    rig.fresh.cache().invalidate_group(7);
+    assert!(rig.fresh.peek().is_none());
+    rig.tasks.poll_all();
+    assert_eq!(*rig.fresh.peek().unwrap(), 2);
+    assert_eq!(rig.loader.calls(), 2);
+}

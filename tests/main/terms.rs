@@ -288,3 +288,22 @@ fn the_future_may_be_sent_and_keys_may_be_borrowed() {
     let text = format!("{:?}", lengths.read("hello").max_age(secs(1)));
     assert!(text.contains("max_age: Some(1s)"), "{text}");
 }
+
+#[test]
+fn the_age_of_a_value_with_groups_counts() {
+    let clock = ManualClock::new();
+    let (cache, tasks, gates) = by_hand(builder(&clock).group_by(|_| [7]));
+    cache.insert(1, 10);
+    clock.advance(secs(6));
+    let older_than = |seconds| -> Reading<u64> {
+        let cache = cache.clone();
+        Box::pin(async move { cache.read(&1).max_age(secs(seconds)).await })
+    };
+    assert_eq!(*ready(older_than(6)).unwrap(), 10);
+    let mut read = older_than(5);
+    assert!(is_pending(&mut read));
+    tasks.poll_all();
+    gates.end(0, End::Value(11));
+    tasks.poll_all();
+    assert_eq!(*ready(read).unwrap(), 11);
+}

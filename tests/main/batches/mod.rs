@@ -3,6 +3,7 @@
 mod answers;
 mod collecting;
 mod ends;
+mod groups;
 mod reads;
 
 use std::collections::HashMap;

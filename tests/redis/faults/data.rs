@@ -5,8 +5,9 @@ use dev_support::redis::Answer;
 use dev_support::until;
 use everfresh::store::{Acquired, ChangeKind, ErrorClass, RedisStore, Store, StoreKey};
 use everfresh::testing::store_contract::{Recording, caller, key, namespace};
+use futures_lite::future::block_on;
 
-use super::{acquire, class, invalidate, read, set, works};
+use super::{acquire, class, invalidate, question, read, set, works};
 use crate::server::{OnServer, Server, data, lease};
 
 #[test]
@@ -134,6 +135,21 @@ fn scripts_that_the_server_forgot_are_sent_again() {
     for _ in 0..3 {
         world.server.ask(&["SCRIPT", "FLUSH"]);
         works(&world.store, &key("a"));
+    }
+}
+
+#[test]
+fn many_leases_are_granted_by_a_server_that_forgot_the_script() {
+    let world = OnServer::new();
+    works(&world.store, &key("a"));
+    world.server.ask(&["SCRIPT", "FLUSH"]);
+    let asks: Vec<_> = ["b", "c", "d"]
+        .map(|name| (key(name), question(None)))
+        .into();
+    let answers = block_on(world.store.acquire_many(&asks));
+    assert_eq!(answers.len(), 3);
+    for answer in answers {
+        assert!(matches!(answer, Ok(Acquired::Granted { .. })), "{answer:?}");
     }
 }
 

@@ -43,13 +43,17 @@ fn invalidate(store: &dyn Store, key: &StoreKey) -> Result<Epoch, StoreError> {
     Ok(removed.epoch().unwrap())
 }
 
-fn acquire(store: &dyn Store, key: &StoreKey, seen: Option<Epoch>) -> Result<Acquired, StoreError> {
+fn question(seen: Option<Epoch>) -> Acquire {
     let token = Token {
         origin: Origin(1),
         serial: 1,
     };
     let lease = MINUTE;
-    bounded(|| block_on(store.acquire(key, Acquire { seen, token, lease })))
+    Acquire { seen, token, lease }
+}
+
+fn acquire(store: &dyn Store, key: &StoreKey, seen: Option<Epoch>) -> Result<Acquired, StoreError> {
+    bounded(|| block_on(store.acquire(key, question(seen))))
 }
 
 pub fn class<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorClass {
