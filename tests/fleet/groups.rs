@@ -427,8 +427,8 @@ fn a_value_that_is_kept_fresh_is_loaded_again_without_readers() {
     until("it is loaded", || a.peek().is_some());
     let first = *a.peek().unwrap();
     b.cache().invalidate_group_everywhere_blocking(7).unwrap();
+    // The time stands still, so no alarm rings.
     until("it is loaded again", || {
-        clock.advance(TICK);
         a.peek().is_some_and(|value| *value > first)
     });
 }
