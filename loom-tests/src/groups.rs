@@ -262,3 +262,23 @@ fn two_invalidations_of_a_cell() {
         assert!(groups.is_current(groups.stamp(cell, groups.now())));
     });
 }
+
+/// P4, in a fleet: a value whose load began before a gap is not current after it, even if it is the
+/// first value with a group.
+#[test]
+fn gap_against_the_first_value() {
+    run_model(Two, || {
+        let groups = Arc::new(Groups::default());
+        // Allocates the cells, which is not what is explored here.
+        groups.invalidate(Cell::of(GROUP));
+        let began = groups.now();
+        let maker = spawn({
+            let groups = groups.clone();
+            move || groups.stamps([GROUP], began)
+        });
+        groups.invalidate_others(|_| true);
+        let stamps = maker.join().unwrap();
+        assert!(!groups.are_current(&stamps), "a value from before the gap");
+        assert!(groups.are_current(&groups.stamps([GROUP], groups.now())));
+    });
+}
