@@ -68,10 +68,10 @@ where
 {
     /// Invalidates every value of a group, resident or being loaded.
     ///
-    /// What was loaded before this call is never served after it. It wins against every load and
-    /// refresh that began before it, as [`invalidate`](Self::invalidate) of each key would: their
-    /// results are discarded, callers that already wait for them get them, and callers that come
-    /// later start a new load. An answer "not found" is forgotten for the keys that
+    /// No value whose load began before this call is served after it. It wins against every load
+    /// and refresh that began before it, as [`invalidate`](Self::invalidate) of each key would:
+    /// their results are discarded, callers that already wait for them get them, and callers that
+    /// come later start a new load. An answer "not found" is forgotten for the keys that
     /// [`group_by`](Builder::group_by) puts in the group.
     ///
     /// Values do not leave at once: the next read of its key removes a value, or eviction when it

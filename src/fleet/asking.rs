@@ -126,7 +126,7 @@ where
         }
     }
 
-    /// Asks for all leases in one round trip. What has to wait goes on in a task of its own.
+    /// Asks for all leases in one round trip. A job that has to wait goes on in a task of its own.
     async fn ask_together(self: Arc<Self>, asks: Vec<Ask<K, V>>) {
         let (mut flushed, mut cells) = (Vec::new(), Vec::new());
         for ask in asks {
@@ -153,7 +153,7 @@ where
         let answers = self.store.acquire_many(&questions).await;
         let payloads = answers.iter().filter_map(stored);
         let moment = self.answered_with(timeline, payloads).await;
-        // So that what is granted together loads together.
+        // So that jobs with leases that were granted together load together.
         let hold = self.state.hold();
         for ((turn, before), answer) in turns.into_iter().zip(answers) {
             // If user code panics here, the other jobs still get their answers.
@@ -168,7 +168,7 @@ where
         drop(hold);
     }
 
-    /// What has to be known before the question. `None` if the job ends here.
+    /// The facts to note before the question. `None` if the job ends here.
     fn before(&self, turn: Turn<K, V>) -> Option<(Turn<K, V>, Before)> {
         let hash = turn.key.hash();
         if !turn.job.is_wanted() {

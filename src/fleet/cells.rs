@@ -80,7 +80,7 @@ struct Known {
 /// What a comparison found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Compared {
-    /// The same, or what is here is later than the answer.
+    /// The versions are the same, or that of this process is later than the answer.
     Done,
     /// A later invalidation. The values of this process must be invalidated.
     Later,
@@ -155,7 +155,7 @@ impl Cells {
     }
 
     /// The cells that must be compared before a payload or a load with these cells can be judged,
-    /// with what is known of them. An epoch that is later than what is known may be one of which
+    /// with their known versions. An epoch that is later than the known one may be one of which
     /// this process is not told yet.
     pub(super) fn behind(
         &self,

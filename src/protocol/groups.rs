@@ -28,7 +28,7 @@
 //!    remembers, or in its own hands, it asks the cell.
 //! 5. A caller that waits for a load notes `last` at its arrival. It takes the result if that is
 //!    current, or if the load began at its arrival or later. So callers that come after an
-//!    invalidation never get what was loaded before it, and callers that waited already do.
+//!    invalidation never get a value that was loaded before it, and earlier callers do.
 //!
 //! A stamp holds the low 32 bits of a number. An outdated value would be taken for current again if
 //! its cell were invalidated exactly 2^32 invalidations (of any groups) after its stamp, and if no

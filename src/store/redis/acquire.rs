@@ -5,7 +5,7 @@ use redis::Value;
 use super::classify;
 use super::node::Node;
 use super::scripts::Keys;
-use super::shared::{MAX_KEYS, Shared};
+use super::shared::Shared;
 use super::wire::{self, acquired, millis, seen, token_bytes};
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::key::StoreKey;
@@ -113,19 +113,9 @@ impl Shared {
     /// Asks each master for the leases of its keys.
     async fn ask_apart(&self, asks: &[(StoreKey, Acquire)]) -> Vec<Answer> {
         let mut answers: Vec<Answer> = asks.iter().map(|_| Answer::Alone).collect();
-        let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
-        for (place, (key, _)) in asks.iter().enumerate() {
-            match self.node(key) {
-                Err(error) => answers[place] = Answer::Given(self.counters.result(Err(error))),
-                Ok(node) => match parts
-                    .iter_mut()
-                    .find(|(known, places)| Arc::ptr_eq(known, &node) && places.len() < MAX_KEYS)
-                {
-                    Some((_, places)) => places.push(place),
-                    None => parts.push((node, vec![place])),
-                },
-            }
-        }
+        let parts = self.parts(asks.iter().map(|(key, _)| key), |place, error| {
+            answers[place] = Answer::Given(self.counters.result(Err(error)));
+        });
         let parts = parts.iter().map(|(node, places)| async {
             let asks = places.iter().map(|place| &asks[*place]);
             let answers = self.ask_node(node, asks).await;

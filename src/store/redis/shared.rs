@@ -25,7 +25,7 @@ use crate::sync::{Arc, ArcCell, AtomicU64, Mutex, Ordering, lock};
 use crate::time::clock::Clock;
 
 /// The most keys in one request.
-pub(super) const MAX_KEYS: usize = 512;
+const MAX_KEYS: usize = 512;
 
 /// The bytes that one request is expected to return at most. On a slow line each request is then
 /// answered soon, and a lost connection loses few answers.
@@ -244,14 +244,17 @@ impl Shared {
         heads.collect()
     }
 
-    /// Reads from several masters, or more keys than fit one request, or heads only.
-    async fn read_apart(&self, keys: &[StoreKey], part: Part) -> Vec<Payload> {
-        let mut answers = vec![Ok(None); keys.len()];
-        // Each master, and the indices of its keys.
+    /// Each master, and the places of its keys, at most as many as one request takes. `failed` gets
+    /// the keys that have no master now.
+    pub(super) fn parts<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a StoreKey>,
+        mut failed: impl FnMut(usize, StoreError),
+    ) -> Vec<(Arc<Node>, Vec<usize>)> {
         let mut parts: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
-        for (place, key) in keys.iter().enumerate() {
+        for (place, key) in keys.enumerate() {
             match self.node(key) {
-                Err(error) => answers[place] = Err(error),
+                Err(error) => failed(place, error),
                 Ok(node) => match parts
                     .iter_mut()
                     .find(|(known, places)| Arc::ptr_eq(known, &node) && places.len() < MAX_KEYS)
@@ -261,6 +264,13 @@ impl Shared {
                 },
             }
         }
+        parts
+    }
+
+    /// Reads from several masters, or more keys than fit one request, or heads only.
+    async fn read_apart(&self, keys: &[StoreKey], part: Part) -> Vec<Payload> {
+        let mut answers = vec![Ok(None); keys.len()];
+        let parts = self.parts(keys.iter(), |place, error| answers[place] = Err(error));
         let reads = parts.iter().map(|(node, places)| async {
             let keys = places.iter().map(|place| &keys[*place]);
             let replies = self.read_some(node, keys, part, false).await;
