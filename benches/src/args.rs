@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use dev_support::args::Words;
 
-pub const BENCHES: [&str; 16] = [
+pub const BENCHES: [&str; 18] = [
     "hit",
     "hot",
     "stale",
     "async",
+    "terms",
+    "groups",
     "stampede",
     "herd",
     "duplicates",
@@ -26,9 +28,9 @@ pub const BENCHES: [&str; 16] = [
 pub const USAGE: &str = "\
 usage: everfresh-benches [BENCH...] [OPTION...]
 
-BENCH         hit, hot, stale, async, stampede, herd, duplicates, ratio, memory, tail, insert,
-              mixed, threads, miss, payloads, store, or all. Default: all. store needs redis-server
-              and redis-benchmark in the path
+BENCH         hit, hot, stale, async, terms, groups, stampede, herd, duplicates, ratio, memory,
+              tail, insert, mixed, threads, miss, payloads, store, or all. Default: all. store needs
+              redis-server and redis-benchmark in the path, and a part of groups redis-server
 --quick       shorter runs: all benches in some minutes, with more noise
 --threads LIST
               how many threads hit, insert and mixed use (default: 1, 2, 4 and so on up to all

@@ -6,6 +6,7 @@ mod callers;
 mod child;
 mod contender;
 mod duplicates;
+mod groups;
 mod herd;
 mod hit;
 mod hot;
@@ -26,6 +27,7 @@ mod stale;
 mod stampede;
 mod store;
 mod tail;
+mod terms;
 mod threads;
 mod traces;
 use std::process::ExitCode;
@@ -70,6 +72,8 @@ fn main() -> ExitCode {
             "miss" => miss::run(&mut report, args.quick),
             "stale" => stale::run(&mut report, args.quick),
             "async" => awaiting::run(&mut report, args.quick),
+            "terms" => terms::run(&mut report, args.quick),
+            "groups" => groups::run(&mut report, args.quick),
             "stampede" => stampede::run(&mut report, args.quick),
             "herd" => herd::run(&mut report, args.quick),
             "duplicates" => duplicates::run(&mut report, args.quick),

@@ -155,7 +155,7 @@ fn hits(report: &mut Report, quick: bool, up: Server) -> Result<(), String> {
     Ok(())
 }
 
-fn connect<V>(url: &str) -> Result<(Arc<RedisStore>, SecondLevel<u64, V>), String>
+pub fn connect<V>(url: &str) -> Result<(Arc<RedisStore>, SecondLevel<u64, V>), String>
 where
     V: serde::Serialize + serde::de::DeserializeOwned + 'static,
 {

@@ -88,15 +88,19 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let now = self.state.clock.now();
-        let Some((place, entry)) = self.find(key, hash) else {
-            return miss(Missed { found: None, now });
-        };
-        if is_accepted(&entry, now) {
-            if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
-                return hit(Cached::new(entry, now, source));
+        let found = match self.find(key, hash) {
+            Some((place, entry)) => {
+                if is_accepted(&entry, now) {
+                    if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
+                        return hit(Cached::new(entry, now, source));
+                    }
+                }
+                Some((place, entry))
             }
-        }
-        let found = Some((place, entry));
+            None => None,
+        };
+        // In one place, so that it is inlined. As a call it would write its result where a hit is
+        // built, which would keep the hit in memory.
         miss(Missed { found, now })
     }
 

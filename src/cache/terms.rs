@@ -413,7 +413,8 @@ enum State<'a, K, V, S, Q: ?Sized, F> {
 }
 
 impl<'a, K, V, S, Q: ?Sized, F> State<'a, K, V, S, Q, F> {
-    #[inline]
+    // Not a call: it would take the address of the state, and return what a hit returns.
+    #[inline(always)]
     fn wait(
         &mut self,
         mut finish: Finish<'a, K, V>,
