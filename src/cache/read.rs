@@ -173,7 +173,12 @@ where
     ) -> Option<Source> {
         let early_from = entry.early_from();
         let is_fresh = early_from.is_after(now)
-            || early_from.has_groups() && self.entries.is_fresh_with_groups(entry, now)?;
+            || early_from.has_groups() && {
+                if !self.entries.has_current_groups(entry) {
+                    return None;
+                }
+                early_from.is_after_with_groups(now)
+            };
         let source = match is_fresh {
             true => {
                 count_fresh();

@@ -103,9 +103,12 @@ impl Cell {
 }
 
 impl Stamp {
+    /// The cell is in the upper bits, so that a hit gets its number by one shift.
+    const SPARE_BITS: u32 = 2;
+
     fn new(cell: Cell, number: Moment) -> Self {
         let [a, b, c, d] = (number as u32).to_le_bytes();
-        let [e, f] = cell.0.to_le_bytes();
+        let [e, f] = (cell.0 << Self::SPARE_BITS).to_le_bytes();
         Stamp([a, b, c, d, e, f])
     }
 
@@ -126,7 +129,7 @@ impl Stamp {
     #[inline(always)]
     fn parts(self) -> (Cell, u32) {
         let [a, b, c, d, e, f] = self.0;
-        let cell = Cell(u16::from_le_bytes([e, f]));
+        let cell = Cell(u16::from_le_bytes([e, f]) >> Self::SPARE_BITS);
         (cell, u32::from_le_bytes([a, b, c, d]))
     }
 }
@@ -258,14 +261,10 @@ impl<K, V> Entries<K, V> {
         entry.is_unexpired(now) && entry.is_current(&self.groups)
     }
 
-    /// Whether a value with groups is before its `early_from`; `None` if it is outdated.
-    #[cold]
-    #[inline(never)]
-    pub fn is_fresh_with_groups(&self, entry: &Entry<K, V>, now: Tick) -> Option<bool> {
-        match entry.has_current_groups(&self.groups) {
-            true => Some(entry.early_from().is_after_with_groups(now)),
-            false => None,
-        }
+    /// Whether a value that has groups is current.
+    #[inline(always)]
+    pub fn has_current_groups(&self, entry: &Entry<K, V>) -> bool {
+        entry.has_current_groups(&self.groups)
     }
 
     /// Whether a caller that comes now must neither be served by this entry nor wait for its load,

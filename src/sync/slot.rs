@@ -180,7 +180,7 @@ impl<T> Slot<T> {
     }
 
     /// Borrows what the slot holds; `found` is what it held a moment ago.
-    #[inline]
+    #[inline(always)]
     fn borrow(&self, mut found: *mut (), lanes: &Lanes<T>) -> Option<Held<T>> {
         let home = lanes::home();
         while let Some(cell) = free_cell(lanes.lanes, home, found) {
