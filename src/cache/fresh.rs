@@ -60,9 +60,9 @@ impl<V: Send + Sync + 'static> Fresh<V> {
     /// # Cancel safety
     ///
     /// As [`Cache::get`].
-    #[inline]
-    pub async fn get(&self) -> Result<Cached<(), V>, Error> {
-        self.0.get(&()).await
+    #[inline(always)]
+    pub fn get(&self) -> impl Future<Output = Result<Cached<(), V>, Error>> {
+        self.0.get(&())
     }
 
     /// Reads the value from a thread, loading it if it is missing; the same as

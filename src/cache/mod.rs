@@ -8,6 +8,7 @@ mod call;
 pub mod close;
 mod finish;
 pub mod fresh;
+mod get;
 mod groups;
 mod keeper;
 mod load_settings;
@@ -37,7 +38,6 @@ use crate::cache::read::Core;
 use crate::cache::reader::{Pinned, Reader};
 use crate::error::Error;
 use crate::fleet::FleetStats;
-use crate::load::runtime::Caller;
 use crate::observe::stats::Stats;
 use crate::sync::Arc;
 
@@ -126,23 +126,12 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```
-    #[inline]
-    pub async fn get<Q>(&self, key: &Q) -> Result<Cached<K, V>, Error>
+    #[inline(always)]
+    pub fn get<'a, Q>(&'a self, key: &'a Q) -> impl Future<Output = Result<Cached<K, V>, Error>>
     where
         Q: Lookup<K> + ?Sized,
     {
-        let hash = self.0.hasher.hash_one(key);
-        // Not by way of `Core::get`: the hit of a future inside a future is moved once more.
-        match self.0.read(key, hash, Caller::Awaits) {
-            Ok(cached) => Ok(cached),
-            Err(unserved) => {
-                let kept = self
-                    .0
-                    .finish_boxed(key, hash, unserved, Caller::Awaits)
-                    .await;
-                kept.map(Cached::from)
-            }
-        }
+        self.0.getting(key)
     }
 
     /// Reads a key from a thread, loading it if it is missing.

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -398,38 +397,55 @@ where
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
-        ReadFuture(State::Begins(self))
+        ReadFuture {
+            begins: Some(self),
+            waits: None,
+        }
     }
 }
 
 /// The future of a read on terms of its own.
-pub struct ReadFuture<'a, K, V, S, Q: ?Sized, F>(State<'a, K, V, S, Q, F>);
-
-enum State<'a, K, V, S, Q: ?Sized, F> {
-    /// Until the read has to wait.
-    Begins(ReadTerms<'a, K, V, S, Q, F>),
-    Waits(Finish<'a, K, V>),
-    Ended,
-}
-
-impl<'a, K, V, S, Q: ?Sized, F> State<'a, K, V, S, Q, F> {
-    // Not a call: it would take the address of the state, and return what a hit returns.
-    #[inline(always)]
-    fn wait(
-        &mut self,
-        mut finish: Finish<'a, K, V>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Cached<K, V>, Error>> {
-        let polled = finish.as_mut().poll(cx);
-        if polled.is_pending() {
-            *self = State::Waits(finish);
-        }
-        polled.map(|kept| kept.map(Cached::from))
-    }
+pub struct ReadFuture<'a, K, V, S, Q: ?Sized, F> {
+    /// Until the read has to wait. A hit leaves it in its place, and so moves nothing.
+    begins: Option<ReadTerms<'a, K, V, S, Q, F>>,
+    waits: Option<Finish<'a, K, V>>,
 }
 
 /// No part of it is pinned in its place.
 impl<K, V, S, Q: ?Sized, F> Unpin for ReadFuture<'_, K, V, S, Q, F> {}
+
+impl<K, V, S, Q, F> ReadFuture<'_, K, V, S, Q, F>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync,
+    Q: Lookup<K> + Sync + ?Sized,
+    F: ReadFn<V>,
+{
+    #[inline(never)]
+    fn begin(
+        &mut self,
+        hash: u64,
+        missed: Missed<K, V>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Kept<K, V>, Error>> {
+        if let Some(terms) = self.begins.take() {
+            match terms.start(hash, missed, Caller::Awaits) {
+                Ok(kept) => return Poll::Ready(Ok(kept)),
+                Err(finish) => self.waits = Some(finish),
+            }
+        }
+        self.wait(cx)
+    }
+
+    #[inline(never)]
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<Kept<K, V>, Error>> {
+        match &mut self.waits {
+            Some(finish) => finish.as_mut().poll(cx),
+            None => unreachable!("a future that is ready is polled no more"),
+        }
+    }
+}
 
 impl<K, V, S, Q, F> Future for ReadFuture<'_, K, V, S, Q, F>
 where
@@ -444,24 +460,18 @@ where
     // As for `blocking`.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let state = &mut self.get_mut().0;
-        // The address of the state goes to no call, so a hit need not keep the state in memory.
-        match mem::replace(state, State::Ended) {
-            State::Begins(terms) => {
-                let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
-                let hash = core.hasher.hash_one(key);
-                let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
-                let hit = |cached| Poll::Ready(Ok(cached));
-                core.lookup(key, hash, is_young, hit, |missed| {
-                    match terms.start(hash, missed, Caller::Awaits) {
-                        Ok(kept) => Poll::Ready(Ok(Cached::from(kept))),
-                        Err(finish) => state.wait(finish, cx),
-                    }
-                })
-            }
-            State::Waits(finish) => state.wait(finish, cx),
-            State::Ended => unreachable!("a future that is ready is polled no more"),
-        }
+        let this = self.get_mut();
+        let Some(terms) = &this.begins else {
+            return this.wait(cx).map(|kept| kept.map(Cached::from));
+        };
+        let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
+        let hash = core.hasher.hash_one(key);
+        let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
+        let hit = |cached| Poll::Ready(Ok(cached));
+        core.lookup(key, hash, is_young, hit, |missed| {
+            let kept = this.begin(hash, missed, cx);
+            kept.map(|kept| kept.map(Cached::from))
+        })
     }
 }
 

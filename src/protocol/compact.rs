@@ -11,7 +11,7 @@ const EXPONENT_MAX: u32 = (1 << EXPONENT_BITS) - 1;
 fn pack(number: u64, bits: u32) -> u32 {
     let exponent = exponent(number, bits);
     match exponent <= EXPONENT_MAX {
-        true => exponent << bits | (number >> exponent) as u32,
+        true => ((number >> exponent) as u32) << EXPONENT_BITS | exponent,
         false => largest(bits),
     }
 }
@@ -25,8 +25,10 @@ const fn largest(bits: u32) -> u32 {
     EXPONENT_MAX << bits | ((1 << bits) - 1)
 }
 
-fn unpack(packed: u32, bits: u32) -> u64 {
-    u64::from(packed & ((1 << bits) - 1)) << (packed >> bits)
+/// The exponent is in the lowest bits. To mask the mantissa in the upper ones would take the bytes
+/// apart.
+fn unpack(packed: u32, exponent_bits: u32) -> u64 {
+    u64::from(packed >> exponent_bits) << (packed & ((1 << exponent_bits) - 1))
 }
 
 /// A time limit in ticks, rounded down by at most 1.5e-8 of itself: never longer than requested.
@@ -60,14 +62,14 @@ impl Span {
     /// [`ticks`](Self::ticks) of a span that is not unlimited.
     #[inline(always)]
     pub fn limited_ticks(self) -> u64 {
-        unpack(u32::from_ne_bytes(self.0), Self::BITS)
+        unpack(u32::from_ne_bytes(self.0), EXPONENT_BITS)
     }
 
     #[inline]
     pub fn ticks(self) -> u64 {
         match u32::from_ne_bytes(self.0) {
             forever if forever == largest(Self::BITS) => u64::MAX,
-            packed => unpack(packed, Self::BITS),
+            packed => unpack(packed, EXPONENT_BITS),
         }
     }
 }
@@ -80,8 +82,9 @@ impl Span {
 pub struct RoughSpan<const BYTES: usize>([u8; BYTES]);
 
 impl<const BYTES: usize> RoughSpan<BYTES> {
-    /// Six bits of exponent reach every number, so none is capped.
-    const BITS: u32 = 8 * BYTES as u32 - 6;
+    /// They reach every number, so none is capped.
+    const EXPONENT_BITS: u32 = 6;
+    const BITS: u32 = 8 * BYTES as u32 - Self::EXPONENT_BITS;
 
     /// No number has this form, because no exponent is so large.
     const UNLIMITED: u32 = (1 << (8 * BYTES)) - 1;
@@ -90,7 +93,7 @@ impl<const BYTES: usize> RoughSpan<BYTES> {
         let exponent = exponent(ticks, Self::BITS);
         let packed = match ticks {
             u64::MAX => Self::UNLIMITED,
-            _ => exponent << Self::BITS | (ticks >> exponent) as u32,
+            _ => ((ticks >> exponent) as u32) << Self::EXPONENT_BITS | exponent,
         };
         let bytes = packed.to_le_bytes();
         RoughSpan(std::array::from_fn(|at| bytes[at]))
@@ -109,7 +112,7 @@ impl<const BYTES: usize> RoughSpan<BYTES> {
         bytes[..BYTES].copy_from_slice(&self.0);
         match u32::from_le_bytes(bytes) {
             packed if packed == Self::UNLIMITED => u64::MAX,
-            packed => unpack(packed, Self::BITS),
+            packed => unpack(packed, Self::EXPONENT_BITS),
         }
     }
 }
@@ -128,7 +131,7 @@ impl Cost {
     }
 
     pub fn ticks(self) -> u64 {
-        unpack(u16::from_ne_bytes(self.0).into(), Self::BITS)
+        unpack(u16::from_ne_bytes(self.0).into(), EXPONENT_BITS)
     }
 }
 
@@ -156,7 +159,7 @@ impl Weight {
 
     pub fn get(self) -> u64 {
         let [a, b, c] = self.0;
-        unpack(u32::from_le_bytes([a, b, c, 0]), Self::BITS)
+        unpack(u32::from_le_bytes([a, b, c, 0]), EXPONENT_BITS)
     }
 }
 

@@ -10,7 +10,6 @@ use super::wire::{self, acquired, millis, seen, token_bytes};
 use crate::store::error::{ErrorClass, StoreError};
 use crate::store::key::StoreKey;
 use crate::store::lease::{Acquire, Acquired};
-use crate::sync::Arc;
 use crate::sync::future::all;
 
 /// How often a request for a lease finds a payload that is gone when it is read.
