@@ -91,7 +91,8 @@ where
             .as_ref()
             .filter(|(_, entry)| !terms.is_too_old(entry, now));
         if let Some((_, entry)) = young {
-            if let Some(source) = self.take(entry, now, || self.state.counters.fresh(1)) {
+            let count_fresh = || self.state.counters.fresh(1);
+            if let Some(source) = self.take(entry, entry.early_from(), now, count_fresh) {
                 return Ok(Kept::new(entry.arc().clone(), now, source));
             }
         }

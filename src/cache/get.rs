@@ -96,6 +96,6 @@ where
         let hash = core.hasher.hash_one(key);
         let hit = |cached| Poll::Ready(Ok(cached));
         let miss = |missed| this.begin(hash, missed, cx).map(cached);
-        core.lookup(key, hash, |_, _| true, hit, miss)
+        core.lookup(key, hash, |_, _, _| true, hit, miss)
     }
 }

@@ -19,7 +19,7 @@ use crate::protocol::entry::Entry;
 use crate::protocol::flight::{Flight, Made, Outcome};
 use crate::protocol::publish::ClaimGuard;
 use crate::protocol::table::Place;
-use crate::protocol::times::Times;
+use crate::protocol::times::{Early, Times};
 use crate::protocol::wait_graph::WaitNode;
 use crate::sync::{Arc, Held, StrongArc};
 use crate::time::clock::Tick;
@@ -80,7 +80,7 @@ where
         &self,
         key: &Q,
         hash: u64,
-        is_accepted: impl FnOnce(&Entry<K, V>, Tick) -> bool,
+        is_accepted: impl FnOnce(&Entry<K, V>, Early, Tick) -> bool,
         hit: impl FnOnce(Cached<K, V>) -> R,
         miss: impl FnOnce(Missed<K, V>) -> R,
     ) -> R
@@ -90,8 +90,10 @@ where
         let now = self.state.clock.now();
         let found = match self.find(key, hash) {
             Some((place, entry)) => {
-                if is_accepted(&entry, now) {
-                    if let Some(source) = self.take(&entry, now, || self.state.counters.fresh(1)) {
+                let early_from = entry.early_from();
+                if is_accepted(&entry, early_from, now) {
+                    let count_fresh = || self.state.counters.fresh(1);
+                    if let Some(source) = self.take(&entry, early_from, now, count_fresh) {
                         return hit(Cached::new(entry, now, source));
                     }
                 }
@@ -116,7 +118,7 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let miss = |missed| self.classify(missed, &caller.into()).map(Cached::from);
-        self.lookup(key, hash, |_, _| true, Ok, miss)
+        self.lookup(key, hash, |_, _, _| true, Ok, miss)
     }
 
     /// [`Cache::get`](crate::Cache::get) of a key whose hash is known.
@@ -141,37 +143,41 @@ where
         Q: Lookup<K> + ?Sized,
     {
         let miss = |missed| self.finish_blocking(key, hash, missed).map(Cached::from);
-        self.lookup(key, hash, |_, _| true, Ok, miss)
+        self.lookup(key, hash, |_, _, _| true, Ok, miss)
     }
 
     /// The source of a value that a read can just take, which is counted as a use; `None` if
-    /// something has to be done first. `count_fresh` counts a fresh one.
+    /// something has to be done first. `early_from` is that of the entry; `count_fresh` counts a
+    /// fresh value.
     #[inline(always)]
     pub(crate) fn take(
         &self,
         entry: &Entry<K, V>,
+        early_from: Early,
         now: Tick,
         count_fresh: impl FnOnce(),
     ) -> Option<Source> {
-        self.take_or(entry, now, count_fresh, || self.fast_state(entry, now))
+        let late = || self.fast_state(entry, now);
+        self.take_or(entry, early_from, now, count_fresh, late)
     }
 
     /// The same for a read that never loads; `None` if the value may not be served.
     #[inline(always)]
     pub(crate) fn take_present(&self, entry: &Entry<K, V>, now: Tick) -> Option<Source> {
         let count_fresh = || self.state.counters.fresh(1);
-        self.take_or(entry, now, count_fresh, || self.late_state(entry, now))
+        let late = || self.late_state(entry, now);
+        self.take_or(entry, entry.early_from(), now, count_fresh, late)
     }
 
     #[inline(always)]
     fn take_or(
         &self,
         entry: &Entry<K, V>,
+        early_from: Early,
         now: Tick,
         count_fresh: impl FnOnce(),
         late: impl FnOnce() -> Option<Condition>,
     ) -> Option<Source> {
-        let early_from = entry.early_from();
         let is_fresh = early_from.is_after(now)
             || early_from.has_groups() && {
                 if !self.entries.has_current_groups(entry) {

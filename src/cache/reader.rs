@@ -165,7 +165,7 @@ where
         let cached_slot = cell.cached_slot.as_mut().filter(|_| cell.hash == hash)?;
         let entry = cached_slot.look(&self.core.entries, |other| key.is_key(other))?;
         let count = || self.core.state.counters.hit_in_batch(&mut self.hits);
-        self.core.take(entry, now, count)
+        self.core.take(entry, entry.early_from(), now, count)
     }
 
     #[inline(always)]
@@ -334,7 +334,7 @@ where
         let cached_slot = self.cached_slot.as_mut()?;
         let entry = cached_slot.look(&self.core.entries, |other| *other == self.key)?;
         let count = || self.core.state.counters.hit_in_batch(&mut self.hits);
-        self.core.take(entry, now, count)
+        self.core.take(entry, entry.early_from(), now, count)
     }
 
     fn keep(&mut self, cached: Cached<K, V>) -> ValueRef<'_, K, V> {

@@ -327,7 +327,7 @@ where
         let (core, key, max_age) = (self.core, self.key, self.max_age);
         let hash = core.hasher.hash_one(key);
         let miss = |missed| self.block(hash, missed).map(Cached::from);
-        let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
+        let is_young = |entry: &Entry<K, V>, early, now| entry.is_young(early, max_age, now);
         core.lookup(key, hash, is_young, Ok, miss)
     }
 
@@ -466,7 +466,7 @@ where
         };
         let (core, key, max_age) = (terms.core, terms.key, terms.max_age);
         let hash = core.hasher.hash_one(key);
-        let is_young = |entry: &Entry<K, V>, now| entry.is_young(max_age, now);
+        let is_young = |entry: &Entry<K, V>, early, now| entry.is_young(early, max_age, now);
         let hit = |cached| Poll::Ready(Ok(cached));
         core.lookup(key, hash, is_young, hit, |missed| {
             let kept = this.begin(hash, missed, cx);

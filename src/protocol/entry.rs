@@ -9,7 +9,7 @@ use crate::protocol::compact::Weight;
 use crate::protocol::fifo::Generation;
 use crate::protocol::flight::Flight;
 use crate::protocol::groups::{Cell, Groups, Stamp};
-use crate::protocol::times::{EarlyFrom, OtherTimes, Times};
+use crate::protocol::times::{Early, EarlyFrom, OtherTimes, Times};
 use crate::protocol::uses::Uses;
 use crate::sync::{AtomicU8, CountedSlot, Ordering, StrongArc};
 use crate::time::clock::Tick;
@@ -177,13 +177,13 @@ impl<K, V> Entry<K, V> {
 
     /// From here on a hit needs more than this.
     #[inline(always)]
-    pub fn early_from(&self) -> EarlyFrom {
-        self.head().early_from
+    pub fn early_from(&self) -> Early {
+        self.head().early_from.joined()
     }
 
     #[inline]
     pub fn times(&self) -> Times {
-        Times::of_parts(self.early_from(), self.others)
+        Times::of_parts(self.head().early_from, self.others)
     }
 
     pub fn weight(&self) -> Weight {
@@ -243,8 +243,8 @@ impl<K, V> Entry<K, V> {
 
     /// The same for hits. Exact only near the limit, which costs more.
     #[inline(always)]
-    pub fn is_young(&self, age: Tick, now: Tick) -> bool {
-        let surely = self.others.is_young(self.early_from(), age, now);
+    pub fn is_young(&self, early_from: Early, age: Tick, now: Tick) -> bool {
+        let surely = self.others.is_young(early_from, age, now);
         surely || !self.is_older_than(age, now)
     }
 

@@ -29,6 +29,10 @@ pub struct Times {
 #[derive(Clone, Copy)]
 pub struct EarlyFrom([u8; 6]);
 
+/// The upper bytes of `early_from`, put together.
+#[derive(Clone, Copy)]
+pub struct Early(i64);
+
 /// The bit of a value with groups in the highest byte of `early_from`. No time is so late: clocks
 /// end before it.
 const HAS_GROUPS: u8 = 0x80;
@@ -47,22 +51,31 @@ pub struct OtherTimes {
 }
 
 impl EarlyFrom {
+    /// Puts the bytes together, which a hit does once.
+    #[inline(always)]
+    pub fn joined(self) -> Early {
+        let [a, b, c, d, e, f] = self.0;
+        Early(i64::from_le_bytes([0, 0, a, b, c, d, e, f]))
+    }
+}
+
+impl Early {
     /// Whether `now` is before `early_from`; false also if these bytes are too few to tell, and for
     /// a value with groups.
     #[inline(always)]
     pub fn is_after(self, now: Tick) -> bool {
-        (now as i64) < join([0; 2], self.0) as i64
+        (now as i64) < self.0
     }
 
     /// The same for a value with groups, which are current.
     #[inline(always)]
     pub fn is_after_with_groups(self, now: Tick) -> bool {
-        now << 1 < join([0; 2], self.0) << 1
+        now << 1 < (self.0 as Tick) << 1
     }
 
     #[inline(always)]
     pub fn has_groups(self) -> bool {
-        self.0[5] & HAS_GROUPS != 0
+        self.0 < 0
     }
 }
 
@@ -102,11 +115,11 @@ impl OtherTimes {
     /// No sum overflows: no clock comes to 2^61, no lead is unlimited, and no age is above
     /// [`OLDEST`].
     #[inline(always)]
-    pub fn is_young(&self, early_from: EarlyFrom, age: Tick, now: Tick) -> bool {
+    pub fn is_young(&self, early_from: Early, age: Tick, now: Tick) -> bool {
         let [a, b, c, d, ..] = self.spans;
         let since_created = Span::of_bytes([a, b, c, d]).limited_ticks();
         // Signed, as in `EarlyFrom`.
-        (now + since_created) as i64 <= join([0; 2], early_from.0) as i64 + age as i64
+        (now + since_created) as i64 <= early_from.0 + age as i64
     }
 }
 
@@ -156,7 +169,7 @@ impl Times {
 
     #[inline(always)]
     pub fn of_parts(early_from: EarlyFrom, others: OtherTimes) -> Self {
-        if early_from.has_groups() {
+        if early_from.joined().has_groups() {
             return Self::of_parts_with_groups(early_from, others);
         }
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = others.spans;
@@ -292,12 +305,13 @@ mod tests {
         for created in [1, 5_000_000_000, 1 << 52] {
             for fresh_for in [1 << 30, 60_000_000_000, u64::MAX] {
                 let whole = times(created, fresh_for, 1 << 20);
-                let (early_from, others) = whole.split_with_groups(stamp);
+                let (upper, others) = whole.split_with_groups(stamp);
+                let early_from = upper.joined();
                 assert!(early_from.has_groups() && !early_from.is_after(0));
                 assert!(!others.is_young(early_from, u64::MAX / 4, created));
                 assert!(early_from.is_after_with_groups(created));
                 assert_eq!(others.stamp(), stamp);
-                let again = Times::of_parts(early_from, others);
+                let again = Times::of_parts(upper, others);
                 assert_eq!(again.created(), whole.created());
                 assert!(!early_from.is_after_with_groups(again.early_from()));
                 for (ours, theirs) in [
@@ -311,18 +325,18 @@ mod tests {
                 assert_eq!(again.fresh_until() == u64::MAX, fresh_for == u64::MAX);
             }
         }
-        assert!(!times(0, 1 << 30, 0).split().0.has_groups());
-        assert!(!Times::placeholder().split().0.has_groups());
+        assert!(!times(0, 1 << 30, 0).split().0.joined().has_groups());
+        assert!(!Times::placeholder().split().0.joined().has_groups());
     }
 
     #[test]
     fn a_hit_takes_no_value_at_or_after_its_early_from() {
         for created in [0, 5_000_000_000, 1 << 52] {
             let whole = times(created, 1 << 30, 1 << 20);
-            let (hit, from) = (whole.split().0, whole.early_from());
+            let (hit, from) = (whole.split().0.joined(), whole.early_from());
             assert!(!hit.is_after(from));
             assert!(hit.is_after(from - (1 << 16)));
         }
-        assert!(!Times::placeholder().split().0.is_after(0));
+        assert!(!Times::placeholder().split().0.joined().is_after(0));
     }
 }
