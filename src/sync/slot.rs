@@ -180,22 +180,53 @@ impl<T> Slot<T> {
     }
 
     /// Borrows what the slot holds; `found` is what it held a moment ago.
+    ///
+    /// Inlined up to its first try, which is all that most hits need.
     #[inline(always)]
-    fn borrow(&self, mut found: *mut (), lanes: &Lanes<T>) -> Option<Held<T>> {
+    fn borrow(&self, found: *mut (), lanes: &Lanes<T>) -> Option<Held<T>> {
+        match self.try_borrow(found, lanes) {
+            Ok(held) => Some(held),
+            Err(again) => self.borrow_again(found, again, lanes),
+        }
+    }
+
+    /// Borrows exactly `found`; the error is what the slot holds instead, or none if the lane is
+    /// full.
+    #[inline(always)]
+    fn try_borrow(&self, found: *mut (), lanes: &Lanes<T>) -> Result<Held<T>, Option<*mut ()>> {
         let home = lanes::home();
-        while let Some(cell) = free_cell(lanes.lanes, home, found) {
-            // In the one order of all `SeqCst` accesses after the note.
-            let again = self.pointer.load(Ordering::SeqCst);
-            if again == found {
-                lanes::next(home);
-                // SAFETY: the pointer comes from `StrongArc::into_raw` and is in the slot, so a
-                // writer that takes it out counts for this cell first.
-                return Some(unsafe { self.borrowed(found, cell) });
+        let Some(cell) = free_cell(lanes.lanes, home, found) else {
+            return Err(None);
+        };
+        // In the one order of all `SeqCst` accesses after the note.
+        let again = self.pointer.load(Ordering::SeqCst);
+        if again == found {
+            lanes::next(home);
+            // SAFETY: the pointer comes from `StrongArc::into_raw` and is in the slot, so a
+            // writer that takes it out counts for this cell first.
+            return Ok(unsafe { self.borrowed(found, cell) });
+        }
+        take_back::<T>(cell, found);
+        Err(Some(again))
+    }
+
+    /// [`borrow`](Self::borrow) after a try that found the slot changed, or the lane full.
+    #[cold]
+    #[inline(never)]
+    fn borrow_again(
+        &self,
+        mut found: *mut (),
+        mut again: Option<*mut ()>,
+        lanes: &Lanes<T>,
+    ) -> Option<Held<T>> {
+        while let Some(next) = again {
+            if next.is_null() {
+                return None;
             }
-            take_back::<T>(cell, found);
-            match again.is_null() {
-                true => return None,
-                false => found = again,
+            found = next;
+            match self.try_borrow(found, lanes) {
+                Ok(held) => return Some(held),
+                Err(next) => again = next,
             }
         }
         self.count(found, lanes)
