@@ -37,8 +37,8 @@ where
     ///
     /// # Cost
     ///
-    /// For a hit that of `get_blocking`, and some nanoseconds more if it is awaited. A read that
-    /// has to wait allocates its future.
+    /// For a hit that of `get`, and a comparison of its age. A read that has to wait allocates its
+    /// future.
     ///
     /// # Example
     ///
