@@ -15,8 +15,6 @@ use crate::report::{Figure, Report};
 const KEYS: u64 = 1_000;
 const AGE: Duration = Duration::from_secs(600);
 
-/// A value that no other bench awaits. A `get` that is awaited in several places is not inlined,
-/// and its hit is copied once more; `read` is always inlined.
 type Bytes = [u8; 64];
 type Values = Cache<u64, Bytes>;
 

@@ -134,6 +134,22 @@ fn readers_of_two_lanes() {
     });
 }
 
+/// A reader that meets an overwrite borrows the old value or the new one: it tries again.
+#[test]
+fn a_reader_of_a_slot_that_is_overwritten() {
+    run_model(Two, || {
+        let slots = Slots::new();
+        let other = beside(&slots, |slots| {
+            drop(slots.swap(0, Some(slots.value(1))));
+            drop(slots.swap(0, Some(slots.value(2))));
+        });
+        let read = slots.read(0);
+        assert!(read.is_some(), "a reader missed a value that was there");
+        other.join().unwrap();
+        slots.end();
+    });
+}
+
 /// A reader whose lane is full notes in the spare, and counts.
 #[test]
 fn a_reader_with_a_full_lane() {

@@ -15,9 +15,10 @@ use crate::sync::future::poll_out_of_line;
 ///
 /// Not the future of an `async fn`: that is no longer inlined where a program awaits it in several
 /// places, and then its result is copied from memory, which takes half as long as a hit.
-pub(super) struct Get<'a, K, V, S, Q: ?Sized, F, W> {
+struct Get<'a, K, V, S, Q: ?Sized, F, W> {
     core: &'a Core<K, V, S>,
     key: &'a Q,
+    hash: u64,
     /// [`Core::finish_boxed`], whose result has no name.
     finish: F,
     waits: Option<W>,
@@ -29,10 +30,12 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
+    /// [`Cache::get`](crate::Cache::get) of a key whose hash is known.
     #[inline(always)]
-    pub(super) fn getting<'a, Q>(
+    pub(super) fn get<'a, Q>(
         &'a self,
         key: &'a Q,
+        hash: u64,
     ) -> impl Future<Output = Result<Cached<K, V>, Error>>
     where
         Q: Lookup<K> + ?Sized,
@@ -40,6 +43,7 @@ where
         Get {
             core: self,
             key,
+            hash,
             finish: Self::finish_boxed::<Q>,
             waits: None,
         }
@@ -59,14 +63,13 @@ where
     #[inline(never)]
     fn begin(
         &mut self,
-        hash: u64,
         missed: Missed<K, V>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Kept<K, V>, Error>> {
         match self.core.classify(missed, &Caller::Awaits.into()) {
             Ok(kept) => Poll::Ready(Ok(kept)),
             Err(unserved) => {
-                let wait = (self.finish)(self.core, self.key, hash, unserved, Caller::Awaits);
+                let wait = (self.finish)(self.core, self.key, self.hash, unserved, Caller::Awaits);
                 poll_out_of_line(Pin::new(self.waits.insert(wait)), cx)
             }
         }
@@ -92,10 +95,9 @@ where
         if let Some(waits) = &mut this.waits {
             return poll_out_of_line(Pin::new(waits), cx).map(cached);
         }
-        let (core, key) = (this.core, this.key);
-        let hash = core.hasher.hash_one(key);
+        let (core, key, hash) = (this.core, this.key, this.hash);
         let hit = |cached| Poll::Ready(Ok(cached));
-        let miss = |missed| this.begin(hash, missed, cx).map(cached);
+        let miss = |missed| this.begin(missed, cx).map(cached);
         core.lookup(key, hash, |_, _, _| true, hit, miss)
     }
 }

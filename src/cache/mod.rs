@@ -131,7 +131,7 @@ where
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.0.getting(key)
+        self.0.get(key, self.0.hasher.hash_one(key))
     }
 
     /// Reads a key from a thread, loading it if it is missing.

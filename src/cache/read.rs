@@ -121,21 +121,6 @@ where
         self.lookup(key, hash, |_, _, _| true, Ok, miss)
     }
 
-    /// [`Cache::get`](crate::Cache::get) of a key whose hash is known.
-    #[inline]
-    pub(crate) async fn get<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Error>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        match self.read(key, hash, Caller::Awaits) {
-            Ok(cached) => Ok(cached),
-            Err(unserved) => {
-                let kept = self.finish_boxed(key, hash, unserved, Caller::Awaits).await;
-                kept.map(Cached::from)
-            }
-        }
-    }
-
     /// [`Cache::get_blocking`](crate::Cache::get_blocking) of a key whose hash is known.
     #[inline(always)]
     pub(crate) fn get_blocking<Q>(&self, key: &Q, hash: u64) -> Result<Cached<K, V>, Error>

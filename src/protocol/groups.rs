@@ -104,7 +104,7 @@ impl Cell {
 
 impl Stamp {
     /// The cell is in the upper bits, so that a hit gets its number by one shift.
-    const SPARE_BITS: u32 = 2;
+    const SPARE_BITS: u32 = u16::BITS - CELLS.ilog2();
 
     fn new(cell: Cell, number: Moment) -> Self {
         let [a, b, c, d] = (number as u32).to_le_bytes();
